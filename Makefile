@@ -1,0 +1,73 @@
+# Everything a newcomer needs: `make demo`, then `make test`. Nothing is installed outside `.venv`,
+# except that `make test` as root on Debian installs the packages that its tests need.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+T ?= tests
+
+.PHONY: help demo test check format lint types unit shellcheck bench crash docs lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV) || { echo "python3-venv is needed (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP) ## the main job for real, on a temporary directory: held, denied once, approved once, run
+	@PATH="$(CURDIR)/$(BIN):$$PATH" docs/tutorial/demo.sh
+
+test: $(STAMP) ## every test that this machine can run
+	@tests/support/prepare-host
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report= -m "not serial" $(T)
+	$(BIN)/pytest -p no:cacheprovider -m serial --cov --cov-append --cov-report= $(T)
+	$(BIN)/python -m tests.support.coverage_floor
+
+check: $(STAMP) format lint types unit ## format, lint, types and unit tests; under a minute
+
+format:
+	$(BIN)/ruff format .
+
+lint:
+	$(BIN)/ruff check .
+	@if command -v shellcheck >/dev/null; then $(MAKE) --no-print-directory shellcheck; else echo "shellcheck is not installed: shell scripts were not checked"; fi
+
+shellcheck:
+	shellcheck wrappers/* docs/tutorial/demo.sh tests/support/prepare-host .ci/run
+
+types:
+	$(BIN)/mypy
+
+unit:
+	$(BIN)/pytest -q -n 2 -m "not slow and not serial" tests/unit tests/property tests/docs
+
+bench: $(STAMP) ## speed against the bare command and against peers, as ratios of one run
+	@tests/support/prepare-host bench
+	$(BIN)/python -m tests.bench
+
+KILLS ?= 1000
+crash: $(STAMP) ## kill the agent KILLS times, restart it, and look for a broken promise
+	$(BIN)/python -m tests.crash --kills $(KILLS)
+
+docs: $(STAMP) ## write the reference pages anew from the code
+	$(BIN)/python -m tests.support.reference_pages
+
+lock: $(STAMP) ## resolve the dependencies anew into requirements.lock, with hashes
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --all-extras --python-version 3.11 pyproject.toml -o requirements.lock
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

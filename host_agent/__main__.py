@@ -1,0 +1,103 @@
+"""The `host-agent` command: picks the module of the noun, runs it, ends with a sysexits status.
+
+Only the module that is asked for is imported, so that a command starts quickly and help needs none.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+import host_agent
+from host_agent.cli import ending
+from host_agent.errors import EX_USAGE, UsageError
+
+NOUNS: Mapping[str, str] = {
+    "serve": "run the agent in the foreground",
+    "config": "check the configuration",
+    "pki": "keep a small CA: issue, revoke, list and verify certificates",
+    "call": "ask for one operation",
+    "operations": "list what this certificate may ask for",
+    "requests": "see, approve, deny and cancel requests",
+    "audit": "verify and read the audit log",
+}
+"""The commands in the order of help, each a module of `host_agent.cli`, and what they do."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that takes whole option names only, and raises instead of exiting 2."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the usage error that `message` describes.
+
+        Raises:
+            UsageError: always.
+        """
+        sentence = message[:1].upper() + message[1:]
+        raise UsageError(f"{sentence}. See `{self.prog} --help`.")
+
+
+def build_parser(*nouns: str) -> Parser:
+    """Return the parser: the commands `nouns` whole, the others by name for the help."""
+    parser = Parser(
+        prog="host-agent",
+        description="Typed, approved and audited privileged operations on a host.",
+        epilog="Exit status: 0 done; 1 the operation failed, or a checker found something;"
+        " 64 usage; 65 bad data; 69 no connection or not available; 70 internal; 75 try again"
+        " later; 77 refused; 78 configuration; 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=host_agent.__version__)
+    commands = parser.add_subparsers(
+        title="commands", dest="noun", metavar="COMMAND", required=True
+    )
+    for noun, meaning in NOUNS.items():
+        if noun in nouns:
+            importlib.import_module(f"host_agent.cli.{noun}").add_parser(commands)
+        else:
+            commands.add_parser(noun, help=meaning)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line `arguments` (else the process's) and return the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal's encoding may lack a character; that must not end the command.
+        getattr(stream, "reconfigure", _ignore)(errors="backslashreplace")
+    args = argparse.Namespace()
+    try:
+        status = _run(given, args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return ending.INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads any more; let the interpreter's own flush at exit go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ending.BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - the outermost edge: no traceback reaches a person
+        return ending.end(error, as_json=bool(getattr(args, "json", False)))
+    return status
+
+
+def _run(given: Sequence[str], args: argparse.Namespace) -> int:
+    """Parse into `args` and run; return the exit status, 0 after help and version."""
+    parser = build_parser(*given[:1])
+    try:
+        parser.parse_args(given, args)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else EX_USAGE
+    return int(args.run(args))
+
+
+def _ignore(**_options: str) -> None:
+    """Stand in for `reconfigure` on a stream that a test put in place."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,383 @@
+"""The composition root: a configuration file in, a running agent out.
+
+The only module that names concrete classes. `Agent` is an async context manager: inside it the
+agent serves; on the way out it drains, writes its last record and leaves nothing running.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from host_agent import __version__
+from host_agent.approvals.store import SqlRequestStore
+from host_agent.assembly import (
+    make_revocation,
+    make_runner,
+    read_configuration,
+    refuse_moved,
+)
+from host_agent.audit.log import AuditLog
+from host_agent.audit.record import Event
+from host_agent.clock import Clock, SystemClock
+from host_agent.config import Config
+from host_agent.errors import (
+    AuditUnavailableError,
+    ConfigurationError,
+    HostAgentError,
+    StoreUnavailableError,
+)
+from host_agent.execution.runner import Runner
+from host_agent.execution.turns import Turns
+from host_agent.execution.wrappers import WrapperDigests
+from host_agent.gateway.app import create_app
+from host_agent.gateway.metrics_app import create_metrics_app
+from host_agent.gateway.server import Gateway
+from host_agent.gateway.tls import server_context
+from host_agent.identity.files import read_plain
+from host_agent.identity.revocation import Revocation
+from host_agent.identity.verification import check_server_pair
+from host_agent.lock import AgentLock
+from host_agent.metrics import Metrics
+from host_agent.operations import CATALOGUE
+from host_agent.operations.catalogue import Catalogue
+from host_agent.pipeline import Pipeline, Rooms, Snapshot
+from host_agent.policy.limits import Limits
+
+WATCH_SECONDS = 1.0
+"""How often the revocation list, the clock and the expiry of certificates are looked at."""
+PURGE_SECONDS = 3600.0
+"""How often finished requests past their retention are removed."""
+_log = logging.getLogger("host_agent.agent")
+
+
+class Agent:
+    """A running agent.
+
+    `runner` and `clock` replace the configured runner and the host's clock, for tests and
+    benchmarks. Everything else comes from the configuration file.
+
+    Raises on entry:
+        ConfigurationError: every fault of the configuration and of the files it names.
+        StoreUnavailableError, AuditUnavailableError: they cannot be opened.
+    """
+
+    def __init__(
+        self,
+        config_path: Path,
+        *,
+        runner: Runner | None = None,
+        clock: Clock | None = None,
+        catalogue: Catalogue = CATALOGUE,
+    ) -> None:
+        self._config_path = config_path
+        self._given_runner = runner
+        self._given_clock = clock
+        self._catalogue = catalogue
+        self._exits = contextlib.AsyncExitStack()
+        self._reloading = asyncio.Lock()
+        self._reload_fault: str | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._exits.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._exits.aclose()
+
+    # -- start ------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        config = read_configuration(self._config_path)
+        self.metrics = Metrics(spec.name for spec in self._catalogue)
+        self._lock = AgentLock(config.store.path.parent)
+        self._exits.callback(self._lock.release)
+        self._lock.take()
+        clock = self._given_clock or SystemClock()
+        now = clock.now()
+        revocation = make_revocation(config, None, now)
+        self._context = server_context(
+            config.server.certificate, config.server.private_key, config.server.client_ca
+        )
+        audit = await self._open_audit(config, clock)
+        store = await self._open_store(config, clock)
+        self.rooms = Rooms(
+            snapshot=Snapshot.of(config),
+            clock=clock,
+            catalogue=self._catalogue,
+            revocation=revocation,
+            limits=Limits(config.limits),
+            store=store,
+            runner=self._given_runner or make_runner(config),
+            wrappers=WrapperDigests(config.execution.wrapper_dir),
+            turns=Turns(config.execution.max_concurrent),
+            audit=audit,
+            metrics=self.metrics,
+        )
+        self.pipeline = Pipeline(self.rooms)
+        await self._say_started(config)
+        self._exits.push_async_callback(self._say_stopped)
+        self._watch_certificates(now)
+        await self._open_door(config)
+
+    async def _open_audit(self, config: Config, clock: Clock) -> AuditLog:
+        audit = AuditLog(
+            config.audit.path,
+            max_bytes=config.audit.max_bytes,
+            retain_days=config.audit.retain_days,
+            clock=clock,
+            on_records=self.metrics.audit_recorded,
+            on_failure=self.metrics.audit_write_failed,
+        )
+        self.metrics.audit_follows(lambda: audit.sequence)
+        await audit.open()
+        self._audit = audit
+        self._exits.push_async_callback(audit.close)
+        return audit
+
+    async def _open_store(self, config: Config, clock: Clock) -> SqlRequestStore:
+        store = SqlRequestStore(config.store.url)
+        await store.open()
+        self._exits.push_async_callback(store.close)
+        newest = await store.newest_time()
+        if newest is not None and isinstance(clock, SystemClock):
+            clock.raise_floor(newest)
+        return store
+
+    async def _say_started(self, config: Config) -> None:
+        await self.rooms.audit.append(Event.AGENT_STARTED, version=__version__, host=config.host)
+        await self._say_loaded(config)
+
+    async def _say_loaded(self, config: Config) -> None:
+        await self.rooms.audit.append(
+            Event.CONFIG_LOADED,
+            detail=f"{len(config.identities)} identities, {len(config.rules)} rules",
+            runner=config.execution.runner.value,
+        )
+        self.metrics.reload_accepted()
+
+    async def _say_stopped(self) -> None:
+        await self.pipeline.record_suppressed(everything=True)
+        with contextlib.suppress(AuditUnavailableError):
+            await self.rooms.audit.append(Event.AGENT_STOPPED, version=__version__)
+
+    async def _open_door(self, config: Config) -> None:
+        """Serve: background work first, then both listeners; recovery before the first request."""
+        await self.pipeline.approved.recover()
+        self._exits.push_async_callback(self._finish_work)
+        for work in (
+            self.pipeline.approved.expire_forever,
+            self._watch_forever,
+            self._purge_forever,
+        ):
+            await self._exits.enter_async_context(_background(work))
+        self._gateway = Gateway(
+            create_app(self),
+            bind=config.server.address,
+            context=self._context,
+            max_connections=config.server.max_connections,
+            on_tls_rejection=self.metrics.tls_rejected,
+        )
+        await self._gateway.start()
+        self._exits.push_async_callback(self._close_door)
+        self._monitoring = Gateway(
+            create_metrics_app(self), bind=config.metrics.address, context=None
+        )
+        await self._monitoring.start()
+        self._exits.push_async_callback(self._monitoring.close, 0)
+
+    # -- stop -------------------------------------------------------------------------------------
+
+    async def _close_door(self) -> None:
+        """Take nothing new, end long polls, let running answers go out."""
+        self.rooms.is_draining = True
+        self.rooms.changes.tell_all()
+        await self._gateway.close(self.config.server.drain_seconds)
+
+    async def _finish_work(self) -> None:
+        left = await self.rooms.tasks.drain(self.config.server.drain_seconds)
+        if left:
+            _log.error("%d operations were still running and are now unknown", left)
+
+    # -- what is served ---------------------------------------------------------------------------
+
+    @property
+    def config(self) -> Config:
+        """Return the configuration that serves now."""
+        return self.rooms.snapshot.config
+
+    @property
+    def address(self) -> str:
+        """Return the URL of the API."""
+        host = self.config.server.address[0]
+        shown = f"[{host}]" if ":" in host else host
+        return f"https://{shown}:{self._gateway.port}"
+
+    @property
+    def metrics_address(self) -> str:
+        """Return the URL of the plain listener."""
+        host = self.config.metrics.address[0]
+        shown = f"[{host}]" if ":" in host else host
+        return f"http://{shown}:{self._monitoring.port}"
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Return what can be asked."""
+        return self._catalogue
+
+    async def scrape(self) -> bytes:
+        """Return the metrics in the Prometheus text format, gauges up to date."""
+        with contextlib.suppress(StoreUnavailableError):
+            await self.pipeline.refresh_gauges()
+        return self.metrics.render()
+
+    def health(self) -> dict[str, object]:
+        """Return that the agent lives, and which version it is."""
+        return {"status": "ok", "version": __version__}
+
+    async def ready(self) -> tuple[bool, dict[str, object]]:
+        """Return whether the agent can do its work, and the state of each part."""
+        now = self.rooms.clock.now()
+        parts: dict[str, object] = {}
+        try:
+            await self.rooms.store.ping()
+            parts["store"] = "ok"
+        except StoreUnavailableError as error:
+            parts["store"] = error.detail
+        parts["audit"] = "ok" if self.rooms.audit.healthy else "cannot be written"
+        ends = self._revocation.next_update
+        parts["crl"] = "ok" if ends is None or now < ends else "past its nextUpdate"
+        parts["certificate"] = "ok" if now < self._certificate_ends else "expired"
+        is_ready = all(state == "ok" for state in parts.values())
+        parts["configuration"] = self._reload_fault or "ok"
+        if self._revocation.complaint is not None:
+            parts["crl_file"] = self._revocation.complaint
+        parts["audit_sequence"] = self.rooms.audit.sequence
+        parts["audit_head"] = self.rooms.audit.head
+        return is_ready, parts
+
+    # -- reload -----------------------------------------------------------------------------------
+
+    async def reload(self) -> bool:
+        """Read the configuration anew; keep the old one, and say so, when the new one is broken.
+
+        Running operations keep the configuration that they began with. Bind addresses, the store
+        and the audit path are taken at the next start.
+        """
+        async with self._reloading:
+            try:
+                await self._reload()
+            except (ConfigurationError, HostAgentError) as error:
+                await self._reject(error)
+                return False
+            self._reload_fault = None
+            return True
+
+    async def _reload(self) -> None:
+        config = await asyncio.to_thread(read_configuration, self._config_path)
+        refuse_moved(self.config, config)
+        now = self.rooms.clock.now()
+        revocation = await asyncio.to_thread(make_revocation, config, self._revocation, now)
+        context = server_context(
+            config.server.certificate, config.server.private_key, config.server.client_ca
+        )
+        snapshot = Snapshot.of(config)
+        runner = self._given_runner or make_runner(config)
+        self._audit.reopen()
+        # Nothing below fails: the new configuration serves whole or not at all.
+        self.rooms.snapshot = snapshot
+        self.rooms.revocation = revocation
+        self.rooms.runner = runner
+        self.rooms.wrappers = WrapperDigests(config.execution.wrapper_dir)
+        self.rooms.turns.resize(config.execution.max_concurrent)
+        self.rooms.limits.reconfigure(config.limits)
+        self._context = context
+        self._gateway.swap_context(context)
+        self._watch_certificates(now)
+        await self._say_loaded(config)
+        await self.pipeline.approved.cancel_callers_gone()
+
+    async def _reject(self, error: ConfigurationError | HostAgentError) -> None:
+        faults = error.faults if isinstance(error, ConfigurationError) else [error.detail]
+        self._reload_fault = f"the last reload was rejected: {faults[0]}"
+        self.metrics.reload_rejected()
+        for fault in faults:
+            _log.error("the new configuration is not used: %s", fault)
+        with contextlib.suppress(AuditUnavailableError):
+            await self.rooms.audit.append(Event.CONFIG_REJECTED, faults=faults[:20])
+
+    # -- watch ------------------------------------------------------------------------------------
+
+    @property
+    def _revocation(self) -> Revocation:
+        revocation = self.rooms.revocation
+        if not isinstance(revocation, Revocation):
+            message = "the agent was given another revocation"
+            raise TypeError(message)
+        return revocation
+
+    def _watch_certificates(self, now: datetime) -> None:
+        """Read when the certificates end, for readiness and metrics."""
+        server = self.config.server
+        self._certificate_ends = check_server_pair(
+            read_plain(server.certificate), read_plain(server.private_key), None, now
+        )
+        self.metrics.certificate_expires("server", self._certificate_ends)
+        self.metrics.crl_expires(self._revocation.next_update)
+
+    async def _watch_forever(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                await self._watch()
+            except HostAgentError as error:
+                _log.error("the watch failed: %s", error.detail)
+
+    async def _watch(self) -> None:
+        clock = self.rooms.clock
+        news = await asyncio.to_thread(self._revocation.refresh, clock.now())
+        if isinstance(news, str):
+            _log.error("revocation list: %s", news)
+            await self.rooms.audit.append(Event.CONFIG_REJECTED, faults=[news])
+        elif news:
+            _log.info("a new revocation list serves")
+            self.metrics.crl_expires(self._revocation.next_update)
+            await self.rooms.audit.append(Event.CONFIG_LOADED, detail="a new revocation list")
+            await self.pipeline.approved.cancel_callers_gone()
+        await self.pipeline.record_suppressed()
+        jump = clock.jump() if isinstance(clock, SystemClock) else None
+        if jump is not None:
+            _log.warning("the wall clock was set by %+.1f s", jump.total_seconds())
+            seconds = round(jump.total_seconds())
+            await self.rooms.audit.append(Event.CLOCK_JUMPED, seconds=seconds)
+
+    async def _purge_forever(self) -> None:
+        while True:
+            oldest = self.rooms.clock.now() - timedelta(days=self.config.audit.retain_days)
+            with contextlib.suppress(StoreUnavailableError):
+                await self.rooms.store.purge(oldest)
+            await asyncio.sleep(PURGE_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def _background(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(work())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,1 @@
+"""Who says yes: requests, decisions, digests and the durable queue."""

@@ -1,0 +1,153 @@
+"""How a request comes into the store: it attaches, supersedes, is refused for room, or stays.
+
+These functions run inside the writer's transaction, so that what they look at stays true until it
+is committed, also when two agents share a database.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+
+from host_agent.approvals import request as machine
+from host_agent.approvals import rows
+from host_agent.approvals.answers import reserve
+from host_agent.approvals.port import IdempotencyKey, Inserted
+from host_agent.approvals.request import Problem, Request, State
+from host_agent.approvals.schema import codes, requests
+from host_agent.approvals.writer import Tally
+from host_agent.errors import QueueFullError, TargetChangedError
+
+_c = requests.c
+_INSERT = insert(requests)
+_IS_LIVE = _c.finished_at.is_(None)
+_IS_PENDING = and_(_IS_LIVE, _c.state == State.PENDING.value)
+_LIVE_OF_WISH = (
+    select(requests)
+    .where(_c.caller == bindparam("caller"), _c.wish == bindparam("wish"), _IS_LIVE)
+    .order_by(_c.sequence)
+)
+_BY_ID = select(requests).where(_c.id == bindparam("id"))
+_STATE = select(_c.state, _c.version).where(_c.id == bindparam("id"))
+_COUNT_PENDING = select(func.count()).where(_c.state == State.PENDING.value)
+_COUNT_PENDING_OF = select(func.count()).where(_c.caller == bindparam("caller"), _IS_PENDING)
+_NEXT_EXPIRY = select(func.min(_c.expires_at)).where(_IS_PENDING)
+_MOVE = update(requests).where(_c.id == bindparam("key_id"), _c.version == bindparam("key_version"))
+_FORGET_CODES = delete(codes).where(codes.c.request_id == bindparam("key_id"))
+_RETRY_AT_MOST_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """How many requests may be pending, over all callers and of one."""
+
+    pending: int
+    pending_of_caller: int
+
+
+def admit(
+    connection: Connection,
+    tally: Tally,
+    request: Request,
+    caps: Caps,
+    idempotency: IdempotencyKey | None,
+) -> Inserted:
+    """Store `request` or attach it, as `RequestStore.insert` says.
+
+    Raises:
+        QueueFullError, IdempotencyConflictError: refused; the caller rolls back.
+    """
+    known = None if idempotency is None else _of_key(connection, request.caller, idempotency)
+    if known is not None:
+        return Inserted(request=known, created=False)
+    alike = _live_of_wish(connection, request)
+    for other in alike:
+        if other.digest == request.digest:
+            if idempotency is not None:
+                reserve(connection, request.caller, idempotency, request_id=other.id)
+            return Inserted(request=other, created=False)
+    superseded = tuple(
+        _supersede(connection, tally, other, request)
+        for other in alike
+        if other.state is State.PENDING
+    )
+    if request.state is State.PENDING:
+        _require_room(connection, tally, request, caps)
+    connection.execute(_INSERT, rows.new_row(request))
+    if idempotency is not None:
+        reserve(connection, request.caller, idempotency, request_id=request.id)
+    return Inserted(request=request, created=True, superseded=superseded)
+
+
+def move(connection: Connection, tally: Tally, request: Request, expected_version: int) -> bool:
+    """Store a request's new state by compare-and-set; say whether it was at `expected_version`."""
+    keys = {"key_id": request.id, "key_version": expected_version}
+    moved = connection.execute(_MOVE, {**rows.moved_row(request), **keys})
+    if moved.rowcount != 1:
+        return False
+    tally.forget()
+    if request.state is not State.PENDING:
+        connection.execute(_FORGET_CODES, {"key_id": request.id})
+    return True
+
+
+def stored_state(connection: Connection, request_id: str) -> tuple[State, int] | None:
+    """Return the state and version that are stored for a request."""
+    row = connection.execute(_STATE, {"id": request_id}).one_or_none()
+    return None if row is None else (State(row.state), row.version)
+
+
+def _of_key(connection: Connection, caller: str, key: IdempotencyKey) -> Request | None:
+    known = reserve(connection, caller, key, request_id=None)
+    if known is None:
+        return None
+    row = connection.execute(_BY_ID, {"id": known}).one_or_none()
+    return None if row is None else rows.read_row(row)
+
+
+def _live_of_wish(connection: Connection, request: Request) -> list[Request]:
+    wish = rows.wish(request.operation, request.params)
+    found = connection.execute(_LIVE_OF_WISH, {"caller": request.caller, "wish": wish})
+    return [rows.read_row(row) for row in found]
+
+
+def _supersede(connection: Connection, tally: Tally, older: Request, newer: Request) -> Request:
+    detail = (
+        f"Superseded by request {newer.id}: the same was asked for again after its target or the "
+        "policy for it had changed; nothing was run."
+    )
+    problem = Problem(code=TargetChangedError.code, detail=detail)
+    cancelled = machine.cancel(older, problem=problem, now=newer.created_at)
+    move(connection, tally, cancelled, older.version)
+    return cancelled
+
+
+def _require_room(connection: Connection, tally: Tally, request: Request, caps: Caps) -> None:
+    caller = request.caller
+    if tally.pending is None:
+        tally.pending = connection.execute(_COUNT_PENDING).scalar_one()
+    if caller not in tally.of_caller:
+        counted = connection.execute(_COUNT_PENDING_OF, {"caller": caller})
+        tally.of_caller[caller] = counted.scalar_one()
+    if tally.of_caller[caller] >= caps.pending_of_caller:
+        message = "Too many of your requests are pending; wait for a decision or cancel some."
+        raise _queue_full(connection, message, request.created_at, caller)
+    if tally.pending >= caps.pending:
+        message = "Too many requests are pending on this host; try again later."
+        raise _queue_full(connection, message, request.created_at, None)
+    tally.pending += 1
+    tally.of_caller[caller] += 1
+
+
+def _queue_full(
+    connection: Connection, message: str, now: datetime, caller: str | None
+) -> QueueFullError:
+    """Return the refusal, with the time until a pending request expires at the latest."""
+    query = _NEXT_EXPIRY if caller is None else _NEXT_EXPIRY.where(_c.caller == caller)
+    expiry = connection.execute(query).scalar_one()
+    seconds = _RETRY_AT_MOST_SECONDS
+    if expiry is not None:
+        seconds = (rows.instant(expiry) - now).total_seconds()
+    return QueueFullError(
+        message, retry_after_seconds=min(max(seconds, 1.0), _RETRY_AT_MOST_SECONDS)
+    )

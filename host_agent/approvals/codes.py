@@ -1,0 +1,54 @@
+"""Confirmation codes: what an approver types where no certificate speaks for them.
+
+A code is 16 characters of an alphabet without look-alikes (80 bits), printed as one word. Only its
+hash is stored, in the row of the request and the approver it was made for; so a code says yes to
+one request, by one approver, and dies with the decision.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+
+ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+"""32 characters: no I, O, 0 or 1."""
+LENGTH = 16
+MAX_INPUT = 64
+"""Longer input is no code, however many spaces and dashes it has."""
+
+_CODE = re.compile(rf"[{ALPHABET}]{{{LENGTH}}}")
+_DOMAIN = b"host-agent confirmation code\0"
+
+
+def make() -> str:
+    """Return a new code from the system's secure randomness."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
+
+
+def normalise(text: str) -> str | None:
+    """Return the code that a person typed, or None where it cannot be one.
+
+    Case, spaces and dashes do not matter. Letters beyond ASCII are never folded into it.
+    """
+    if len(text) > MAX_INPUT or not text.isascii():
+        return None
+    code = text.replace(" ", "").replace("-", "").upper()
+    return code if _CODE.fullmatch(code) else None
+
+
+def hash_code(code: str) -> str:
+    """Return what is stored of a code that `make` made: `sha256:` and hexadecimal digits.
+
+    80 random bits need no slow hash: they cannot be searched through.
+    """
+    return f"sha256:{hashlib.sha256(_DOMAIN + code.encode('ascii')).hexdigest()}"
+
+
+def matches(text: str, hashed: str) -> bool:
+    """Return whether `text` is the code that `hashed` was made of, in constant time.
+
+    Text that is no code is compared as well, with a hash that nothing has.
+    """
+    code = normalise(text)
+    offered = hash_code("") if code is None else hash_code(code)
+    return hmac.compare_digest(offered.encode(), hashed.encode()) and code is not None

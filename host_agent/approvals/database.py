@@ -1,0 +1,198 @@
+"""One SQLite connection in aiosqlite's thread, spoken to in SQLAlchemy Core.
+
+A unit of work is one function over a SQLAlchemy connection, and crosses to the thread once, however
+many statements it has: the asyncio extension of SQLAlchemy crosses three times a statement, which
+costs more than the statements. So the engine here is the synchronous one, bound to the connection
+that aiosqlite owns, and is only touched in its thread.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import aiosqlite
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from host_agent.approvals.rows import RowError
+from host_agent.approvals.schema import SchemaError
+from host_agent.errors import StoreUnavailableError
+
+BUSY_TIMEOUT_SECONDS = 2.0
+"""How long a write waits for another process that writes."""
+
+_T = TypeVar("_T")
+_log = logging.getLogger("host_agent.approvals")
+_PROGRESS_STEPS = 20_000
+_FAILURES = (
+    SQLAlchemyError,
+    sqlite3.Error,
+    OSError,
+    SchemaError,
+    RowError,
+)
+
+
+class _Link(aiosqlite.Connection):
+    """aiosqlite's connection, with its thread open to any function."""
+
+    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__(connector, iter_chunk_size=64)
+        # A process that ends without closing must not hang on this thread; the journal is safe.
+        self._thread.daemon = True
+
+    async def call(self, function: Callable[[], _T]) -> _T:
+        result: _T = await self._execute(function)  # type: ignore[no-untyped-call]
+        return result
+
+
+class Database:
+    """A connection for writing (every unit is a `BEGIN IMMEDIATE` by itself) or for reading."""
+
+    def __init__(self, path: Path, *, is_writer: bool) -> None:
+        self._path = path
+        self._is_writer = is_writer
+        self._link: _Link | None = None
+        self._engine: Engine | None = None
+        self._connection: Connection | None = None
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            StoreUnavailableError: the file cannot be opened as it must be.
+        """
+        try:
+            link = _Link(self._connect)
+            await link
+            self._link = link
+        except _FAILURES as error:
+            raise unavailable(error) from error
+
+    async def run(self, work: Callable[[Connection], _T]) -> _T:
+        """Return what `work` makes of the connection, in its thread.
+
+        Raises:
+            StoreUnavailableError: the database, the file system or a stored row failed.
+        """
+        link, connection = self._link, self._connection
+        if link is None or connection is None:
+            message = "The request store is closed."
+            raise StoreUnavailableError(message)
+        try:
+            return await link.call(lambda: work(connection))
+        except _FAILURES as error:
+            raise unavailable(error) from error
+
+    async def close(self) -> None:
+        """Disconnect; safe to call twice."""
+        link, self._link = self._link, None
+        if link is None:
+            return
+        try:
+            await link.call(self._dispose)
+        except _FAILURES as error:
+            _log.warning("the request store was not closed well: %s", error)
+        finally:
+            await link.close()
+
+    # -- in the thread ----------------------------------------------------------------------------
+
+    def _connect(self) -> sqlite3.Connection:
+        raw = sqlite3.connect(
+            self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, cached_statements=256
+        )
+        try:
+            for pragma in self._pragmas():
+                raw.execute(f"PRAGMA {pragma}").fetchone()
+            if self._is_writer:
+                _require_wal(raw)
+            self._bind(raw)
+        except BaseException:
+            raw.close()
+            raise
+        return raw
+
+    def _pragmas(self) -> tuple[str, ...]:
+        common = ("foreign_keys = ON", "trusted_schema = OFF", "cache_size = -8192")
+        if not self._is_writer:
+            return (*common, "query_only = ON")
+        return (*common, "journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 8388608")
+
+    def _bind(self, raw: sqlite3.Connection) -> None:
+        engine = create_engine("sqlite+pysqlite://", creator=lambda: raw, poolclass=StaticPool)
+        if self._is_writer:
+            event.listen(engine, "begin", _begin_immediate)
+        self._connection = engine.connect()
+        self._engine = engine
+
+    def _dispose(self) -> None:
+        connection, self._connection = self._connection, None
+        engine, self._engine = self._engine, None
+        if connection is not None:
+            connection.close()
+        if engine is not None:
+            engine.dispose()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    """Take the write lock at once: a later upgrade of a read lock could fail half-way."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _require_wal(raw: sqlite3.Connection) -> None:
+    mode = raw.execute("PRAGMA journal_mode").fetchone()[0]
+    if mode != "wal":
+        message = f"the file system gives no write-ahead journal (journal_mode is {mode})"
+        raise OSError(message)
+
+
+def damage(path: Path, *, should_stop: Callable[[], bool]) -> str | None:
+    """Return what SQLite's quick check finds wrong with a database, or None for nothing.
+
+    Runs on a connection of its own, and blocks: not for the event loop's thread.
+
+    Raises:
+        TimeoutError: `should_stop` said so; nothing was found until then.
+        sqlite3.Error: the file cannot be read as a database at all.
+    """
+    raw = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
+    try:
+        raw.set_progress_handler(should_stop, _PROGRESS_STEPS)
+        found = str(raw.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+            raise TimeoutError from None
+        raise
+    finally:
+        raw.close()
+    return None if found == "ok" else found
+
+
+_SENTENCES = {
+    sqlite3.SQLITE_BUSY: "The request store is locked by another process; try again.",
+    sqlite3.SQLITE_LOCKED: "The request store is locked by another process; try again.",
+    sqlite3.SQLITE_READONLY: "The request store is read-only; nothing was stored.",
+    sqlite3.SQLITE_FULL: "The request store has no room left; nothing was stored.",
+    sqlite3.SQLITE_CORRUPT: "The request store is damaged; its file must be restored.",
+    sqlite3.SQLITE_NOTADB: "The request store is damaged; its file must be restored.",
+}
+_RETRY_AFTER_SECONDS = 1.0
+
+
+def unavailable(error: BaseException) -> StoreUnavailableError:
+    """Return the error that leaves the store for one of the database, the host or a stored row."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    _log.error("the request store failed: %s: %s", type(cause).__name__, cause)
+    code = getattr(cause, "sqlite_errorcode", None)
+    primary = code & 0xFF if isinstance(code, int) else None
+    sentence = _SENTENCES.get(primary or 0)
+    if sentence is None and isinstance(cause, OSError | SchemaError):
+        sentence = f"The request store cannot be used: {cause}."
+    locked = primary in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    return StoreUnavailableError(
+        sentence or "The request store failed; the agent's log says why.",
+        retry_after_seconds=_RETRY_AFTER_SECONDS if locked else None,
+    )

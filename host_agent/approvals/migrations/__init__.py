@@ -1,0 +1,1 @@
+"""Migrations of the request store; `schema.migrate` runs them."""

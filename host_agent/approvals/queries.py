@@ -1,0 +1,155 @@
+"""What is read from the store: the statements, built once, and what is made of their rows.
+
+None of these scans the history: each has an index of `schema` that holds just what it looks at.
+"""
+
+import base64
+import binascii
+import re
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Select, bindparam, func, select
+
+from host_agent.approvals import rows
+from host_agent.approvals.port import CodeHashes, Page
+from host_agent.approvals.request import LIVE, Request, State
+from host_agent.approvals.schema import codes, outputs, requests
+from host_agent.errors import InvalidParameterError, RequestNotFoundError
+
+DUE_AT_ONCE = 500
+
+_PREFIX = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
+_CURSOR = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
+_AFTER_ASCII: Final = "\x7f"
+_NOT_FOUND = "There is no such request that you may see; `host-agent requests list` shows yours."
+
+_c = requests.c
+_IS_LIVE = _c.finished_at.is_(None)
+_MAY_EXPIRE = (_IS_LIVE, _c.state.in_([State.PENDING.value, State.APPROVED.value]))
+_GET = (
+    select(requests, outputs.c.body.label("output"))
+    .outerjoin(outputs, outputs.c.request_id == _c.id)
+    .where(_c.id == bindparam("id"))
+)
+_FIND = (
+    select(_c.id)
+    .where(_c.id >= bindparam("low"), _c.id < bindparam("high"))
+    .order_by(_c.id)
+    .limit(2)
+)
+_NEWEST_END = select(func.max(_c.finished_at)).where(_c.finished_at.is_not(None))
+_NEWEST_MADE = select(_c.created_at).order_by(_c.sequence.desc()).limit(1)
+_LIVE_DECISIONS = select(requests).where(_IS_LIVE, _c.decisions != "[]")
+_CODES = (
+    select(codes.c.owner, codes.c.code_hash)
+    .where(codes.c.request_id == bindparam("id"))
+    .order_by(codes.c.owner)
+)
+LIVE_BY_DIGEST = select(requests).where(
+    _c.caller == bindparam("caller"), _c.digest == bindparam("digest"), _IS_LIVE
+)
+ALL_LIVE = (
+    select(requests)
+    .where(_c.state.in_(sorted(state.value for state in LIVE)))
+    .order_by(_c.sequence)
+)
+DUE = (
+    select(requests)
+    .where(*_MAY_EXPIRE, _c.expires_at <= bindparam("now"))
+    .order_by(_c.expires_at)
+    .limit(DUE_AT_ONCE)
+)
+NEXT_EXPIRY = select(func.min(_c.expires_at)).where(*_MAY_EXPIRE)
+PENDING_STATS = select(func.count(), func.min(_c.created_at)).where(_c.state == State.PENDING.value)
+REFUSALS = select(func.count()).where(
+    _c.caller == bindparam("caller"),
+    _c.state.in_([State.DENIED.value, State.EXPIRED.value]),
+    _c.finished_at >= bindparam("since"),
+)
+
+
+def get(connection: Connection, request_id: str) -> Request | None:
+    """Return the request of exactly this id, with its output."""
+    row = connection.execute(_GET, {"id": request_id}).one_or_none()
+    return None if row is None else rows.read_row(row, row.output)
+
+
+def find(connection: Connection, prefix: str, caller: str | None) -> Request:
+    """Return the request of this id, or of this unique prefix of one.
+
+    Raises:
+        RequestNotFoundError: there is none, or more than one.
+    """
+    if not _PREFIX.fullmatch(prefix):
+        raise RequestNotFoundError(_NOT_FOUND)
+    query = _FIND if caller is None else _FIND.where(_c.caller == caller)
+    found = connection.execute(query, {"low": prefix, "high": prefix + _AFTER_ASCII})
+    ids = found.scalars().all()
+    if len(ids) > 1 and ids[0] != prefix:
+        message = "More than one request has an id that begins so; give more of it."
+        raise RequestNotFoundError(message)
+    request = get(connection, ids[0]) if ids else None
+    if request is None:
+        raise RequestNotFoundError(_NOT_FOUND)
+    return request
+
+
+def listing(state: State | None, caller: str | None, limit: int, cursor: str | None) -> Select[Any]:
+    """Return the query of a page and one row more.
+
+    Raises:
+        InvalidParameterError: the cursor is not one of ours.
+    """
+    query = select(requests).order_by(_c.sequence.desc()).limit(limit + 1)
+    if state is not None:
+        query = query.where(_c.state == state.value)
+    if caller is not None:
+        query = query.where(_c.caller == caller)
+    if cursor is not None:
+        query = query.where(_c.sequence < _read_cursor(cursor))
+    return query
+
+
+def page(connection: Connection, query: Select[Any], limit: int) -> Page:
+    """Return the page of a `listing` query, and the cursor of the next one."""
+    found = connection.execute(query).all()
+    shown = [rows.read_row(row) for row in found[:limit]]
+    return shown, None if len(found) <= limit else _cursor(found[limit - 1].sequence)
+
+
+def newest_time(connection: Connection) -> datetime | None:
+    """Return the newest instant of any request: made, decided or ended."""
+    known = [
+        rows.instant(stored)
+        for stored in (
+            connection.execute(_NEWEST_END).scalar_one(),
+            connection.execute(_NEWEST_MADE).scalar_one_or_none(),
+        )
+        if stored is not None
+    ]
+    for row in connection.execute(_LIVE_DECISIONS):
+        known.extend(decision.at for decision in rows.read_row(row).decisions)
+    return max(known, default=None)
+
+
+def codes_of(connection: Connection, request_id: str) -> CodeHashes:
+    """Return approver's owner and hash of each code that is out for a request."""
+    found = connection.execute(_CODES, {"id": request_id})
+    return [(row.owner, row.code_hash) for row in found]
+
+
+def _cursor(sequence: int) -> str:
+    return base64.urlsafe_b64encode(str(sequence).encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> int:
+    message = "cursor: give the `next_cursor` of the page before, unchanged."
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        sequence = text.decode("ascii")
+    except (binascii.Error, ValueError):
+        raise InvalidParameterError(message) from None
+    if not _CURSOR.fullmatch(sequence):
+        raise InvalidParameterError(message)
+    return int(sequence)

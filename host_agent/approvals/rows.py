@@ -1,0 +1,213 @@
+"""Requests as rows and back. What goes in comes out equal; a row that does not fit is refused."""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
+
+from sqlalchemy import Row
+
+from host_agent.approvals.request import (
+    Decision,
+    Digest,
+    Problem,
+    Request,
+    RequestId,
+    State,
+    Terms,
+    Verb,
+)
+from host_agent.canonical import JsonValue, canonical_json
+
+Values: TypeAlias = dict[str, Any]
+"""Column names and what is bound to them."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_OUTPUT = ("stdout", "stderr", "data")
+"""The members of an outcome that can be large: kept compressed, beside the row."""
+
+
+class RowError(Exception):
+    """A stored row is not one that this module wrote."""
+
+
+def microseconds(instant: datetime) -> int:
+    """Return an aware instant as the integer that is stored; exact."""
+    return (instant - _EPOCH) // _MICROSECOND
+
+
+def instant(stored: int) -> datetime:
+    """Return the aware UTC instant of a stored integer."""
+    return _EPOCH + timedelta(microseconds=stored)
+
+
+def wish(operation: str, params: Mapping[str, JsonValue]) -> bytes:
+    """Return a hash of what is asked for, whatever state, policy or wrapper it meets."""
+    return hashlib.sha256(canonical_json({"operation": operation, "params": params})).digest()
+
+
+def new_row(request: Request) -> Values:
+    """Return every column of a request that is stored for the first time."""
+    return {
+        "id": request.id,
+        "caller": request.caller,
+        "fingerprint": request.fingerprint,
+        "serial": request.serial,
+        "owner": request.owner,
+        "unix_user": request.unix_user,
+        "operation": request.operation,
+        "params": _dump(request.params),
+        "wish": wish(request.operation, request.params),
+        "resource": request.resource,
+        "digest": request.digest,
+        "rule": request.rule,
+        "reason": request.reason,
+        "terms": _dump(_terms_json(request.terms)),
+        "precondition": _dump_optional(request.precondition),
+        "preview": _dump_optional(request.preview),
+        "created_at": microseconds(request.created_at),
+        "expires_at": microseconds(request.expires_at),
+        **moved_row(request),
+    }
+
+
+def moved_row(request: Request) -> Values:
+    """Return the columns that a transition may change, and no other."""
+    finished, problem = request.finished_at, request.problem
+    return {
+        "state": request.state.value,
+        "decisions": _dump([_decision_json(decision) for decision in request.decisions]),
+        "outcome": None if request.outcome is None else _dump(_without_output(request.outcome)),
+        "problem": None
+        if problem is None
+        else _dump({"code": problem.code, "detail": problem.detail}),
+        "finished_at": None if finished is None else microseconds(finished),
+        "version": request.version,
+    }
+
+
+def output_of(request: Request) -> bytes | None:
+    """Return the large members of the outcome, compressed; None where there are none."""
+    outcome = request.outcome or {}
+    large = {name: outcome[name] for name in _OUTPUT if name in outcome}
+    return pack(large) if large else None
+
+
+def read_row(row: Row[Any], output: bytes | None = None) -> Request:
+    """Return the request of a row, with its output where it is given.
+
+    Raises:
+        RowError: the row is not one that `new_row` made.
+    """
+    try:
+        return _request(row, output)
+    except (ValueError, KeyError, TypeError, zlib.error) as error:
+        message = f"the row of request {row.id!r} cannot be read: {error!r}"
+        raise RowError(message) from error
+
+
+def _request(row: Row[Any], output: bytes | None) -> Request:
+    outcome = _load_optional(row.outcome)
+    if outcome is not None and output is not None:
+        outcome |= unpack(output)
+    problem = _load_optional(row.problem)
+    return Request(
+        id=RequestId(row.id),
+        state=State(row.state),
+        caller=row.caller,
+        fingerprint=row.fingerprint,
+        serial=row.serial,
+        owner=row.owner,
+        unix_user=row.unix_user,
+        operation=row.operation,
+        params=json.loads(row.params),
+        resource=row.resource,
+        digest=Digest(row.digest),
+        rule=row.rule,
+        reason=row.reason,
+        terms=_terms(json.loads(row.terms)),
+        precondition=_load_optional(row.precondition),
+        preview=_load_optional(row.preview),
+        created_at=instant(row.created_at),
+        expires_at=instant(row.expires_at),
+        decisions=tuple(_decision(entry) for entry in json.loads(row.decisions)),
+        outcome=outcome,
+        problem=None if problem is None else Problem(**problem),
+        finished_at=None if row.finished_at is None else instant(row.finished_at),
+        version=row.version,
+    )
+
+
+def pack(value: Mapping[str, JsonValue]) -> bytes:
+    """Return a JSON object compressed, at the level that costs little."""
+    return zlib.compress(_dump(value).encode("ascii"), 1)
+
+
+def unpack(stored: bytes) -> dict[str, JsonValue]:
+    """Return the JSON object that `pack` compressed."""
+    value: dict[str, JsonValue] = json.loads(zlib.decompress(stored))
+    return value
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    message = f"a {type(value).__name__} cannot be stored"
+    raise TypeError(message)
+
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain).encode
+
+
+def _dump(value: JsonValue) -> str:
+    return _encode(value)
+
+
+def _dump_optional(value: Mapping[str, JsonValue] | None) -> str | None:
+    return None if value is None else _dump(value)
+
+
+def _load_optional(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    value: dict[str, Any] = json.loads(text)
+    return value
+
+
+def _without_output(outcome: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {name: value for name, value in outcome.items() if name not in _OUTPUT}
+
+
+def _terms_json(terms: Terms) -> dict[str, JsonValue]:
+    return {
+        "approvals": terms.approvals,
+        "approvers": None if terms.approvers is None else sorted(terms.approvers),
+        "approver_role": terms.approver_role,
+    }
+
+
+def _terms(entry: dict[str, Any]) -> Terms:
+    named = entry["approvers"]
+    return Terms(
+        approvals=entry["approvals"],
+        approvers=None if named is None else frozenset(named),
+        approver_role=entry["approver_role"],
+    )
+
+
+def _decision_json(decision: Decision) -> dict[str, JsonValue]:
+    return {
+        "approver": decision.approver,
+        "owner": decision.owner,
+        "decision": decision.decision.value,
+        "channel": decision.channel,
+        "at": microseconds(decision.at),
+        "reason": decision.reason,
+    }
+
+
+def _decision(entry: dict[str, Any]) -> Decision:
+    return Decision(**{**entry, "decision": Verb(entry["decision"]), "at": instant(entry["at"])})

@@ -1,0 +1,500 @@
+"""The audit file itself: opened, appended to, synced, repaired and rotated. Blocking; one thread.
+
+What holds: a record counts once it is synced, and only then does the chain move; a record that
+failed is not part of the chain and its sequence is used again; nothing that is in a file is ever
+changed or cut; a file whose sync failed is never written again.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from host_agent.audit.record import (
+    ORIGIN,
+    Event,
+    Link,
+    Members,
+    NotARecordError,
+    build,
+    digest_of,
+    link,
+    read,
+)
+from host_agent.audit.rotation import (
+    MAX_TAIL_BYTES,
+    finished_name,
+    predecessor,
+    read_tail,
+    remove_old,
+)
+from host_agent.canonical import JsonValue
+
+logger = logging.getLogger(__name__)
+
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_MODE = 0o600
+_ATTEMPTS = 3
+"""How often one batch is written anew because its file went away under it."""
+
+
+class AuditFileError(Exception):
+    """The file at the configured path cannot be the audit log; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What became of one batch: for each of its records a sequence, or why it was not written.
+
+    `error` is what stopped the file, or None where all is well.
+    """
+
+    results: Sequence[int | Exception]
+    head: Link
+    error: OSError | None
+
+
+@dataclass(slots=True)
+class _Header:
+    """A record of the file's own that goes in front of the next batch."""
+
+    event: Event
+    members: dict[str, JsonValue]
+
+
+class AuditFile:
+    """The live file of one chain.
+
+    Not thread-safe: `log.AuditLog` calls it from its one writer thread.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_bytes: int,
+        retain_days: int,
+        fsync: Callable[[int], None] = os.fdatasync,
+    ) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._retain = timedelta(days=retain_days)
+        self._fsync = fsync
+        self._lock: int | None = None
+        self._descriptor: int | None = None
+        self.head = ORIGIN
+        self.newest_time: str | None = None
+        self._end = 0  # offset behind the newest record that counts, with its newline if it has one
+        self._owes_newline = False
+        self._rest = b""  # what a torn write left behind `_end`
+        self._size = 0
+        self._is_ours = False  # created by this process
+        self._must_leave: str | None = None  # why this file is not written any more
+        self._headers: list[_Header] = []
+        self._has_failed = False
+        self._lost = 0
+        self._has_warned = False
+
+    # -- opening --------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Lock the path, read the tail of the newest file and be ready to continue its chain.
+
+        Raises:
+            AuditFileError: another agent writes here, or what lies there is no audit log.
+            OSError: the directory or the file cannot be used.
+        """
+        self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            self._take_lock()
+            self._open_live()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file and give up the lock. What was not synced is not written."""
+        self._close_live()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        path = self._path.with_name(f".{self._path.name}.lock")
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._lock = os.open(path, flags, _MODE)
+        self._exclude_others(self._lock)
+
+    def _exclude_others(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"another agent writes {self._path}; two never write one chain"
+            raise AuditFileError(message) from error
+
+    def _open_live(self) -> None:
+        try:
+            descriptor = os.open(self._path, _FLAGS)
+        except FileNotFoundError:
+            self._follow_predecessor()
+            self._create()
+            return
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
+                message = f"{self._path} is not a regular file"
+                raise AuditFileError(message) from error
+            raise
+        self._descriptor = descriptor
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            message = f"{self._path} is not a regular file"
+            raise AuditFileError(message)
+        self._exclude_others(descriptor)
+        self._continue(descriptor)
+
+    def _continue(self, descriptor: int) -> None:
+        tail = read_tail(descriptor)
+        self._size = os.fstat(descriptor).st_size
+        self._rest = tail.rest
+        if tail.record is None:
+            self._check_beginning(tail.rest)
+            self._follow_predecessor()
+            if tail.rest:
+                self._headers = []  # `audit.recovered` links instead
+            return
+        self.head = tail.record.link
+        self.newest_time = str(tail.record.members["time"])
+        self._owes_newline = tail.owes_newline
+        self._end = tail.end + (not tail.owes_newline)
+        if _has_whole_object(tail.rest):
+            # No crash leaves a whole line with a wrong hash: it stays as it is, for the verifier.
+            self._must_leave = "damaged"
+
+    def _check_beginning(self, data: bytes) -> None:
+        """Take a file without any record only where it is empty or a torn first line."""
+        is_torn = data.startswith(b'{"') and not _has_whole_object(data)
+        if data and (not is_torn or self._size > MAX_TAIL_BYTES):
+            message = (
+                f"{self._path} holds data and no audit record at its end; "
+                "keep it under another name, then start again"
+            )
+            raise AuditFileError(message)
+
+    def _follow_predecessor(self) -> None:
+        before = predecessor(self._path)
+        if before is None:
+            return
+        self.head = before.link
+        self.newest_time = str(before.members["time"])
+        self._headers = [_Header(Event.AUDIT_ROTATED, {"cause": "restarted"})]
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def write(self, batch: Sequence[Members], *, time: str) -> Written:
+        """Append `batch` in order, synced when this returns, and say what became of each.
+
+        `time` is the instant for records of the file's own. An empty batch looks after the file
+        only: it follows a rename, and ends a failure that is over.
+        """
+        stale = OSError(errno.ESTALE, "the file goes away as often as it is made")
+        error: OSError | None = stale
+        results: Sequence[int | Exception] = [stale] * len(batch)
+        for _ in range(_ATTEMPTS):
+            try:
+                self._settle(time)
+                results, error = self._append(batch, time)
+            except _FileGoneError:
+                continue
+            except OSError as failure:
+                results, error = [failure] * len(batch), failure
+            break
+        if error is not None:
+            self._has_failed = True
+            self._lost += sum(isinstance(result, OSError) for result in results)
+        return Written(results=results, head=self.head, error=error)
+
+    def _append(
+        self, batch: Sequence[Members], time: str
+    ) -> tuple[Sequence[int | Exception], OSError | None]:
+        prefix, headers = self._preface()
+        plan = _Plan(prefix, self.head)
+        for header in headers:
+            plan.add(build(header.event, time, header.members))
+        own = len(headers)
+        for members in batch:
+            plan.add(members)
+        written, error = self._put(plan.data())
+        self._sync(plan, written)
+        done = plan.complete(written)
+        self._advance(plan, done, written)
+        self._headers = self._headers[done:]
+        if done:
+            self.newest_time = time
+        if headers and done >= own:
+            self._has_failed, self._lost = False, 0
+        return (plan.results if error is None else plan.results_after(done, error))[own:], error
+
+    def _preface(self) -> tuple[bytes, list[_Header]]:
+        """Return what ends a torn or unended line, and the records that go before the batch."""
+        headers = list(self._headers)
+        rest = self._rest.removesuffix(b"\n")
+        if rest or self._has_failed:
+            members: dict[str, JsonValue] = {
+                "cause": "write-failed" if self._has_failed else "torn",
+                "length": len(rest),
+                "sha256": digest_of(rest),
+            }
+            if self._lost:
+                members["lost"] = self._lost
+            headers.append(_Header(Event.AUDIT_RECOVERED, members))
+        is_open = self._owes_newline or (self._rest and not self._rest.endswith(b"\n"))
+        return (b"\n" if is_open else b""), headers
+
+    def _put(self, data: bytes) -> tuple[int, OSError | None]:
+        """Write all of `data`, or say how much of it there is and what stopped it."""
+        descriptor = self._opened()
+        written = 0
+        view = memoryview(data)
+        while written < len(data):
+            try:
+                count = os.write(descriptor, view[written:])
+            except OSError as error:
+                return written, error
+            if count == 0:
+                return written, OSError(errno.EIO, "the file takes no bytes")
+            written += count
+            self._size += count
+        return written, None
+
+    def _sync(self, plan: "_Plan", written: int) -> None:
+        if not written:
+            return
+        descriptor = self._opened()
+        try:
+            self._fsync(descriptor)
+        except OSError:
+            # The kernel may have dropped the pages and forgotten the error: a second sync that
+            # succeeds proves nothing (fsync(2), "fsyncgate"). This file is never written again.
+            self._note_rest(plan, written)
+            self._must_leave = "sync-failed"
+            raise
+        if os.fstat(descriptor).st_nlink == 0:
+            raise _FileGoneError
+
+    def _note_rest(self, plan: "_Plan", written: int) -> None:
+        data = plan.data()[:written]
+        if self._owes_newline and data:
+            self._end += 1
+            self._owes_newline = False
+            data = data[1:]
+        self._rest += data
+
+    def _advance(self, plan: "_Plan", done: int, written: int) -> None:
+        """Move the chain over the `done` records that are whole and synced."""
+        if not done:
+            self._note_rest(plan, written)
+            return
+        self.head = plan.links[done - 1]
+        end = plan.ends[done - 1]
+        self._owes_newline = written == end
+        self._rest = plan.data()[end + 1 : written]
+        self._end = self._size - len(self._rest)
+
+    # -- following and leaving the file ------------------------------------------------------------
+
+    def _settle(self, time: str) -> None:
+        """Make sure that the descriptor is the file at the path, and that it may be written."""
+        if self._descriptor is None:
+            self._create()
+        self._must_leave = self._must_leave or self._why_gone()
+        if self._must_leave is None and self._rest and self._is_worthless:
+            self._must_leave = "write-failed"
+        if self._must_leave is not None:
+            self._leave(self._must_leave, time)
+            return
+        full = self._why_full(time)
+        if full is not None and not self._rest:
+            self._rotate(full, time)
+
+    @property
+    def _is_worthless(self) -> bool:
+        """Whether this process made the file and no record in it counts."""
+        return self._is_ours and self._end == 0
+
+    def _why_gone(self) -> str | None:
+        held = os.fstat(self._opened())
+        if held.st_nlink == 0:
+            return "unlinked"
+        try:
+            there = self._path.lstat()
+        except FileNotFoundError:
+            return "moved"
+        if (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
+            return "replaced"
+        return None if held.st_size == self._size else "altered"
+
+    def _why_full(self, time: str) -> str | None:
+        if self._size >= self._max_bytes:
+            return "size"
+        is_new_day = self.newest_time is not None and self.newest_time[:10] != time[:10]
+        return "day" if is_new_day and self._end > 0 else None
+
+    def _rotate(self, cause: str, time: str) -> None:
+        """Go on in a new file, or in this one where the directory will not have it."""
+        try:
+            self._leave(cause, time)
+        except _CannotLeaveError as error:
+            if not self._has_warned:
+                logger.warning("audit: %s is due for rotation and stays: %s", self._path, error)
+                self._has_warned = True
+            return
+        self._has_warned = False
+        for path in remove_old(self._path, retain=self._retain, time=time):
+            logger.info("audit: removed %s, past its retention", path)
+
+    def _leave(self, cause: str, time: str) -> None:
+        """Put the file aside under a finished name and create the next one.
+
+        The first record of the next one links to the last that counts here. Where a failed write or
+        sync left more bytes than that here, it has their length and hash.
+        """
+        members: dict[str, JsonValue] = {"cause": cause}
+        if self._rest and cause not in {"altered", "damaged"}:
+            rest = self._rest.removesuffix(b"\n")
+            members |= {"length": len(rest), "sha256": digest_of(rest)}
+        if cause not in {"unlinked", "moved", "replaced"}:
+            members["file"] = self._put_aside(cause, time)
+        if not self._is_worthless:  # else it is as if the file had never been made
+            self._headers = [_Header(Event.AUDIT_ROTATED, members)]
+        self._close_live()
+        self._must_leave = None
+        self._create()
+
+    def _put_aside(self, cause: str, time: str) -> str:
+        """Take the file off its path and return the name that it has now."""
+        try:
+            if self._is_worthless and cause in {"sync-failed", "write-failed"}:
+                self._path.unlink()
+                return ""
+            return self._path.rename(finished_name(self._path, time)).name
+        except OSError as error:
+            raise _CannotLeaveError(error.errno, error.strerror) from error
+
+    def _create(self) -> None:
+        self._displace()
+        descriptor = os.open(self._path, _FLAGS | os.O_CREAT | os.O_EXCL, _MODE)
+        self._descriptor, self._is_ours = descriptor, True
+        self._end, self._size, self._rest, self._owes_newline = 0, 0, b"", False
+        try:
+            os.fchmod(descriptor, _MODE)  # whatever the umask says
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._sync_directory()
+        except OSError:
+            self._close_live()
+            with suppress(OSError):
+                self._path.unlink()
+            raise
+
+    def _displace(self) -> None:
+        """Move what lies at the path out of the way: it is not ours, and it is not lost."""
+        try:
+            there = self._path.lstat()
+        except FileNotFoundError:
+            return
+        if stat.S_ISREG(there.st_mode) and there.st_size == 0:
+            self._path.unlink()  # logrotate's `create`, say
+            return
+        number = 0
+        while os.path.lexists(self._path.with_name(f"{self._path.name}.displaced-{number}")):
+            number += 1
+        aside = self._path.with_name(f"{self._path.name}.displaced-{number}")
+        self._path.rename(aside)
+        logger.error("audit: %s was not the agent's file, moved to %s", self._path, aside.name)
+
+    def _sync_directory(self) -> None:
+        descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _opened(self) -> int:
+        if self._descriptor is None:
+            raise OSError(errno.EBADF, "the audit file is not open")
+        return self._descriptor
+
+    def _close_live(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with suppress(OSError):
+                os.close(descriptor)
+
+
+class _FileGoneError(Exception):
+    """The file was unlinked while the batch was written: the batch goes to a new one."""
+
+
+class _CannotLeaveError(OSError):
+    """The file cannot be put aside."""
+
+
+class _Plan:
+    """One write: lines in order, where each ends, and the links after them."""
+
+    def __init__(self, prefix: bytes, head: Link) -> None:
+        self._pieces = [prefix]
+        self._length = len(prefix)
+        self._head = head
+        self._data: bytes | None = None
+        self.links: list[Link] = []
+        self.ends: list[int] = []  # offsets in `data` behind each line, its newline not counted
+        self.results: list[int | Exception] = []
+
+    def add(self, members: Mapping[str, JsonValue]) -> None:
+        """Link one record; one that has no canonical form fails alone."""
+        try:
+            line, self._head = link(members, self._head)
+        except (ValueError, RecursionError) as error:
+            self.results.append(error)
+            return
+        self._pieces.append(line + b"\n")
+        self._length += len(line) + 1
+        self.links.append(self._head)
+        self.ends.append(self._length - 1)
+        self.results.append(self._head.sequence)
+
+    def data(self) -> bytes:
+        """Return the bytes of the write."""
+        if self._data is None:
+            self._data = b"".join(self._pieces)
+        return self._data
+
+    def complete(self, written: int) -> int:
+        """Return how many lines are whole in the first `written` bytes."""
+        return sum(end <= written for end in self.ends)
+
+    def results_after(self, done: int, error: OSError) -> list[int | Exception]:
+        """Return the results with those beyond the first `done` lines replaced by `error`."""
+        last = self.links[done - 1].sequence if done else 0
+        return [
+            error if isinstance(result, int) and result > last else result
+            for result in self.results
+        ]
+
+
+def _has_whole_object(rest: bytes) -> bool:
+    """Return whether an ended line in `rest` is a whole JSON object: no torn write leaves one."""
+    for line in rest.split(b"\n")[:-1]:
+        try:
+            read(line)
+        except NotARecordError as error:
+            if not error.is_cut:
+                return True
+        else:
+            return True
+    return False

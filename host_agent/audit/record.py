@@ -1,0 +1,309 @@
+"""One audit record, its canonical bytes and its link to the one before. Pure.
+
+A record is one JSON object a line in RFC 8785 form. Its `hash` is taken over the canonical record
+without `hash`, and its `previous` is the hash of the record before, so an edit, a gap or a swap
+shows. Text that a person could not see, or that could steer a terminal, is made visible first.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from typing import TypeAlias
+
+from host_agent.canonical import JsonValue, canonical_json
+
+GENESIS = "sha256:" + "0" * 64
+"""The `previous` of the first record of a chain."""
+
+MAX_RECORD_BYTES = 65_536
+"""No record is longer, its newline not counted; what is too long in it gives way to its hash."""
+
+MAX_TEXT_CHARACTERS = 4_096
+"""A longer text becomes its first `SHOWN_CHARACTERS` and a `\\u{cut ...}` with size and hash."""
+
+SHOWN_CHARACTERS = 1_024
+
+
+class Event(StrEnum):
+    """What happened. The set is closed: a name is never reused for another meaning."""
+
+    AGENT_STARTED = "agent.started"
+    AGENT_STOPPED = "agent.stopped"
+    AUDIT_RECOVERED = "audit.recovered"
+    AUDIT_ROTATED = "audit.rotated"
+    CLOCK_JUMPED = "clock.jumped"
+    CONFIG_LOADED = "config.loaded"
+    CONFIG_REJECTED = "config.rejected"
+    IDENTITY_REFUSED = "identity.refused"
+    OPERATION_FINISHED = "operation.finished"
+    OPERATION_REQUESTED = "operation.requested"
+    OPERATION_STARTED = "operation.started"
+    POLICY_DENIED = "policy.denied"
+    REQUEST_ATTACHED = "request.attached"
+    REQUEST_CANCELLED = "request.cancelled"
+    REQUEST_DECIDED = "request.decided"
+    REQUEST_EXPIRED = "request.expired"
+    REQUEST_FAILED = "request.failed"
+    REQUEST_HELD = "request.held"
+    REQUEST_REFUSED = "request.refused"
+    REQUEST_UNKNOWN = "request.unknown"
+    SUDOERS_CHANGED = "sudoers.changed"
+
+
+CHAIN_FIELDS = frozenset({"sequence", "time", "event", "previous", "hash"})
+"""What every record has; only the log sets them."""
+
+SUBJECT_FIELDS = (
+    "caller",
+    "fingerprint",
+    "owner",
+    "operation",
+    "resource",
+    "params",
+    "digest",
+    "request_id",
+    "outcome",
+    "code",
+    "reason",
+)
+"""Who, what and how it ended: the named arguments of `AuditLog.append`, left out where absent."""
+
+DETAIL_FIELDS = frozenset(
+    {
+        "approver",
+        "approver_owner",
+        "cancelled_by",
+        "cause",
+        "channel",
+        "decision",
+        "detail",
+        "exchange_id",
+        "expires_at",
+        "faults",
+        "file",
+        "host",
+        "length",
+        "lost",
+        "rule",
+        "runner",
+        "seconds",
+        "sha256",
+        "state",
+        "suppressed",
+        "version",
+    }
+)
+"""What single events add. A test holds every use in the package to this table and to the page."""
+
+HIDDEN = re.compile(
+    # C0, DEL and C1; soft hyphen; joiners and fillers that draw nothing; bidi marks, embeddings,
+    # overrides and isolates; line and paragraph separators; variation selectors; interlinear
+    # annotation; tags; and surrogates, which have no UTF-8. Unicode's Cc, Cf, Cs, Zl and Zp,
+    # with Default_Ignorable_Code_Point (UAX 44).
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
+    "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""One character that must not reach a log or a terminal as itself."""
+
+_TO_ESCAPE = re.compile(HIDDEN.pattern + r"|\\(?=u\{)")
+
+Members: TypeAlias = dict[str, JsonValue]
+
+
+def visible(text: str) -> str:
+    r"""Return `text` with everything hidden written as `\u{hex}`.
+
+    The backslash of a `\u{` that was in the text already becomes `\u{5c}`, so an escape in the
+    result is always one that was made here, and the text before can be told from it exactly.
+    """
+    if text.isascii() and text.isprintable() and "\\u{" not in text:
+        return text
+    return _TO_ESCAPE.sub(escaped, text)
+
+
+def escaped(match: re.Match[str]) -> str:
+    r"""Return the `\u{hex}` form of the one character that `match` found."""
+    return f"\\u{{{ord(match[0]):x}}}"
+
+
+def build(event: Event, time: str, members: Mapping[str, JsonValue]) -> Members:
+    """Return the members of a record but for its place in the chain.
+
+    None is left out. Hidden characters become visible, over-long texts and members are cut and
+    hashed; so a caller's text cannot fill the disk, and never makes this fail.
+
+    Raises:
+        ValueError: a member would shadow one of `CHAIN_FIELDS`, or holds a value that has no
+            canonical form (a float, an integer beyond 2**53-1): a defect of the agent.
+    """
+    if not CHAIN_FIELDS.isdisjoint(members):
+        message = "sequence, time, event, previous and hash are set by the log alone"
+        raise ValueError(message)
+    record: Members = {
+        key: _seen(value) if type(value) is not str else _text(value)
+        for key, value in members.items()
+        if value is not None
+    }
+    record["event"] = event.value
+    record["time"] = time
+    return record
+
+
+def _text(text: str) -> str:
+    if len(text) <= MAX_TEXT_CHARACTERS:
+        return visible(text)
+    whole = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{visible(text[:SHOWN_CHARACTERS])}\\u{{cut {len(text)} characters sha256:{whole}}}"
+
+
+def _seen(value: JsonValue) -> JsonValue:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, Mapping):
+        return {visible(key): _seen(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_seen(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A place in the chain: a record's sequence and hash."""
+
+    sequence: int
+    hash: str
+
+
+ORIGIN = Link(sequence=0, hash=GENESIS)
+"""What the first record of a chain links to."""
+
+
+def link(members: Mapping[str, JsonValue], previous: Link) -> tuple[bytes, Link]:
+    """Return the record's line, without newline, and the link that the next one takes.
+
+    Raises:
+        ValueError: a member has no canonical form.
+    """
+    line, hashed = _line(members, previous)
+    if len(line) > MAX_RECORD_BYTES:
+        line, hashed = _line(_fitted(members), previous)
+    return line, Link(sequence=previous.sequence + 1, hash=hashed)
+
+
+def _line(members: Mapping[str, JsonValue], previous: Link) -> tuple[bytes, str]:
+    """Encode the members on both sides of where `hash` sorts, so that they are encoded once."""
+    before = {key: value for key, value in members.items() if key < "hash"}
+    after = {key: value for key, value in members.items() if key > "hash"}
+    after["previous"] = previous.hash
+    after["sequence"] = previous.sequence + 1
+    head = canonical_json(before)[:-1]
+    tail = canonical_json(after)[1:]
+    hashed = f"sha256:{sha256(head + b',' + tail).hexdigest()}"
+    return b'%b,"hash":"%b",%b' % (head, hashed.encode("ascii"), tail), hashed
+
+
+def _fitted(members: Mapping[str, JsonValue]) -> Members:
+    """Replace the largest members by their size and hash until the record fits."""
+    fitted = dict(members)
+    sizes = {key: canonical_json(value) for key, value in members.items()}
+    room = MAX_RECORD_BYTES - 512
+    for key in sorted(sizes, key=lambda key: len(sizes[key]), reverse=True):
+        if sum(map(len, sizes.values())) + sum(map(len, sizes)) + 4 * len(sizes) <= room:
+            break
+        whole = sizes[key]
+        fitted[key] = {"length": len(whole), "sha256": f"sha256:{sha256(whole).hexdigest()}"}
+        sizes[key] = canonical_json(fitted[key])
+    return fitted
+
+
+def digest_of(data: bytes) -> str:
+    """Return `sha256:` and the hexadecimal SHA-256 of `data`."""
+    return f"sha256:{sha256(data).hexdigest()}"
+
+
+# -- reading back ---------------------------------------------------------------------------------
+
+
+class NotARecordError(ValueError):
+    """A line is not a record as this module writes them.
+
+    `is_cut` is true where the line is no JSON object at all, as a write that was cut short leaves
+    it; a whole object with a wrong hash is never that.
+    """
+
+    def __init__(self, reason: str, *, is_cut: bool = False, sequence: int | None = None) -> None:
+        super().__init__(reason)
+        self.is_cut = is_cut
+        self.sequence = sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record that was read back: canonical, and its own hash is right."""
+
+    sequence: int
+    previous: str
+    hash: str
+    members: Members
+
+    @property
+    def link(self) -> Link:
+        """Return the link that the next record takes."""
+        return Link(sequence=self.sequence, hash=self.hash)
+
+
+_parse = json.JSONDecoder().raw_decode
+
+
+def read(line: bytes) -> Record:
+    """Return the record that `line`, without newline, holds.
+
+    Its place in the chain is not looked at: that takes the line before.
+
+    Raises:
+        NotARecordError: not JSON, not canonical, members missing, or the hash is another.
+    """
+    members = _members(line)
+    sequence, hashed, previous = (members.get(k) for k in ("sequence", "hash", "previous"))
+    claimed = sequence if type(sequence) is int else None
+    if not (
+        claimed is not None
+        and claimed >= 1
+        and type(hashed) is str
+        and type(previous) is str
+        and type(members.get("event")) is str
+        and type(members.get("time")) is str
+    ):
+        raise NotARecordError("is not an audit record", sequence=claimed)
+    try:
+        is_canonical = canonical_json(members) == line
+    except (ValueError, RecursionError):
+        is_canonical = False
+    if not is_canonical:
+        raise NotARecordError("is not in canonical form", sequence=claimed)
+    # The line is canonical, so this member's text appears once unless a caller's object repeats it.
+    member = f',"hash":"{hashed}"'.encode()
+    body = line.replace(member, b"")
+    if len(body) != len(line) - len(member):
+        body = canonical_json({key: members[key] for key in members if key != "hash"})
+    if digest_of(body) != hashed:
+        raise NotARecordError(
+            "does not have the content that its hash was taken of", sequence=claimed
+        )
+    return Record(claimed, previous, hashed, members)
+
+
+def _members(line: bytes) -> Members:
+    try:
+        text = line.decode("utf-8")
+        value, end = _parse(text)
+    except (ValueError, RecursionError) as error:
+        raise NotARecordError("is not a JSON object", is_cut=True) from error
+    if end != len(text) or not isinstance(value, dict):
+        raise NotARecordError("is not a JSON object", is_cut=end != len(text))
+    return value

@@ -1,0 +1,174 @@
+r"""Text for people's terminals: nothing from a host or a caller reaches one unescaped.
+
+Control, C1, bidirectional, zero-width and other invisible characters become `\x1b` or `\u{202e}`;
+long text is cut, with its size and hash told. rich is imported only where something is drawn, and
+its markup, emoji and highlighting are off, so that data cannot style itself.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from pydantic import JsonValue
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_BLANK = frozenset((0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0)).union(
+    range(0x180B, 0x1810), range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0)
+)
+"""Letters and marks that are drawn as nothing (Unicode's default ignorable code points, and the
+empty braille pattern)."""
+
+_MARKS_IN_A_ROW = 2
+"""More combining marks on one character would draw over the lines around it."""
+
+MIN_LABEL_WIDTH = 12
+
+_PLAIN_TEXT = re.compile(r"[A-Za-z0-9._/@:+,=-]+")
+
+
+def visible(text: str, *, limit: int | None = None) -> str:
+    r"""Return `text` on one line, with every character that a person could not see escaped.
+
+    `limit` bounds the characters shown; what is cut is told with its number and the SHA-256 of the
+    whole. A backslash that could be read as one of these escapes is escaped too.
+    """
+    shown = text if limit is None else text[:limit]
+    if shown.isascii() and shown.isprintable() and "\\" not in shown:
+        escaped = shown
+    else:
+        escaped = "".join(_escaped(shown))
+    if len(shown) == len(text):
+        return escaped
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{escaped} ... [{len(text) - len(shown)} more characters; sha256 of all: {digest}]"
+
+
+def visible_lines(text: str, *, max_lines: int | None = None, limit: int | None = None) -> str:
+    """Return `text` escaped like `visible`, with its newlines and tabs kept.
+
+    Past `max_lines` lines, a last one tells how many are left out.
+    """
+    lines = text.split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    kept = lines if max_lines is None else lines[:max_lines]
+    shown = ["\t".join(visible(part, limit=limit) for part in line.split("\t")) for line in kept]
+    if len(kept) < len(lines):
+        shown.append(f"... [{len(lines) - len(kept)} more lines; --json shows all]")
+    return "\n".join(shown)
+
+
+def _escaped(text: str) -> Iterable[str]:
+    marks = 0
+    for index, character in enumerate(text):
+        category = unicodedata.category(character)
+        marks = marks + 1 if category in ("Mn", "Me") else 0
+        is_hidden = (
+            category in _HIDDEN_CATEGORIES
+            or ord(character) in _BLANK
+            or (category == "Zs" and character != " ")
+        )
+        is_escape = character == "\\" and text[index + 1 : index + 2] in ("x", "u")
+        is_hidden = is_hidden or is_escape or marks > _MARKS_IN_A_ROW
+        yield _escape(character) if is_hidden else character
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{{{code:x}}}"
+
+
+def value_text(value: JsonValue, *, limit: int | None = None) -> str:
+    """Return a parameter's value: plain strings as they are, all else as JSON, escaped."""
+    if isinstance(value, str) and _PLAIN_TEXT.fullmatch(value) and not _looks_like_json(value):
+        return visible(value, limit=limit)
+    return visible(json.dumps(value, ensure_ascii=False), limit=limit)
+
+
+def _looks_like_json(text: str) -> bool:
+    return text in ("true", "false", "null") or text.lstrip("-").isdigit()
+
+
+def json_text(value: object, *, indent: int | None = 2) -> str:
+    """Return `value` as JSON in printable ASCII: fit for a script, harmless on a terminal."""
+    text = json.dumps(value, ensure_ascii=True, indent=indent, allow_nan=False)
+    return text.replace("\x7f", "\\u007f")
+
+
+def duration_text(seconds: float) -> str:
+    """Return a time span in the two units that matter."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Return whether a person looks at `stream`."""
+    return stream.isatty()
+
+
+def console(stream: TextIO | None = None) -> "Console":
+    """Return a rich console on `stream` (standard output) that takes data as data.
+
+    Where nobody looks there is no colour, and no line is folded.
+    """
+    from rich.console import Console
+
+    target = sys.stdout if stream is None else stream
+    return Console(
+        file=target,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=False,
+        width=None if is_terminal(target) else 100_000,
+    )
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence["str | Text"]]) -> "Table":
+    """Return a listing with a header; cells must be escaped already, the first never folds."""
+    from rich.table import Table
+    from rich.text import Text
+
+    listing = Table(box=None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(columns):
+        listing.add_column(name.upper(), no_wrap=index == 0, overflow="fold")
+    for row in rows:
+        listing.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    return listing
+
+
+def fields(rows: Iterable[tuple[str, "str | Text"]]) -> "Table":
+    """Return labels beside values; a folded or many-lined value stays in its own column.
+
+    So no value can begin a line that looks like one of ours. Labels take at most a third of the
+    terminal, so that they cannot crowd values out.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    widest = max(MIN_LABEL_WIDTH, shutil.get_terminal_size().columns // 3)
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(overflow="fold", style="bold", max_width=widest)
+    grid.add_column(overflow="fold")
+    for label, value in rows:
+        grid.add_row(Text(label), Text(value) if isinstance(value, str) else value)
+    return grid
+
+
+def warn(message: str) -> None:
+    """Write one line to standard error; `message` must be escaped already."""
+    sys.stderr.write(f"host-agent: {message}\n")

@@ -1,0 +1,46 @@
+"""Typed HTTPS client of the agent's API, blocking (`Client`) and for asyncio (`AsyncClient`).
+
+It knows contract section 4 and nothing of the server's rooms. The server's certificate is always
+verified; there is no switch against it. What can go wrong is `ProblemError` (the agent answered
+with a problem), `ConnectionFailedError` (no answer), `InvalidAnswerError` (an answer that is not
+this service's) and `ConfigurationError` (certificate files that cannot be used).
+"""
+
+from host_agent.client.results import (
+    Decision,
+    Held,
+    OperationInfo,
+    Outcome,
+    Page,
+    Preview,
+    Problem,
+    Ran,
+    Readiness,
+    RequestView,
+)
+from host_agent.client.transport import AsyncClient, Client
+from host_agent.errors import (
+    CertificateRefusedError,
+    ConnectionFailedError,
+    InvalidAnswerError,
+    ProblemError,
+)
+
+__all__ = [
+    "AsyncClient",
+    "CertificateRefusedError",
+    "Client",
+    "ConnectionFailedError",
+    "Decision",
+    "Held",
+    "InvalidAnswerError",
+    "OperationInfo",
+    "Outcome",
+    "Page",
+    "Preview",
+    "Problem",
+    "ProblemError",
+    "Ran",
+    "Readiness",
+    "RequestView",
+]

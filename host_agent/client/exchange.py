@@ -1,0 +1,321 @@
+"""What the client asks, in which order and how often, without a socket.
+
+Each function is a generator that yields what it needs done (`Call`: one exchange, `Pause`: waiting)
+and returns the typed result; `transport` does these things, blocking or on asyncio, so both
+clients follow one protocol.
+
+Retries, all of them here:
+
+- An exchange is repeated only if repeating cannot do a thing twice: a GET, or the ask, which
+  carries an `Idempotency-Key` made for it. Decisions and cancellations are sent once.
+- It is repeated where the connection failed, or where the answer is 429 or 503 with a
+  `Retry-After` of at most `RETRY_AFTER_LIMIT_SECONDS`; never after a deadline passed or the
+  handshake was refused.
+- There are `ATTEMPTS` attempts in all, with `BACKOFF_SECONDS` between them.
+- `follow` goes on through failed connections, 429 and 503 until its own deadline.
+"""
+
+import json
+import re
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
+from urllib.parse import quote, urlencode
+
+from pydantic import JsonValue
+
+from host_agent.client.results import Held, OperationInfo, Page, Ran, Readiness, RequestView
+from host_agent.errors import (
+    CertificateRefusedError,
+    ConnectionFailedError,
+    InvalidAnswerError,
+    ProblemError,
+)
+
+LONGEST_POLL_SECONDS = 60
+"""The server refuses a longer `wait`."""
+
+ATTEMPTS = 3
+BACKOFF_SECONDS = (0.2, 0.8)
+RETRY_AFTER_LIMIT_SECONDS = 5.0
+FOLLOW_PAUSE_SECONDS = 1.0
+"""Between two polls, where one was answered early and nothing had changed, or failed."""
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class DeadlineError(ConnectionFailedError):
+    """No whole answer within the exchange's deadline: it may have been followed or not."""
+
+
+class HandshakeError(ConnectionFailedError):
+    """Something listens, and TLS with it failed in a way that trying again does not mend."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One HTTP exchange to be done. `seconds` bounds all of it, connecting included."""
+
+    method: str
+    target: str
+    seconds: float
+    content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    is_repeatable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """Wait so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A whole HTTP answer. Header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Call | Pause, Reply | None, T]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """The exchanges of contract section 4; holds the deadlines, a clock and a source of keys."""
+
+    timeout_seconds: float
+    run_timeout_seconds: float
+    monotonic: Callable[[], float]
+    make_key: Callable[[], str]
+
+    def submit(
+        self,
+        operation: str,
+        params: Mapping[str, JsonValue],
+        reason: str | None,
+    ) -> Steps[Ran | Held]:
+        """Ask for `operation`."""
+        body: dict[str, JsonValue] = {"operation": operation, "params": dict(params)}
+        if reason is not None:
+            body["reason"] = reason
+        call = Call(
+            method="POST",
+            target="/host/op",
+            seconds=self.run_timeout_seconds,
+            content=_encoded(body),
+            headers={"Content-Type": "application/json", "Idempotency-Key": self.make_key()},
+            is_repeatable=True,
+        )
+        reply = yield from _exchange(call)
+        answer = _object(reply)
+        return Held.parse(answer) if reply.status == 202 else Ran.parse(answer)
+
+    def operations(self) -> Steps[tuple[OperationInfo, ...]]:
+        """Ask for the catalogue."""
+        answer = _object((yield from _exchange(self._get("/host/operations"))))
+        rows = answer.get("operations")
+        if not isinstance(rows, list):
+            message = "The agent's answer has no `operations`: is it a newer version?"
+            raise InvalidAnswerError(message)
+        return tuple(OperationInfo.parse(row) for row in rows if isinstance(row, dict))
+
+    def requests(self, state: str | None, limit: int | None, cursor: str | None) -> Steps[Page]:
+        """Ask for one page of requests."""
+        query = {"state": state, "limit": limit, "cursor": cursor}
+        given = {key: value for key, value in query.items() if value is not None}
+        target = f"/requests?{urlencode(given)}" if given else "/requests"
+        return Page.parse(_object((yield from _exchange(self._get(target)))))
+
+    def request(self, request_id: str, wait: int) -> Steps[RequestView]:
+        """Ask for one request, waiting up to `wait` seconds for a change."""
+        return (yield from _viewed(self._poll(request_id, wait)))
+
+    def decide(
+        self, request_id: str, decision: str, digest: str | None, reason: str | None
+    ) -> Steps[RequestView]:
+        """Give a decision, once."""
+        body = {"decision": decision, "digest": digest, "reason": reason}
+        return (yield from _viewed(self._post(request_id, "decision", body)))
+
+    def cancel(self, request_id: str, reason: str | None) -> Steps[RequestView]:
+        """Withdraw a request, once."""
+        return (yield from _viewed(self._post(request_id, "cancel", {"reason": reason})))
+
+    def health(self) -> Steps[dict[str, JsonValue]]:
+        """Ask whether the agent answers."""
+        return _object((yield from _exchange(self._get("/health"))))
+
+    def ready(self) -> Steps[Readiness]:
+        """Ask whether the agent would run something; sent once, a 503 without a code is "no"."""
+        reply = yield from _sent(self._get("/ready"))
+        if reply.status == 503 and "code" not in (body := _json(reply)):
+            return Readiness(ready=False, body=body)
+        return Readiness(ready=True, body=_object(reply))
+
+    def follow(
+        self,
+        request_id: str,
+        timeout_seconds: float,
+        on_view: Callable[[RequestView], None] | None,
+    ) -> Steps[RequestView]:
+        """Poll until the request is finished or `timeout_seconds` are over; the newest view."""
+        deadline = self.monotonic() + timeout_seconds
+        view = yield from self.request(request_id, 0)
+        while True:
+            if on_view is not None:
+                on_view(view)
+            left = deadline - self.monotonic()
+            if view.is_finished or left <= 0:
+                return view
+            view = yield from self._next_view(view, left)
+
+    def _next_view(self, view: RequestView, left: float) -> Steps[RequestView]:
+        wait = min(LONGEST_POLL_SECONDS, max(1, int(left)))
+        started = self.monotonic()
+        pause = min(FOLLOW_PAUSE_SECONDS, left)
+        try:
+            newer = yield from _viewed(self._poll(view.request_id, wait))
+        except (CertificateRefusedError, HandshakeError):
+            raise
+        except ConnectionFailedError:
+            yield Pause(seconds=pause)
+            return view
+        except ProblemError as problem:
+            if problem.status not in (429, 503):
+                raise
+            yield Pause(seconds=min(left, max(pause, problem.retry_after_seconds or 0.0)))
+            return view
+        unchanged = newer.body == view.body
+        if unchanged and self.monotonic() - started < min(FOLLOW_PAUSE_SECONDS, wait):
+            yield Pause(seconds=pause)
+        return newer
+
+    def _get(self, target: str, *, waiting: float = 0.0) -> Call:
+        seconds = self.timeout_seconds + waiting
+        return Call(method="GET", target=target, seconds=seconds, is_repeatable=True)
+
+    def _poll(self, request_id: str, wait: int) -> Call:
+        if not 0 <= wait <= LONGEST_POLL_SECONDS:
+            message = f"wait is 0 to {LONGEST_POLL_SECONDS} seconds, not {wait}"
+            raise ValueError(message)
+        target = f"/requests/{_checked_id(request_id)}" + (f"?wait={wait}" if wait else "")
+        return self._get(target, waiting=wait)
+
+    def _post(self, request_id: str, verb: str, members: Mapping[str, str | None]) -> Call:
+        body: dict[str, JsonValue] = {k: v for k, v in members.items() if v is not None}
+        return Call(
+            method="POST",
+            target=f"/requests/{_checked_id(request_id)}/{verb}",
+            seconds=self.timeout_seconds,
+            content=_encoded(body) if body else None,
+            headers={"Content-Type": "application/json"} if body else {},
+        )
+
+
+def is_request_id(text: str) -> bool:
+    """Return whether `text` could be a request's id, or the beginning of one."""
+    return _ID.fullmatch(text) is not None
+
+
+def _checked_id(text: str) -> str:
+    if not is_request_id(text):
+        message = "a request id is 1 to 64 letters, digits, `_` and `-`"
+        raise ValueError(message)
+    return quote(text, safe="")
+
+
+def _encoded(body: Mapping[str, JsonValue]) -> bytes:
+    return json.dumps(body, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def _sent(call: Call | Pause) -> Steps[Reply]:
+    reply = yield call
+    if reply is None:
+        message = "the transport gave no reply to a call"
+        raise RuntimeError(message)
+    return reply
+
+
+def _viewed(call: Call) -> Steps[RequestView]:
+    return RequestView.parse(_object((yield from _exchange(call))))
+
+
+def _exchange(call: Call) -> Steps[Reply]:
+    """Do `call`, again where the module's rules say so."""
+    attempt = 0
+    while True:
+        attempt += 1
+        is_last = attempt == ATTEMPTS or not call.is_repeatable
+        try:
+            reply = yield from _sent(call)
+        except (CertificateRefusedError, DeadlineError, HandshakeError):
+            raise
+        except ConnectionFailedError:
+            if is_last:
+                raise
+            yield Pause(seconds=BACKOFF_SECONDS[attempt - 1])
+            continue
+        delay = _retry_after(reply) if reply.status in (429, 503) else None
+        if is_last or delay is None or delay > RETRY_AFTER_LIMIT_SECONDS:
+            return reply
+        yield Pause(seconds=delay)
+
+
+def _retry_after(reply: Reply) -> float | None:
+    value = reply.headers.get("retry-after", "")
+    return float(value) if re.fullmatch(r"[0-9]{1,9}", value) else None
+
+
+def _object(reply: Reply) -> dict[str, JsonValue]:
+    """Return the body of a 2xx answer.
+
+    Raises:
+        ProblemError: the agent answered with a problem.
+        InvalidAnswerError: neither.
+    """
+    body = _json(reply)
+    if 200 <= reply.status < 300:
+        return body
+    raise problem_from(reply.status, body, _retry_after(reply))
+
+
+def problem_from(
+    status: int, body: Mapping[str, JsonValue], retry_after_seconds: float | None = None
+) -> ProblemError | InvalidAnswerError:
+    """Return the error that a problem body stands for."""
+    code, detail = body.get("code"), body.get("detail")
+    if status < 400 or not isinstance(code, str):
+        return InvalidAnswerError(
+            f"What answered with HTTP status {status} is not host-agent: check the URL."
+        )
+    request_id = body.get("request_id")
+    retry = body.get("retry_after_seconds")
+    is_number = isinstance(retry, int | float) and not isinstance(retry, bool)
+    return ProblemError(
+        code=code,
+        status=status,
+        detail=detail if isinstance(detail, str) else str(body.get("title", "")),
+        request_id=request_id if isinstance(request_id, str) else None,
+        retry_after_seconds=float(str(retry)) if is_number else retry_after_seconds,
+        body=body,
+    )
+
+
+def _json(reply: Reply) -> dict[str, JsonValue]:
+    kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+    message = f"What answered with HTTP status {reply.status} is not host-agent: check the URL."
+    if kind not in ("application/json", "application/problem+json"):
+        raise InvalidAnswerError(message)
+    try:
+        body = json.loads(reply.content)
+    except (ValueError, RecursionError):
+        message = "The agent's answer is not JSON; it may have been cut off."
+        raise InvalidAnswerError(message) from None
+    if not isinstance(body, dict):
+        raise InvalidAnswerError(message)
+    return body

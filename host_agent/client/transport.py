@@ -1,0 +1,384 @@
+"""The two clients: `exchange` says what to do, this module does it over httpx.
+
+Nothing of the environment counts: no proxies, no netrc, no `SSL_CERT_FILE`. Redirects are not
+followed.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar, overload
+
+import httpx
+from pydantic import JsonValue
+
+from host_agent.client.connection import (
+    Received,
+    checked_url,
+    client_context,
+    headers_of,
+    timeout_of,
+    translating,
+)
+from host_agent.client.exchange import Call, Pause, Protocol, Reply, Steps
+from host_agent.client.results import Held, OperationInfo, Page, Ran, Readiness, RequestView
+from host_agent.errors import ConnectionFailedError, InvalidAnswerError
+
+TIMEOUT_SECONDS = 30.0
+"""For an exchange that starts nothing on the host."""
+
+RUN_TIMEOUT_SECONDS = 300.0
+"""For an ask: an allowed operation waits for its turn and runs before it is answered."""
+
+MAX_RESPONSE_BYTES = 16 * 1024 * 1024
+
+T = TypeVar("T")
+
+
+class _Settings:
+    """What both clients are made of."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        cert: Path,
+        key: Path,
+        ca: Path,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        run_timeout_seconds: float = RUN_TIMEOUT_SECONDS,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
+    ) -> None:
+        self._url = checked_url(url)
+        self._context = client_context(cert=cert, key=key, ca=ca)
+        self._max_response_bytes = max_response_bytes
+        self._protocol = Protocol(
+            timeout_seconds=timeout_seconds,
+            run_timeout_seconds=run_timeout_seconds,
+            monotonic=time.monotonic,
+            make_key=lambda: uuid.uuid4().hex,
+        )
+
+    def _received(self, response: httpx.Response, deadline: float) -> Received:
+        return Received(response, limit=self._max_response_bytes, deadline=deadline)
+
+
+class Client(_Settings):
+    """The blocking client; a context manager that owns its connections. Not for several threads."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        cert: Path,
+        key: Path,
+        ca: Path,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        run_timeout_seconds: float = RUN_TIMEOUT_SECONDS,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
+    ) -> None:
+        super().__init__(
+            url=url,
+            cert=cert,
+            key=key,
+            ca=ca,
+            timeout_seconds=timeout_seconds,
+            run_timeout_seconds=run_timeout_seconds,
+            max_response_bytes=max_response_bytes,
+        )
+        self._http = httpx.Client(verify=self._context, trust_env=False, follow_redirects=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    @overload
+    def submit(
+        self,
+        operation: str,
+        params: Mapping[str, JsonValue],
+        *,
+        reason: str | None = None,
+        wait: None = None,
+    ) -> Ran | Held: ...
+    @overload
+    def submit(
+        self,
+        operation: str,
+        params: Mapping[str, JsonValue],
+        *,
+        reason: str | None = None,
+        wait: float,
+    ) -> Ran | RequestView: ...
+    def submit(
+        self,
+        operation: str,
+        params: Mapping[str, JsonValue],
+        *,
+        reason: str | None = None,
+        wait: float | None = None,
+    ) -> Ran | Held | RequestView:
+        """Ask for `operation`: it ran, or it is held.
+
+        With `wait`, a held request is followed for that many seconds, and its newest view is
+        returned, whatever its state: `RequestView.is_finished` tells.
+
+        Raises:
+            ProblemError: refused, or it failed.
+            ConnectionFailedError: no answer; the ask carries a key, so asking again is safe only
+                through the same call's own retries.
+        """
+        answer = self._run(self._protocol.submit(operation, params, reason))
+        if wait is None or isinstance(answer, Ran):
+            return answer
+        return self.follow(answer.request_id, wait)
+
+    def operations(self) -> tuple[OperationInfo, ...]:
+        """Return what this certificate may ask for."""
+        return self._run(self._protocol.operations())
+
+    def requests(
+        self, *, state: str | None = None, limit: int | None = None, cursor: str | None = None
+    ) -> Page:
+        """Return one page of the requests that this principal may see, newest first."""
+        return self._run(self._protocol.requests(state, limit, cursor))
+
+    def request(self, request_id: str, *, wait: int = 0) -> RequestView:
+        """Return a request by its id or a unique prefix, at once or at its next change.
+
+        Raises:
+            ValueError: `wait` is not 0 to 60 seconds, or the id has other characters than ids have.
+        """
+        return self._run(self._protocol.request(request_id, wait))
+
+    def approve(self, request_id: str, digest: str, reason: str | None = None) -> RequestView:
+        """Approve exactly what `digest` names; returns at once, not after the run."""
+        return self._run(self._protocol.decide(request_id, "approve", digest, reason))
+
+    def deny(self, request_id: str, reason: str | None = None) -> RequestView:
+        """Deny a request."""
+        return self._run(self._protocol.decide(request_id, "deny", None, reason))
+
+    def cancel(self, request_id: str, reason: str | None = None) -> RequestView:
+        """Withdraw a request of one's own."""
+        return self._run(self._protocol.cancel(request_id, reason))
+
+    def health(self) -> dict[str, JsonValue]:
+        """Return what the agent says of itself."""
+        return self._run(self._protocol.health())
+
+    def ready(self) -> Readiness:
+        """Return whether the agent would run something now."""
+        return self._run(self._protocol.ready())
+
+    def follow(
+        self,
+        request_id: str,
+        timeout: float,
+        *,
+        on_view: Callable[[RequestView], None] | None = None,
+    ) -> RequestView:
+        """Return the request once it is finished, or its newest view after `timeout` seconds.
+
+        `on_view` sees each view as it comes. Lost connections, 429 and 503 are waited out.
+        """
+        return self._run(self._protocol.follow(request_id, timeout, on_view))
+
+    def _run(self, steps: Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    reply = self._do(step)
+                except (ConnectionFailedError, InvalidAnswerError) as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(reply)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _do(self, step: Call | Pause) -> Reply | None:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        deadline = time.monotonic() + step.seconds
+        with (
+            translating(self._url, step),
+            self._http.stream(
+                step.method,
+                self._url + step.target,
+                content=step.content,
+                headers=headers_of(step),
+                timeout=timeout_of(step),
+            ) as response,
+        ):
+            received = self._received(response, deadline)
+            for chunk in response.iter_raw():
+                received.add(chunk)
+            return received.reply()
+
+
+class AsyncClient(_Settings):
+    """The same client for asyncio; see `Client` for what each method promises."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        cert: Path,
+        key: Path,
+        ca: Path,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        run_timeout_seconds: float = RUN_TIMEOUT_SECONDS,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
+    ) -> None:
+        super().__init__(
+            url=url,
+            cert=cert,
+            key=key,
+            ca=ca,
+            timeout_seconds=timeout_seconds,
+            run_timeout_seconds=run_timeout_seconds,
+            max_response_bytes=max_response_bytes,
+        )
+        self._http = httpx.AsyncClient(
+            verify=self._context, trust_env=False, follow_redirects=False
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    @overload
+    async def submit(
+        self,
+        operation: str,
+        params: Mapping[str, JsonValue],
+        *,
+        reason: str | None = None,
+        wait: None = None,
+    ) -> Ran | Held: ...
+    @overload
+    async def submit(
+        self,
+        operation: str,
+        params: Mapping[str, JsonValue],
+        *,
+        reason: str | None = None,
+        wait: float,
+    ) -> Ran | RequestView: ...
+    async def submit(
+        self,
+        operation: str,
+        params: Mapping[str, JsonValue],
+        *,
+        reason: str | None = None,
+        wait: float | None = None,
+    ) -> Ran | Held | RequestView:
+        """Ask for `operation`: it ran, or it is held (see `Client.submit`)."""
+        answer = await self._run(self._protocol.submit(operation, params, reason))
+        if wait is None or isinstance(answer, Ran):
+            return answer
+        return await self.follow(answer.request_id, wait)
+
+    async def operations(self) -> tuple[OperationInfo, ...]:
+        """Return what this certificate may ask for."""
+        return await self._run(self._protocol.operations())
+
+    async def requests(
+        self, *, state: str | None = None, limit: int | None = None, cursor: str | None = None
+    ) -> Page:
+        """Return one page of the requests that this principal may see, newest first."""
+        return await self._run(self._protocol.requests(state, limit, cursor))
+
+    async def request(self, request_id: str, *, wait: int = 0) -> RequestView:
+        """Return a request by its id or a unique prefix, at once or at its next change."""
+        return await self._run(self._protocol.request(request_id, wait))
+
+    async def approve(self, request_id: str, digest: str, reason: str | None = None) -> RequestView:
+        """Approve exactly what `digest` names; returns at once, not after the run."""
+        return await self._run(self._protocol.decide(request_id, "approve", digest, reason))
+
+    async def deny(self, request_id: str, reason: str | None = None) -> RequestView:
+        """Deny a request."""
+        return await self._run(self._protocol.decide(request_id, "deny", None, reason))
+
+    async def cancel(self, request_id: str, reason: str | None = None) -> RequestView:
+        """Withdraw a request of one's own."""
+        return await self._run(self._protocol.cancel(request_id, reason))
+
+    async def health(self) -> dict[str, JsonValue]:
+        """Return what the agent says of itself."""
+        return await self._run(self._protocol.health())
+
+    async def ready(self) -> Readiness:
+        """Return whether the agent would run something now."""
+        return await self._run(self._protocol.ready())
+
+    async def follow(
+        self,
+        request_id: str,
+        timeout: float,
+        *,
+        on_view: Callable[[RequestView], None] | None = None,
+    ) -> RequestView:
+        """Return the request once it is finished, or its newest view after `timeout` seconds."""
+        return await self._run(self._protocol.follow(request_id, timeout, on_view))
+
+    async def _run(self, steps: Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    reply = await self._do(step)
+                except (ConnectionFailedError, InvalidAnswerError) as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(reply)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    async def _do(self, step: Call | Pause) -> Reply | None:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        deadline = time.monotonic() + step.seconds
+        with translating(self._url, step):
+            async with self._http.stream(
+                step.method,
+                self._url + step.target,
+                content=step.content,
+                headers=headers_of(step),
+                timeout=timeout_of(step),
+            ) as response:
+                received = self._received(response, deadline)
+                async for chunk in response.aiter_raw():
+                    received.add(chunk)
+                return received.reply()

@@ -1,0 +1,227 @@
+"""What a merged table means, or every fault of it at once, each by its dotted key.
+
+Values are judged by the models, then what only shows between tables, then against this host. The
+later two read the raw tables, so that one fault does not hide another.
+"""
+
+import difflib
+import json
+import os
+import pwd
+import socket
+import stat
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel, ValidationError
+
+from host_agent.config.models import DEFAULT_WRAPPER_DIR, Config, RunnerKind
+from host_agent.errors import ConfigurationError
+
+Table: TypeAlias = dict[str, Any]
+Key: TypeAlias = tuple[str | int, ...]
+Origins: TypeAlias = dict[Key, str]
+
+_WORDS = (
+    ("Input should be a valid ", "must be a "),
+    ("a integer", "an integer"),
+    ("a tuple", "an array"),
+    ("a array", "an array"),
+    ("must be a dictionary or instance of ", "must be a table, "),
+    ("Input should be greater than or equal to", "must be at least"),
+    ("Input should be less than or equal to", "must be at most"),
+    ("Input should", "must"),
+)
+"""pydantic's wording and ours, in the order in which they are replaced."""
+
+
+def dotted(key: Sequence[str | int]) -> str:
+    """Return `key` as faults write it: `rules[2].operations`."""
+    text = ""
+    for part in key:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            shown = part if part.replace("-", "_").isidentifier() else json.dumps(part[:64])
+            text += f".{shown}" if text else shown
+    return text
+
+
+def build(table: Table, base: Path, uid: int, files: tuple[Path, ...], origins: Origins) -> Config:
+    """Return the checked configuration, or raise every fault of every layer at once."""
+    found: dict[Key, str] = dict(_values_json_cannot_hold(table, ()))
+    config: Config | None = None
+    text = json.dumps(_without({"store": {}, "audit": {}, **table}, frozenset(found), ()))
+    try:
+        config = Config.model_validate_json(text, context={"base": base})
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_context=False, include_input=False):
+            found.setdefault(*_explain(fault))
+    for key, message in (*_contradictions(table), *_host_faults(table, base, uid)):
+        found.setdefault(key, message)
+    if found or config is None:
+        raise ConfigurationError([_line(key, message, origins) for key, message in found.items()])
+    config._files = files  # noqa: SLF001 - what no file says, set once here
+    config._host = socket.gethostname()  # noqa: SLF001
+    return config
+
+
+def _without(value: object, bad: frozenset[Key], at: Key) -> object:
+    """Return `value` as JSON can write it: what is at a `bad` key is null."""
+    if at in bad:
+        return None
+    if isinstance(value, dict):
+        return {key: _without(item, bad, (*at, key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without(item, bad, (*at, index)) for index, item in enumerate(value)]
+    return value
+
+
+def _line(key: Key, message: str, origins: Origins) -> str:
+    file = next(
+        (origins[key[:end]] for end in range(len(key), 0, -1) if key[:end] in origins), None
+    )
+    return f"{dotted(key)}: {message}" + (f" (in {file})" if file else "")
+
+
+def _values_json_cannot_hold(value: object, at: Key) -> Iterator[tuple[Key, str]]:
+    """Find what TOML can say and no key takes: dates, NaN, endless integers, control characters."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _values_json_cannot_hold(item, (*at, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _values_json_cannot_hold(item, (*at, index))
+    elif isinstance(value, str):
+        if any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in value):
+            yield at, "holds a control character"
+    elif isinstance(value, float):
+        if not isfinite(value):
+            yield at, "must be a finite number"
+    elif isinstance(value, int):
+        if not -(2**53) < value < 2**53:
+            yield at, "is beyond 2**53"
+    else:
+        yield at, "must not be a date or time"
+
+
+def _explain(fault: Mapping[str, Any]) -> tuple[Key, str]:
+    """Return key and sentence of one pydantic fault."""
+    key: Key = tuple(fault["loc"])
+    if fault["type"] == "missing":
+        return key, "is required"
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(key[-1]), _known_keys(key[:-1]), n=1)
+        return key, "is not a known key" + (f"; did you mean {near[0]}?" if near else "")
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    for said, better in _WORDS:
+        message = message.replace(said, better)
+    return key, message
+
+
+def _known_keys(key: Key) -> list[str]:
+    """Return the keys of the table at `key`."""
+    model: type[BaseModel] | None = Config
+    for part in key:
+        if isinstance(part, str) and model is not None:
+            field = model.model_fields.get(part)
+            model = None if field is None else table_of(field.annotation)
+    return [] if model is None else list(model.model_fields)
+
+
+def table_of(annotation: object) -> type[BaseModel] | None:
+    """Return the model in an annotation such as `tuple[Rule, ...]` or `GitSection | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    arguments = getattr(annotation, "__args__", ())
+    return next((found for part in arguments if (found := table_of(part))), None)
+
+
+def _contradictions(table: Table) -> Iterator[tuple[Key, str]]:
+    """Find what only shows between two tables. Works on raw values, beside other faults."""
+    identities = _tables(table.get("identities"))
+    rules = _tables(table.get("rules"))
+    names = [_text(identity.get("cn")) for _, identity in identities]
+    yield from _twice("identities", "cn", identities)
+    yield from _twice("rules", "name", rules)
+    for index, rule in rules:
+        listed = rule.get("identities")
+        for position, name in enumerate(listed if isinstance(listed, list) else ()):
+            if isinstance(name, str) and name not in names:
+                yield ("rules", index, "identities", position), "names no identity"
+    repositories = _tables(_table(table.get("git")).get("repositories"))
+    yield from (
+        (("git", *key), message) for key, message in _twice("repositories", "path", repositories)
+    )
+
+
+def _tables(value: object) -> list[tuple[int, Table]]:
+    if not isinstance(value, list):
+        return []
+    return [(index, item) for index, item in enumerate(value) if isinstance(item, dict)]
+
+
+def _table(value: object) -> Table:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _twice(array: str, key: str, tables: list[tuple[int, Table]]) -> Iterator[tuple[Key, str]]:
+    """Find values of `key` that an earlier table of the array has already."""
+    seen: Counter[str] = Counter()
+    for index, table in tables:
+        value = _text(table.get(key))
+        if value is None:
+            continue
+        if seen[value]:
+            yield (array, index, key), "is the same as an earlier one"
+        seen[value] += 1
+
+
+def _host_faults(table: Table, base: Path, uid: int) -> Iterator[tuple[Key, str]]:
+    """Find what this host does not have: files and users. Works on raw values, as above."""
+    server = _table(table.get("server"))
+    for key in ("certificate", "private_key", "client_ca", "crl"):
+        file = _text(server.get(key))
+        if file and (fault := _file_fault(base / file)):
+            yield ("server", key), fault
+    execution = _table(table.get("execution"))
+    folder = _text(execution.get("wrapper_dir", DEFAULT_WRAPPER_DIR))
+    if folder and "git" in table and not os.path.isdir(base / folder):  # noqa: PTH112 - NUL is False
+        yield ("execution", "wrapper_dir"), f"{base / folder} is not a directory"
+    is_direct = execution.get("runner") == RunnerKind.DIRECT
+    for index, identity in _tables(table.get("identities")):
+        if fault := _user_fault(identity.get("unix_user"), uid, is_direct=is_direct):
+            yield ("identities", index, "unix_user"), fault
+
+
+def _file_fault(file: Path) -> str | None:
+    try:
+        status = file.stat()
+    except OSError as error:
+        return f"{file} cannot be read ({error.strerror})"
+    except ValueError:
+        return "is no path"
+    return None if stat.S_ISREG(status.st_mode) else f"{file} is not a regular file"
+
+
+def _user_fault(user: object, agent_uid: int, *, is_direct: bool) -> str | None:
+    if user is None:
+        return None if is_direct else "is required with runner sudo"
+    if not isinstance(user, str):
+        return None  # the model names it
+    try:
+        uid = pwd.getpwnam(user).pw_uid
+    except (KeyError, ValueError):
+        return "is no user of this host"
+    if uid == 0:
+        return "is uid 0, which no identity may be"
+    if is_direct and uid != agent_uid:
+        return "is another user than the agent's own, and runner direct runs as that one only"
+    return None

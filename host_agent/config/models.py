@@ -1,0 +1,387 @@
+"""The configuration as frozen models: one class a TOML table, attributes named as the keys.
+
+Strict and closed: unknown keys, `"3"` for 3 and `true` for 1 are refused. Models check one table
+at a time; what needs two tables, the host's users or its files is checked in `loading`. The
+reference page is rendered from these descriptions.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, Self, cast
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from host_agent.config.values import (
+    Bind,
+    CommonName,
+    Fingerprint,
+    HostPath,
+    NotEmpty,
+    OperationPattern,
+    Owner,
+    Pattern,
+    RemoteName,
+    RepositoryPath,
+    RuleName,
+    UnixUser,
+    absolute,
+    is_loopback,
+    split_bind,
+)
+from host_agent.identity.registry import Autonomy, Role, owner_of
+
+SQLITE_PREFIX = "sqlite:///"
+DEFAULT_WRAPPER_DIR = "/usr/local/lib/host-agent"
+
+
+class RunnerKind(StrEnum):
+    """How wrappers get their user: through sudo, or not at all."""
+
+    SUDO = "sudo"
+    DIRECT = "direct"
+
+
+class VerdictKind(StrEnum):
+    """What a rule says."""
+
+    ALLOW = "allow"
+    ASK = "ask"
+    DENY = "deny"
+
+
+class _Table(BaseModel):
+    """A TOML table: frozen, strict, nothing unknown, no NaN or infinity."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+    )
+
+
+class Server(_Table):
+    """The door: where the agent listens, and which certificates it shows and believes."""
+
+    bind: Bind = Field(
+        default="127.0.0.1:8443",
+        description="Address and port of the API. Loopback unless you say otherwise; port 0 takes "
+        "any free one.",
+    )
+    certificate: HostPath = Field(description="The server's certificate chain, PEM.")
+    private_key: HostPath = Field(
+        description="The server's private key, PEM. Gives nothing to group or others."
+    )
+    client_ca: HostPath = Field(
+        description="The authority that client certificates must come from, PEM."
+    )
+    crl: HostPath | None = Field(
+        default=None,
+        description="Revocation list of that authority. Where it is set, it must be current: "
+        "without a valid list nobody gets in.",
+    )
+    max_connections: int = Field(
+        default=2000,
+        ge=1,
+        le=100_000,
+        description="Connections at once. At the limit, unfinished handshakes are dropped first.",
+    )
+    drain_seconds: float = Field(
+        default=10,
+        ge=0,
+        le=600,
+        description="How long running operations may still be answered after SIGTERM.",
+    )
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Return host and port of `bind`."""
+        return split_bind(self.bind)
+
+
+class Limits(_Table):
+    """Token buckets, one for asking and one for deciding per certificate identity."""
+
+    asks_per_second: float = Field(
+        default=50, ge=1, le=1_000_000, description="Asks that one identity may make a second."
+    )
+    ask_burst: int = Field(
+        default=100, ge=1, le=1_000_000, description="Asks that it may make at once."
+    )
+    decisions_per_second: float = Field(
+        default=50, ge=1, le=1_000_000, description="Decisions that one identity may make a second."
+    )
+    decision_burst: int = Field(
+        default=100, ge=1, le=1_000_000, description="Decisions that it may make at once."
+    )
+    held_off_after: int = Field(
+        default=20,
+        ge=1,
+        le=1_000_000,
+        description="Denied or expired asks of one caller within an hour, after which its asks "
+        "that need approval are refused.",
+    )
+
+
+class Store(_Table):
+    """The durable queue of requests."""
+
+    url: str = Field(
+        default="sqlite:///state/host-agent.db",
+        validate_default=True,
+        description="`sqlite:///` and the path of the database file.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _anchor(cls, url: str, info: ValidationInfo) -> str:
+        path = url.removeprefix(SQLITE_PREFIX)
+        if not url.startswith(SQLITE_PREFIX) or path.startswith(":") or "?" in url:
+            message = "must be sqlite:/// and the path of a file, without options"
+            raise ValueError(message)
+        return SQLITE_PREFIX + str(absolute(Path(path), info))
+
+    @property
+    def path(self) -> Path:
+        """Return the database file."""
+        return Path(self.url.removeprefix(SQLITE_PREFIX))
+
+
+class Audit(_Table):
+    """The audit log."""
+
+    path: HostPath = Field(
+        default=cast("Path", "state/audit.jsonl"),  # validated, and anchored, as from a file
+        validate_default=True,
+        description="The file that records are appended to.",
+    )
+    max_bytes: int = Field(
+        default=104_857_600,
+        ge=4096,
+        le=2**40,
+        description="Size at which a new file is begun. A new day begins one too.",
+    )
+    retain_days: int = Field(
+        default=90,
+        ge=1,
+        le=36_500,
+        description="Rotated files younger than this are never deleted: a full disk refuses "
+        "operations instead.",
+    )
+
+
+class Metrics(_Table):
+    """The plain listener for monitoring."""
+
+    bind: Bind = Field(
+        default="127.0.0.1:9464",
+        description="Plain HTTP with `/metrics`, `/health` and `/ready`. Loopback only: it asks "
+        "for no certificate.",
+    )
+
+    @field_validator("bind")
+    @classmethod
+    def _loopback(cls, bind: str) -> str:
+        if not is_loopback(split_bind(bind)[0]):
+            message = "must be a loopback address: this listener asks for no certificate"
+            raise ValueError(message)
+        return bind
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Return host and port of `bind`."""
+        return split_bind(self.bind)
+
+
+class Execution(_Table):
+    """How wrappers are run."""
+
+    runner: RunnerKind = Field(
+        default=RunnerKind.SUDO,
+        description="`sudo` changes to the wrapper's user. `direct` changes nothing: everything "
+        "runs as the agent's own user, for development and demonstrations.",
+    )
+    wrapper_dir: HostPath = Field(
+        default=Path(DEFAULT_WRAPPER_DIR), description="The directory of the wrappers."
+    )
+    timeout_seconds: float = Field(
+        default=60, gt=0, le=86_400, description="Time that one run may take."
+    )
+    max_output_bytes: int = Field(
+        default=1_048_576,
+        ge=1024,
+        le=67_108_864,
+        description="Bytes kept of each of standard output and standard error.",
+    )
+    max_concurrent: int = Field(
+        default=8, ge=1, le=1000, description="Wrappers that may run at once."
+    )
+
+
+class Approvals(_Table):
+    """Requests that wait for a person."""
+
+    ttl_seconds: int = Field(
+        default=1800,
+        ge=60,
+        le=86_400,
+        description="How long a request waits, where its rule does not say.",
+    )
+    max_pending: int = Field(
+        default=500, ge=1, le=100_000, description="Requests that may be pending in all."
+    )
+    max_pending_per_caller: int = Field(
+        default=20, ge=1, le=100_000, description="Requests of one caller that may be pending."
+    )
+    command_line: bool = Field(
+        default=True,
+        description="Whether approvers with a certificate count as reachable: they look into the "
+        "queue by themselves.",
+    )
+
+
+class Identity(_Table):
+    """One certificate name that may come in, and whom it stands for."""
+
+    cn: CommonName = Field(description="The certificate's common name, exact.")
+    unix_user: UnixUser | None = Field(
+        default=None,
+        description="The user its operations run as. It must exist and is never uid 0. May be left "
+        "out with runner `direct` only.",
+    )
+    owner: Owner | None = Field(
+        default=None,
+        description="The person or team it acts for, compared without regard to case. Left out: "
+        "its own `cn`. Nobody approves for their own owner.",
+    )
+    roles: Annotated[tuple[Role, ...], NotEmpty] = Field(
+        default=(Role.CALLER,), description="What it may do here."
+    )
+    autonomy: Autonomy = Field(
+        default=Autonomy.SUPERVISED,
+        description="`read_only` refuses every effect but read, whatever the rules say.",
+    )
+    skip_ask: bool = Field(
+        default=False,
+        description="With autonomy `full`: an `ask` rule without `always_ask` becomes allow.",
+    )
+    fingerprint: Fingerprint | None = Field(
+        default=None,
+        description="`sha256:` and the hex digest of the one certificate that is accepted, in "
+        "lower case.",
+    )
+
+    @property
+    def acts_for(self) -> str:
+        """Return the owner, case-folded; the CN where none is named."""
+        return owner_of(self)
+
+
+_ASK_ONLY = ("approvals", "approvers", "approver_role", "always_ask", "ttl_seconds")
+
+
+class Rule(_Table):
+    """One rule: the first that matches operation, resource and identity decides."""
+
+    name: RuleName = Field(description="What people see in answers and in the audit log.")
+    operations: Annotated[tuple[OperationPattern, ...], NotEmpty] = Field(
+        description="Operation names, exact, or all of an adapter: `git.*`."
+    )
+    resources: Annotated[tuple[Pattern, ...], NotEmpty] | None = Field(
+        default=None,
+        description="Regular expressions over the whole resource. Left out: any, also none.",
+    )
+    identities: Annotated[tuple[CommonName, ...], NotEmpty] | None = Field(
+        default=None, description="Common names, exact. Left out: every caller."
+    )
+    verdict: VerdictKind = Field(description="What the rule says.")
+    approvals: int = Field(
+        default=1, ge=1, le=100, description="How many different owners must say yes."
+    )
+    approvers: Annotated[tuple[Owner, ...], NotEmpty] | None = Field(
+        default=None,
+        description="The owners who may say yes. Left out: everyone with the role.",
+    )
+    approver_role: Literal["approver", "admin"] = Field(
+        default="approver", description="The role they need; an admin is an approver too."
+    )
+    always_ask: bool = Field(
+        default=False, description="Full autonomy with `skip_ask` does not skip this rule."
+    )
+    require_reason: bool = Field(default=False, description="An ask without a reason is refused.")
+    ttl_seconds: int | None = Field(
+        default=None,
+        ge=60,
+        le=86_400,
+        description="How long a request waits. Left out: as `[approvals]` says.",
+    )
+
+    @model_validator(mode="after")
+    def _only_where_it_counts(self) -> Self:
+        """Refuse keys that this verdict would never consult."""
+        idle = [key for key in _ASK_ONLY if key in self.model_fields_set]
+        if self.verdict is VerdictKind.DENY and "require_reason" in self.model_fields_set:
+            idle.append("require_reason")
+        if self.verdict is not VerdictKind.ASK and idle:
+            message = f"{', '.join(idle)}: has no meaning with verdict {self.verdict.value}"
+            raise ValueError(message)
+        return self
+
+
+class Repository(_Table):
+    """One repository that may be worked on, and how far."""
+
+    path: RepositoryPath = Field(
+        description="Where it is: absolute, without `.`, `..`, `//` or a `/` at the end."
+    )
+    remotes: tuple[RemoteName, ...] = Field(
+        default=(), description="Names of remotes that may be fetched from. None: no remote."
+    )
+    branches: tuple[Pattern, ...] = Field(
+        default=(),
+        description="Regular expressions over whole branch names. None: no branch.",
+    )
+
+
+class GitSection(_Table):
+    """The git adapter: its allow-list of repositories."""
+
+    repositories: tuple[Repository, ...] = Field(
+        default=(), description="The repositories. None: no git operation."
+    )
+
+
+class Config(_Table):
+    """A whole configuration, checked. Paths are absolute."""
+
+    server: Server = Field(description=Server.__doc__)
+    limits: Limits = Field(default=Limits(), description=Limits.__doc__)
+    store: Store = Field(description=Store.__doc__)
+    audit: Audit = Field(description=Audit.__doc__)
+    metrics: Metrics = Field(default=Metrics(), description=Metrics.__doc__)
+    execution: Execution = Field(default=Execution(), description=Execution.__doc__)
+    approvals: Approvals = Field(default=Approvals(), description=Approvals.__doc__)
+    identities: tuple[Identity, ...] = Field(default=(), description=Identity.__doc__)
+    rules: tuple[Rule, ...] = Field(default=(), description=Rule.__doc__)
+    git: GitSection | None = Field(default=None, description=GitSection.__doc__)
+
+    _files: tuple[Path, ...] = PrivateAttr(default=())
+    _host: str = PrivateAttr(default="")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return the files this was read from: the main one, then those of `conf.d`."""
+        return self._files
+
+    @property
+    def host(self) -> str:
+        """Return this host's name, as it was when the configuration was read."""
+        return self._host

@@ -1,0 +1,137 @@
+"""Owners and modes of the files that the agent trusts, or that must stay secret.
+
+Private keys, the store, the state directory and the audit log give nothing to group or others.
+Configuration, `conf.d`, the client authority and the wrappers belong to root or to the agent's
+user, and nobody else may write them; nor may anybody else replace a directory above any of these.
+A sticky directory of root (`/tmp`) is accepted above: in it nobody replaces what is another's.
+"""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from host_agent.config.models import Config
+
+_GROUP_OR_OTHERS = 0o077
+_WRITE_OF_GROUP = 0o020
+_WRITE_OF_OTHERS = 0o002
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Demand:
+    """What one path must be: its dotted key, and whether it is secret or only not to be written."""
+
+    key: str
+    path: Path
+    is_secret: bool = False
+    group_may_write: bool = False
+
+
+def check_permissions(config: "Config", *, uid: int) -> list[str]:
+    """Return a line for every path whose owner or mode `config` may not be used with.
+
+    `uid` is the agent's user. Paths that do not exist are passed over: `load` names the files that
+    must, and the agent makes the others itself. Wrappers may be writable by their group under
+    runner `direct`, where they have no more rights than the agent.
+    """
+    faults: dict[str, None] = {}
+    for demand in _demands(config):
+        faults.update(dict.fromkeys(_faults(demand, uid)))
+    return list(faults)
+
+
+def _demands(config: "Config") -> Iterator[_Demand]:
+    for file in config.files:
+        yield _Demand(key="configuration", path=file)
+    for folder in {file.parent / "conf.d" for file in config.files[:1]}:
+        yield _Demand(key="configuration", path=folder)
+    yield _Demand(key="server.private_key", path=config.server.private_key, is_secret=True)
+    yield _Demand(key="server.client_ca", path=config.server.client_ca)
+    state = config.store.path.parent
+    yield _Demand(key="store.url", path=state, is_secret=True)
+    for suffix in ("", "-wal", "-shm"):
+        file = config.store.path.with_name(config.store.path.name + suffix)
+        yield _Demand(key="store.url", path=file, is_secret=True)
+    if config.audit.path.parent != state:
+        yield _Demand(key="audit.path", path=config.audit.path.parent)
+    yield _Demand(key="audit.path", path=config.audit.path, is_secret=True)
+    is_direct = config.execution.runner == "direct"
+    folder = config.execution.wrapper_dir
+    for wrapper in (folder, *_entries(folder)):
+        yield _Demand(key="execution.wrapper_dir", path=wrapper, group_may_write=is_direct)
+
+
+def _entries(folder: Path) -> Iterable[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return ()
+
+
+def _faults(demand: _Demand, uid: int) -> Iterator[str]:
+    try:
+        status = demand.path.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield f"{demand.key}: {demand.path} cannot be looked at ({error.strerror})"
+        return
+    if demand.is_secret:
+        fault = _secret_fault(status, uid)
+    else:
+        fault = _written_fault(status, uid, group_may_write=demand.group_may_write)
+    if fault:
+        yield f"{demand.key}: {demand.path} {fault}"
+    for folder in _above(demand.path):
+        if fault := _above_fault(folder.lstat(), uid, group_may_write=demand.group_may_write):
+            yield f"{demand.key}: {folder}, above {demand.path}, {fault}"
+
+
+def _above(path: Path) -> Iterator[Path]:
+    """Yield every directory above `path`, by its name and by where links lead."""
+    real = Path(os.path.realpath(path))
+    seen = dict.fromkeys((*real.parents, *path.parents))
+    yield from (folder for folder in seen if not folder.is_symlink())
+
+
+def configuration_fault(status: os.stat_result, uid: int) -> str | None:
+    """Return why a configuration file of this owner and mode is not read, or None."""
+    return _written_fault(status, uid, group_may_write=False)
+
+
+def _owner_fault(status: os.stat_result, uid: int) -> str | None:
+    if status.st_uid in (0, uid):
+        return None
+    return f"belongs to uid {status.st_uid}, neither root nor the agent's user (uid {uid})"
+
+
+def _secret_fault(status: os.stat_result, uid: int) -> str | None:
+    if fault := _owner_fault(status, uid):
+        return fault
+    if status.st_mode & _GROUP_OR_OTHERS:
+        return f"is mode {_mode(status)} and must give nothing to group or others (chmod go=)"
+    return None
+
+
+def _written_fault(status: os.stat_result, uid: int, *, group_may_write: bool) -> str | None:
+    if fault := _owner_fault(status, uid):
+        return fault
+    if status.st_mode & _WRITE_OF_OTHERS:
+        return f"is mode {_mode(status)} and must not be writable by others (chmod go-w)"
+    if status.st_mode & _WRITE_OF_GROUP and not group_may_write:
+        return f"is mode {_mode(status)} and must not be writable by its group (chmod g-w)"
+    return None
+
+
+def _above_fault(status: os.stat_result, uid: int, *, group_may_write: bool) -> str | None:
+    if status.st_uid == 0 and status.st_mode & stat.S_ISVTX:
+        return None
+    return _written_fault(status, uid, group_may_write=group_may_write)
+
+
+def _mode(status: os.stat_result) -> str:
+    return f"{stat.S_IMODE(status.st_mode):04o}"

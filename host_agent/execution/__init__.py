@@ -1,0 +1,1 @@
+"""It runs: the only door to a process."""

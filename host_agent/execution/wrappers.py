@@ -1,0 +1,52 @@
+"""The wrapper files: where they are, and the hash of what they are now.
+
+The hash is part of the digest that is approved, so a wrapper that was changed after the approval
+does not run. Reading one costs a stat; the bytes are read again only when the stat has changed.
+"""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from host_agent.errors import AdapterUnavailableError
+
+MAX_BYTES = 1 << 20
+
+
+class WrapperDigests:
+    """Hashes of the files in the wrapper directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._known: dict[str, tuple[tuple[int, ...], str]] = {}
+
+    def digest(self, wrapper: str) -> str:
+        """Return `sha256:` and the SHA-256 of the wrapper's bytes.
+
+        Raises:
+            AdapterUnavailableError: it is missing, not a regular executable file, or too large.
+        """
+        path = self._directory / wrapper
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            message = f"The wrapper {wrapper} of this operation cannot be read on this host."
+            raise AdapterUnavailableError(message) from error
+        try:
+            return self._digest_of(descriptor, wrapper)
+        finally:
+            os.close(descriptor)
+
+    def _digest_of(self, descriptor: int, wrapper: str) -> str:
+        now = os.fstat(descriptor)
+        if not stat.S_ISREG(now.st_mode) or not now.st_mode & 0o111 or now.st_size > MAX_BYTES:
+            message = f"The wrapper {wrapper} of this operation is not a program of this service."
+            raise AdapterUnavailableError(message)
+        seen = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_mode)
+        known = self._known.get(wrapper)
+        if known is not None and known[0] == seen:
+            return known[1]
+        digest = "sha256:" + hashlib.sha256(os.read(descriptor, MAX_BYTES)).hexdigest()
+        self._known[wrapper] = (seen, digest)
+        return digest

@@ -1,0 +1,523 @@
+"""The HTTP surface: thin Quart routes that parse, call the pipeline, and render.
+
+Every request is identified anew before its route is looked at, and every problem leaves through
+one edge. Routes are declared in `ROUTES`; the OpenAPI document and the reference page name the
+same ones, held to it by tests.
+"""
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Protocol, cast
+
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
+from quart import Quart, Request, Response
+from quart.asgi import ASGIHTTPConnection
+from quart.globals import request_ctx
+from quart.utils import encode_headers
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from host_agent.approvals.request import Verb
+from host_agent.canonical import JsonValue
+from host_agent.errors import (
+    ForeignOriginError,
+    HostAgentError,
+    InternalError,
+    InvalidIdentityError,
+    InvalidParameterError,
+    MalformedRequestError,
+    MethodNotAllowedError,
+    RequestNotFoundError,
+    RouteNotFoundError,
+)
+from host_agent.gateway import body as bodies
+from host_agent.gateway import legacy, openapi
+from host_agent.gateway.problems import (
+    HEALTH,
+    JSON,
+    Rendered,
+    new_exchange_id,
+    render,
+    render_unready,
+    to_bytes,
+)
+from host_agent.gateway.routes import ROUTES
+from host_agent.identity.certificate import PeerCertificate
+from host_agent.identity.registry import Principal, Role
+from host_agent.operations.catalogue import Catalogue
+from host_agent.pipeline.asking import Answer, Ask
+
+_log = logging.getLogger("host_agent.gateway")
+
+MAX_WAIT_SECONDS = 60
+DEFAULT_LIMIT = 50
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,64}")
+_REQUEST_ID = re.compile(r"[0-9A-Za-z-]{1,64}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
+
+
+class PipelinePort(Protocol):
+    """What the routes ask of the pipeline."""
+
+    def identify(self, certificate: PeerCertificate) -> Principal:
+        """Return who a certificate is now; raises `IdentityError`."""
+        ...
+
+    def admit_ask(self, principal: Principal) -> None:
+        """Refuse who may not ask, or asks too often."""
+        ...
+
+    def admit_decision(self, principal: Principal) -> None:
+        """Refuse who may not decide, or decides too often."""
+        ...
+
+    def require_role(self, principal: Principal, *roles: Role) -> None:
+        """Refuse who has none of `roles`."""
+        ...
+
+    def operations(self, principal: Principal) -> list[dict[str, object]]:
+        """Return what there is to ask for."""
+        ...
+
+    @property
+    def submit(self) -> Callable[[Principal, Ask], Awaitable[Answer]]:
+        """Run, hold or refuse one ask."""
+        ...
+
+    @property
+    def show(self) -> Callable[..., Awaitable[dict[str, object]]]:
+        """Return one request, perhaps once it has changed."""
+        ...
+
+    @property
+    def list_requests(self) -> Callable[..., Awaitable[dict[str, object]]]:
+        """Return a page of requests."""
+        ...
+
+    @property
+    def decide(self) -> Callable[..., Awaitable[dict[str, object]]]:
+        """Take a decision."""
+        ...
+
+    @property
+    def decide_by_token(self) -> Callable[[Principal, str, str], Awaitable[dict[str, object]]]:
+        """Take an approval of the older form."""
+        ...
+
+    @property
+    def cancel(self) -> Callable[..., Awaitable[dict[str, object]]]:
+        """Withdraw a request."""
+        ...
+
+    async def record_refusal(
+        self,
+        error: HostAgentError,
+        *,
+        exchange_id: str,
+        principal: Principal | None = None,
+        certificate: PeerCertificate | None = None,
+        operation: str | None = None,
+    ) -> None:
+        """Count a refusal and write it down; never raises."""
+        ...
+
+
+class RoomsPort(Protocol):
+    """What the routes ask of the rooms."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What can be asked."""
+        ...
+
+
+class AgentPort(Protocol):
+    """What the routes ask of the agent."""
+
+    @property
+    def pipeline(self) -> PipelinePort:
+        """The way of a request."""
+        ...
+
+    @property
+    def rooms(self) -> RoomsPort:
+        """The rooms behind the pipeline."""
+        ...
+
+    async def ready(self) -> tuple[bool, Mapping[str, object]]:
+        """Return whether the agent can serve, and the state of each part."""
+        ...
+
+
+class AgentRequest(Request):
+    """A request with who sent it. `principal` is set before a route runs."""
+
+    principal: Principal
+    receive: bodies.Receive
+    exchange_id: str
+    peer: PeerCertificate | InvalidIdentityError | None
+    operation: str | None = None
+
+    async def read_body(self) -> bytes:
+        """Return the body; see `body.read_body`."""
+        return await bodies.read_body(self.receive, self.headers.get("Content-Length"))
+
+    async def read_json(self) -> bytes:
+        """Return the body of a request that must have one, declared as JSON."""
+        bodies.require_json(self.headers.get("Content-Type"), self.headers.get("Content-Encoding"))
+        return await self.read_body()
+
+    def query(self, *names: str) -> dict[str, str]:
+        """Return the query parameters, which may be `names`, each once.
+
+        Raises:
+            InvalidParameterError: another name, or one twice.
+        """
+        found: dict[str, str] = {}
+        for name, value in self.args.items(multi=True):
+            if name not in names or name in found:
+                message = f"query: only {', '.join(names) or 'no parameters'}, each once."
+                raise InvalidParameterError(message)
+            found[name] = value
+        return found
+
+
+def current() -> AgentRequest:
+    """Return the request of this task."""
+    return cast("AgentRequest", request_ctx.request)
+
+
+class AgentConnection(ASGIHTTPConnection):
+    """Quart's ASGI side without its tasks: one request, one task, no reading ahead.
+
+    The body is read when a route asks for it. A peer that leaves does not cancel its request:
+    what was asked for is carried through; only long polls look for the peer.
+    """
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Answer one request."""
+        request = cast("AgentRequest", self._create_request_from_scope(send))
+        told = (self.scope.get("extensions") or {}).get("host_agent", {})
+        request.receive = cast("bodies.Receive", receive)
+        request.peer = told.get("peer")
+        request.exchange_id = told.get("exchange_id") or new_exchange_id()
+        response = cast("Response", await self.app.handle_request(request))
+        await send(
+            {
+                "type": "http.response.start",
+                "status": response.status_code,
+                "headers": encode_headers(response.headers),
+            }
+        )
+        data = await response.get_data(as_text=False)
+        await send({"type": "http.response.body", "body": data, "more_body": False})
+
+
+def create_app(agent: AgentPort) -> Quart:
+    """Return the ASGI application for `agent`."""
+    app = Quart("host_agent.gateway", static_folder=None, template_folder=None)
+    app.request_class = AgentRequest
+    app.asgi_http_class = AgentConnection
+    app.url_map.merge_slashes = False  # no redirects: their bodies are HTML
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    routes = Routes(agent)
+    app.before_request(routes.identify)
+    app.register_error_handler(Exception, routes.refuse)
+    for route in ROUTES:
+        app.add_url_rule(
+            route.rule,
+            route.name,
+            getattr(routes, route.name),
+            methods=[route.method],
+            provide_automatic_options=False,
+        )
+    for rule in app.url_map.iter_rules():
+        if rule.methods is not None:
+            rule.methods.discard("HEAD")
+    return app
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The handlers; each is named in `ROUTES`."""
+
+    agent: AgentPort
+
+    # -- the edges -----------------------------------------------------------------------------
+
+    async def identify(self) -> None:
+        """Set the principal of this request, or refuse it."""
+        request = current()
+        peer = request.peer
+        if peer is None:
+            message = "A client certificate is required."
+            raise InvalidIdentityError(message)
+        if isinstance(peer, InvalidIdentityError):
+            raise InvalidIdentityError(peer.detail)
+        request.principal = self.agent.pipeline.identify(peer)
+        origin = request.headers.get("Origin")
+        if origin is not None and origin != f"https://{request.headers.get('Host', '')}":
+            message = "Pages of other origins may not use this service."
+            raise ForeignOriginError(message)
+
+    async def refuse(self, error: Exception) -> Response:
+        """Render any error as a problem; the only way to one."""
+        request = current()
+        problem, extra = _as_problem(error, request.exchange_id)
+        certificate = request.peer if isinstance(request.peer, PeerCertificate) else None
+        await self.agent.pipeline.record_refusal(
+            problem,
+            exchange_id=request.exchange_id,
+            principal=getattr(request, "principal", None),
+            certificate=certificate,
+            operation=request.operation,
+        )
+        return _rendered(render(problem, request.exchange_id, extra=extra))
+
+    # -- asking --------------------------------------------------------------------------------
+
+    async def submit(self) -> Response:
+        """POST /host/op."""
+        request = current()
+        pipeline = self.agent.pipeline
+        pipeline.admit_ask(request.principal)
+        key = _idempotency_key(request)
+        data = await request.read_json()
+        name, params, reason = self._parse_ask(request, bodies.parse_object(data))
+        answer = await pipeline.submit(
+            request.principal,
+            Ask(
+                operation=name,
+                params=params,
+                reason=reason,
+                exchange_id=request.exchange_id,
+                idempotency_key=key,
+                body_sha256=hashlib.sha256(data).hexdigest(),
+            ),
+        )
+        return _answered(answer)
+
+    def _parse_ask(
+        self, request: AgentRequest, value: Mapping[str, JsonValue]
+    ) -> tuple[str, Mapping[str, JsonValue], str | None]:
+        """Return operation, parameters and reason of either form of an ask."""
+        catalogue = self.agent.rooms.catalogue
+        if "kind" in value and "operation" not in value:
+            older = bodies.fit(bodies.OlderAsk, value)
+            request.operation = catalogue.spec(legacy.operation_name(older.kind, older.args)).name
+            name, params = legacy.parameters(catalogue, older.kind, older.resource, older.args)
+            return name, params, older.metadata.reason
+        typed = bodies.fit(bodies.TypedAsk, value)
+        request.operation = catalogue.spec(typed.operation).name
+        return typed.operation, typed.params, typed.reason
+
+    async def operations(self) -> Response:
+        """GET /host/operations."""
+        request = current()
+        request.query()
+        return _json({"operations": self.agent.pipeline.operations(request.principal)})
+
+    # -- requests ------------------------------------------------------------------------------
+
+    async def list_requests(self) -> Response:
+        """GET /requests."""
+        request = current()
+        query = request.query("state", "limit", "cursor")
+        return await self._page(request, query, state=query.get("state"), own=False)
+
+    async def pending(self) -> Response:
+        """GET /pending, the older name of one's own pending requests."""
+        request = current()
+        query = request.query("limit", "cursor")
+        return await self._page(request, query, state="pending", own=True)
+
+    async def admin_pending(self) -> Response:
+        """GET /admin/pending, the older name of all pending requests."""
+        request = current()
+        self.agent.pipeline.require_role(request.principal, Role.ADMIN)
+        query = request.query("limit", "cursor")
+        return await self._page(request, query, state="pending", own=False)
+
+    async def _page(
+        self, request: AgentRequest, query: Mapping[str, str], *, state: str | None, own: bool
+    ) -> Response:
+        limit = query.get("limit", str(DEFAULT_LIMIT))
+        if _NUMBER.fullmatch(limit) is None:
+            message = "limit: a number."
+            raise InvalidParameterError(message)
+        return _json(
+            await self.agent.pipeline.list_requests(
+                request.principal,
+                state=state,
+                limit=int(limit),
+                cursor=query.get("cursor"),
+                own=own,
+            )
+        )
+
+    async def show(self, request_id: str) -> Response:
+        """GET /requests/{id}."""
+        request = current()
+        wait = request.query("wait").get("wait", "0")
+        if _NUMBER.fullmatch(wait) is None or int(wait) > MAX_WAIT_SECONDS:
+            message = f"wait: whole seconds, 0 to {MAX_WAIT_SECONDS}."
+            raise InvalidParameterError(message)
+        _check_id(request_id)
+        if int(wait) == 0:
+            return _json(await self.agent.pipeline.show(request.principal, request_id))
+        return _json(await self._wait(request, request_id, int(wait)))
+
+    async def _wait(
+        self, request: AgentRequest, request_id: str, seconds: int
+    ) -> Mapping[str, object]:
+        """Return a request once it changes; give up when the peer leaves or is unwelcome."""
+        pipeline = self.agent.pipeline
+
+        def still_welcome() -> None:
+            pipeline.identify(cast("PeerCertificate", request.peer))
+
+        poll = asyncio.ensure_future(
+            pipeline.show(
+                request.principal, request_id, wait_seconds=seconds, still_welcome=still_welcome
+            )
+        )
+        gone = asyncio.ensure_future(_until_gone(request.receive))
+        try:
+            await asyncio.wait((poll, gone), return_when=asyncio.FIRST_COMPLETED)
+            return poll.result() if poll.done() else {}
+        finally:
+            poll.cancel()
+            gone.cancel()
+            await asyncio.wait((poll, gone))
+
+    async def decide(self, request_id: str) -> Response:
+        """POST /requests/{id}/decision."""
+        request = current()
+        self.agent.pipeline.admit_decision(request.principal)
+        decision = bodies.parse_decision(await request.read_json())
+        _check_id(request_id)
+        return _json(
+            await self.agent.pipeline.decide(
+                request.principal,
+                request_id,
+                decision=Verb(decision.decision),
+                digest=decision.digest,
+                reason=decision.reason,
+                channel="http",
+            )
+        )
+
+    async def approve(self) -> Response:
+        """POST /approve, the older form of an approval."""
+        request = current()
+        self.agent.pipeline.admit_decision(request.principal)
+        value = bodies.parse_object(await request.read_json())
+        older = bodies.fit(bodies.OlderApproval, value)
+        _check_id(older.approval_id)
+        return _json(
+            await self.agent.pipeline.decide_by_token(
+                request.principal, older.approval_id, older.token
+            )
+        )
+
+    async def cancel(self, request_id: str) -> Response:
+        """POST /requests/{id}/cancel; a body, and so its type, is optional."""
+        request = current()
+        data = await request.read_body()
+        reason = None
+        if data:
+            bodies.require_json(
+                request.headers.get("Content-Type"), request.headers.get("Content-Encoding")
+            )
+            reason = bodies.fit(bodies.CancelBody, bodies.parse_object(data)).reason
+        _check_id(request_id)
+        return _json(await self.agent.pipeline.cancel(request.principal, request_id, reason=reason))
+
+    # -- the agent itself ----------------------------------------------------------------------
+
+    async def health(self) -> Response:
+        """GET /health."""
+        current().query()
+        return _json(HEALTH)
+
+    async def ready(self) -> Response:
+        """GET /ready."""
+        request = current()
+        request.query()
+        is_ready, detail = await self.agent.ready()
+        if is_ready:
+            return _json(detail)
+        return _rendered(render_unready(detail, request.exchange_id))
+
+    async def openapi(self) -> Response:
+        """GET /openapi.json."""
+        current().query()
+        return Response(openapi.document_bytes(self.agent.rooms.catalogue), 200, content_type=JSON)
+
+
+# -- small pieces ---------------------------------------------------------------------------------
+
+
+async def _until_gone(receive: bodies.Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _json(body: Mapping[str, object]) -> Response:
+    return Response(to_bytes(body), 200, content_type=JSON)
+
+
+def _rendered(rendered: Rendered) -> Response:
+    headers = {name.decode(): value.decode() for name, value in rendered.headers}
+    return Response(rendered.body, rendered.status, headers)
+
+
+def _answered(answer: Answer) -> Response:
+    response = Response(to_bytes(answer.body), answer.status, content_type=JSON)
+    if answer.status == HTTPStatus.ACCEPTED:
+        response.headers["Location"] = f"/requests/{answer.body['request_id']}"
+        response.headers["Retry-After"] = str(answer.body["poll_after_seconds"])
+    return response
+
+
+def _idempotency_key(request: AgentRequest) -> str | None:
+    keys = request.headers.getlist("Idempotency-Key")
+    if not keys:
+        return None
+    if len(keys) > 1 or _IDEMPOTENCY_KEY.fullmatch(keys[0]) is None:
+        message = "Idempotency-Key: one, of 1 to 64 visible ASCII characters."
+        raise MalformedRequestError(message)
+    return keys[0]
+
+
+def _check_id(request_id: str) -> None:
+    """Refuse what cannot be an id, or the beginning of one, before anybody looks it up."""
+    if _REQUEST_ID.fullmatch(request_id) is None:
+        message = (
+            "There is no such request that you may see; `host-agent requests list` shows yours."
+        )
+        raise RequestNotFoundError(message)
+
+
+def _as_problem(
+    error: Exception, exchange_id: str
+) -> tuple[HostAgentError, tuple[tuple[bytes, bytes], ...]]:
+    """Return the error that the peer is told of, and further header fields."""
+    if isinstance(error, HostAgentError):
+        return error, ()
+    if isinstance(error, NotFound):
+        message = "There is no such route; GET /openapi.json lists those there are."
+        return RouteNotFoundError(message), ()
+    if isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        return MethodNotAllowedError(f"Use {allowed} here."), ((b"allow", allowed.encode()),)
+    if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
+        message = "This is not a request that is understood here."
+        return MalformedRequestError(message), ()
+    _log.error("exchange %s failed", exchange_id, exc_info=error)
+    message = "The agent failed to answer. Tell the administrator of this host the request id."
+    return InternalError(message), ()

@@ -1,0 +1,1 @@
+"""Who asks: certificates, principals, revocation, and a small CA."""

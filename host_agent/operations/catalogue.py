@@ -1,0 +1,253 @@
+"""What can be asked: operations, their parameters and effects, and the table of all of them.
+
+An adapter declares its operations here as values and pure functions: nothing in this room opens a
+process, a file or a socket. Everything that names an operation (HTTP, policy, sudoers, reference
+pages, command line) reads this one table.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from host_agent.canonical import JsonValue
+from host_agent.errors import (
+    HostAgentError,
+    HostFailedError,
+    InvalidParameterError,
+    UnknownOperationError,
+)
+
+
+class Effect(StrEnum):
+    """What an operation does to the host."""
+
+    READ = "read"
+    CHANGE = "change"
+    DESTROY = "destroy"
+
+
+class RunAs(StrEnum):
+    """Which user a wrapper runs as: root, or the identity's unix user."""
+
+    ROOT = "root"
+    UNIX_USER = "unix_user"
+
+
+class Parameters(BaseModel):
+    """The parameters of one operation: frozen, strict, nothing unknown, ASCII only.
+
+    `positional` is the order in which the older body form's `resource` and `args` fill them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    positional: ClassVar[tuple[str, ...]] = ()
+
+    def canonical(self) -> dict[str, JsonValue]:
+        """Return the parameters as JSON values, defaults filled in: what the digest covers."""
+        return self.model_dump(mode="json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """One run of a wrapper: which file of the wrapper directory, with which arguments, as whom.
+
+    `timeout_seconds` of None means the configuration's.
+    """
+
+    wrapper: str
+    arguments: tuple[str, ...]
+    run_as: RunAs
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What a process left behind, bounded and decoded.
+
+    `exit_code` is the process's own, or `-N` for a death by signal N. `stdout` and `stderr` hold at
+    most the configured bytes each, invalid UTF-8 shown as U+FFFD; `stdout_bytes` and
+    `stderr_bytes` are the true sizes, and `stdout_sha256` is over all of standard output.
+    """
+
+    exit_code: int
+    stdout: str = ""
+    stderr: str = ""
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    stdout_sha256: str = ""
+    truncated: bool = False
+    timed_out: bool = False
+    duration_ms: int = 0
+
+
+class PreviewAccuracy(StrEnum):
+    """How far a preview can be believed."""
+
+    EXACT = "exact"
+    ESTIMATE = "estimate"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What would happen: one sentence and bounded lines of detail (host data, never trusted)."""
+
+    accuracy: PreviewAccuracy
+    summary: str
+    details: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """Return the preview as it is stored and shown."""
+        return {
+            "accuracy": self.accuracy.value,
+            "summary": self.summary,
+            "details": list(self.details),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """The state an operation assumes (`precondition`, part of the digest), and what it would do."""
+
+    precondition: Mapping[str, JsonValue]
+    preview: Preview
+
+
+def never_asks(_params: object) -> bool:
+    """Say that policy alone decides whether a person is asked: the default of `always_asks`."""
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationSpec:
+    """The declaration of one operation: values and pure functions.
+
+    - `resource`: the resource string that rules see, or None for an operation without one.
+    - `admit`: raises `PolicyDeniedError` or `ProtectedError` where the adapter's allow-lists or
+      built-in protections refuse the parameters; `section` is the adapter's configuration section.
+    - `inspect` / `parse_inspection`: a read that yields precondition and preview in one process;
+      None for reads. `parse_inspection` gets the output of exit status 0 only.
+    - `invoke`: the run; gets the precondition (empty for reads), so that the wrapper can hold it.
+    - `probe` / `parse_probe`: a read after the run; True if the effect is seen, False if not.
+    - `parse`: the structured `data` of an answer, from standard output of exit status 0; raises
+      `InvalidOutputError`.
+    - `failure`: the error for an output with another exit status (of run or inspection).
+    """
+
+    name: str
+    effect: Effect
+    summary: str
+    parameters: type[Parameters]
+    wrapper: str
+    run_as: RunAs
+    resource: Callable[[Any], str | None]
+    admit: Callable[[Any, Any], None]
+    invoke: Callable[[Any, Mapping[str, JsonValue]], Invocation]
+    failure: Callable[[Any, Output], HostAgentError] = field(
+        default=lambda _params, output: HostFailedError(
+            f"The command ended with exit status {output.exit_code}; see its standard error."
+        )
+    )
+    always_asks: Callable[[Any], bool] = never_asks
+    inspect: Callable[[Any], Invocation] | None = None
+    parse_inspection: Callable[[Any, Output], Inspection] | None = None
+    probe: Callable[[Any, Mapping[str, JsonValue]], Invocation] | None = None
+    parse_probe: Callable[[Any, Mapping[str, JsonValue], Output], bool] | None = None
+    parse: Callable[[Any, Output], JsonValue] | None = None
+
+    @property
+    def adapter(self) -> str:
+        """Return the part of the name before the dot."""
+        return self.name.partition(".")[0]
+
+    @property
+    def may_always_ask(self) -> bool:
+        """Return whether some parameters ask a person whatever the rules allow."""
+        return self.always_asks is not never_asks
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A parsed ask: a declaration and its validated parameters. Cannot hold a bad value."""
+
+    spec: OperationSpec
+    params: Parameters
+
+    @property
+    def name(self) -> str:
+        """Return the catalogue name, `adapter.verb`."""
+        return self.spec.name
+
+    @property
+    def effect(self) -> Effect:
+        """Return what it does to the host."""
+        return self.spec.effect
+
+    @property
+    def resource(self) -> str | None:
+        """Return the resource string that rules see."""
+        return self.spec.resource(self.params)
+
+
+CONTRACT_OPERATIONS: frozenset[str] = frozenset(
+    f"{adapter}.{verb}"
+    for adapter, verbs in {
+        "zfs": "list get snapshot hold release destroy rollback",
+        "systemd": "status logs list start restart reload stop",
+        "pct": "list status config start snapshot create stop shutdown rollback destroy",
+        "git": "status log diff fetch pull switch reset",
+        "exec": "run",
+    }.items()
+    for verb in verbs.split()
+)
+"""Every operation name of contract section 5, built or not: what a rule may name."""
+
+
+class Catalogue:
+    """The table of all operations that this build has."""
+
+    def __init__(self, specs: Iterable[OperationSpec]) -> None:
+        self._specs = {spec.name: spec for spec in specs}
+
+    def __iter__(self) -> Iterator[OperationSpec]:
+        return iter(self._specs.values())
+
+    def spec(self, name: str) -> OperationSpec:
+        """Return the declaration of `name`.
+
+        Raises:
+            UnknownOperationError: there is none.
+        """
+        spec = self._specs.get(name)
+        if spec is None:
+            message = (
+                "There is no operation of that name; `host-agent operations` lists those there are."
+            )
+            raise UnknownOperationError(message)
+        return spec
+
+    def parse(self, name: str, params: Mapping[str, JsonValue]) -> Operation:
+        """Return the operation `name` with `params` validated against its grammar.
+
+        Raises:
+            UnknownOperationError: there is no operation `name`.
+            InvalidParameterError: a parameter is missing, unknown, or breaks its grammar.
+        """
+        spec = self.spec(name)
+        try:
+            # From a parsed body; strict mode refuses "3" for 3 and true for 1.
+            return Operation(spec, spec.parameters.model_validate(dict(params)))
+        except ValidationError as error:
+            raise InvalidParameterError(explain(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """Return the first faults of a validation as one sentence; never the offending values."""
+    faults = []
+    for fault in error.errors(include_url=False, include_context=False, include_input=False)[:3]:
+        where = ".".join(str(part) for part in fault["loc"]) or "parameters"
+        faults.append(f"{where[:64]}: {fault['msg'].removeprefix('Value error, ')}")
+    return "; ".join(faults) + "."

@@ -1,0 +1,162 @@
+"""The pipeline's face: one object with the methods that the gateway calls."""
+
+import logging
+
+from host_agent.audit.record import Event
+from host_agent.audit.throttle import RefusalThrottle
+from host_agent.canonical import JsonValue
+from host_agent.errors import (
+    AuditUnavailableError,
+    HostAgentError,
+    IdentityError,
+    PolicyError,
+    RoleRequiredError,
+)
+from host_agent.identity.certificate import PeerCertificate
+from host_agent.identity.registry import Principal, Role
+from host_agent.pipeline.approved import Approved
+from host_agent.pipeline.asking import Asking
+from host_agent.pipeline.deciding import Deciding
+from host_agent.pipeline.rooms import Rooms
+from host_agent.pipeline.showing import Showing
+
+_log = logging.getLogger("host_agent.pipeline")
+
+
+class Pipeline:
+    """Submit, show, decide, cancel; identify and refuse. Everything else is behind it."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self.rooms = rooms
+        self.approved = Approved(rooms)
+        self._asking = Asking(rooms, self.approved)
+        self._deciding = Deciding(rooms, self.approved)
+        self._showing = Showing(rooms, self.approved)
+        self._throttle = RefusalThrottle()
+        self.submit = self._asking.submit
+        self.decide = self._deciding.decide
+        self.decide_by_token = self._deciding.decide_by_token
+        self.cancel = self._deciding.cancel
+        self.show = self._showing.show
+        self.list_requests = self._showing.list_requests
+
+    # -- who --------------------------------------------------------------------------------------
+
+    def identify(self, certificate: PeerCertificate) -> Principal:
+        """Return the principal behind a verified certificate, as things are now.
+
+        Asked for every request of an open connection: a reload or a new CRL bites on the next one.
+
+        Raises:
+            IdentityError: unknown, revoked, not as pinned, or revocation cannot be asked.
+        """
+        rooms = self.rooms
+        rooms.revocation.check(certificate, rooms.clock.now())
+        return rooms.snapshot.registry.resolve(certificate)
+
+    def require_role(self, principal: Principal, *roles: Role) -> None:
+        """Refuse a principal that has none of `roles`.
+
+        Raises:
+            RoleRequiredError: naming the roles that the route takes.
+        """
+        if principal.roles.isdisjoint(roles):
+            wanted = " or ".join(role.value for role in roles)
+            message = f"This needs the role {wanted}."
+            raise RoleRequiredError(message)
+
+    def admit_ask(self, principal: Principal) -> None:
+        """Refuse who is not a caller, or asks too often.
+
+        Raises:
+            RoleRequiredError, RateLimitedError: as said.
+        """
+        self.require_role(principal, Role.CALLER)
+        self.rooms.limits.ask(principal.cn, self.rooms.clock.monotonic())
+
+    def admit_decision(self, principal: Principal) -> None:
+        """Refuse who is not an approver or admin, or decides too often.
+
+        Raises:
+            RoleRequiredError, RateLimitedError: as said.
+        """
+        self.require_role(principal, Role.APPROVER, Role.ADMIN)
+        self.rooms.limits.decision(principal.cn, self.rooms.clock.monotonic())
+
+    def operations(self, principal: Principal) -> list[dict[str, object]]:
+        """Return what there is to ask for, and what policy would say to this principal."""
+        rules = self.rooms.snapshot.rules
+        return [
+            {
+                "name": spec.name,
+                "effect": spec.effect.value,
+                "summary": spec.summary,
+                "parameters": spec.parameters.model_json_schema(),
+                "verdict": rules.summary(principal, spec),
+            }
+            for spec in self.rooms.catalogue
+            if self.rooms.snapshot.section(spec) is not None
+        ]
+
+    # -- refusals ---------------------------------------------------------------------------------
+
+    async def record_refusal(
+        self,
+        error: HostAgentError,
+        *,
+        exchange_id: str,
+        principal: Principal | None = None,
+        certificate: PeerCertificate | None = None,
+        operation: str | None = None,
+    ) -> None:
+        """Count a refusal and write it down, at most ten a second for one identity.
+
+        Never raises: the refusal stands whether or not it can be written.
+        """
+        rooms = self.rooms
+        rooms.metrics.refused(error.code)
+        if error.is_recorded:
+            return
+        error.is_recorded = True
+        fields: dict[str, JsonValue] = {"request_id": exchange_id}
+        if principal is not None:
+            fields |= {"caller": principal.cn, "fingerprint": principal.fingerprint}
+            fields["owner"] = principal.owner
+        elif certificate is not None:
+            fields |= {"caller": certificate.common_name, "fingerprint": certificate.fingerprint}
+        if operation is not None:
+            fields["operation"] = operation
+        fields |= error.about
+        counted = self._throttle.admit(str(fields.get("fingerprint", "")), rooms.clock.monotonic())
+        if counted is None:
+            return
+        if counted:
+            fields["suppressed"] = counted
+        event = Event.REQUEST_REFUSED
+        if isinstance(error, IdentityError):
+            event = Event.IDENTITY_REFUSED
+        elif isinstance(error, PolicyError):
+            event = Event.POLICY_DENIED
+        await self._write(event, fields, error.code)
+
+    async def record_suppressed(self, *, everything: bool = False) -> None:
+        """Write the counts of refusals that were too many to write one by one."""
+        for entry in self._throttle.due(self.rooms.clock.monotonic(), everything=everything):
+            fields: dict[str, JsonValue] = {"suppressed": entry.count}
+            if entry.identity:
+                fields["fingerprint"] = entry.identity
+            await self._write(Event.REQUEST_REFUSED, fields, None)
+
+    async def _write(self, event: Event, fields: dict[str, JsonValue], code: str | None) -> None:
+        try:
+            await self.rooms.audit.append(event, **{**fields, "code": code})
+        except AuditUnavailableError:
+            _log.error("a refusal (%s) could not be written to the audit log", code)
+
+    # -- health -----------------------------------------------------------------------------------
+
+    async def refresh_gauges(self) -> None:
+        """Bring the gauges that are read from the store up to date, for a scrape."""
+        count, oldest = await self.rooms.store.pending_stats()
+        age = 0.0 if oldest is None else (self.rooms.clock.now() - oldest).total_seconds()
+        self.rooms.metrics.pending(count, age)

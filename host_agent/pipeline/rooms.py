@@ -1,0 +1,142 @@
+"""What the pipeline works with: the rooms as ports, and the configuration as one frozen value.
+
+Everything below `pipeline` meets here and nowhere else. Concrete classes are named in `agent`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from host_agent.approvals.port import RequestStore
+from host_agent.approvals.request import Request
+from host_agent.audit.record import Event
+from host_agent.canonical import JsonValue
+from host_agent.clock import Clock
+from host_agent.config import Config, Identity
+from host_agent.execution.runner import Runner
+from host_agent.execution.turns import Turns
+from host_agent.identity.certificate import PeerCertificate
+from host_agent.identity.registry import Registry
+from host_agent.metrics import Metrics
+from host_agent.operations.catalogue import Catalogue, OperationSpec
+from host_agent.pipeline.changes import Changes
+from host_agent.pipeline.tasks import Tasks
+from host_agent.policy.limits import Limits
+from host_agent.policy.rules import Rules
+
+
+class AuditPort(Protocol):
+    """The audit log as the pipeline uses it: a record is on disk when `append` returns."""
+
+    @property
+    def healthy(self) -> bool:
+        """Return whether the last record could be written."""
+        ...
+
+    @property
+    def head(self) -> str:
+        """Return the newest hash of the chain."""
+        ...
+
+    @property
+    def sequence(self) -> int:
+        """Return the newest sequence."""
+        ...
+
+    async def append(self, event: Event, **fields: Any) -> int:
+        """Write one record and return its sequence.
+
+        Raises:
+            AuditUnavailableError: it is not on disk.
+        """
+        ...
+
+
+class RevocationPort(Protocol):
+    """Asked about every request, and again right before an approved one runs."""
+
+    def check(self, certificate: PeerCertificate, now: datetime) -> None:
+        """Raise `RevokedIdentityError` or `RevocationUnavailableError`, or return."""
+        ...
+
+    def check_serial(self, serial: int, now: datetime) -> None:
+        """Do the same for a serial number that a stored request names."""
+        ...
+
+
+class WrapperPort(Protocol):
+    """Hashes of the wrapper files as they are now."""
+
+    def digest(self, wrapper: str) -> str:
+        """Return `sha256:` and the hash of the file.
+
+        Raises:
+            AdapterUnavailableError: it is missing or unsafe.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One configuration and what is made of it; an ask sees exactly one."""
+
+    config: Config
+    registry: Registry
+    rules: Rules
+    identities: Mapping[str, Identity]
+
+    @classmethod
+    def of(cls, config: Config) -> "Snapshot":
+        """Return what the pipeline judges by under `config`."""
+        return cls(
+            config=config,
+            registry=Registry(config.identities),
+            rules=Rules(config.rules),
+            identities={identity.cn: identity for identity in config.identities},
+        )
+
+    def section(self, spec: OperationSpec) -> BaseModel | None:
+        """Return the adapter's configuration section, or None where it is not configured."""
+        section: BaseModel | None = getattr(self.config, spec.adapter, None)
+        return section
+
+    def identity(self, cn: str) -> Identity | None:
+        """Return the configuration's entry for `cn`."""
+        return self.identities.get(cn)
+
+
+@dataclass(slots=True, kw_only=True)
+class Rooms:
+    """The collaborators of the pipeline. `snapshot` is replaced whole on reload."""
+
+    snapshot: Snapshot
+    clock: Clock
+    catalogue: Catalogue
+    revocation: RevocationPort
+    limits: Limits
+    store: RequestStore
+    runner: Runner
+    wrappers: WrapperPort
+    turns: Turns
+    audit: AuditPort
+    metrics: Metrics
+    changes: Changes = field(default_factory=Changes)
+    tasks: Tasks = field(default_factory=Tasks)
+    is_draining: bool = False
+
+
+def identify_request(request: Request) -> dict[str, JsonValue]:
+    """Return the audit fields that name a stored request."""
+    return {
+        "caller": request.caller,
+        "fingerprint": request.fingerprint,
+        "owner": request.owner,
+        "operation": request.operation,
+        "resource": request.resource,
+        "params": request.params,
+        "digest": request.digest,
+        "request_id": request.id,
+    }

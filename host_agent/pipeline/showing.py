@@ -1,0 +1,145 @@
+"""Requests as people and programs may see them, and long polls for their changes."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from host_agent.approvals.request import Request, State, request_view
+from host_agent.errors import InvalidParameterError, RateLimitedError, RequestNotFoundError
+from host_agent.identity.registry import Principal, Role
+from host_agent.pipeline.approved import Approved
+from host_agent.pipeline.rooms import Rooms
+
+LONG_POLLS_PER_IDENTITY = 16
+RECHECK_SECONDS = 5.0
+"""How often a waiting long poll asks whether its identity is still welcome."""
+MAX_LISTED = 200
+_SEES_ALL = frozenset({Role.APPROVER, Role.ADMIN})
+_NOT_FOUND = "There is no such request that you may see; `host-agent requests list` shows yours."
+
+
+def may_see_all(principal: Principal) -> bool:
+    """Return whether `principal` sees every request: approvers and admins do."""
+    return not _SEES_ALL.isdisjoint(principal.roles)
+
+
+def view_for(principal: Principal, request: Request) -> dict[str, object]:
+    """Return `request` as `principal` may see it.
+
+    Output is for the caller, admins and those who decided; others see exit code and `verified`.
+    """
+    decided = any(decision.approver == principal.cn for decision in request.decisions)
+    with_output = request.caller == principal.cn or decided or Role.ADMIN in principal.roles
+    return dict(request_view(request, with_output=with_output))
+
+
+class Showing:
+    """Answers GET. One instance lives as long as the agent."""
+
+    def __init__(self, rooms: Rooms, approved: Approved) -> None:
+        self._rooms = rooms
+        self._approved = approved
+        self._polls: Counter[str] = Counter()
+
+    async def show(
+        self,
+        principal: Principal,
+        request_id: str,
+        *,
+        wait_seconds: float = 0,
+        still_welcome: Callable[[], None] | None = None,
+    ) -> dict[str, object]:
+        """Return one request; with `wait_seconds`, once it changes or the time is over.
+
+        A request that has ended is returned at once. `still_welcome` is called every five seconds
+        and raises when the identity is not welcome any more.
+
+        Raises:
+            RequestNotFoundError: none, or one that this principal may not see.
+            RateLimitedError: too many long polls of this identity.
+        """
+        request = await self._find(principal, request_id)
+        if wait_seconds > 0 and request.finished_at is None:
+            request = await self._wait(principal, request, wait_seconds, still_welcome)
+        return view_for(principal, request)
+
+    async def _find(self, principal: Principal, request_id: str) -> Request:
+        request = await self._rooms.store.find(request_id)
+        if request.caller != principal.cn and not may_see_all(principal):
+            raise RequestNotFoundError(_NOT_FOUND)
+        if request.state is State.PENDING and request.is_expired(self._rooms.clock.now()):
+            return await self._approved.expire(request)
+        return request
+
+    async def _wait(
+        self,
+        principal: Principal,
+        request: Request,
+        wait_seconds: float,
+        still_welcome: Callable[[], None] | None,
+    ) -> Request:
+        if self._polls[principal.cn] >= LONG_POLLS_PER_IDENTITY:
+            message = f"At most {LONG_POLLS_PER_IDENTITY} long polls of one identity at a time."
+            raise RateLimitedError(message, retry_after_seconds=RECHECK_SECONDS)
+        self._polls[principal.cn] += 1
+        try:
+            return await self._until_changed(request, wait_seconds, still_welcome)
+        finally:
+            self._polls[principal.cn] -= 1
+            if not self._polls[principal.cn]:
+                del self._polls[principal.cn]
+
+    async def _until_changed(
+        self, request: Request, wait_seconds: float, still_welcome: Callable[[], None] | None
+    ) -> Request:
+        clock, store = self._rooms.clock, self._rooms.store
+        end = clock.monotonic() + wait_seconds
+        latest = request
+        while latest.version == request.version and not self._rooms.is_draining:
+            left = end - clock.monotonic()
+            if left <= 0:
+                break
+            change = self._rooms.changes.watch(request.id)
+            try:
+                # The state may have moved between the look and the watch.
+                latest = await store.get(request.id) or latest
+                if latest.version == request.version:
+                    await asyncio.wait((change,), timeout=min(left, RECHECK_SECONDS))
+                    latest = await store.get(request.id) or latest
+            finally:
+                change.cancel()
+            if still_welcome is not None:
+                still_welcome()
+        return latest
+
+    async def list_requests(
+        self,
+        principal: Principal,
+        *,
+        state: str | None,
+        limit: int,
+        cursor: str | None,
+        own: bool = False,
+    ) -> dict[str, object]:
+        """Return a page of requests, newest first, without their output.
+
+        Raises:
+            InvalidParameterError: an unknown state, a limit outside 1 to 200, a foreign cursor.
+        """
+        try:
+            wanted = None if state is None else State(state)
+        except ValueError:
+            message = f"state: one of {', '.join(State)}."
+            raise InvalidParameterError(message) from None
+        if not 1 <= limit <= MAX_LISTED:
+            message = f"limit: 1 to {MAX_LISTED}."
+            raise InvalidParameterError(message)
+        await self._approved.expire_due()
+        caller = principal.cn if own or not may_see_all(principal) else None
+        page, next_cursor = await self._rooms.store.list(
+            state=wanted, caller=caller, limit=limit, cursor=cursor
+        )
+        return {
+            "requests": [dict(request_view(request, with_output=False)) for request in page],
+            "next_cursor": next_cursor,
+        }

@@ -1,0 +1,1 @@
+"""May it: ordered rules and rates."""

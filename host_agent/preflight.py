@@ -1,0 +1,217 @@
+"""What is wrong, or merely unwise, about a loaded configuration on this host, before it serves.
+
+Faults stop the start and keep the old configuration at a reload. Warnings never do: they are for
+`config check` and the log. Imports configuration and identity; nothing here opens a socket or a
+process.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from host_agent.config import Config, Identity, Rule, RunnerKind, VerdictKind, check_permissions
+from host_agent.identity.files import read_plain
+from host_agent.identity.registry import Autonomy, Registry, Role
+from host_agent.identity.revocation import Revocation
+from host_agent.identity.verification import (
+    check_authorities,
+    check_server_pair,
+    load_certificates,
+)
+
+SOON = timedelta(days=14)
+"""How long before its end a certificate or a revocation list is warned of."""
+
+_NESTED_REPEAT = re.compile(r"[+*}]\)(?:[+*]|\{[0-9]*,\})")
+"""A repeat of a group that ends in a repeat, as in `(a+)+`: what takes exponential time."""
+
+
+def faults(config: Config, *, uid: int, now: datetime) -> list[str]:
+    """Return every reason why the agent, running as `uid`, must not serve `config` at `now`."""
+    return [*check_permissions(config, uid=uid), *check_files(config, now)]
+
+
+def check_files(config: Config, now: datetime) -> list[str]:
+    """Return what is wrong with the content of the TLS files: one line each, by dotted key."""
+    found: list[str] = []
+    server = config.server
+    try:
+        certificate, key = _content(server.certificate), _content(server.private_key)
+        # Servers may have a certificate of another authority than their clients: chain not asked.
+        check_server_pair(certificate, key, None, now)
+    except ValueError as error:
+        found.append(f"server.certificate: {error}")
+    try:
+        found.extend(_list_faults(config, _content(server.client_ca), now))
+    except ValueError as error:
+        found.append(f"server.client_ca: {error}")
+    return found
+
+
+def _list_faults(config: Config, authorities: bytes, now: datetime) -> list[str]:
+    """Return why the revocation list cannot serve.
+
+    Raises:
+        ValueError: `authorities` holds no certificate.
+    """
+    refused = check_authorities(authorities, None, now)  # said as a warning: nobody gets in by it
+    server = config.server
+    try:
+        Revocation(server.crl, server.client_ca).load(now)
+    except (OSError, ValueError) as error:
+        return [f"server.crl: {error}"]
+    if refused or server.crl is None:
+        return []
+    findings = check_authorities(authorities, read_plain(server.crl), now)
+    return [f"server.crl: {finding}" for finding in findings]
+
+
+def warnings(config: Config, *, uid: int, now: datetime) -> list[str]:
+    """Return what an administrator should know about `config`, one sentence each."""
+    return [
+        *_runner_warnings(config, uid),
+        *_authority_warnings(config, now),
+        *_expiry_warnings(config, now),
+        *_identity_warnings(config),
+        *_rule_warnings(config),
+        *_repository_warnings(config),
+    ]
+
+
+def _content(path: Path) -> bytes:
+    """Return a file's content; links are followed, because certificate tools renew by them."""
+    return read_plain(Path(os.path.realpath(path)))
+
+
+def _runner_warnings(config: Config, uid: int) -> Iterator[str]:
+    if config.execution.runner is not RunnerKind.DIRECT:
+        return
+    if uid == 0:
+        yield (
+            "execution.runner: direct AS ROOT: every operation runs as root, with nothing between"
+            " a mistake and this host; for development only"
+        )
+    else:
+        yield (
+            "execution.runner: direct: every operation runs as the agent's own user, without a"
+            " privilege boundary; for development only"
+        )
+
+
+def _authority_warnings(config: Config, now: datetime) -> Iterator[str]:
+    server = config.server
+    try:
+        findings = check_authorities(_content(server.client_ca), None, now)
+    except ValueError:
+        findings = []  # a fault, said by check_files
+    for finding in findings:
+        yield f"server.client_ca: {finding}; none of its clients will get in"
+    for key in sorted({server.client_ca.with_suffix(".key"), server.client_ca.parent / "ca.key"}):
+        if key.exists():
+            yield (
+                f"server.client_ca: the authority's private key seems to lie on this host: {key};"
+                " whoever takes it can be anybody, so keep it elsewhere"
+            )
+    if server.crl is None:
+        yield "server.crl: none is set, so a lost key is good until its certificate ends"
+
+
+def _expiry_warnings(config: Config, now: datetime) -> Iterator[str]:
+    server = config.server
+    try:
+        end = load_certificates(_content(server.certificate))[0].not_valid_after_utc
+        if now < end <= now + SOON:
+            yield f"server.certificate: it ends at {end:%Y-%m-%d %H:%M} UTC"
+        revocation = Revocation(server.crl, server.client_ca)
+        revocation.load(now)
+        update = revocation.next_update
+        if update is not None and update <= now + SOON:
+            yield f"server.crl: it ends at {update:%Y-%m-%d %H:%M} UTC; then nobody gets in"
+    except (OSError, ValueError):
+        return  # a fault, said by check_files
+
+
+def _identity_warnings(config: Config) -> Iterator[str]:
+    if not config.identities:
+        yield "identities: there are none, so nobody gets in"
+    for index, identity in enumerate(config.identities):
+        key = f"identities[{index}]"
+        if identity.owner is None:
+            yield (
+                f"{key}.owner: {identity.cn} has no owner named and acts for itself; a person with"
+                " two such identities could approve for themselves"
+            )
+        if identity.skip_ask and identity.autonomy is not Autonomy.FULL:
+            yield f"{key}.skip_ask: has no effect with autonomy {identity.autonomy.value}"
+        if Role.CALLER in identity.roles and not _rules_for(config, identity):
+            yield f"{key}: no rule concerns {identity.cn}, so every ask of it is denied"
+
+
+def _rules_for(config: Config, identity: Identity) -> list[tuple[int, Rule]]:
+    return [
+        (index, rule)
+        for index, rule in enumerate(config.rules)
+        if rule.identities is None or identity.cn in rule.identities
+    ]
+
+
+def _rule_warnings(config: Config) -> Iterator[str]:
+    for index, rule in enumerate(config.rules):
+        key = f"rules[{index}]"
+        for position, pattern in enumerate(rule.resources or ()):
+            if _NESTED_REPEAT.search(pattern):
+                yield (
+                    f"{key}.resources[{position}]: repeats a repeat; a hostile resource may keep it"
+                    " busy for very long"
+                )
+        earlier = next((i for i, e in enumerate(config.rules[:index]) if _hides(e, rule)), None)
+        if earlier is not None:
+            yield f"{key}: never decides, because rules[{earlier}] matches all that it matches"
+        elif rule.verdict is VerdictKind.ASK:
+            yield from _approver_warnings(config, key, rule)
+
+
+def _hides(earlier: Rule, rule: Rule) -> bool:
+    """Return whether `earlier` surely matches whatever `rule` does."""
+    wide = set(earlier.operations)
+    return (
+        earlier.resources is None
+        and (
+            earlier.identities is None
+            or (rule.identities is not None and set(rule.identities) <= set(earlier.identities))
+        )
+        and all(name in wide or f"{name.partition('.')[0]}.*" in wide for name in rule.operations)
+    )
+
+
+def _approver_warnings(config: Config, key: str, rule: Rule) -> Iterator[str]:
+    owners = Registry(config.identities).owners_with_role(Role(rule.approver_role))
+    if rule.approvers is not None:
+        named = {owner.casefold(): owner for owner in rule.approvers}
+        for folded, owner in named.items():
+            if folded not in owners:
+                yield f"{key}.approvers: no identity of {owner} has the role {rule.approver_role}"
+        owners &= named.keys()
+    if len(owners) < rule.approvals:
+        yield _unreachable(key, rule, len(owners), "")
+        return
+    for identity in config.identities:
+        others = owners - {identity.acts_for}
+        concerned = rule.identities is None or identity.cn in rule.identities
+        if concerned and Role.CALLER in identity.roles and len(others) < rule.approvals:
+            yield _unreachable(key, rule, len(others), f" to {identity.cn}")
+
+
+def _unreachable(key: str, rule: Rule, owners: int, whom: str) -> str:
+    return (
+        f"{key}.approvals: {rule.approvals} must say yes{whom} and {owners} could,"
+        " so such requests are refused as unreachable"
+    )
+
+
+def _repository_warnings(config: Config) -> Iterator[str]:
+    for index, repository in enumerate(config.git.repositories if config.git else ()):
+        if not Path(repository.path).is_dir():
+            yield f"git.repositories[{index}].path: there is no directory {repository.path} yet"

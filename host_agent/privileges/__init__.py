@@ -1,0 +1,1 @@
+"""What sudo really grants."""

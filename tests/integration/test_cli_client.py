@@ -1,0 +1,644 @@
+"""The client commands over real mutual TLS: what they print, where, and how they end."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from host_agent.__main__ import main
+from host_agent.cli import watching
+from host_agent.client import AsyncClient, Client, Ran, RequestView
+from tests.support import fake_agent
+from tests.support.certificates import Leaf, Pki, make_pki
+from tests.support.fake_agent import DIGEST, REQUEST_ID, Answer, FakeAgent, problem
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return make_pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="module")
+def librarian(pki: Pki) -> Leaf:
+    return pki.client("librarian")
+
+
+@pytest.fixture
+def agent(pki: Pki) -> Iterator[FakeAgent]:
+    with fake_agent.running(pki) as running:
+        running.script("GET", "/host/operations", Answer(body=fake_agent.operations()))
+        yield running
+
+
+@pytest.fixture
+def home(
+    agent: FakeAgent, librarian: Leaf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    for name in ("URL", "CERT", "KEY", "CA"):
+        monkeypatch.delenv(f"HOST_AGENT_{name}", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fake_agent.write_client_toml(tmp_path, url=agent.url, leaf=librarian, ca=agent.pki.ca_path)
+    return tmp_path
+
+
+class Run:
+    """Runs a command line in this process and keeps what it printed."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: str) -> int:
+        status = main(arguments)
+        self.out, self.err = self._capsys.readouterr()
+        assert "Traceback" not in self.err
+        return status
+
+
+@pytest.fixture
+def run(home: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(capsys)
+
+
+def view(**members: Any) -> Answer:
+    return Answer(body=fake_agent.view(**members))
+
+
+PULL = ("git.pull", "repository=/srv/app", "remote=origin", "branch=main")
+REQUEST = f"/requests/{REQUEST_ID}"
+
+# -- call ---------------------------------------------------------------------------------------
+
+
+def test_call_prints_what_the_operation_printed(agent: FakeAgent, run: Run) -> None:
+    agent.script("POST", "/host/op", Answer(body=fake_agent.ran(stdout="a\x1b[1m\n", stderr="w\n")))
+
+    assert run("call", "git.log", "repository=/srv/app", "limit=5", "ref=12") == 0
+
+    assert run.out == "a\x1b[1m\n"
+    assert run.err == "w\n"
+    ask = agent.seen[-1]
+    assert ask.peer == "librarian"
+    assert ask.body == {
+        "operation": "git.log",
+        "params": {"repository": "/srv/app", "limit": 5, "ref": "12"},
+    }
+    assert 1 <= len(ask.headers["idempotency-key"]) <= 64
+
+
+def test_call_fetches_the_schema_only_where_a_word_needs_one(agent: FakeAgent, run: Run) -> None:
+    agent.script("POST", "/host/op", Answer(body=fake_agent.ran()))
+
+    assert run("call", "git.status", 'repository:="/srv/app"') == 0
+    assert agent.paths() == ["POST /host/op"]
+
+    assert run("call", "git.status", "repository=/srv/app") == 0
+    assert agent.paths()[1:] == ["GET /host/operations", "POST /host/op"]
+
+
+def test_call_leaves_an_unknown_operation_to_the_agent(agent: FakeAgent, run: Run) -> None:
+    agent.script("POST", "/host/op", problem("request:unknown-operation", 404))
+
+    assert run("call", "git.frobnicate", "x=1") == 65
+
+    assert agent.seen[-1].body == {"operation": "git.frobnicate", "params": {"x": "1"}}
+
+
+def test_call_json_prints_the_whole_answer(agent: FakeAgent, run: Run) -> None:
+    agent.script("POST", "/host/op", Answer(body=fake_agent.ran(stdout="x\x1b\n")))
+
+    assert run("call", "git.status", "--json") == 0
+
+    assert json.loads(run.out) == fake_agent.ran(stdout="x\x1b\n")
+    assert "\x1b" not in run.out
+
+
+def test_call_says_that_nothing_has_run_yet(agent: FakeAgent, run: Run) -> None:
+    agent.script("POST", "/host/op", Answer(status=202, body=fake_agent.held()))
+
+    assert run("call", *PULL, "--reason", "why") == 75
+
+    assert run.out == ""
+    assert REQUEST_ID in run.err
+    assert "requests show" in run.err
+    assert agent.seen[-1].body["reason"] == "why"
+
+
+def test_call_follows_a_held_request_to_its_end(agent: FakeAgent, run: Run) -> None:
+    done = view(state="succeeded", outcome=fake_agent.outcome(stdout="merged\n", verified=True))
+    agent.script("POST", "/host/op", Answer(status=202, body=fake_agent.held()))
+    agent.script("GET", REQUEST, view(), view(state="running"), done)
+
+    assert run("call", *PULL, "--wait", "60") == 0
+
+    assert run.out == "merged\n"
+    waits = [seen.query.get("wait") for seen in agent.seen if seen.path == REQUEST]
+    assert waits[0] is None
+    assert all(int(wait[0]) <= 60 for wait in waits[1:] if wait)
+
+
+@pytest.mark.parametrize(
+    ("members", "status", "words"),
+    [
+        ({"state": "denied"}, 77, "denied; nothing ran"),
+        ({"state": "expired"}, 75, "Ask again if it is still needed"),
+        ({"state": "cancelled"}, 75, "nothing ran"),
+        (
+            {"state": "failed", "problem": {"code": "approval:target-changed", "detail": "Moved."}},
+            75,
+            "Moved. (approval:target-changed)",
+        ),
+        (
+            {
+                "state": "failed",
+                "problem": {"code": "host:failed", "detail": "Exit 3."},
+                "outcome": fake_agent.outcome(exit_code=3, stderr="conflict\n"),
+            },
+            1,
+            "conflict",
+        ),
+        ({"state": "unknown"}, 70, "look at the host before asking again"),
+    ],
+)
+def test_call_tells_how_a_held_request_ended(
+    agent: FakeAgent, run: Run, members: dict[str, Any], status: int, words: str
+) -> None:
+    agent.script("POST", "/host/op", Answer(status=202, body=fake_agent.held()))
+    agent.script("GET", REQUEST, view(**members))
+
+    assert run("call", *PULL, "--wait", "60") == status
+
+    assert words in run.err
+
+
+def test_call_gives_up_at_its_wait(agent: FakeAgent, run: Run) -> None:
+    agent.script("POST", "/host/op", Answer(status=202, body=fake_agent.held()))
+    agent.script("GET", REQUEST, view())
+
+    assert run("call", *PULL, "--wait", "1") == 75
+
+    assert "still pending" in run.err
+
+
+def test_call_shows_output_of_a_command_that_failed(agent: FakeAgent, run: Run) -> None:
+    failed = problem(
+        "host:failed", 502, "Exit status 1.", outcome=fake_agent.outcome(exit_code=1, stderr="no\n")
+    )
+    agent.script("POST", "/host/op", failed)
+
+    assert run("call", "git.status") == 1
+    assert "Exit status 1. (host:failed)" in run.err
+    assert run.err.startswith("no\n")
+
+    assert run("call", "git.status", "--json") == 1
+    assert json.loads(run.out)["outcome"]["exit_code"] == 1
+
+
+def test_an_effect_that_was_not_seen_is_loud(agent: FakeAgent, run: Run) -> None:
+    agent.script("POST", "/host/op", Answer(body=fake_agent.ran(verified=False, truncated=True)))
+
+    assert run("call", "git.status") == 0
+
+    assert "NOT VERIFIED" in run.err
+    assert "cut" in run.err
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (problem("request:invalid-parameter", 400), 65),
+        (problem("request:unknown-operation", 404), 65),
+        (problem("request:too-large", 413), 65),
+        (problem("request:not-json", 415), 65),
+        (problem("store:unavailable", 503), 69),
+        (problem("internal", 500), 70),
+        (problem("request:idempotency-conflict", 409), 75),
+        (problem("approval:expired", 410), 75),
+        (problem("rate:limited", 429, retry_after_seconds=60), 75),
+        (problem("policy:no-rule", 403), 77),
+        (problem("identity:revoked", 403), 77),
+        (problem("approval:denied", 403), 77),
+        (problem("host:failed", 502), 1),
+        (problem("host:timed-out", 504), 1),
+        (Answer(content=b"<html>", headers={"Content-Type": "text/html"}), 70),
+        (Answer(status=302, headers={"Location": "https://localhost:1/"}), 70),
+    ],
+    ids=lambda value: str(getattr(value, "body", {}).get("code", "")) or None,
+)
+def test_each_row_of_the_exit_table(
+    agent: FakeAgent, run: Run, answer: Answer, status: int
+) -> None:
+    agent.script("POST", "/host/op", answer)
+
+    assert run("call", "git.status") == status
+
+    assert run.out == ""
+    assert run.err.count("\n") == 1
+    assert len(agent.seen) == 1
+
+
+def test_a_refusal_says_when_to_try_again(agent: FakeAgent, run: Run) -> None:
+    agent.script("POST", "/host/op", problem("rate:limited", 429, retry_after_seconds=60))
+
+    assert run("call", "git.status") == 75
+
+    assert "Try again in 60 s." in run.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [("x",), ("x=1", "x=2"), ("x:={",), ("x=\udcff",), ("--reason", "\udcff")]
+)
+def test_usage_is_refused_before_anything_is_sent(
+    agent: FakeAgent, run: Run, arguments: tuple[str, ...]
+) -> None:
+    assert run("call", "git.status", *arguments) == 64
+
+    assert agent.seen == []
+
+
+# -- the connection -----------------------------------------------------------------------------
+
+
+def test_a_dropped_connection_is_tried_again_with_the_same_key(agent: FakeAgent, run: Run) -> None:
+    agent.script("POST", "/host/op", Answer(drops=True), Answer(body=fake_agent.ran()))
+
+    assert run("call", "git.status") == 0
+
+    keys = [seen.headers["idempotency-key"] for seen in agent.seen]
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+
+
+def test_a_dropped_decision_is_not_sent_again(agent: FakeAgent, run: Run) -> None:
+    agent.script("GET", REQUEST, view())
+    agent.script("POST", f"{REQUEST}/decision", Answer(drops=True))
+
+    assert run("requests", "deny", REQUEST_ID) == 69
+
+    assert agent.paths().count(f"POST {REQUEST}/decision") == 1
+
+
+def test_nobody_listening_is_69(run: Run, home: Path) -> None:
+    assert run("call", "git.status", "--url", "https://localhost:1") == 69
+
+    assert run.err.startswith("host-agent: https://localhost:1 could not be reached")
+
+
+def test_a_server_of_another_ca_gets_nothing(agent: FakeAgent, run: Run, tmp_path: Path) -> None:
+    foreign = make_pki(tmp_path / "foreign")
+
+    assert run("operations", "--ca", str(foreign.ca_path)) == 69
+
+    assert "could not be verified" in run.err
+    assert agent.seen == []
+
+
+def test_a_server_of_another_name_gets_nothing(pki: Pki, run: Run, agent: FakeAgent) -> None:
+    with FakeAgent(pki, pki.server("other", names=("other.example",), file_name="other")) as other:
+        assert run("operations", "--url", other.url) == 69
+        assert other.seen == []
+
+    assert "could not be verified" in run.err
+
+
+def test_a_foreign_client_certificate_is_refused(
+    agent: FakeAgent, run: Run, tmp_path: Path
+) -> None:
+    stranger = make_pki(tmp_path / "foreign").client("librarian")
+    files = ("--cert", str(stranger.certificate_path), "--key", str(stranger.key_path))
+
+    # The alert can be lost behind the reset of the connection: then it is "no connection".
+    assert run("operations", *files) in (69, 77)
+
+    assert agent.seen == []
+
+
+def test_tls_1_2_is_not_spoken(pki: Pki, run: Run, agent: FakeAgent) -> None:
+    agent._server._context.minimum_version = agent._server._context.maximum_version = 771  # type: ignore[assignment]
+
+    assert run("operations") == 69
+
+    assert agent.seen == []
+
+
+def test_missing_settings_and_files_are_78(run: Run, home: Path) -> None:
+    (home / ".config/host-agent/client.toml").unlink()
+    assert run("operations") == 78
+    assert run.err.count("\n") == 4
+
+    assert run("operations", "--url", "http://x", "--cert", "a", "--key", "b", "--ca", "c") == 78
+
+
+def test_proxies_of_the_environment_mean_nothing(
+    agent: FakeAgent, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTPS_PROXY", "ALL_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://localhost:1")
+    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
+
+    assert run("operations") == 0
+
+
+# -- operations ---------------------------------------------------------------------------------
+
+
+def test_operations_are_listed(agent: FakeAgent, run: Run) -> None:
+    assert run("operations") == 0
+
+    lines = run.out.splitlines()
+    assert lines[0].split() == ["OPERATION", "EFFECT", "VERDICT", "PARAMETERS"]
+    assert lines[2].split() == ["git.log", "read", "allow", "repository", "limit?=integer", "ref?"]
+
+    assert run("operations", "--json") == 0
+    assert json.loads(run.out) == fake_agent.operations()
+
+
+# -- requests -----------------------------------------------------------------------------------
+
+
+def test_requests_are_listed_over_all_pages(agent: FakeAgent, run: Run) -> None:
+    pages = [
+        Answer(body={"requests": [fake_agent.view(request_id="a" * 32)], "next_cursor": "n"}),
+        Answer(body={"requests": [fake_agent.view(request_id="b" * 32)], "next_cursor": None}),
+    ]
+    agent.script("GET", "/requests", *pages)
+
+    assert run("requests", "list", "--state", "pending") == 0
+
+    assert [line.split()[0] for line in run.out.splitlines()[1:]] == ["a" * 12, "b" * 12]
+    assert agent.seen[0].query["state"] == ["pending"]
+    assert agent.seen[1].query["cursor"] == ["n"]
+
+    agent.script("GET", "/requests", *pages)
+    assert run("requests", "list", "--json", "--limit", "1") == 0
+    assert [row["request_id"] for row in json.loads(run.out)["requests"]] == ["a" * 32]
+    assert json.loads(run.out)["next_cursor"] == "n"
+
+
+def test_no_requests_is_an_answer(agent: FakeAgent, run: Run) -> None:
+    agent.script("GET", "/requests", Answer(body={"requests": [], "next_cursor": None}))
+
+    assert run("requests", "list") == 0
+
+    assert run.err == "host-agent: No requests.\n"
+
+
+def test_show_gives_every_field(agent: FakeAgent, run: Run) -> None:
+    agent.script("GET", f"/requests/{REQUEST_ID[:12]}", view())
+
+    assert run("requests", "show", REQUEST_ID[:12]) == 0
+    for text in (
+        DIGEST,
+        "git.pull",
+        "/srv/app",
+        "origin",
+        "2 commits would be merged",
+        "own words",
+    ):
+        assert text in run.out
+
+    assert run("requests", "show", REQUEST_ID[:12], "--json") == 0
+    assert json.loads(run.out) == fake_agent.view()
+
+
+def test_show_can_wait(agent: FakeAgent, run: Run) -> None:
+    agent.script("GET", REQUEST, view(), view(state="denied"))
+    assert run("requests", "show", REQUEST_ID, "--wait", "9") == 0
+
+    agent.script("GET", REQUEST, view())
+    assert run("requests", "show", REQUEST_ID, "--wait", "1") == 75
+
+
+def test_a_request_that_is_not_there_is_65(agent: FakeAgent, run: Run) -> None:
+    agent.script("GET", "/requests/abc", problem("request:not-found", 404, "No such request."))
+
+    assert run("requests", "show", "abc") == 65
+
+
+def test_a_script_approves_the_digest_that_it_looked_at(agent: FakeAgent, run: Run) -> None:
+    agent.script("GET", f"/requests/{REQUEST_ID[:8]}", view())
+    agent.script("POST", f"{REQUEST}/decision", view(state="approved"))
+
+    status = run(
+        "requests", "approve", REQUEST_ID[:8], "--yes", "--digest", DIGEST, "--reason", "ok"
+    )
+
+    assert status == 0
+    assert agent.seen[-1].body == {"decision": "approve", "digest": DIGEST, "reason": "ok"}
+
+
+@pytest.mark.parametrize("arguments", [(), ("--yes",), ("--digest", DIGEST)])
+def test_approve_needs_a_person_or_a_digest(
+    agent: FakeAgent, run: Run, arguments: tuple[str, ...]
+) -> None:
+    agent.script("GET", REQUEST, view())
+
+    assert run("requests", "approve", REQUEST_ID, *arguments) == 64
+
+    assert agent.seen == []
+
+
+@pytest.mark.parametrize(
+    ("code", "http", "status"),
+    [
+        ("approval:digest-mismatch", 409, 75),
+        ("approval:already-decided", 409, 75),
+        ("approval:expired", 410, 75),
+        ("approval:self-approval", 403, 77),
+        ("identity:role-required", 403, 77),
+    ],
+)
+def test_a_refused_decision_has_its_status(
+    agent: FakeAgent, run: Run, code: str, http: int, status: int
+) -> None:
+    agent.script("GET", REQUEST, view())
+    agent.script("POST", f"{REQUEST}/decision", problem(code, http))
+
+    assert run("requests", "approve", REQUEST_ID, "--yes", "--digest", DIGEST) == status
+
+
+def test_deny_and_cancel(agent: FakeAgent, run: Run) -> None:
+    agent.script("GET", REQUEST, view())
+    agent.script("POST", f"{REQUEST}/decision", view(state="denied"))
+    agent.script("POST", f"{REQUEST}/cancel", view(state="cancelled"))
+
+    assert run("requests", "deny", REQUEST_ID, "--reason", "no") == 0
+    assert agent.seen[-1].body == {"decision": "deny", "reason": "no"}
+    assert run.out == f"{REQUEST_ID} is denied.\n"
+
+    assert run("requests", "cancel", REQUEST_ID, "--json") == 0
+    assert agent.seen[-1].body is None
+    assert json.loads(run.out)["state"] == "cancelled"
+
+
+# -- watch --------------------------------------------------------------------------------------
+
+
+class Enough(Exception):  # noqa: N818 - an end, not an error
+    """Ends a watch after so many looks."""
+
+
+def looks(number: int) -> Callable[[float], None]:
+    left = iter(range(number - 1))
+
+    def sleep(_seconds: float) -> None:
+        if next(left, None) is None:
+            raise Enough
+
+    return sleep
+
+
+def queue(*views: dict[str, Any]) -> Answer:
+    return Answer(body={"requests": list(views), "next_cursor": None})
+
+
+def test_watch_prints_one_object_a_change(
+    agent: FakeAgent, librarian: Leaf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = fake_agent.view(request_id="a"), fake_agent.view(request_id="b")
+    one_said_yes = {**first, "decisions": [{"decision": "approve", "owner": "alice"}]}
+    agent.script(
+        "GET",
+        "/requests",
+        queue(first),
+        queue(second, first),
+        queue(second, one_said_yes),
+        queue(second, one_said_yes),
+        problem("store:unavailable", 503, "The store is away."),
+        queue(second),
+    )
+    agent.script("GET", "/requests/a", view(request_id="a", state="succeeded"))
+
+    with client(agent, librarian) as connected, pytest.raises(Enough):
+        watching.watch(connected, interval_seconds=1, as_json=True, sleep=looks(6))
+
+    said = capsys.readouterr()
+    seen = [json.loads(line) for line in said.out.splitlines()]
+    assert [(line["change"], line["request"]["request_id"]) for line in seen] == [
+        ("new", "a"),
+        ("new", "b"),
+        ("changed", "a"),
+        ("gone", "a"),
+    ]
+    assert seen[-1]["request"]["state"] == "succeeded"
+    assert said.err.count("The store is away.") == 1
+
+
+def test_watch_ends_where_it_is_refused(agent: FakeAgent, run: Run) -> None:
+    agent.script("GET", "/requests", problem("identity:revoked", 403))
+
+    assert run("requests", "watch", "--json") == 77
+
+
+# -- the library --------------------------------------------------------------------------------
+
+
+def client(agent: FakeAgent, leaf: Leaf, **options: Any) -> Client:
+    return Client(
+        url=agent.url,
+        cert=leaf.certificate_path,
+        key=leaf.key_path,
+        ca=agent.pki.ca_path,
+        **options,
+    )
+
+
+def test_the_client_submits_and_waits(agent: FakeAgent, librarian: Leaf) -> None:
+    agent.script("POST", "/host/op", Answer(status=202, body=fake_agent.held()))
+    agent.script("GET", REQUEST, view(), view(state="succeeded"))
+
+    with client(agent, librarian) as connected:
+        answer = connected.submit("git.pull", {}, wait=30)
+
+    assert isinstance(answer, RequestView)
+    assert answer.state == "succeeded"
+
+
+def test_the_client_bounds_an_answer(agent: FakeAgent, librarian: Leaf) -> None:
+    agent.script("GET", "/health", Answer(body={"status": "x" * 5000}))
+
+    with (
+        client(agent, librarian, max_response_bytes=1000) as connected,
+        pytest.raises(Exception, match="larger than 1000 bytes"),
+    ):
+        connected.health()
+
+
+def test_c16_an_agent_that_never_answers_does_not_hold_the_client(
+    agent: FakeAgent, librarian: Leaf
+) -> None:
+    silent = threading.Event()
+    agent.script("GET", "/health", Answer(waits_for=silent))
+
+    with client(agent, librarian, timeout_seconds=0.3) as connected:
+        with pytest.raises(Exception, match="No answer from"):
+            connected.health()
+        silent.set()
+
+    assert len(agent.seen) == 1
+
+
+async def test_the_asynchronous_client_does_the_same(agent: FakeAgent, librarian: Leaf) -> None:
+    agent.script("POST", "/host/op", Answer(drops=True), Answer(body=fake_agent.ran()))
+    agent.script("GET", "/requests", queue(fake_agent.view()))
+    agent.script("GET", REQUEST, view(), view(state="succeeded"))
+    agent.script("POST", f"{REQUEST}/decision", view(state="approved"))
+    agent.script("POST", f"{REQUEST}/cancel", view(state="cancelled"))
+    agent.script("GET", "/health", Answer(body={"status": "healthy"}))
+    agent.script("GET", "/ready", Answer(status=503, body={"ready": False}))
+
+    async with AsyncClient(
+        url=agent.url,
+        cert=librarian.certificate_path,
+        key=librarian.key_path,
+        ca=agent.pki.ca_path,
+    ) as connected:
+        assert isinstance(await connected.submit("git.status", {}), Ran)
+        assert len(await connected.operations()) == 3
+        assert len((await connected.requests(state="pending")).requests) == 1
+        assert (await connected.follow(REQUEST_ID, 30)).state == "succeeded"
+        assert (await connected.request(REQUEST_ID)).is_finished
+        assert (await connected.approve(REQUEST_ID, DIGEST)).state == "approved"
+        assert (await connected.deny(REQUEST_ID)).digest == DIGEST
+        assert (await connected.cancel(REQUEST_ID)).state == "cancelled"
+        assert await connected.health() == {"status": "healthy"}
+        assert not (await connected.ready()).ready
+
+    assert agent.paths().count("POST /host/op") == 2
+
+
+async def test_the_asynchronous_client_is_refused_the_same(
+    agent: FakeAgent, librarian: Leaf, tmp_path: Path
+) -> None:
+    foreign = make_pki(tmp_path / "foreign")
+
+    async with AsyncClient(
+        url=agent.url, cert=librarian.certificate_path, key=librarian.key_path, ca=foreign.ca_path
+    ) as connected:
+        with pytest.raises(Exception, match="could not be verified"):
+            await connected.operations()
+
+    assert agent.seen == []
+
+
+# -- the process --------------------------------------------------------------------------------
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(agent: FakeAgent, home: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as gone:
+        ended = subprocess.run(
+            [sys.executable, "-m", "host_agent", "operations", "--json"],
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+
+    assert (ended.returncode, ended.stderr) == (141, b"")

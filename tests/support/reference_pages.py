@@ -1,0 +1,156 @@
+"""Reference pages that are rendered from the code. `make docs` writes them; tests compare them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from host_agent.config import (
+    Approvals,
+    Audit,
+    Execution,
+    GitSection,
+    Identity,
+    Limits,
+    Metrics,
+    Repository,
+    Rule,
+    Server,
+    Store,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+CONFIGURATION_TABLES: Mapping[str, type[BaseModel]] = {
+    "[server]": Server,
+    "[limits]": Limits,
+    "[store]": Store,
+    "[audit]": Audit,
+    "[metrics]": Metrics,
+    "[execution]": Execution,
+    "[approvals]": Approvals,
+    "[[identities]]": Identity,
+    "[[rules]]": Rule,
+    "[git]": GitSection,
+    "[[git.repositories]]": Repository,
+}
+"""Every table of the configuration, in the order of the page."""
+
+_CONFIGURATION_INTRODUCTION = """\
+# Configuration
+
+This page is rendered from the models in `host_agent/config/`; `make docs` writes it anew.
+
+The agent reads one TOML file, `/etc/host-agent/config.toml` unless `--config` names another, and
+then `conf.d/*.toml` beside it, in name order. Across files, tables merge and arrays of tables
+append; a key that two files give is a fault. A file is at most 1 MiB, a regular file and no
+symbolic link. Relative paths start at the directory of the main file.
+
+Unknown keys, values of another type, expressions that do not compile, and files or users that do
+not exist are faults: the agent does not start, ends with status 78, and names every fault by its
+dotted key, as in `rules[2].operations[0]: is no operation, and no adapter with .* after it`. A
+reload with faults keeps the configuration that serves. `host-agent config check` does the same
+checks, then shows what each identity may do, and what is unwise.
+
+## How rules decide
+
+1. An identity with autonomy `read_only` is refused every operation that is not a read.
+2. Built-in protections and the adapter's allow-lists refuse what they do not cover.
+3. The rules are tried in order. The first one that matches the operation, the resource and the
+   identity decides. Names are compared exactly, and a regular expression must match the whole
+   resource. An operation without a resource matches only rules without `resources`.
+4. No match denies.
+
+An `ask` becomes an allow only for an identity with autonomy `full` and `skip_ask`, and only where
+the rule has no `always_ask`. Operations that always ask need one approval under an `allow` rule
+too, and are denied under `deny` or no rule.
+
+Expressions hold at most 256 characters. Python's engine may take very long over a repeat of a
+repeat, such as `(a+)+`; `config check` warns of those that it recognises.
+
+## Permissions
+
+Checked at start, as the agent's user:
+
+- The private key, the store with its directory, and the audit log belong to root or the agent's
+  user, and give nothing to group or others.
+- The configuration, `conf.d`, the client authority and the wrappers belong to root or the agent's
+  user, and are not writable by group or others. Under runner `direct`, wrappers may be writable by
+  their group.
+- The same holds for every directory above these; a sticky directory of root, such as `/tmp`, is
+  accepted.
+"""
+
+
+def configuration_page() -> str:
+    """Return the reference of every configuration key."""
+    return "\n".join([_CONFIGURATION_INTRODUCTION, *_configuration_tables()])
+
+
+def _configuration_tables() -> Iterator[str]:
+    for heading, model in CONFIGURATION_TABLES.items():
+        yield f"## `{heading}`\n\n{(model.__doc__ or '').strip()}\n"
+        prefix = heading.strip("[]")
+        schema = model.model_json_schema()
+        required = set(schema.get("required", ()))
+        for key, described in schema["properties"].items():
+            if f"{prefix}.{key}" in {name.strip("[]") for name in CONFIGURATION_TABLES}:
+                continue
+            is_required = key in required
+            kind = _kind(described, schema.get("$defs", {}))
+            default = "required" if is_required else _default(described)
+            yield f"### `{prefix}.{key}`\n\n{described['description']}\n\n*{kind}; {default}*\n"
+
+
+def _kind(described: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
+    """Return the type of one key in words."""
+    if "$ref" in described:
+        return _kind(shared[described["$ref"].rpartition("/")[2]], shared)
+    if "anyOf" in described:
+        kinds = [_kind(one, shared) for one in described["anyOf"] if one.get("type") != "null"]
+        return " or ".join(kinds)
+    if "enum" in described:
+        return "one of " + ", ".join(f"`{value}`" for value in described["enum"])
+    if described.get("type") == "array":
+        return f"array: {_kind(described['items'], shared)}"
+    if described.get("format") == "path":
+        return "path"
+    words = {"integer": "integer", "number": "number", "boolean": "boolean", "string": "string"}
+    return words[described["type"]] + _bounds(described)
+
+
+def _bounds(described: Mapping[str, Any]) -> str:
+    if "exclusiveMinimum" in described:
+        return f" over {described['exclusiveMinimum']:g}, at most {described['maximum']:.0f}"
+    if "minimum" in described:
+        return f" from {described['minimum']:.0f} to {described['maximum']:.0f}"
+    return f" of at most {described['maxLength']} characters" if "maxLength" in described else ""
+
+
+def _default(described: Mapping[str, Any]) -> str:
+    value = described.get("default")
+    if value is None:
+        return "left out by default"
+    shown = str(value).lower() if isinstance(value, bool) else value
+    if isinstance(value, list):
+        shown = "[" + ", ".join(f'"{item}"' for item in value) + "]"
+    return f"default `{shown}`"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "docs/reference/configuration.md": configuration_page,
+}
+"""Every rendered page, and what renders it."""
+
+
+def main() -> None:
+    """Write every page."""
+    for name, render in PAGES.items():
+        page = REPOSITORY / name
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(render(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""A command run on a pseudo-terminal, as a person would: read what it draws, type answers."""
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+
+class Terminal:
+    """`host-agent` with `arguments` on a terminal of its own; `text` is all that it wrote."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        environ: Mapping[str, str],
+        columns: int = 100,
+        deadline_seconds: float = 20.0,
+    ) -> None:
+        self._deadline = time.monotonic() + deadline_seconds
+        self.raw = b""
+        self._leader, follower = pty.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "host_agent", *arguments],
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+            env={"TERM": "xterm", "LANG": "C.UTF-8", "PATH": os.defpath, **environ},
+            start_new_session=True,
+            # The terminal becomes the session's own, so that Ctrl-C reaches the command.
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(follower)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._leader)
+
+    @property
+    def text(self) -> str:
+        return self.raw.decode("utf-8", "replace").replace("\r\n", "\n")
+
+    def read_until(self, words: str) -> None:
+        while words not in self.text:
+            if not self._read():
+                message = f"the command ended without {words!r}: {self.text!r}"
+                raise AssertionError(message)
+
+    def type(self, text: str) -> None:
+        os.write(self._leader, text.encode())
+
+    def end(self) -> int:
+        """Read to the end and return the exit status."""
+        while self._read():
+            pass
+        return self._process.wait(timeout=max(1.0, self._deadline - time.monotonic()))
+
+    def _read(self) -> bool:
+        left = self._deadline - time.monotonic()
+        ready, _, _ = select.select([self._leader], [], [], max(0.0, left))
+        if not ready:
+            message = f"nothing more came in time: {self.text!r}"
+            raise AssertionError(message)
+        try:
+            chunk = os.read(self._leader, 65536)
+        except OSError:  # EIO: the other side is closed
+            return False
+        self.raw += chunk
+        return bool(chunk)
