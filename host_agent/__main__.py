@@ -17,7 +17,7 @@ from host_agent.errors import EX_USAGE, UsageError
 NOUNS: Mapping[str, str] = {
     "serve": "run the agent in the foreground",
     "config": "check the configuration",
-    "pki": "keep a small CA: issue, revoke, list and verify certificates",
+    "pki": "a small CA: issue, revoke and judge certificates",
     "call": "ask for one operation",
     "operations": "list what this certificate may ask for",
     "requests": "see, approve, deny and cancel requests",

@@ -40,7 +40,7 @@ from host_agent.gateway.server import Gateway
 from host_agent.gateway.tls import server_context
 from host_agent.identity.files import read_plain
 from host_agent.identity.revocation import Revocation
-from host_agent.identity.verification import check_server_pair
+from host_agent.identity.verification import check_server_pair, load_certificates
 from host_agent.lock import AgentLock
 from host_agent.metrics import Metrics
 from host_agent.operations import CATALOGUE
@@ -336,6 +336,10 @@ class Agent:
             read_plain(server.certificate), read_plain(server.private_key), None, now
         )
         self.metrics.certificate_expires("server", self._certificate_ends)
+        authorities = load_certificates(read_plain(server.client_ca))
+        self.metrics.certificate_expires(
+            "client_ca", min(authority.not_valid_after_utc for authority in authorities)
+        )
         self.metrics.crl_expires(self._revocation.next_update)
 
     async def _watch_forever(self) -> None:

@@ -43,7 +43,7 @@ class InternalError(HostAgentError):
     """A defect of the agent. Its detail says nothing of the inside."""
 
 
-# -- the ask itself ---------------------------------------------------------------------------
+# -- the ask itself -------------------------------------------------------------------------------
 
 
 class RequestError(HostAgentError):
@@ -154,7 +154,7 @@ class MethodNotAllowedError(RequestError):
     title = "The method is not allowed here"
 
 
-# -- who asks -----------------------------------------------------------------------------------
+# -- who asks -------------------------------------------------------------------------------------
 
 
 class IdentityError(HostAgentError):
@@ -252,7 +252,7 @@ class RateLimitedError(HostAgentError):
     title = "Too many requests"
 
 
-# -- who says yes -----------------------------------------------------------------------------------
+# -- who says yes ---------------------------------------------------------------------------------
 
 
 class ApprovalError(HostAgentError):
@@ -322,7 +322,7 @@ class UnreachableError(ApprovalError):
     title = "Nobody can be asked to approve this"
 
 
-# -- it runs ----------------------------------------------------------------------------------------
+# -- it runs --------------------------------------------------------------------------------------
 
 
 class HostError(HostAgentError):
@@ -384,7 +384,7 @@ class AdapterUnavailableError(HostError):
     title = "The adapter is not available"
 
 
-# -- what happened ----------------------------------------------------------------------------------
+# -- what happened --------------------------------------------------------------------------------
 
 
 class AuditUnavailableError(HostAgentError):
@@ -403,7 +403,7 @@ class StoreUnavailableError(HostAgentError):
     title = "The request store is not available"
 
 
-# -- the administrator's own mistakes; these never cross HTTP ------------------------------------------
+# -- the administrator's own mistakes; these never cross HTTP -------------------------------------
 
 
 class ConfigurationError(Exception):

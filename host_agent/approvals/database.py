@@ -6,6 +6,7 @@ costs more than the statements. So the engine here is the synchronous one, bound
 that aiosqlite owns, and is only touched in its thread.
 """
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
@@ -25,7 +26,7 @@ BUSY_TIMEOUT_SECONDS = 2.0
 
 _T = TypeVar("_T")
 _log = logging.getLogger("host_agent.approvals")
-_PROGRESS_STEPS = 20_000
+PROGRESS_STEPS = 20_000
 _FAILURES = (
     SQLAlchemyError,
     sqlite3.Error,
@@ -42,6 +43,10 @@ class _Link(aiosqlite.Connection):
         super().__init__(connector, iter_chunk_size=64)
         # A process that ends without closing must not hang on this thread; the journal is safe.
         self._thread.daemon = True
+
+    async def end(self) -> None:
+        """Wait for the thread of a connection that did not come about."""
+        await asyncio.to_thread(self._thread.join)
 
     async def call(self, function: Callable[[], _T]) -> _T:
         result: _T = await self._execute(function)  # type: ignore[no-untyped-call]
@@ -64,15 +69,16 @@ class Database:
         Raises:
             StoreUnavailableError: the file cannot be opened as it must be.
         """
+        link = _Link(self._connect)
         try:
-            link = _Link(self._connect)
             await link
             self._link = link
         except _FAILURES as error:
+            await link.end()
             raise unavailable(error) from error
 
     async def run(self, work: Callable[[Connection], _T]) -> _T:
-        """Return what `work` makes of the connection, in its thread.
+        """Return what `work` makes of the connection, in its thread. `work` begins and commits.
 
         Raises:
             StoreUnavailableError: the database, the file system or a stored row failed.
@@ -85,6 +91,19 @@ class Database:
             return await link.call(lambda: work(connection))
         except _FAILURES as error:
             raise unavailable(error) from error
+
+    async def read(self, work: Callable[[Connection], _T]) -> _T:
+        """Return what `work` makes of the connection, in its thread and in one transaction.
+
+        Raises:
+            StoreUnavailableError: the database, the file system or a stored row failed.
+        """
+
+        def whole(connection: Connection) -> _T:
+            with connection.begin():
+                return work(connection)
+
+        return await self.run(whole)
 
     async def close(self) -> None:
         """Disconnect; safe to call twice."""
@@ -123,8 +142,7 @@ class Database:
 
     def _bind(self, raw: sqlite3.Connection) -> None:
         engine = create_engine("sqlite+pysqlite://", creator=lambda: raw, poolclass=StaticPool)
-        if self._is_writer:
-            event.listen(engine, "begin", _begin_immediate)
+        event.listen(engine, "begin", _begin_immediate if self._is_writer else _begin)
         self._connection = engine.connect()
         self._engine = engine
 
@@ -135,6 +153,11 @@ class Database:
             connection.close()
         if engine is not None:
             engine.dispose()
+
+
+def _begin(connection: Connection) -> None:
+    """See one state of the database in all statements of a unit."""
+    connection.exec_driver_sql("BEGIN")
 
 
 def _begin_immediate(connection: Connection) -> None:
@@ -160,7 +183,7 @@ def damage(path: Path, *, should_stop: Callable[[], bool]) -> str | None:
     """
     raw = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
     try:
-        raw.set_progress_handler(should_stop, _PROGRESS_STEPS)
+        raw.set_progress_handler(should_stop, PROGRESS_STEPS)
         found = str(raw.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:

@@ -258,7 +258,7 @@ class SqlRequestStore:
 
     async def get(self, request_id: str) -> Request | None:
         """Return the request of exactly this id, with its output."""
-        return await self._read_from.run(lambda connection: queries.get(connection, request_id))
+        return await self._read_from.read(lambda connection: queries.get(connection, request_id))
 
     async def find(self, prefix: str, *, caller: str | None = None) -> Request:
         """Return the request of this id, or of this unique prefix of one.
@@ -268,7 +268,7 @@ class SqlRequestStore:
         Raises:
             RequestNotFoundError: there is none, or more than one.
         """
-        return await self._read_from.run(
+        return await self._read_from.read(
             lambda connection: queries.find(connection, prefix, caller)
         )
 
@@ -287,7 +287,7 @@ class SqlRequestStore:
             InvalidParameterError: the cursor is not one of ours.
         """
         query = queries.listing(state, caller, limit, cursor)
-        return await self._read_from.run(lambda connection: queries.page(connection, query, limit))
+        return await self._read_from.read(lambda connection: queries.page(connection, query, limit))
 
     async def due(self, now: datetime) -> Requests:
         """Return the first 500 pending or approved requests that are expired at `now`."""
@@ -299,14 +299,14 @@ class SqlRequestStore:
 
     async def next_expiry(self) -> datetime | None:
         """Return when the next pending or approved request expires."""
-        stored = await self._read_from.run(
+        stored = await self._read_from.read(
             lambda connection: connection.execute(queries.NEXT_EXPIRY).scalar_one()
         )
         return None if stored is None else rows.instant(stored)
 
     async def pending_stats(self) -> tuple[int, datetime | None]:
         """Return how many are pending, and when the oldest of them was made."""
-        count, oldest = await self._read_from.run(
+        count, oldest = await self._read_from.read(
             lambda connection: connection.execute(queries.PENDING_STATS).one()
         )
         return count, None if oldest is None else rows.instant(oldest)
@@ -314,28 +314,28 @@ class SqlRequestStore:
     async def refusals_of(self, caller: str, since: datetime) -> int:
         """Return how many of the caller's requests were denied or expired since then."""
         keys = {"caller": caller, "since": rows.microseconds(since)}
-        return await self._read_from.run(
+        return await self._read_from.read(
             lambda connection: int(connection.execute(queries.REFUSALS, keys).scalar_one())
         )
 
     async def newest_time(self) -> datetime | None:
         """Return the newest instant that the store knows: a floor for the clock."""
-        return await self._read_from.run(queries.newest_time)
+        return await self._read_from.read(queries.newest_time)
 
     async def recall(self, caller: str, key: str, now: datetime) -> StoredAnswer | None:
         """Return what the caller's key stands for, unless it is forgotten."""
-        return await self._read_from.run(
+        return await self._read_from.read(
             lambda connection: answers.recall(connection, caller, key, now)
         )
 
     async def codes(self, request_id: str) -> CodeHashes:
         """Return the hashes of the codes that are out for a request."""
-        return await self._read_from.run(
+        return await self._read_from.read(
             lambda connection: queries.codes_of(connection, request_id)
         )
 
     async def _requests(self, query: Select[Any], keys: rows.Values) -> Requests:
-        return await self._read_from.run(
+        return await self._read_from.read(
             lambda connection: [rows.read_row(row) for row in connection.execute(query, keys)]
         )
 

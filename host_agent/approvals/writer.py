@@ -6,9 +6,8 @@ or bad one leaves its neighbours alone. A call returns when its commit is on dis
 """
 
 import asyncio
-import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -18,7 +17,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from host_agent.approvals.database import Database, unavailable
 from host_agent.approvals.files import StoreFiles
 from host_agent.approvals.schema import commits
-from host_agent.errors import HostAgentError, StoreUnavailableError
+from host_agent.errors import StoreUnavailableError
 
 MAX_GROUP = 128
 """How many units of work share a commit at most."""
@@ -151,38 +150,27 @@ def commit_group(
 
 
 def _do(connection: Connection, work: Work[Any], tally: Tally) -> _Result:
+    connection.exec_driver_sql("SAVEPOINT unit")
     try:
-        with _savepoint(connection):
-            return _Result(value=work(connection, tally))
-    except HostAgentError as refusal:
-        tally.forget()
-        return _Result(error=refusal)
+        result = _Result(value=work(connection, tally))
     except (IntegrityError, DataError) as error:
-        tally.forget()
-        return _Result(error=unavailable(error))
+        result = _Result(error=unavailable(error))
     except DBAPIError:
-        # Not this unit's fault: the disk, the lock or the file. The whole group is undone.
+        # Not this unit's fault: the disk, the lock or the file. The whole group is undone, and the
+        # savepoint may be gone with its transaction.
         raise
     except Exception as error:  # noqa: BLE001 - a defect in one unit must not fail its neighbours
+        result = _Result(error=error)
+    if result.error is not None:
         tally.forget()
-        return _Result(error=error)
+        connection.exec_driver_sql("ROLLBACK TO unit")
+    connection.exec_driver_sql("RELEASE unit")
+    return result
 
 
 def _changes(connection: Connection) -> int:
     raw = connection.connection.driver_connection
     return raw.total_changes if isinstance(raw, sqlite3.Connection) else -1
-
-
-@contextlib.contextmanager
-def _savepoint(connection: Connection) -> Iterator[None]:
-    connection.exec_driver_sql("SAVEPOINT unit")
-    try:
-        yield
-    except BaseException:
-        connection.exec_driver_sql("ROLLBACK TO unit")
-        connection.exec_driver_sql("RELEASE unit")
-        raise
-    connection.exec_driver_sql("RELEASE unit")
 
 
 def _settle(group: list[_Unit], results: list[_Result]) -> None:

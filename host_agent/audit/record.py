@@ -305,5 +305,5 @@ def _members(line: bytes) -> Members:
     except (ValueError, RecursionError) as error:
         raise NotARecordError("is not a JSON object", is_cut=True) from error
     if end != len(text) or not isinstance(value, dict):
-        raise NotARecordError("is not a JSON object", is_cut=end != len(text))
+        raise NotARecordError("is not a JSON object alone")
     return value

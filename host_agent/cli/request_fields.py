@@ -11,7 +11,7 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from host_agent.cli import render
-from host_agent.client import Outcome, Preview, RequestView
+from host_agent.client import Approvals, Outcome, Preview, RequestView
 
 VALUE_LIMIT = 1024
 REASON_LIMIT = 600
@@ -58,6 +58,17 @@ def _asked(view: RequestView, now: datetime) -> Iterator[tuple[str, str]]:
     if view.expires_at is not None:
         yield "time left", f"{time_left(view, now)} (until {_instant(view.expires_at)})"
     yield "rule", name_text(view.rule)
+    if view.approvals is not None:
+        yield "approvals", _approvals_text(view.approvals)
+
+
+def _approvals_text(approvals: Approvals) -> str:
+    words = f"{approvals.given} of {approvals.needed} given"
+    role = name_text(approvals.approver_role)
+    if approvals.approvers is None:
+        return f"{words}; anybody with role {role}"
+    owners = ", ".join(render.visible(owner, limit=64) for owner in approvals.approvers[:20])
+    return f"{words}; role {role}, of {owners}"
 
 
 def _expected(view: RequestView) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ this service's) and `ConfigurationError` (certificate files that cannot be used)
 """
 
 from host_agent.client.results import (
+    Approvals,
     Decision,
     Held,
     OperationInfo,
@@ -27,6 +28,7 @@ from host_agent.errors import (
 )
 
 __all__ = [
+    "Approvals",
     "AsyncClient",
     "CertificateRefusedError",
     "Client",

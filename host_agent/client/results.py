@@ -84,6 +84,15 @@ class Decision(_Result):
     reason: str | None = None
 
 
+class Approvals(_Result):
+    """Whose yes it takes: `needed` different owners, of `approvers` or of all with the role."""
+
+    needed: int = 1
+    given: int = 0
+    approvers: tuple[str, ...] | None = None
+    approver_role: str = "approver"
+
+
 class Ran(_Answer):
     """The operation ran and succeeded."""
 
@@ -126,6 +135,7 @@ class RequestView(_Answer):
     finished_at: AwareDatetime | None = None
     preview: Preview | None = None
     precondition: dict[str, JsonValue] | None = None
+    approvals: Approvals | None = None
     decisions: tuple[Decision, ...] = ()
     outcome: Outcome | None = None
     problem: Problem | None = None

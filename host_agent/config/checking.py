@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from host_agent.config.models import DEFAULT_WRAPPER_DIR, Config, RunnerKind
 from host_agent.errors import ConfigurationError
+from host_agent.identity.registry import Role
 
 Table: TypeAlias = dict[str, Any]
 Key: TypeAlias = tuple[str | int, ...]
@@ -197,7 +198,12 @@ def _host_faults(table: Table, base: Path, uid: int) -> Iterator[tuple[Key, str]
         yield ("execution", "wrapper_dir"), f"{base / folder} is not a directory"
     is_direct = execution.get("runner") == RunnerKind.DIRECT
     for index, identity in _tables(table.get("identities")):
-        if fault := _user_fault(identity.get("unix_user"), uid, is_direct=is_direct):
+        # Who only decides runs nothing, and needs no user.
+        roles = identity.get("roles", [Role.CALLER])
+        may_be_without = is_direct or (isinstance(roles, list) and Role.CALLER not in roles)
+        if fault := _user_fault(
+            identity.get("unix_user"), uid, may_be_without=may_be_without, is_direct=is_direct
+        ):
             yield ("identities", index, "unix_user"), fault
 
 
@@ -211,9 +217,11 @@ def _file_fault(file: Path) -> str | None:
     return None if stat.S_ISREG(status.st_mode) else f"{file} is not a regular file"
 
 
-def _user_fault(user: object, agent_uid: int, *, is_direct: bool) -> str | None:
+def _user_fault(
+    user: object, agent_uid: int, *, may_be_without: bool, is_direct: bool
+) -> str | None:
     if user is None:
-        return None if is_direct else "is required with runner sudo"
+        return None if may_be_without else "is required of a caller with runner sudo"
     if not isinstance(user, str):
         return None  # the model names it
     try:

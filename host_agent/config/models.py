@@ -255,7 +255,7 @@ class Identity(_Table):
     unix_user: UnixUser | None = Field(
         default=None,
         description="The user its operations run as. It must exist and is never uid 0. May be left "
-        "out with runner `direct` only.",
+        "out with runner `direct`, and by who has not the role `caller`.",
     )
     owner: Owner | None = Field(
         default=None,

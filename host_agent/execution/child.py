@@ -126,11 +126,13 @@ class Child:
 
     def _adopt(self) -> None:
         try:
-            if self._pidfd < 0:
-                self._pidfd = os.pidfd_open(self._pid)
             for pipe in self._open:
                 self._watch.add(pipe, partial(self._readable, pipe))
+            if self._pidfd < 0:
+                self._pidfd = os.pidfd_open(self._pid)
             self._watch.add(self._pidfd, self._gone)
+        except ProcessLookupError:
+            self._gone()  # reaped by something else already: SIGCHLD is ignored
         except OSError:
             # Out of descriptors or memory with the process already running: it must not be lost.
             self._watch.loop.call_later(_ADOPT_SECONDS, self._adopt)
@@ -212,6 +214,8 @@ class Child:
             return  # it is gone, or runs as root with no sudo in between to relay
 
     def _reap(self) -> int:
+        if self._pidfd < 0:
+            return LOST_STATUS
         if self._ends_group:
             self._signal(signal.SIGKILL)  # what the wrapper left in its group ends with it
         code = _exit_code(self._pidfd)

@@ -167,7 +167,9 @@ class AgentRequest(Request):
         return await bodies.read_body(self.receive, self.headers.get("Content-Length"))
 
     async def read_json(self) -> bytes:
-        """Return the body of a request that must have one, declared as JSON."""
+        """Return the body of a request that must have one, declared as JSON; no query."""
+        self.query()
+        bodies.check_length(self.headers.get("Content-Length"))
         bodies.require_json(self.headers.get("Content-Type"), self.headers.get("Content-Encoding"))
         return await self.read_body()
 
@@ -392,7 +394,7 @@ class Routes:
         finally:
             poll.cancel()
             gone.cancel()
-            await asyncio.wait((poll, gone))
+            await asyncio.gather(poll, gone, return_exceptions=True)
 
     async def decide(self, request_id: str) -> Response:
         """POST /requests/{id}/decision."""
@@ -427,6 +429,7 @@ class Routes:
     async def cancel(self, request_id: str) -> Response:
         """POST /requests/{id}/cancel; a body, and so its type, is optional."""
         request = current()
+        request.query()
         data = await request.read_body()
         reason = None
         if data:

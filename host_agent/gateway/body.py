@@ -113,6 +113,22 @@ class OlderApproval(_Body):
 # -- reading --------------------------------------------------------------------------------------
 
 
+def check_length(content_length: str | None) -> None:
+    """Refuse a body that is announced as too large.
+
+    Raises:
+        RequestTooLargeError: over 1 MiB.
+        MalformedRequestError: not a number.
+    """
+    if content_length is None:
+        return
+    if _LENGTH.fullmatch(content_length) is None:
+        message = "Content-Length is not a number."
+        raise MalformedRequestError(message)
+    if int(content_length) > MAX_BODY_BYTES:
+        _too_large()
+
+
 async def read_body(receive: Receive, content_length: str | None) -> bytes:
     """Return the whole body; what is announced as too large is not read.
 
@@ -120,11 +136,7 @@ async def read_body(receive: Receive, content_length: str | None) -> bytes:
         RequestTooLargeError: it is over 1 MiB, announced or counted.
         MalformedRequestError: the peer left in the middle of it.
     """
-    if content_length is not None and _LENGTH.fullmatch(content_length) is None:
-        message = "Content-Length is not a number."
-        raise MalformedRequestError(message)
-    if content_length is not None and int(content_length) > MAX_BODY_BYTES:
-        _too_large()
+    check_length(content_length)
     body = bytearray()
     while True:
         event = await receive()

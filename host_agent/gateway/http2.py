@@ -42,6 +42,7 @@ class _Stream:
     def __init__(self, exchange: Exchange, deadline: asyncio.TimerHandle | None) -> None:
         self.exchange = exchange
         self.deadline = deadline
+        self.unacknowledged = 0
 
     async def handle(self, event: object) -> None:
         if isinstance(event, StreamClosed):
@@ -158,11 +159,15 @@ class Http2(H2Protocol):
             self._acknowledge(event.stream_id, size)
             return
         data = event.data or b""
+        stream.unacknowledged += len(data)
         stream.exchange.feed(data)
         self._acknowledge(event.stream_id, size - len(data))
 
     async def _take_reset(self, event: h2.events.StreamReset) -> None:
         self._resets += 1
+        stream = self._stream(event.stream_id)
+        if stream is not None:
+            self._acknowledge(event.stream_id, stream.unacknowledged)
         await self._close_stream(event.stream_id)
         await self._window_updated(event.stream_id)
         if self._resets > MAX_RESETS:
@@ -227,8 +232,11 @@ class Http2(H2Protocol):
 
     async def consumed(self, exchange: Exchange, count: int) -> None:
         """Open the window by what was consumed."""
-        self._acknowledge(exchange.stream_id, count)
-        await self._flush()
+        stream = self._stream(exchange.stream_id)
+        if stream is not None:
+            stream.unacknowledged -= count
+            self._acknowledge(exchange.stream_id, count)
+            await self._flush()
 
     async def respond(
         self,
@@ -275,7 +283,10 @@ class Http2(H2Protocol):
         stream = self._stream(stream_id)
         if stream is not None:
             stream.stop_clock()
-            del self.streams[stream_id]
+            # What the application left unread must not stay charged to the whole connection.
+            self._acknowledge(stream_id, stream.unacknowledged)
+            await self._flush()
+            self.streams.pop(stream_id, None)
         await self._window_updated(stream_id)
         if not self.streams:
             self._rest()

@@ -11,7 +11,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Self
+from typing import Self, cast
 
 from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
@@ -102,6 +102,10 @@ class Gateway:
         """Return how many sockets are open, unfinished handshakes included."""
         return len(self._streams)
 
+    def limit_connections(self, max_connections: int) -> None:
+        """Allow another number of connections from now on; none is closed for it."""
+        self._max_connections = max_connections
+
     def swap_context(self, context: ssl.SSLContext) -> None:
         """Use another context from the next handshake on.
 
@@ -161,7 +165,10 @@ class Gateway:
                 accepted, _ = await loop.sock_accept(listener)
                 await self._admit(accepted)
                 pause = BACKOFF_SECONDS[0]
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - the outermost loop: the door stays open
+                if not isinstance(error, OSError):
+                    _log.exception("a connection was not accepted")
+                    continue
                 if error.errno not in _EXHAUSTED:
                     _log.info("a connection was not accepted: %s", error)
                     continue
@@ -231,11 +238,14 @@ class Gateway:
     # -- serving -------------------------------------------------------------------------------
 
     async def _serve(self, stream: ByteStream) -> None:
-        connection = Connection(stream, self._app, limits=self._limits, refused=self._on_refusal)
-        task = asyncio.current_task()
-        if task is None:
-            return
-        self._connections[connection] = task
+        try:
+            connection = Connection(
+                stream, self._app, limits=self._limits, refused=self._on_refusal
+            )
+        except BaseException:
+            stream.abort()
+            raise
+        self._connections[connection] = cast("asyncio.Task[None]", asyncio.current_task())
         try:
             tls = stream.tls
             if tls is not None and tls.selected_alpn_protocol() == "h2":

@@ -147,6 +147,7 @@ def hostile_view() -> dict[str, Any]:
         params={"repository": "/srv/app", "branch": text, "x" + text: [text]},
         preview={"accuracy": text, "summary": text, "details": [text, text]},
         precondition={text: text},
+        approvals={"needed": 1, "given": 0, "approvers": [text], "approver_role": text},
         decisions=[{"decision": text, "owner": text, "channel": text, "reason": text}],
         problem={"code": text, "detail": text},
         outcome=fake_agent.outcome(stdout=text, stderr=text),

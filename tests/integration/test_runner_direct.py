@@ -453,6 +453,25 @@ async def test_c40_a_status_that_was_taken_away_is_not_success(wrappers: Wrapper
     finally:
         signal.signal(signal.SIGCHLD, before)
     assert output.exit_code == LOST_STATUS
+    assert not output.timed_out
+
+
+async def test_c40_a_process_reaped_before_it_was_watched_is_not_signalled(
+    wrappers: Wrappers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.pidfd_open
+
+    def too_late(pid: int, flags: int = 0) -> int:
+        os.waitpid(pid, 0)
+        return real(pid, flags)
+
+    def forbidden(pid: int, number: int) -> None:
+        pytest.fail("a number that may be another's was signalled")
+
+    monkeypatch.setattr(os, "pidfd_open", too_late)
+    monkeypatch.setattr(os, "killpg", forbidden)
+    output = await wrappers.run("echo done")
+    assert (output.exit_code, output.stdout) == (LOST_STATUS, "done\n")
 
 
 @pytest.mark.parametrize("fault", ["missing", "no interpreter", "not a program", "a directory"])

@@ -285,6 +285,12 @@ def view(**members: Any) -> dict[str, Any]:
             "details": ["abc1234 first", "def5678 second"],
         },
         "precondition": {"head": "0" * 40},
+        "approvals": {
+            "needed": 1,
+            "given": 0,
+            "approvers": ["alice"],
+            "approver_role": "approver",
+        },
         "decisions": [],
         "outcome": None,
         "problem": None,

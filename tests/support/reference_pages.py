@@ -19,6 +19,9 @@ from host_agent.config import (
     Server,
     Store,
 )
+from host_agent.operations import CATALOGUE
+from host_agent.operations.catalogue import OperationSpec, RunAs
+from tests.support.commands_page import commands_page
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -138,8 +141,113 @@ def _default(described: Mapping[str, Any]) -> str:
     return f"default `{shown}`"
 
 
+# -- operations ------------------------------------------------------------------------------------
+
+_OPERATIONS_INTRODUCTION = """\
+# Operations
+
+This page is rendered from the catalogue in `host_agent/operations/`; `make docs` writes it anew.
+`GET /host/operations` and `host-agent operations` tell the same, with the verdict for whoever asks.
+
+An operation is asked for by name, with parameters of exact names and JSON types; an unknown
+parameter, a missing one, or a value outside its grammar is refused with 400. All text is ASCII, and
+no parameter begins with `-`. The first parameter is the resource, as rules see it. The order of the
+parameters is the order in which `args` of the older body form fill them.
+
+- A **read** changes nothing. Reads run side by side.
+- A **change** can be undone or made again. A **destroy** loses something. Both run one at a time
+  for a resource, and both are bound to the state that the agent found when they were asked for:
+  the *precondition*. It is part of the digest, and it is read again right before the run.
+
+What does not exist on the host (a branch, a remote, a repository) is answered with 404
+`host:not-found` when it is asked for; it is never held.
+"""
+
+_ADAPTER_NOTES: Mapping[str, str] = {
+    "git": """\
+Needs the table [`[git]`](configuration.md#git) with the repositories that may be worked on, the
+remotes that they may be updated from, and the branches that may be worked on. What is not listed is
+refused with 403 `policy:denied`, whatever the rules say.
+
+Everything runs through [the git wrapper](git-wrapper.md) as the identity's unix user, who must own
+the repository and its `.git`. A repository with a configuration that could run a program or lead
+elsewhere is refused. No hook runs, and no submodule is touched.
+
+A name of a remote, a branch or a ref begins with a letter or a digit, goes on with letters, digits
+and `.`, `_`, `/`, `+`, `-`, and is one that `git check-ref-format --branch` accepts. It is never a
+URL and never a refspec.
+
+The precondition names the repository and its `.git` by device, inode and birth. `fetch` and `pull`
+add the address of the remote; `pull`, `switch` and `reset` add HEAD by commit and branch, the one
+commit that they lead to, and whether there are uncommitted changes; `reset` adds a hash of these.
+
+The `data` of an answer:
+
+- `git.status`: `branch` (`commit`, `name`, `upstream`, `ahead`, `behind`), `changes` (`path`,
+  `index`, `working_tree`, `unmerged`) and `untracked`
+- `git.log`: `commits`, newest first (`commit`, `author`, `email`, `date`, `subject`)
+- `git.diff`: `files` (`path`, `added`, `removed`; both null for a binary file)
+
+File names, messages and authors are the repository's own words: data, never to be believed.
+""",
+}
+"""What an adapter's table cannot say by itself."""
+
+
+def operations_page() -> str:
+    """Return the reference of every operation."""
+    return "\n".join([_OPERATIONS_INTRODUCTION, *_adapters()])
+
+
+def _adapters() -> Iterator[str]:
+    specs = list(CATALOGUE)
+    for adapter in dict.fromkeys(spec.adapter for spec in specs):
+        own = [spec for spec in specs if spec.adapter == adapter]
+        yield f"## {adapter}\n\n{_ADAPTER_NOTES[adapter]}"
+        yield from (_operation(spec) for spec in own)
+
+
+def _operation(spec: OperationSpec) -> str:
+    lines = [f"### `{spec.name}`", "", spec.summary, "", f"*{'; '.join(_facts(spec))}*", ""]
+    lines += ["| parameter | type | default | |", "| --- | --- | --- | --- |"]
+    schema = spec.parameters.model_json_schema()
+    for name in spec.parameters.positional:
+        described = schema["properties"][name]
+        default = (
+            "required" if name in schema.get("required", ()) else _parameter_default(described)
+        )
+        kind = _kind(described, schema.get("$defs", {}))
+        lines.append(f"| `{name}` | {kind} | {default} | {_description(described)} |")
+    return "\n".join([*lines, ""])
+
+
+def _facts(spec: OperationSpec) -> Iterator[str]:
+    yield spec.effect.value
+    yield "runs as root" if spec.run_as is RunAs.ROOT else "runs as the identity's unix user"
+    if spec.may_always_ask:
+        yield "may ask a person under an `allow` rule too"
+    if spec.inspect is not None:
+        yield "bound to a precondition, with a preview"
+    if spec.probe is not None:
+        yield "looked at afterwards: `verified` is true or false"
+
+
+def _parameter_default(described: Mapping[str, Any]) -> str:
+    value = described.get("default")
+    if value is None:
+        return "left out"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _description(described: Mapping[str, Any]) -> str:
+    options = (described, *described.get("anyOf", ()))
+    return next((str(one["description"]) for one in options if "description" in one), "")
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/reference/configuration.md": configuration_page,
+    "docs/reference/commands.md": commands_page,
+    "docs/reference/operations.md": operations_page,
 }
 """Every rendered page, and what renders it."""
 

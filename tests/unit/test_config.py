@@ -381,8 +381,14 @@ def test_a_missing_wrapper_directory_is_a_fault_where_an_adapter_needs_it(tmp_pa
 def test_a_unix_user_is_required_with_sudo(tmp_path: Path) -> None:
     text = MINIMAL.replace('runner = "direct"', "") + '[[identities]]\ncn = "librarian"\n'
     assert faults_of(write(tmp_path, text)) == [
-        "identities[0].unix_user: is required with runner sudo"
+        "identities[0].unix_user: is required of a caller with runner sudo"
     ]
+
+
+def test_who_only_decides_needs_no_unix_user(tmp_path: Path) -> None:
+    text = MINIMAL.replace('runner = "direct"', "")
+    text += '[[identities]]\ncn = "alice"\nroles = ["approver"]\n'
+    assert load(write(tmp_path, text)).identities[0].unix_user is None
 
 
 def test_a_unix_user_must_exist(tmp_path: Path) -> None:

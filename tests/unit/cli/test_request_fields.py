@@ -85,6 +85,13 @@ def test_c31_a_long_preview_is_cut_and_counted() -> None:
     assert "more lines" in text
 
 
+def test_whose_yes_it_takes_is_told() -> None:
+    anybody = {"needed": 2, "given": 1, "approvers": None, "approver_role": "admin"}
+
+    assert shown()["approvals"] == "0 of 1 given; role approver, of alice"
+    assert shown(approvals=anybody)["approvals"] == "1 of 2 given; anybody with role admin"
+
+
 def test_an_effect_that_the_probe_did_not_see_is_loud() -> None:
     text = shown(state="succeeded", outcome=fake_agent.outcome(verified=False))["outcome"]
 

@@ -1,0 +1,542 @@
+"""The store under kill -9, several processes, and damaged, locked or missing files."""
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, event, update
+
+from host_agent.approvals import admission, answers, database, queries, schema
+from host_agent.approvals import request as machine
+from host_agent.approvals import store as store_module
+from host_agent.approvals.port import Inserted
+from host_agent.approvals.request import Request, RequestId, State
+from host_agent.approvals.store import SqlRequestStore
+from host_agent.errors import ConfigurationError, StoreUnavailableError
+from tests.support.stored_requests import NOW, a_decision, a_request
+
+NOBODY = 65534
+PROCESS = Path(__file__).parents[1] / "support" / "store_process.py"
+
+
+def url(directory: Path) -> str:
+    return f"sqlite:///{directory}/state/host-agent.db"
+
+
+def file(directory: Path, ending: str = "") -> Path:
+    return directory / "state" / f"host-agent.db{ending}"
+
+
+@asynccontextmanager
+async def opened(directory: Path) -> AsyncIterator[SqlRequestStore]:
+    store = SqlRequestStore(url(directory))
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def put(store: SqlRequestStore, request: Request) -> Inserted:
+    return await store.insert(request, max_pending=10_000, max_pending_per_caller=10_000)
+
+
+def approved(request: Request) -> Request:
+    return machine.approve(
+        request, a_decision(), roles=["approver"], digest=request.digest, now=NOW
+    )
+
+
+def process(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, str(PROCESS), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+async def fill(directory: Path, count: int) -> None:
+    async with opened(directory) as store:
+        await asyncio.gather(*(put(store, a_request(number)) for number in range(count)))
+
+
+@pytest.fixture
+def short_busy_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_SECONDS", 0.05)
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Another program's connection to the same file."""
+    file(tmp_path).parent.mkdir(mode=0o700, exist_ok=True)
+    connection = sqlite3.connect(file(tmp_path), isolation_level=None)
+    yield connection
+    connection.close()
+
+
+# -- C1: killed ---------------------------------------------------------------------------------
+
+
+async def test_c1_approved_and_killed_is_approved_and_runs_once(tmp_path: Path) -> None:
+    side = tmp_path / "ran"
+    said: list[str] = []
+    rng = random.Random(1)
+    for round_ in range(8):
+        child = process("work", url(tmp_path), str(side), str(round_ * 1_000_000))
+        assert child.stdout is not None
+        for _ in range(rng.randint(1, 120)):
+            said.append(child.stdout.readline())
+        child.send_signal(signal.SIGKILL)
+        said.extend(child.communicate()[0].splitlines(keepends=True))
+        assert child.returncode == -signal.SIGKILL
+    # A last line that was cut in the middle says nothing.
+    words = [line.split() for line in said if line.endswith("\n")]
+    asked = {word[1] for word in words if word[0] == "asked"}
+    consented = {word[1] for word in words if word[0] == "approved"}
+    ran = Counter(side.read_text().splitlines())
+    assert max(ran.values()) == 1
+    assert len(consented) > 20
+    async with opened(tmp_path) as store:
+        for request_id in asked:
+            stored = await store.get(request_id)
+            assert stored is not None
+            assert stored.state in {State.PENDING, State.APPROVED, State.RUNNING}
+            if request_id in consented:
+                assert stored.state in {State.APPROVED, State.RUNNING}
+            if request_id in ran:
+                assert stored.state is State.RUNNING
+        waiting = [one for one in await store.live() if one.state is State.APPROVED]
+        for request in waiting:
+            running = machine.start(request, now=NOW)
+            assert await store.transition(running, expected_version=request.version)
+            assert not await store.transition(running, expected_version=request.version)
+
+
+# -- C29: races of processes ----------------------------------------------------------------------
+
+
+async def test_c29_processes_on_one_file_have_one_winner(tmp_path: Path) -> None:
+    count, side = 300, tmp_path / "ran"
+    await fill(tmp_path, count)
+    racers = [process("race", url(tmp_path), str(side), str(number)) for number in range(4)]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    lines = [line for racer in racers for line in racer.communicate(timeout=100)[0].splitlines()]
+    assert [racer.returncode for racer in racers] == [0] * 4
+    won = {line.split()[1]: line.split()[2] for line in lines}
+    assert len(lines) == len(won) == count
+    ran = side.read_text().split() if side.exists() else []
+    assert sorted(ran) == sorted(key for key, state in won.items() if state == "approved")
+    async with opened(tmp_path) as store:
+        for number in range(count):
+            request = await store.find(a_request(number).id)
+            expected = {"approved": "running"}.get(won[request.id], won[request.id])
+            assert request.state.value == expected
+            assert len(request.decisions) <= 1
+
+
+async def test_c29_two_stores_attach_to_one_request(tmp_path: Path) -> None:
+    async with opened(tmp_path) as one, opened(tmp_path) as other:
+        for number in range(50):
+            request = a_request(number)
+            twin = a_request(number, id=RequestId(f"twin-{number}"))
+            results = await asyncio.gather(put(one, request), put(other, twin))
+            assert sorted(result.created for result in results) == [False, True]
+            assert results[0].request.id == results[1].request.id
+        assert len(await one.live()) == len(await other.live()) == 50
+
+
+# -- C46: the file --------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("short_busy_timeout")
+async def test_c46_locked_store_refuses_and_recovers(
+    tmp_path: Path, holder: sqlite3.Connection
+) -> None:
+    async with opened(tmp_path) as store:
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailableError, match="locked") as refused:
+            await put(store, a_request())
+        assert refused.value.retry_after_seconds is not None
+        with pytest.raises(StoreUnavailableError, match="locked"):
+            await store.ping()
+        assert await store.live() == []
+        holder.execute("ROLLBACK")
+        await store.ping()
+        assert (await put(store, a_request())).created
+
+
+@pytest.mark.usefixtures("short_busy_timeout")
+async def test_c46_locked_store_does_not_open(tmp_path: Path, holder: sqlite3.Connection) -> None:
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreUnavailableError, match="locked"):
+        await SqlRequestStore(url(tmp_path)).open()
+    holder.execute("ROLLBACK")
+    async with opened(tmp_path) as store:
+        await store.ping()
+
+
+async def test_c46_every_waiting_caller_gets_an_error_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holder: sqlite3.Connection
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_SECONDS", 0.05)
+    async with opened(tmp_path) as store:
+        holder.execute("BEGIN IMMEDIATE")
+        results = await asyncio.gather(
+            *(put(store, a_request(number)) for number in range(5)), return_exceptions=True
+        )
+        assert all(isinstance(result, StoreUnavailableError) for result in results)
+        assert len({id(result) for result in results}) == 5
+        holder.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("content", [b"not a database at all, but long enough" * 30, b"\0" * 4096])
+async def test_c46_file_that_is_no_database_is_refused_untouched(
+    tmp_path: Path, content: bytes
+) -> None:
+    file(tmp_path).parent.mkdir()
+    file(tmp_path).write_bytes(content)
+    with pytest.raises(StoreUnavailableError, match="damaged"):
+        await SqlRequestStore(url(tmp_path)).open()
+    assert file(tmp_path).read_bytes() == content
+
+
+def spoil(path: Path) -> None:
+    """Overwrite the second half of a file, as a failing disk might."""
+    size = path.stat().st_size
+    with path.open("r+b") as stream:
+        for offset in range(size // 8192 * 4096, size, 4096):
+            stream.seek(offset)
+            stream.write(b"\xa5" * 4096)
+
+
+async def test_c46_damaged_page_is_found_at_start(tmp_path: Path) -> None:
+    await fill(tmp_path, 200)
+    spoil(file(tmp_path))
+    with pytest.raises(StoreUnavailableError, match="damaged"):
+        await SqlRequestStore(url(tmp_path)).open()
+
+
+async def test_c46_damage_of_a_large_file_is_found_beside_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(tmp_path, 200)
+    spoil(file(tmp_path))
+    monkeypatch.setattr(store_module, "CHECK_SECONDS", -1.0)
+    monkeypatch.setattr(database, "PROGRESS_STEPS", 1)
+    async with opened(tmp_path) as store:
+        assert store._check is not None
+        await store._check
+        for write in (
+            store.ping(),
+            put(store, a_request(999)),
+            store.transition(approved(a_request(1)), expected_version=1),
+        ):
+            with pytest.raises(StoreUnavailableError, match="damaged"):
+                await write
+
+
+async def test_c46_sound_large_file_is_checked_beside_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(tmp_path, 50)
+    monkeypatch.setattr(store_module, "CHECK_SECONDS", -1.0)
+    monkeypatch.setattr(database, "PROGRESS_STEPS", 1)
+    async with opened(tmp_path) as store:
+        await store.ping()
+        assert store._check is not None
+        await store._check
+        await store.ping()
+    # A check that is under way ends with the store.
+    async with opened(tmp_path) as store:
+        assert store._check is not None
+    assert store._check.done()
+
+
+async def test_c46_page_that_goes_bad_while_running_is_a_503(tmp_path: Path) -> None:
+    await fill(tmp_path, 200)
+    async with opened(tmp_path) as store:
+        spoil(file(tmp_path))
+        with pytest.raises(StoreUnavailableError):
+            await store.live()
+
+
+async def test_c46_row_that_does_not_fit_is_a_503(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await put(store, a_request())
+
+        def break_it(connection: Connection, _tally: object) -> None:
+            connection.execute(update(schema.requests).values(terms="{}"))
+
+        await store._writer.write(break_it)
+        with pytest.raises(StoreUnavailableError):
+            await store.live()
+        await store.ping()
+
+
+async def test_c46_journal_deleted_while_running_refuses_and_loses_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await put(store, a_request(0))
+        file(tmp_path, "-wal").unlink()
+        with pytest.raises(StoreUnavailableError, match="gone"):
+            await put(store, a_request(1))
+        with pytest.raises(StoreUnavailableError):
+            await store.ping()
+    async with opened(tmp_path) as store:
+        assert await store.live() == [a_request(0)]
+
+
+async def test_c46_journal_deleted_after_a_kill_is_noticed(tmp_path: Path) -> None:
+    crashed = tmp_path / "crashed"
+    async with opened(tmp_path) as store:
+        await put(store, a_request(0))
+        # What is on disk now is what a kill would leave.
+        shutil.copytree(tmp_path / "state", crashed / "state")
+    file(crashed, "-wal").unlink()
+    with pytest.raises(StoreUnavailableError, match="Restore the files"):
+        await SqlRequestStore(url(crashed)).open()
+    file(crashed, "-commits").unlink()
+    async with opened(crashed) as store:
+        await store.ping()
+
+
+async def test_c1_kill_with_its_journal_loses_nothing(tmp_path: Path) -> None:
+    crashed = tmp_path / "crashed"
+    async with opened(tmp_path) as store:
+        await put(store, a_request(0))
+        shutil.copytree(tmp_path / "state", crashed / "state")
+    # A look at it with a database tool folds the journal in; that is no loss either.
+    looker = sqlite3.connect(file(crashed))
+    assert looker.execute("SELECT count(*) FROM requests").fetchone() == (1,)
+    looker.close()
+    assert not file(crashed, "-wal").exists()
+    async with opened(crashed) as store:
+        assert await store.live() == [a_request(0)]
+
+
+async def test_c28_older_copy_of_the_store_is_refused(tmp_path: Path) -> None:
+    await fill(tmp_path, 1)
+    backup = file(tmp_path).read_bytes()
+    async with opened(tmp_path) as store:
+        request = a_request(0)
+        assert await store.transition(approved(request), expected_version=1)
+        running = machine.start(approved(request), now=NOW)
+        assert await store.transition(running, expected_version=2)
+    file(tmp_path).write_bytes(backup)
+    with pytest.raises(StoreUnavailableError, match="older copy"):
+        await SqlRequestStore(url(tmp_path)).open()
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+async def test_c46_file_taken_away_while_running_is_noticed(tmp_path: Path, how: str) -> None:
+    async with opened(tmp_path) as store:
+        await put(store, a_request(0))
+        if how == "removed":
+            file(tmp_path).rename(tmp_path / "elsewhere")
+        else:
+            other = tmp_path / "other"
+            shutil.copy(file(tmp_path), other)
+            other.replace(file(tmp_path))
+        with pytest.raises(StoreUnavailableError):
+            await put(store, a_request(1))
+        with pytest.raises(StoreUnavailableError):
+            await store.ping()
+
+
+async def test_c46_newer_schema_is_refused_untouched(
+    tmp_path: Path, holder: sqlite3.Connection
+) -> None:
+    await fill(tmp_path, 1)
+    holder.execute("UPDATE alembic_version SET version_num = 'r9999'")
+    with pytest.raises(StoreUnavailableError, match="newer version"):
+        await SqlRequestStore(url(tmp_path)).open()
+    assert holder.execute("SELECT count(*) FROM requests").fetchone() == (1,)
+
+
+async def test_c46_database_of_another_program_is_refused(
+    tmp_path: Path, holder: sqlite3.Connection
+) -> None:
+    holder.execute("CREATE TABLE bookmarks (id INTEGER)")
+    with pytest.raises(StoreUnavailableError, match="another program"):
+        await SqlRequestStore(url(tmp_path)).open()
+
+
+async def fill_up(store: SqlRequestStore) -> None:
+    for number in range(200):
+        await put(store, a_request(number, reason="x" * 5000))
+
+
+async def test_c46_no_room_left_refuses_and_recovers(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await store._write_to.read(
+            lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 1").fetchone()
+        )
+        with pytest.raises(StoreUnavailableError, match="no room"):
+            await fill_up(store)
+        kept = len(await store.live())
+        await store._write_to.read(
+            lambda connection: connection.exec_driver_sql(
+                "PRAGMA max_page_count = 100000"
+            ).fetchone()
+        )
+        assert (await put(store, a_request(500))).created
+        assert len(await store.live()) == kept + 1
+
+
+async def test_c46_read_only_store_is_refused() -> None:
+    directory = Path(tempfile.mkdtemp())
+    try:
+        await fill(directory, 1)
+        everything = (directory, directory / "state", *(directory / "state").iterdir())
+        for path in everything:
+            if os.geteuid() == 0:
+                os.chown(path, NOBODY, NOBODY)
+            path.chmod(0o500 if path.is_dir() else 0o400)
+        said, _ = process("open", url(directory), "/dev/null").communicate(timeout=60)
+        assert said.startswith("refused ")
+        for path in everything:
+            path.chmod(0o700 if path.is_dir() else 0o600)
+        said, _ = process("open", url(directory), "/dev/null").communicate(timeout=60)
+        assert said == "open\n"
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
+async def test_c46_path_that_is_no_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
+    file(tmp_path).parent.mkdir()
+    target = tmp_path / "target"
+    if kind == "symlink":
+        target.touch()
+        file(tmp_path).symlink_to(target)
+    elif kind == "fifo":
+        os.mkfifo(file(tmp_path))
+    else:
+        file(tmp_path).mkdir()
+    with pytest.raises(StoreUnavailableError):
+        await SqlRequestStore(url(tmp_path)).open()
+    assert kind != "symlink" or target.read_bytes() == b""
+
+
+async def test_c13_files_are_made_for_the_agent_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        async with opened(tmp_path) as store:
+            await put(store, a_request())
+            modes = {
+                path.name: stat.S_IMODE(path.stat().st_mode)
+                for path in (tmp_path / "state").iterdir()
+            }
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+    assert len(modes) == 4
+    assert set(modes.values()) == {0o600}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite:///x.db?mode=ro",
+        "sqlite://host/x.db",
+        "postgresql://h/d",
+        "x.db",
+        "",
+    ],
+)
+def test_other_urls_are_configuration_faults(bad: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"store\.url"):
+        SqlRequestStore(bad)
+
+
+async def test_every_commit_is_synced(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        settings = await store._write_to.read(
+            lambda connection: [
+                connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+                for name in ("synchronous", "journal_mode", "foreign_keys")
+            ]
+        )
+    assert settings == [2, "wal", 1]
+
+
+class Statements(list[tuple[str, tuple[object, ...]]]):
+    """What SQLAlchemy sends, with its bound values."""
+
+    def listen(
+        self,
+        _connection: Connection,
+        _cursor: object,
+        statement: str,
+        values: tuple[object, ...],
+        *_rest: object,
+    ) -> None:
+        self.append((statement, values))
+
+
+async def test_queries_of_a_long_history_look_at_what_they_need(tmp_path: Path) -> None:
+    """Every query at start and per ask has an index that holds what it looks at."""
+    keys: dict[str, object] = dict.fromkeys(("now", "since", "low", "high", "key", "digest"), 0)
+    keys |= {"caller": "librarian", "wish": b""}
+    queried = (
+        queries.ALL_LIVE,
+        queries.DUE,
+        queries.NEXT_EXPIRY,
+        queries.PENDING_STATS,
+        queries.REFUSALS,
+        queries.LIVE_BY_DIGEST,
+        queries._FIND,
+        queries._NEWEST_END,
+        queries._NEWEST_MADE,
+        queries.listing(None, None, 50, None),
+        queries.listing(None, "librarian", 50, "MQ"),
+        queries.listing(State.PENDING, None, 50, None),
+        admission._LIVE_OF_WISH,
+        admission._COUNT_PENDING,
+        admission._COUNT_PENDING_OF,
+        answers._BY_KEY,
+    )
+
+    def plans(connection: Connection) -> dict[str, str]:
+        sent = Statements()
+        event.listen(connection, "before_cursor_execute", sent.listen)
+        for query in queried:
+            connection.execute(query, keys).all()
+        event.remove(connection, "before_cursor_execute", sent.listen)
+        return {
+            statement: " / ".join(
+                row[3]
+                for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+            )
+            for statement, values in sent
+        }
+
+    await fill(tmp_path, 300)
+    async with opened(tmp_path) as store:
+        found = await store._read_from.read(plans)
+    assert len(found) == len(queried)
+    for statement, plan in found.items():
+        assert plan.startswith(("SEARCH", "SCAN requests")), (statement, plan)
+        if plan.startswith("SCAN"):
+            assert "ORDER BY requests.sequence DESC" in statement, (statement, plan)

@@ -1,0 +1,170 @@
+"""Renders `docs/reference/commands.md` from the argument parsers: the same words as `--help`."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from host_agent.__main__ import NOUNS, build_parser
+from host_agent.cli.settings import KEYS
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
+
+_INTRODUCTION = """\
+# Commands
+
+This page is rendered from the command line's own parsers; every command says the same with
+`--help`. Option names are given whole, and values may come from a file or a variable only where a
+line says so.
+
+## Exit status
+
+| status | meaning |
+| --- | --- |
+| 0 | done |
+| 1 | the operation itself failed (`host:*`), or a checker found something |
+| 64 | usage: the command line cannot be followed |
+| 65 | refused as bad data (HTTP 400, 404, 413, 415), or an unreadable audit file |
+| 69 | no connection, or the agent cannot serve at the moment (503) |
+| 70 | internal: a defect, an answer that is not this service's, or an outcome that is unknown |
+| 75 | try again later: held and not decided in time, 409, 410, 429 |
+| 77 | refused: 403, denied, a certificate that is not let in |
+| 78 | configuration: a setting is missing, or a file cannot be used |
+| 130 | interrupted |
+
+Errors are one sentence on standard error. With `--json` the result is JSON on standard output, and
+a refusal is the problem's body there too, so that a script reads one stream.
+
+## The agent and this client
+
+`call`, `operations` and `requests` need to know where the agent listens, and who they are. Each of
+the four settings is taken from the first place that has it: the option, the variable, the file
+`~/.config/host-agent/client.toml` (whose relative paths start at its directory).
+
+| option | variable | key in the file |
+| --- | --- | --- |
+| `--url https://HOST:PORT` | `HOST_AGENT_URL` | `url` |
+| `--cert FILE` | `HOST_AGENT_CERT` | `cert` |
+| `--key FILE` | `HOST_AGENT_KEY` | `key` |
+| `--ca FILE` | `HOST_AGENT_CA` | `ca` |
+
+The connection is TLS 1.3, and the agent's certificate is always verified against that CA alone, by
+name. There is no switch against it; proxies and other variables mean nothing here. A lost
+connection is tried again, up to three times, where that cannot do a thing twice: for what only
+reads, and for an ask, which carries an idempotency key. Decisions and cancellations are sent once.
+
+## Parameters of `call`
+
+`name=value` becomes the JSON type that the operation's schema names: a string, `true` or `false`, a
+decimal integer, or a list by comma. `name:=JSON` is taken exactly, and needs no schema. What does
+not fit is sent as text, and the agent refuses it.
+
+What the operation printed goes to standard output and standard error as it is, into a file or a
+pipe. On a terminal every control, bidirectional or invisible character in text of the host or of a
+caller is shown as `\\x1b` or `\\u{202e}`, and long text is cut with its hash told.
+"""
+
+
+def commands_page() -> str:
+    """Return the page."""
+    parser = build_parser(*NOUNS)
+    sections = [section for child in _children(parser) for section in _sections(child)]
+    return "\n".join([_INTRODUCTION, *sections])
+
+
+def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield the parsers that run something."""
+    children = list(_children(parser))
+    if not children:
+        yield parser
+    for child in children:
+        yield from leaves(child)
+
+
+def meanings(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """Return the one-line meaning of each command directly below `parser`."""
+    return {
+        choice.dest: choice.help or ""
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for choice in action._choices_actions
+    }
+
+
+def _children(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
+
+
+def _sections(parser: argparse.ArgumentParser, meaning: str = "") -> Iterator[str]:
+    level = "##" if len(parser.prog.split()) == 2 else "###"
+    words = _sentence(parser.description or meaning)
+    yield f"{level} `{parser.prog}`\n" + (f"\n{words}\n" if words else "")
+    if options := [action for action in parser._actions if _is_shown(action)]:
+        rows = [f"| {_name(action)} | {_cell(_help(parser, action))} |" for action in options]
+        table = ["| argument | meaning |", "| --- | --- |", *rows, ""]
+        yield "\n".join([f"`{_usage(parser)}`", "", *table])
+    if _is_client(parser):
+        names = ", ".join(f"`--{key}`" for key in KEYS)
+        yield f"Also {names}: [the agent and this client](#the-agent-and-this-client).\n"
+    below = meanings(parser)
+    for child in _children(parser):
+        yield from _sections(child, below.get(child.prog.split()[-1], ""))
+
+
+def _is_shown(action: argparse.Action) -> bool:
+    hidden = isinstance(action, argparse._HelpAction | argparse._SubParsersAction)
+    return not hidden and action.help is not argparse.SUPPRESS and action.dest not in KEYS
+
+
+def _is_client(parser: argparse.ArgumentParser) -> bool:
+    return {action.dest for action in parser._actions} >= set(KEYS)
+
+
+def _usage(parser: argparse.ArgumentParser) -> str:
+    words = [parser.prog]
+    for action in parser._actions:
+        if _is_shown(action):
+            text = _spelling(action)
+            is_needed = action.required and action.nargs != "*"
+            words.append(text if is_needed else f"[{text}]")
+    return " ".join(words)
+
+
+def _spelling(action: argparse.Action) -> str:
+    value = "" if action.nargs == 0 else _metavar(action)
+    many = (
+        " ..." if action.nargs in ("*", "+") or isinstance(action, argparse._AppendAction) else ""
+    )
+    return " ".join(part for part in (*action.option_strings[-1:], value) if part) + many
+
+
+def _metavar(action: argparse.Action) -> str:
+    if isinstance(action.metavar, str):
+        return action.metavar
+    if action.choices is not None:
+        return "|".join(str(choice) for choice in action.choices)
+    return action.dest.upper()
+
+
+def _name(action: argparse.Action) -> str:
+    value = "" if action.nargs == 0 else _metavar(action)
+    names = ", ".join(f"`{name}`" for name in action.option_strings)
+    return _cell(" ".join(part for part in (names, f"`{value}`" if value else "") if part))
+
+
+def _help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
+    return parser._get_formatter()._expand_help(action) if action.help else ""
+
+
+def _sentence(text: str) -> str:
+    return text if not text or text.endswith(".") else f"{text[:1].upper()}{text[1:]}."
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text(commands_page(), encoding="utf-8")
