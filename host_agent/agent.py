@@ -177,6 +177,7 @@ class Agent:
     async def _open_door(self, config: Config) -> None:
         """Serve: background work first, then both listeners; recovery before the first request."""
         await self.pipeline.approved.recover()
+        await self.pipeline.approved.cancel_callers_gone()
         self._exits.push_async_callback(self._finish_work)
         for work in (
             self.pipeline.approved.expire_forever,

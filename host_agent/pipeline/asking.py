@@ -4,6 +4,7 @@ Steps 3 to 6 of the way of a request, in the order of checks of contract section
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,11 +15,13 @@ from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.clock import rfc3339
 from host_agent.errors import (
+    BY_CODE,
     AuditUnavailableError,
     HostAgentError,
     IdempotencyConflictError,
     RateLimitedError,
     ReasonRequiredError,
+    StoreUnavailableError,
     UnreachableError,
 )
 from host_agent.identity.registry import Principal, Role
@@ -29,6 +32,8 @@ from host_agent.pipeline.performing import Act, Performance, inspect, perform
 from host_agent.pipeline.rooms import Rooms, Snapshot, identify_request
 from host_agent.policy.rules import Allow
 from host_agent.policy.rules import Ask as AskVerdict
+
+_log = logging.getLogger("host_agent.pipeline")
 
 POLL_AFTER_SECONDS = 5
 HOLD_OFF_WINDOW = timedelta(hours=1)
@@ -73,7 +78,7 @@ class Asking:
     def __init__(self, rooms: Rooms, approved: Approved) -> None:
         self._rooms = rooms
         self._approved = approved
-        self._in_flight: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self._in_flight: dict[tuple[str, str], asyncio.Task[Answer]] = {}
 
     async def submit(self, principal: Principal, ask: Ask) -> Answer:
         """Run, hold or refuse one ask.
@@ -111,23 +116,19 @@ class Asking:
     # -- idempotency ------------------------------------------------------------------------------
 
     async def _answer_once(self, judged: _Judged, key: str) -> Answer:
+        """Answer once for a key, also for those who come while the first is under way."""
         slot = (judged.principal.cn, key)
-        while (running := self._in_flight.get(slot)) is not None:
-            await asyncio.shield(running)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._in_flight[slot] = done
-        try:
-            return await self._rooms.tasks.shielded(
-                self._recall_or_answer(judged, key), name=f"ask {judged.ask.exchange_id}"
-            )
-        finally:
-            del self._in_flight[slot]
-            done.set_result(None)
+        while (first := self._in_flight.get(slot)) is not None:
+            await asyncio.wait((first,))
+        work = self._recall_or_answer(judged, key)
+        answering = self._rooms.tasks.start(work, name=f"ask {judged.ask.exchange_id}")
+        self._in_flight[slot] = answering
+        answering.add_done_callback(lambda _: self._in_flight.pop(slot, None))
+        return await asyncio.shield(answering)
 
     async def _recall_or_answer(self, judged: _Judged, key: str) -> Answer:
-        rooms, ask = self._rooms, judged.ask
-        now = rooms.clock.now()
-        stored = await rooms.store.recall(judged.principal.cn, key, now)
+        rooms, ask, caller = self._rooms, judged.ask, judged.principal.cn
+        stored = await rooms.store.recall(caller, key, rooms.clock.now())
         if stored is not None:
             if stored.body_sha256 != ask.body_sha256:
                 message = "This Idempotency-Key was used for another body; take a new key."
@@ -135,19 +136,23 @@ class Asking:
             if stored.body is not None:
                 return Answer(status=stored.status, body=stored.body)
             if stored.request_id is not None:
-                request = await rooms.store.get(RequestId(stored.request_id))
+                request = await rooms.store.get(stored.request_id)
                 if request is not None:
-                    return held(request)
+                    return answer_of(request)
         answer = await self._answer(judged, idempotency_key=key)
-        await rooms.store.remember(
-            judged.principal.cn,
-            key,
-            body_sha256=ask.body_sha256,
-            status=answer.status,
-            body=answer.body,
-            request_id=str(answer.body["request_id"]),
-            now=now,
-        )
+        try:
+            await rooms.store.remember(
+                caller,
+                key,
+                body_sha256=ask.body_sha256,
+                status=answer.status,
+                body=answer.body,
+                request_id=str(answer.body["request_id"]),
+                now=rooms.clock.now(),
+            )
+        except StoreUnavailableError:
+            # It has happened, and that is what has to be told.
+            _log.error("the answer to %s could not be kept for its key", ask.exchange_id)
         return answer
 
     # -- run, hold, attach ------------------------------------------------------------------------
@@ -355,6 +360,30 @@ def _ran(act: Act, performance: Performance) -> Answer:
         "outcome": performance.outcome,
     }
     return Answer(status=200, body=body)
+
+
+def answer_of(request: Request) -> Answer:
+    """Return what to tell who asks again with the key of `request`, of which no answer was kept.
+
+    Raises:
+        HostAgentError: it has failed; the same problem again.
+    """
+    if request.state is State.SUCCEEDED:
+        body: dict[str, JsonValue] = {
+            "request_id": request.id,
+            "operation": request.operation,
+            "state": request.state.value,
+            "digest": request.digest,
+            "outcome": request.outcome,
+        }
+        return Answer(status=200, body=body)
+    if request.problem is not None and request.state in {State.FAILED, State.TIMED_OUT}:
+        error = BY_CODE[request.problem.code](request.problem.detail)
+        if request.outcome is not None:
+            error.members["outcome"] = request.outcome
+        error.is_recorded = True
+        raise error
+    return held(request)
 
 
 def held(request: Request) -> Answer:

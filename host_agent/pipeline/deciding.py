@@ -227,9 +227,8 @@ class Deciding:
             RequestNotFoundError: it is somebody else's, or does not exist.
             AlreadyDecidedError: it has left `pending` and `approved`.
         """
-        request = await self._rooms.store.find(request_id)
-        if request.caller != principal.cn and Role.ADMIN not in principal.roles:
-            raise RequestNotFoundError(NOT_FOUND)
+        whose = None if Role.ADMIN in principal.roles else principal.cn
+        request = await self._rooms.store.find(request_id, caller=whose)
         try:
             return view_for(principal, await self._cancel(principal, request, reason))
         except HostAgentError as error:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from host_agent.approvals.request import Request, State, request_view
-from host_agent.errors import InvalidParameterError, RateLimitedError, RequestNotFoundError
+from host_agent.errors import InvalidParameterError, RateLimitedError
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.approved import Approved
 from host_agent.pipeline.rooms import Rooms
@@ -15,7 +15,6 @@ RECHECK_SECONDS = 5.0
 """How often a waiting long poll asks whether its identity is still welcome."""
 MAX_LISTED = 200
 _SEES_ALL = frozenset({Role.APPROVER, Role.ADMIN})
-_NOT_FOUND = "There is no such request that you may see; `host-agent requests list` shows yours."
 
 
 def may_see_all(principal: Principal) -> bool:
@@ -64,9 +63,8 @@ class Showing:
         return view_for(principal, request)
 
     async def _find(self, principal: Principal, request_id: str) -> Request:
-        request = await self._rooms.store.find(request_id)
-        if request.caller != principal.cn and not may_see_all(principal):
-            raise RequestNotFoundError(_NOT_FOUND)
+        whose = None if may_see_all(principal) else principal.cn
+        request = await self._rooms.store.find(request_id, caller=whose)
         if request.state is State.PENDING and request.is_expired(self._rooms.clock.now()):
             return await self._approved.expire(request)
         return request

@@ -271,7 +271,9 @@ class FakePipeline:
 
     def _find(self, principal: Principal, request_id: str) -> dict[str, object]:
         request = self.requests.get(request_id)
-        if request is None or (Role.CALLER in principal.roles and request["caller"] != principal.cn):
+        if request is None or (
+            Role.CALLER in principal.roles and request["caller"] != principal.cn
+        ):
             raise RequestNotFoundError("There is no such request.")
         return request
 
