@@ -60,12 +60,12 @@ def admit(
     known = None if idempotency is None else _of_key(connection, request.caller, idempotency)
     if known is not None:
         return Inserted(request=known, created=False)
-    alike = _live_of_wish(connection, request)
+    alike, expired = _live_of_wish(connection, tally, request)
     for other in alike:
         if other.digest == request.digest:
             if idempotency is not None:
                 reserve(connection, request.caller, idempotency, request_id=other.id)
-            return Inserted(request=other, created=False)
+            return Inserted(request=other, created=False, superseded=expired)
     superseded = tuple(
         _supersede(connection, tally, other, request)
         for other in alike
@@ -76,7 +76,7 @@ def admit(
     connection.execute(_INSERT, rows.new_row(request))
     if idempotency is not None:
         reserve(connection, request.caller, idempotency, request_id=request.id)
-    return Inserted(request=request, created=True, superseded=superseded)
+    return Inserted(request=request, created=True, superseded=expired + superseded)
 
 
 def move(connection: Connection, tally: Tally, request: Request, expected_version: int) -> bool:
@@ -105,10 +105,21 @@ def _of_key(connection: Connection, caller: str, key: IdempotencyKey) -> Request
     return None if row is None else rows.read_row(row)
 
 
-def _live_of_wish(connection: Connection, request: Request) -> list[Request]:
-    wish = rows.wish(request.operation, request.params)
-    found = connection.execute(_LIVE_OF_WISH, {"caller": request.caller, "wish": wish})
-    return [rows.read_row(row) for row in found]
+def _live_of_wish(
+    connection: Connection, tally: Tally, request: Request
+) -> tuple[list[Request], tuple[Request, ...]]:
+    """Return what is live of the same wish, and what has expired unnoticed and is ended here."""
+    wish, now = rows.wish(request.operation, request.params), request.created_at
+    found = connection.execute(_LIVE_OF_WISH, {"caller": request.caller, "wish": wish}).all()
+    alike, expired = [], []
+    for other in map(rows.read_row, found):
+        if other.state is State.RUNNING or not other.is_expired(now):
+            alike.append(other)
+            continue
+        ended = machine.expire(other, now=now)
+        move(connection, tally, ended, other.version)
+        expired.append(ended)
+    return alike, tuple(expired)
 
 
 def _supersede(connection: Connection, tally: Tally, older: Request, newer: Request) -> Request:

@@ -43,7 +43,8 @@ class StoredAnswer:
 class Inserted:
     """What became of an insert: the request as stored, new or attached to, and whom it cancelled.
 
-    `superseded` are the older pending requests of the same wish, as they are now.
+    `superseded` are the older requests of the same wish that ended by it, as they are now: pending
+    ones `cancelled` for another digest, and those found `expired`.
     """
 
     request: Request

@@ -376,7 +376,6 @@ def request_view(request: Request, *, with_output: bool) -> dict[str, JsonValue]
         if request.problem is None
         else {"code": request.problem.code, "detail": request.problem.detail},
         "finished_at": None if finished is None else rfc3339(finished),
-        "version": request.version,
     }
 
 

@@ -68,14 +68,14 @@ requests = Table(
 )
 _is_live = requests.c.finished_at.is_(None)
 _has_ended = requests.c.finished_at.is_not(None)
-# Live requests are few, whatever the history: these indexes hold only them.
+# Live requests are few, whatever the history: these indexes hold only them. Naming another
+# dialect here would import it: 3 MiB of an idle agent.
 Index(
     "live_digest",
     requests.c.caller,
     requests.c.digest,
     unique=True,
     sqlite_where=_is_live,
-    postgresql_where=_is_live,
 )
 Index(
     "live_wish",
@@ -83,14 +83,12 @@ Index(
     requests.c.wish,
     requests.c.state,
     sqlite_where=_is_live,
-    postgresql_where=_is_live,
 )
 Index(
     "live_expiry",
     requests.c.expires_at,
     requests.c.state,
     sqlite_where=_is_live,
-    postgresql_where=_is_live,
 )
 Index(
     "ended_of_caller",
@@ -98,9 +96,8 @@ Index(
     requests.c.state,
     requests.c.finished_at,
     sqlite_where=_has_ended,
-    postgresql_where=_has_ended,
 )
-Index("ended", requests.c.finished_at, sqlite_where=_has_ended, postgresql_where=_has_ended)
+Index("ended", requests.c.finished_at, sqlite_where=_has_ended)
 Index("by_caller", requests.c.caller, requests.c.sequence)
 Index("by_state", requests.c.state, requests.c.sequence)
 

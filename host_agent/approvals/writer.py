@@ -6,6 +6,7 @@ or bad one leaves its neighbours alone. A call returns when its commit is on dis
 """
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from host_agent.approvals.database import Database, unavailable
 from host_agent.approvals.files import StoreFiles
+from host_agent.approvals.rows import RowError
 from host_agent.approvals.schema import commits
 from host_agent.errors import StoreUnavailableError
 
@@ -23,6 +25,7 @@ MAX_GROUP = 128
 """How many units of work share a commit at most."""
 
 _T = TypeVar("_T")
+_log = logging.getLogger("host_agent.approvals")
 _COUNT_COMMIT = update(commits).values(count=commits.c.count + 1)
 _READ_COMMITS = select(commits.c.count)
 
@@ -145,7 +148,11 @@ def commit_group(
             connection.execute(_COUNT_COMMIT)
             count = connection.execute(_READ_COMMITS).scalar_one()
     if count is not None:
-        files.committed(count)
+        try:
+            files.committed(count)
+        except OSError as error:
+            # It is stored: nobody may be told otherwise. The count may lag.
+            _log.warning("the count of commits could not be written: %s", error)
     return results
 
 
@@ -153,7 +160,7 @@ def _do(connection: Connection, work: Work[Any], tally: Tally) -> _Result:
     connection.exec_driver_sql("SAVEPOINT unit")
     try:
         result = _Result(value=work(connection, tally))
-    except (IntegrityError, DataError) as error:
+    except (IntegrityError, DataError, RowError) as error:
         result = _Result(error=unavailable(error))
     except DBAPIError:
         # Not this unit's fault: the disk, the lock or the file. The whole group is undone, and the

@@ -10,26 +10,18 @@ import fcntl
 import logging
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from host_agent.audit.record import (
-    ORIGIN,
-    Event,
-    Link,
-    Members,
-    NotARecordError,
-    build,
-    digest_of,
-    link,
-    read,
-)
+from host_agent.audit.batch import Plan, Written
+from host_agent.audit.record import ORIGIN, Event, Members, build, digest_of
 from host_agent.audit.rotation import (
     MAX_TAIL_BYTES,
     finished_name,
+    has_whole_object,
     predecessor,
     read_tail,
     remove_old,
@@ -46,18 +38,6 @@ _ATTEMPTS = 3
 
 class AuditFileError(Exception):
     """The file at the configured path cannot be the audit log; the message says why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """What became of one batch: for each of its records a sequence, or why it was not written.
-
-    `error` is what stopped the file, or None where all is well.
-    """
-
-    results: Sequence[int | Exception]
-    head: Link
-    error: OSError | None
 
 
 @dataclass(slots=True)
@@ -171,13 +151,13 @@ class AuditFile:
         self.newest_time = str(tail.record.members["time"])
         self._owes_newline = tail.owes_newline
         self._end = tail.end + (not tail.owes_newline)
-        if _has_whole_object(tail.rest):
+        if has_whole_object(tail.rest):
             # No crash leaves a whole line with a wrong hash: it stays as it is, for the verifier.
             self._must_leave = "damaged"
 
     def _check_beginning(self, data: bytes) -> None:
         """Take a file without any record only where it is empty or a torn first line."""
-        is_torn = data.startswith(b'{"') and not _has_whole_object(data)
+        is_torn = data.startswith(b'{"') and not has_whole_object(data)
         if data and (not is_torn or self._size > MAX_TAIL_BYTES):
             message = (
                 f"{self._path} holds data and no audit record at its end; "
@@ -222,7 +202,7 @@ class AuditFile:
         self, batch: Sequence[Members], time: str
     ) -> tuple[Sequence[int | Exception], OSError | None]:
         prefix, headers = self._preface()
-        plan = _Plan(prefix, self.head)
+        plan = Plan(prefix, self.head)
         for header in headers:
             plan.add(build(header.event, time, header.members))
         own = len(headers)
@@ -271,7 +251,7 @@ class AuditFile:
             self._size += count
         return written, None
 
-    def _sync(self, plan: "_Plan", written: int) -> None:
+    def _sync(self, plan: Plan, written: int) -> None:
         if not written:
             return
         descriptor = self._opened()
@@ -286,7 +266,7 @@ class AuditFile:
         if os.fstat(descriptor).st_nlink == 0:
             raise _FileGoneError
 
-    def _note_rest(self, plan: "_Plan", written: int) -> None:
+    def _note_rest(self, plan: Plan, written: int) -> None:
         data = plan.data()[:written]
         if self._owes_newline and data:
             self._end += 1
@@ -294,7 +274,7 @@ class AuditFile:
             data = data[1:]
         self._rest += data
 
-    def _advance(self, plan: "_Plan", done: int, written: int) -> None:
+    def _advance(self, plan: Plan, done: int, written: int) -> None:
         """Move the chain over the `done` records that are whole and synced."""
         if not done:
             self._note_rest(plan, written)
@@ -441,60 +421,3 @@ class _FileGoneError(Exception):
 
 class _CannotLeaveError(OSError):
     """The file cannot be put aside."""
-
-
-class _Plan:
-    """One write: lines in order, where each ends, and the links after them."""
-
-    def __init__(self, prefix: bytes, head: Link) -> None:
-        self._pieces = [prefix]
-        self._length = len(prefix)
-        self._head = head
-        self._data: bytes | None = None
-        self.links: list[Link] = []
-        self.ends: list[int] = []  # offsets in `data` behind each line, its newline not counted
-        self.results: list[int | Exception] = []
-
-    def add(self, members: Mapping[str, JsonValue]) -> None:
-        """Link one record; one that has no canonical form fails alone."""
-        try:
-            line, self._head = link(members, self._head)
-        except (ValueError, RecursionError) as error:
-            self.results.append(error)
-            return
-        self._pieces.append(line + b"\n")
-        self._length += len(line) + 1
-        self.links.append(self._head)
-        self.ends.append(self._length - 1)
-        self.results.append(self._head.sequence)
-
-    def data(self) -> bytes:
-        """Return the bytes of the write."""
-        if self._data is None:
-            self._data = b"".join(self._pieces)
-        return self._data
-
-    def complete(self, written: int) -> int:
-        """Return how many lines are whole in the first `written` bytes."""
-        return sum(end <= written for end in self.ends)
-
-    def results_after(self, done: int, error: OSError) -> list[int | Exception]:
-        """Return the results with those beyond the first `done` lines replaced by `error`."""
-        last = self.links[done - 1].sequence if done else 0
-        return [
-            error if isinstance(result, int) and result > last else result
-            for result in self.results
-        ]
-
-
-def _has_whole_object(rest: bytes) -> bool:
-    """Return whether an ended line in `rest` is a whole JSON object: no torn write leaves one."""
-    for line in rest.split(b"\n")[:-1]:
-        try:
-            read(line)
-        except NotARecordError as error:
-            if not error.is_cut:
-                return True
-        else:
-            return True
-    return False

@@ -16,7 +16,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from host_agent.audit.file import AuditFile, AuditFileError, Written
+from host_agent.audit.batch import Written
+from host_agent.audit.file import AuditFile, AuditFileError
 from host_agent.audit.record import ORIGIN, Event, Link, Members, build
 from host_agent.canonical import JsonValue
 from host_agent.clock import Clock, rfc3339

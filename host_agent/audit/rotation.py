@@ -75,6 +75,19 @@ def _find(data: bytes, start: int) -> Tail | None:
     return None
 
 
+def has_whole_object(rest: bytes) -> bool:
+    """Return whether an ended line in `rest` is a whole JSON object: no torn write leaves one."""
+    for line in rest.split(b"\n")[:-1]:
+        try:
+            read(line)
+        except NotARecordError as error:
+            if not error.is_cut:
+                return True
+        else:
+            return True
+    return False
+
+
 def _record(line: bytes) -> Record | None:
     try:
         return read(line)

@@ -55,6 +55,7 @@ _log = logging.getLogger("host_agent.gateway")
 
 MAX_WAIT_SECONDS = 60
 DEFAULT_LIMIT = 50
+NO_ROUTE = "There is no such route; GET /openapi.json lists those there are."
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,64}")
 _REQUEST_ID = re.compile(r"[0-9A-Za-z-]{1,64}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
@@ -265,6 +266,8 @@ class Routes:
         if origin is not None and origin != f"https://{request.headers.get('Host', '')}":
             message = "Pages of other origins may not use this service."
             raise ForeignOriginError(message)
+        if request.scope["path"].startswith("//"):  # the router would look at what comes after
+            raise RouteNotFoundError(NO_ROUTE)
 
     async def refuse(self, error: Exception) -> Response:
         """Render any error as a problem; the only way to one."""
@@ -513,8 +516,7 @@ def _as_problem(
     if isinstance(error, HostAgentError):
         return error, ()
     if isinstance(error, NotFound):
-        message = "There is no such route; GET /openapi.json lists those there are."
-        return RouteNotFoundError(message), ()
+        return RouteNotFoundError(NO_ROUTE), ()
     if isinstance(error, MethodNotAllowed):
         allowed = ", ".join(sorted(error.valid_methods or ()))
         return MethodNotAllowedError(f"Use {allowed} here."), ((b"allow", allowed.encode()),)

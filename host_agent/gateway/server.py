@@ -147,8 +147,9 @@ class Gateway:
         else:
             host, port = self._bind
             try:
+                # As bytes: for a name as text, Python loads the tables of IDNA.
                 family, _, _, _, address = socket.getaddrinfo(
-                    host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                    host.encode("ascii"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
                 )[0]
                 listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
             except OSError as error:

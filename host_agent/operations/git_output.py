@@ -14,6 +14,7 @@ from host_agent.errors import InvalidOutputError
 from host_agent.operations.catalogue import Inspection, Output, Preview, PreviewAccuracy
 
 _SHORT = 10
+_MAX_COMMITS = 1000  # where the wrapper stops counting
 _COMMIT = r"[0-9a-f]{40}"
 _IDENTITY = r"[0-9]+:[0-9]+:[0-9]+"
 _HEAD_REF = r"detached|refs/heads/[A-Za-z0-9][A-Za-z0-9._/+-]*"
@@ -61,11 +62,11 @@ def _unescape(match: re.Match[str]) -> str:
 # -- status ----------------------------------------------------------------------------------------
 
 _CHANGED = re.compile(
-    r"1 (?P<state>[A-Z.]{2}) (?:N|S)[A-Z.]{3} (?:[0-7]{6} ){3}[0-9a-f]{40} [0-9a-f]{40} (?P<path>.+)",
+    r"1 (?P<state>[A-Z.]{2}) [NS][A-Z.]{3} (?:[0-7]{6} ){3}(?:[0-9a-f]{40} ){2}(?P<path>.+)",
     re.DOTALL,
 )
 _UNMERGED = re.compile(
-    r"u (?P<state>[A-Z.]{2}) (?:N|S)[A-Z.]{3} (?:[0-7]{6} ){4}(?:[0-9a-f]{40} ){3}(?P<path>.+)",
+    r"u (?P<state>[A-Z.]{2}) [NS][A-Z.]{3} (?:[0-7]{6} ){4}(?:[0-9a-f]{40} ){3}(?P<path>.+)",
     re.DOTALL,
 )
 _UNTRACKED = re.compile(r"\? (?P<path>.+)", re.DOTALL)
@@ -260,13 +261,19 @@ def _place(head_ref: str) -> str:
 
 def _listed(facts: _Facts, name: str, label: str) -> Iterator[str]:
     """Yield a heading with the true number, the lines that were shown, and how many were not."""
-    count, shown = facts.count(name), facts.all(name)
+    count, shown = facts.count(name), [_readable(line) for line in facts.all(name)]
     if not count:
         return
     yield f"{label} ({count}):"
     yield from (f"  {line}" for line in shown)
     if count > len(shown):
         yield f"  and {count - len(shown)} more"
+
+
+def _readable(line: str) -> str:
+    """Return a status line as its two letters and the path; any other line as it is."""
+    found = _CHANGED.fullmatch(line) or _UNMERGED.fullmatch(line)
+    return line if found is None else f"{found['state']} {found['path']}"
 
 
 def parse_fetch_inspection(output: Output, *, remote: str) -> Inspection:
@@ -335,9 +342,10 @@ def parse_reset_inspection(output: Output, *, ref: str) -> Inspection:
     changes = facts.one("changes", r"none|[0-9a-f]{64}")
     branch = _place(str(precondition["head_ref"]))
     lost, left = facts.count("file"), facts.count("commit")
+    bound = " or more" if left >= _MAX_COMMITS else ""
     summary = (
         f"Sets {branch} to {facts.target()[:_SHORT]} ({ref}): {lost} uncommitted changes of tracked"
-        f" files are lost, {left} commits leave the branch."
+        f" files are lost, {left}{bound} commits leave the branch."
     )
     details = [
         *_listed(facts, "file", "Uncommitted changes that are lost"),

@@ -6,7 +6,7 @@ compare-and-set: whoever wins it goes on, everybody else steps back.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from host_agent.approvals import request as machine
@@ -175,10 +175,13 @@ class Approved:
             _log.critical("request %s could not be withdrawn", request.id)
         self._rooms.changes.tell(request.id)
 
-    async def announce_cancelled(self, request: Request) -> None:
-        """Write down that the store cancelled `request` for a newer one of the same wish."""
-        code = None if request.problem is None else request.problem.code
-        await self._record(Event.REQUEST_CANCELLED, request, code=code)
+    async def announce_superseded(self, requests: Sequence[Request]) -> None:
+        """Write down what the store ended for a newer request of the same ask."""
+        for request in requests:
+            code = None if request.problem is None else request.problem.code
+            expired = request.state is State.EXPIRED
+            event = Event.REQUEST_EXPIRED if expired else Event.REQUEST_CANCELLED
+            await self._record(event, request, code=code)
 
     async def expire(self, request: Request) -> Request:
         """Make the one transition to expired; whoever notices calls this. Returns the truth."""

@@ -210,6 +210,7 @@ class Asking:
             inspection = await inspect(rooms, operation, unix_user)
             request = self._request(judged, inspection, State.RUNNING, Terms(), ttl_seconds=None)
             inserted = await self._insert(request, judged, idempotency_key)
+            await self._approved.announce_superseded(inserted.superseded)
             if not inserted.created:
                 return await self._attached(inserted.request, judged.ask)
             act = Act.of(
@@ -241,8 +242,7 @@ class Asking:
     ) -> Answer:
         rooms = self._rooms
         inserted = await self._insert(request, judged, idempotency_key)
-        for older in inserted.superseded:
-            await self._approved.announce_cancelled(older)
+        await self._approved.announce_superseded(inserted.superseded)
         if not inserted.created:
             return await self._attached(inserted.request, judged.ask)
         try:

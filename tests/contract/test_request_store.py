@@ -4,6 +4,7 @@ A new implementation is one more entry of `OPENERS`.
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from host_agent.approvals import answers
 from host_agent.approvals import request as machine
+from host_agent.approvals import store as store_module
 from host_agent.approvals.port import KEY_LIFETIME, IdempotencyKey, Inserted, RequestStore
 from host_agent.approvals.request import Problem, Request, RequestId, State, Terms, Verb
 from host_agent.approvals.store import SqlRequestStore
@@ -175,6 +178,30 @@ async def test_other_parameters_supersede_nothing(store: RequestStore) -> None:
     assert len(await store.live()) == 2
 
 
+@pytest.mark.parametrize("is_approved", [False, True])
+async def test_nobody_attaches_to_what_has_expired_unnoticed(
+    store: RequestStore, is_approved: bool
+) -> None:
+    old = a_request(0)
+    await put(store, old)
+    if is_approved:
+        old = await step(store, old, approved(old))
+    new = a_request(0, id=RequestId("new"), created_at=old.expires_at, expires_at=NOW + 2 * TTL)
+    inserted = await put(store, new)
+    assert (inserted.created, inserted.request) == (True, new)
+    (gone,) = inserted.superseded
+    assert (gone.id, gone.state) == (old.id, State.EXPIRED)
+    assert await store.get(old.id) == gone
+    assert await store.live() == [new]
+
+
+async def test_running_request_is_attached_to_past_its_expiry(store: RequestStore) -> None:
+    old = a_request(0, state=State.RUNNING)
+    await put(store, old)
+    inserted = await put(store, a_request(0, id=RequestId("new"), created_at=old.expires_at))
+    assert (inserted.created, inserted.request) == (False, old)
+
+
 async def test_full_queue_refuses_and_nothing_moves(store: RequestStore) -> None:
     for number in range(3):
         await put(store, a_request(number), total=3)
@@ -224,12 +251,15 @@ async def test_refused_request_supersedes_nothing(store: RequestStore) -> None:
     assert await store.get("new") is None
 
 
-async def test_caps_hold_within_one_group_of_writes(store: RequestStore) -> None:
-    tries = [put(store, a_request(number), total=5, each=5) for number in range(20)]
+@pytest.mark.parametrize(("total", "each"), [(5, 100), (100, 5)])
+async def test_caps_hold_within_one_group_of_writes(
+    store: RequestStore, total: int, each: int
+) -> None:
+    tries = [put(store, a_request(number), total=total, each=each) for number in range(20)]
     results = await asyncio.gather(*tries, return_exceptions=True)
     made = [result for result in results if isinstance(result, Inserted)]
     assert len(made) == 5
-    assert all(isinstance(r, Inserted | QueueFullError) for r in results)
+    assert all(isinstance(result, Inserted | QueueFullError) for result in results)
     assert (await store.pending_stats())[0] == 5
 
 
@@ -504,6 +534,21 @@ async def test_purge_takes_only_what_ended_before(store: RequestStore) -> None:
     assert len(await store.live()) == 1
 
 
+async def test_purge_of_many_takes_them_all(
+    store: RequestStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        await run_through(store, a_request(number))
+    monkeypatch.setattr(store_module, "PURGE_AT_ONCE", 1)
+    assert await store.purge(NOW + 2 * SECOND) == 3
+
+
+async def test_room_is_told_of_by_the_next_expiry(store: RequestStore) -> None:
+    with pytest.raises(QueueFullError) as refused:
+        await put(store, a_request(0), total=0, each=0)
+    assert refused.value.retry_after_seconds == 3600
+
+
 # -- pages ----------------------------------------------------------------------------------------
 
 
@@ -714,6 +759,47 @@ async def test_keys_belong_to_their_caller(store: RequestStore) -> None:
     assert await store.recall("other", "key", NOW) is None
     theirs = a_request(caller="other")
     assert (await put_once(store, theirs, key_for(theirs, body="theirs"))).created
+
+
+async def test_caller_with_too_many_keys_loses_the_oldest(
+    store: RequestStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "MAX_KEYS_PER_CALLER", 30)
+    monkeypatch.setattr(store_module, "TRIM_EVERY", 50)
+    for number in range(50):
+        await store.remember(
+            "librarian" if number else "other",
+            f"key-{number}",
+            body_sha256="body",
+            status=200,
+            body={},
+            request_id=None,
+            now=NOW,
+        )
+    kept = [n for n in range(50) if await store.recall("librarian", f"key-{n}", NOW)]
+    assert kept == list(range(20, 50))
+    assert await store.recall("other", "key-0", NOW) is not None
+
+
+async def test_caller_with_too_many_bytes_loses_the_oldest(
+    store: RequestStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "MAX_BYTES_PER_CALLER", 2000)
+    monkeypatch.setattr(store_module, "TRIM_EVERY", 4)
+    for number in range(4):
+        await store.remember(
+            "librarian",
+            f"key-{number}",
+            body_sha256="body",
+            status=200,
+            body={"stdout": random.Random(number).randbytes(400).hex()},
+            request_id=None,
+            now=NOW + number * KEY_LIFETIME / 3,
+        )
+    now = NOW + KEY_LIFETIME
+    kept = [n for n in range(4) if await store.recall("librarian", f"key-{n}", now)]
+    assert kept[-1] == 3
+    assert 0 not in kept
 
 
 # -- life -----------------------------------------------------------------------------------------

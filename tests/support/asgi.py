@@ -1,12 +1,12 @@
 """An ASGI client in memory: one request to an application, as the gateway would hand it over."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
-from hypercorn.typing import ASGIFramework
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable
 
 from host_agent.errors import InvalidIdentityError
 from host_agent.identity.certificate import PeerCertificate, parse_peer_certificate
@@ -30,8 +30,9 @@ class Reply:
     body: bytes = b""
 
     @property
-    def json(self) -> Any:
-        return json.loads(self.body)
+    def json(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self.body)
+        return value
 
     @property
     def code(self) -> str:
@@ -72,7 +73,7 @@ async def ask(
         chunk = chunks.pop(0)
         return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
 
-    async def send(message: Any) -> None:
+    async def send(message: Mapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             reply.status = message["status"]
             reply.headers = {
@@ -94,5 +95,5 @@ async def ask(
         "root_path": "",
         "extensions": {"host_agent": {"peer": who, "exchange_id": EXCHANGE_ID}},
     }
-    await app(scope, receive, send)
+    await app(scope, cast("ASGIReceiveCallable", receive), cast("ASGISendCallable", send))
     return reply

@@ -15,12 +15,13 @@ from typing import Self
 
 
 class Terminal:
-    """`host-agent` with `arguments` on a terminal of its own; `text` is all that it wrote."""
+    """`program` with `arguments` on a terminal of its own; `text` is all that it wrote."""
 
     def __init__(
         self,
         arguments: Sequence[str],
         *,
+        program: Sequence[str] = (sys.executable, "-m", "host_agent"),
         environ: Mapping[str, str],
         columns: int = 100,
         deadline_seconds: float = 20.0,
@@ -30,7 +31,7 @@ class Terminal:
         self._leader, follower = pty.openpty()
         fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "host_agent", *arguments],
+            [*program, *arguments],
             stdin=follower,
             stdout=follower,
             stderr=follower,

@@ -28,12 +28,18 @@ PROMPT = "$ "
 QUESTION = "Type yes to approve: "
 START_SECONDS = 30.0
 _FENCE = re.compile(r"^```([a-z]+)(?: ([^\n`]+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_HEX = re.compile(r"\b(?=[0-9a-f]*[0-9])[0-9a-f]{7,64}\b")
-_FORMS = (
-    (re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z"), r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z"),
-    (re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}"), r"[0-9]{4}-[0-9]{2}-[0-9]{2}"),
-    (re.compile(r"[0-9]+ min [0-9]+ s"), r"[0-9]+ min [0-9]+ s"),
-    (re.compile(r"[0-9]+:[0-9]+:[0-9]+"), r"[0-9]+:[0-9]+:[0-9]+"),
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
+_FORMS: Mapping[str, str] = {
+    "instant": r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z",
+    "day": r"[0-9]{4}-[0-9]{2}-[0-9]{2}",
+    "span": r"(?:[0-9]+ min [0-9]+ s|[0-9]+ ms)",
+    "identity": r"[0-9]+:[0-9]+:[0-9]+",
+}
+"""What is compared by its form only: times, and device, inode and birth of a file."""
+
+_TOKEN = re.compile(
+    "|".join(f"(?P<{name}>{form})" for name, form in _FORMS.items())
+    + r"|(?P<word>(?<![0-9A-Za-z])(?=[0-9a-f]*[0-9])[0-9a-f]{7,64}(?![0-9A-Za-z]))"
 )
 
 
@@ -102,18 +108,22 @@ class Walk:
         """Return the page's `text` with the words that it has here, learned ones included."""
         for word, real in self.words.items():
             text = text.replace(word, real)
-        return re.sub(r"\b[0-9a-f]{8,64}\b", lambda found: self._learned(found[0]), text)
+        return re.sub(
+            r"\b[0-9a-f]{7,64}\b", lambda found: self._learned(found[0]) or found[0], text
+        )
 
-    def _learned(self, word: str) -> str:
+    def _learned(self, word: str) -> str | None:
+        """Return what the page's `word` is here, or the beginning of a longer one that it is."""
         whole = next((known for known in self.known if known.startswith(word)), None)
-        return word if whole is None else self.known[whole][: len(word)]
+        return None if whole is None else self.known[whole][: len(word)]
 
     def run(self, step: Step) -> str:
         """Run one command as the page says and return what it printed, both streams together."""
+        state, command = shlex.quote(str(self._state)), self.here(step.command)
         script = (
-            f"source {shlex.quote(str(self._state))}\n(exit ${{last:-0}})\n{self.here(step.command)}\n"
-            f"last=$?; {{ export -p; declare -f; declare -p last; umask -p; "
-            f"printf 'cd %q\\n' \"$PWD\"; }} >{shlex.quote(str(self._state))}"
+            f"source {state}\n(exit ${{last:-0}})\n{command}\nlast=$?\n"
+            "{ export -p; declare -f; declare -p last; umask -p; printf 'cd %q\\n' \"$PWD\"; }"
+            f" >{state}"
         )
         if QUESTION in step.output:
             printed = self._answer(script)
@@ -132,11 +142,13 @@ class Walk:
         return printed
 
     def _answer(self, script: str) -> str:
-        with Terminal(["-c", script], program="bash", environ=self.environ, columns=200) as person:
+        with Terminal(
+            ["-c", script], program=["bash"], environ=self.environ, columns=200
+        ) as person:
             person.read_until(QUESTION)
             person.type("yes\n")
             person.end()
-            return person.text
+            return _STYLE.sub("", person.text)
 
     def check(self, expected: str, printed: str) -> None:
         """Compare, and learn the words that the page has for the ones here.
@@ -163,21 +175,16 @@ class Walk:
 
     def _line_form(self, line: str, learned: dict[str, str]) -> str:
         form, at = "", 0
-        while at < len(line):
-            matches = [(r, f.match(line, at)) for f, r in _FORMS]
-            fixed = next(((r, m) for r, m in matches if m), None)
-            word = _HEX.match(line, at)
-            if fixed is not None:
-                form, at = form + fixed[0], fixed[1].end()
-            elif word is not None and (at == 0 or not line[at - 1].isalnum()):
-                form, at = form + self._word_form(word[0], learned), word.end()
-            else:
-                form, at = form + re.escape(line[at]), at + 1
-        return form
+        for found in _TOKEN.finditer(line):
+            form += re.escape(line[at : found.start()])
+            kind = str(found.lastgroup)
+            form += self._word_form(found[0], learned) if kind == "word" else _FORMS[kind]
+            at = found.end()
+        return form + re.escape(line[at:])
 
     def _word_form(self, word: str, learned: dict[str, str]) -> str:
-        if word in self.known:
-            return self.known[word]
+        if (real := self._learned(word)) is not None:
+            return real
         if word in learned:
             return f"(?P={learned[word]})"
         learned[word] = f"w{len(self.known) + len(learned)}"
@@ -211,6 +218,10 @@ class Server:
     def text(self) -> str:
         return self._log.read_text()
 
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
     def wait_for(self, words: str) -> None:
         deadline = time.monotonic() + START_SECONDS
         while words not in self.text:
@@ -235,6 +246,6 @@ def environment(home: Path) -> dict[str, str]:
         "HOME": str(home),
         "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
         "LANG": "C.UTF-8",
-        "TERM": "dumb",
+        "TERM": "xterm",
         "NO_COLOR": "1",
     }

@@ -365,7 +365,12 @@ async def test_c4_a_full_disk_refuses_and_recovers_alone(
     disk = Disk(monkeypatch)
     failures: list[str] = []
     monkeypatch.setattr("host_agent.audit.log.RETRY_SECONDS", 0.01)
-    async with opened(path, on_failure=lambda: failures.append("failed")) as log:
+    recovered_alone = asyncio.Event()
+    async with opened(
+        path,
+        on_records=lambda _: recovered_alone.set(),
+        on_failure=lambda: failures.append("failed"),
+    ) as log:
         await append(log, 2)
         disk.room = 10
         with pytest.raises(AuditUnavailableError, match="No space left"):
@@ -374,10 +379,10 @@ async def test_c4_a_full_disk_refuses_and_recovers_alone(
         assert log.sequence == 2
         with pytest.raises(AuditUnavailableError):
             await append(log)
+        recovered_alone.clear()
         disk.room = None
-        async with asyncio.timeout(5):
-            while not is_healthy(log):
-                await asyncio.sleep(0.005)
+        await asyncio.wait_for(recovered_alone.wait(), 5)
+        assert is_healthy(log)
         assert await append(log) == [4]
     assert failures
     assert events(path)[2:] == [(3, "audit.recovered"), (4, "operation.started")]
@@ -634,13 +639,13 @@ async def test_c6_a_file_that_others_changed_is_left_and_the_change_is_found(
 
 
 async def test_c6_an_idle_log_notices_when_it_is_asked_to_look(path: Path) -> None:
-    async with opened(path) as log:
+    noticed = asyncio.Event()
+    async with opened(path, on_records=lambda _: noticed.set()) as log:
         await append(log)
         path.unlink()
         log.reopen()
-        async with asyncio.timeout(5):
-            while log.sequence < 2:
-                await asyncio.sleep(0.001)
+        noticed.clear()
+        await asyncio.wait_for(noticed.wait(), 5)
     assert events(path) == [(2, "audit.rotated")]
 
 
@@ -806,22 +811,27 @@ async def test_a_rotation_that_the_directory_refuses_goes_on_in_the_old_file(
 
 async def test_a_sink_that_hangs_refuses_in_time_and_writes_nothing_late(path: Path) -> None:
     gate = threading.Event()
+    hangs, over = threading.Event(), asyncio.Event()
     hang = {"is": False}
 
     def sync(descriptor: int) -> None:
         if hang["is"]:
+            hangs.set()
             gate.wait(10)
         os.fdatasync(descriptor)
 
     failures: list[str] = []
     async with opened(
-        path, fsync=sync, append_seconds=0.05, on_failure=lambda: failures.append("")
+        path,
+        fsync=sync,
+        append_seconds=0.05,
+        on_records=lambda _: over.set(),
+        on_failure=lambda: failures.append(""),
     ) as log:
         await append(log)
         hang["is"] = True
         first = asyncio.create_task(log.append(Event.OPERATION_STARTED, caller="in the write"))
-        while path.read_bytes().count(b"\n") < 2:
-            await asyncio.sleep(0.001)
+        assert await asyncio.to_thread(hangs.wait, 5)
         second = asyncio.create_task(log.append(Event.OPERATION_STARTED, caller="in the queue"))
         for task in (first, second):
             with pytest.raises(AuditUnavailableError):
@@ -831,12 +841,47 @@ async def test_a_sink_that_hangs_refuses_in_time_and_writes_nothing_late(path: P
         with pytest.raises(AuditUnavailableError):
             await append(log)  # at once: nothing more piles up
         hang["is"] = False
+        over.clear()
         gate.set()
-        async with asyncio.timeout(5):
-            while not is_healthy(log):
-                await asyncio.sleep(0.001)
+        await asyncio.wait_for(over.wait(), 5)
+        assert is_healthy(log)
         assert await append(log) == [3]
     assert b"in the queue" not in path.read_bytes()
+    assert verify([path]).found == 0
+
+
+async def test_closing_a_log_that_hangs_is_bounded_and_tells_the_callers(path: Path) -> None:
+    gate = threading.Event()
+
+    def sync(_descriptor: int) -> None:
+        gate.wait(10)
+
+    async with opened(path, fsync=sync, append_seconds=0.05) as log:
+        task = asyncio.create_task(log.append(Event.OPERATION_STARTED))
+        await asyncio.sleep(0)
+        await log.close()
+        with pytest.raises(AuditUnavailableError):
+            await task
+        gate.set()
+        thread = next((t for t in threading.enumerate() if t.name == "audit-writer"), None)
+        if thread is not None:
+            await asyncio.to_thread(thread.join, 5)
+
+
+async def test_a_defect_of_the_writer_refuses_and_the_log_lives_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(_self: object) -> None:
+        raise RuntimeError("a defect")
+
+    async with opened(path) as log:
+        with monkeypatch.context() as patched:
+            patched.setattr("host_agent.audit.file.AuditFile._why_gone", defect)
+            with pytest.raises(AuditUnavailableError, match="RuntimeError"):
+                await append(log)
+            assert "RuntimeError" in str(log.failure)
+        assert await append(log) == [1]
+        assert is_healthy(log)
     assert verify([path]).found == 0
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.audit.record import GENESIS, ORIGIN, Event, Link, build, digest_of, link
+from host_agent.audit.record import GENESIS, ORIGIN, Event, Link, build, digest_of, link, read
 from host_agent.audit.verify import (
     MAX_FINDINGS,
     Concern,
@@ -104,26 +104,28 @@ def mutations(content: bytes) -> Iterator[tuple[int, bytes]]:
         yield at, content[:at] + bytes([new]) + content[at + 1 :]
 
 
-def check_every_mutation(path: Path, made: list[bytes], first: int) -> None:
-    content = joined(made)
+def check_every_mutation(path: Path, before: list[bytes], made: list[bytes]) -> None:
+    """Change each byte of `made`, which follows `before`, and look what is found."""
+    kept, content = joined(before), joined(made)
     for at, changed in mutations(content):
-        report = check(path, changed)
-        expected = content.count(b"\n", 0, at) + first
-        if at == len(made[0]):
-            expected += 1  # two lines became one, and nothing tells where the chain began
+        report = check(path, kept + changed)
+        line = content.count(b"\n", 0, at)
+        expected = read(made[line]).sequence
+        if at == len(made[0]) and not before:
+            expected = 2  # two lines became one, and nothing tells that the chain began at 1
         assert report.first_bad == expected, (at, changed[max(0, at - 20) : at + 20], report)
 
 
 def test_c7_every_edited_byte_is_found_and_its_sequence_named(path: Path) -> None:
     made, _ = lines(8)
-    check_every_mutation(path, made, 1)
+    check_every_mutation(path, [], made)
 
 
 @pytest.mark.slow
 def test_c7_every_edited_byte_of_100_lines_is_found_and_its_sequence_named(path: Path) -> None:
     made, _ = lines(100)
     for begin in range(0, 100, 10):
-        check_every_mutation(path, made[begin : begin + 10], begin + 1)
+        check_every_mutation(path, made[begin - 1 : begin], made[begin : begin + 10])
 
 
 def test_c7_every_deleted_line_is_found_and_named(path: Path) -> None:

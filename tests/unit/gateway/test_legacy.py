@@ -34,7 +34,7 @@ def test_positions_fill_parameters(
     "args",
     [
         ["status", "five"],
-        ["status", "٥"],
+        ["status", "\u0665"],
         ["status", "5.0"],
         ["status", "0x5"],
         ["status", "5", "True"],

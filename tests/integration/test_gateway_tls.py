@@ -1,0 +1,269 @@
+"""Who gets through TLS, and who does not: each success with its refusal twins."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from host_agent.errors import ConfigurationError, InvalidIdentityError
+from host_agent.gateway.app import create_app
+from host_agent.gateway.tls import TlsRejection, rejection, server_context
+from host_agent.identity.certificate import PeerCertificate
+from tests.support.certificates import HOSTILE_SHAPES, Leaf, Pki, make_pki
+from tests.support.door import GET, PATIENCE, Door
+from tests.support.fake_pipeline import FakeAgent
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    async with Door(tmp_path / "pki") as opened:
+        yield opened
+
+
+async def refused(door: Door, context: ssl.SSLContext) -> str:
+    """Connect and send a request; return what the refusal was, or fail if there was an answer."""
+    try:
+        wire = await door.open(context)
+    except (ssl.SSLError, ConnectionError) as error:
+        return str(error)
+    try:
+        wire.send(GET)
+        data = await wire.reader.read()
+    except (ssl.SSLError, ConnectionError) as error:
+        return str(error)
+    else:
+        assert not data
+        return ""
+    finally:
+        await wire.close()
+
+
+# -- good ones -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("alpn", "version"), [("http/1.1", "1.1")])
+async def test_a_good_client_is_answered_and_named(door: Door, alpn: str, version: str) -> None:
+    leaf = door.pki.client("librarian")
+    async with door.dial(leaf, alpn=alpn) as wire:
+        assert (await wire.ask(GET)).json["version"] == version
+        assert wire.tls.version() == "TLSv1.3"
+        assert wire.tls.compression() is None
+    extensions = door.probe.scopes[0]["extensions"]
+    peer = extensions["host_agent"]["peer"]
+    assert isinstance(peer, PeerCertificate)
+    assert (peer.common_name, peer.fingerprint) == ("librarian", leaf.fingerprint)
+    assert extensions["tls"]["tls_version"] == 0x0304
+    assert extensions["tls"]["cipher_suite"] in {0x1301, 0x1302, 0x1303}
+    assert extensions["tls"]["client_cert_name"] == "CN=librarian"
+    assert extensions["tls"]["client_cert_chain"] == [leaf.pem.decode()]
+    assert not door.rejections
+
+
+async def test_a_client_without_alpn_gets_http11(door: Door) -> None:
+    wire = await door.open(door.client_context(door.pki.client(), alpn=()))
+    assert (await wire.ask(GET)).json["version"] == "1.1"
+    await wire.close()
+
+
+async def test_c15_the_name_that_a_client_asks_for_changes_nothing(door: Door) -> None:
+    context = door.client_context(door.pki.client())
+    context.check_hostname = False
+    for name in ("evil.test", "a" * 60 + ".test", "127.0.0.1", "xn--e1afmkfd.test"):
+        wire = await door.open(context, name=name)
+        assert (await wire.ask(GET)).status == 200
+        await wire.close()
+
+
+# -- refusal twins ---------------------------------------------------------------------------------
+
+TWINS: dict[str, tuple[Callable[[Pki, Pki], Leaf | None], TlsRejection, str]] = {
+    "no certificate": (
+        lambda _own, _foreign: None,
+        TlsRejection.NO_CERTIFICATE,
+        "CERTIFICATE_REQUIRED",
+    ),
+    "foreign CA of the same name": (
+        lambda _own, foreign: foreign.client("librarian"),
+        TlsRejection.UNKNOWN_CA,
+        "",
+    ),
+    "expired": (
+        lambda own, _foreign: own.expired_client(),
+        TlsRejection.EXPIRED,
+        "CERTIFICATE_EXPIRED",
+    ),
+    "not yet valid": (lambda own, _foreign: own.future_client(), TlsRejection.OTHER, ""),
+    "for servers": (lambda own, _foreign: own.server(file_name="other"), TlsRejection.OTHER, ""),
+}
+
+
+@pytest.mark.parametrize(("make", "reason", "alert"), TWINS.values(), ids=TWINS.keys())
+async def test_c15_a_client_that_is_not_ours_gets_an_alert_and_no_handler(
+    door: Door,
+    tmp_path: Path,
+    make: Callable[[Pki, Pki], Leaf | None],
+    reason: TlsRejection,
+    alert: str,
+) -> None:
+    foreign = make_pki(tmp_path / "foreign")
+    said = await refused(door, door.client_context(make(door.pki, foreign)))
+    assert alert in said.upper().replace(" ", "_")
+    assert not door.probe.scopes
+    assert door.rejections == [reason]
+    assert await door.is_alive()
+
+
+async def test_c15_tls_12_gets_an_alert_and_no_handler(door: Door) -> None:
+    context = door.client_context(door.pki.client())
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert "PROTOCOL_VERSION" in (await refused(door, context)).upper().replace(" ", "_")
+    assert not door.probe.scopes
+    assert door.rejections == [TlsRejection.BAD_PROTOCOL]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (GET, TlsRejection.PLAIN_HTTP),
+        (b"CONNECT a:1 HTTP/1.1\r\n\r\n", TlsRejection.PLAIN_HTTP),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", TlsRejection.BAD_PROTOCOL),
+        (b"SSH-2.0-OpenSSH\r\n", TlsRejection.BAD_PROTOCOL),
+        (b"\x80\x2e\x01\x00\x02" + b"\0" * 60, None),
+        (b"\x16\x03\x01\xff\xff" + b"\xff" * 70000, None),
+        (b"\0" * 100, None),
+    ],
+)
+async def test_c15_bytes_that_are_no_tls_are_closed_and_counted(
+    door: Door, data: bytes, reason: TlsRejection | None
+) -> None:
+    async with door.plain() as wire:
+        wire.send(data)
+        assert b"HTTP" not in await wire.rest()
+    assert not door.probe.scopes
+    assert len(door.rejections) == 1
+    assert reason in {None, door.rejections[0]}
+    assert await door.is_alive()
+
+
+async def test_c15_a_connection_that_ends_unsaid_is_counted_once(door: Door) -> None:
+    async with door.plain() as wire:
+        wire.writer.write_eof()
+        assert await wire.rest() == b""
+    assert door.rejections == [TlsRejection.OTHER]
+
+
+async def test_c10_there_is_no_ticket_to_resume_with(door: Door) -> None:
+    leaf = door.pki.client()
+    context = door.client_context(leaf)
+    wire = await door.open(context)
+    await wire.ask(GET)
+    session = wire.tls.session
+    assert session is None or not session.has_ticket
+    await wire.close()
+
+    def again() -> bool:
+        address = ("127.0.0.1", door.gateway.port)
+        with (
+            socket.create_connection(address) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", session=session) as tls,
+        ):
+            tls.sendall(GET)
+            assert tls.recv(1000).startswith(b"HTTP/1.1 200")
+            return bool(tls.session_reused)
+
+    assert not await asyncio.to_thread(again)
+
+
+@pytest.mark.parametrize("make", HOSTILE_SHAPES.values(), ids=HOSTILE_SHAPES.keys())
+async def test_c14_no_hostile_certificate_becomes_an_identity(
+    tmp_path: Path, make: Callable[[Pki], Leaf]
+) -> None:
+    agent = FakeAgent()
+    async with Door(tmp_path / "pki", create_app(agent)) as door:
+        context = door.client_context(make(door.pki))
+        try:
+            wire = await door.open(context)
+            wire.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            reply = await wire.reply()
+        except (ssl.SSLError, ConnectionError, asyncio.IncompleteReadError):
+            assert door.rejections == [TlsRejection.OTHER]
+        else:
+            assert (reply.status, reply.code) == (403, "identity:invalid")
+            assert [refusal.code for refusal in agent.pipeline.refusals] == ["identity:invalid"]
+        with contextlib.suppress(UnboundLocalError):
+            await wire.close()
+
+
+async def test_a_shape_is_judged_once_a_connection(door: Door) -> None:
+    wire = await door.open(door.client_context(door.pki.client(ca=None, usages=None)))
+    for _ in range(2):
+        await wire.ask(GET)
+    await wire.close()
+    first, second = (scope["extensions"]["host_agent"]["peer"] for scope in door.probe.scopes)
+    assert isinstance(first, InvalidIdentityError)
+    assert first is second
+
+
+# -- contexts --------------------------------------------------------------------------------------
+
+
+async def test_a_new_context_serves_from_the_next_handshake_on(door: Door, tmp_path: Path) -> None:
+    other = make_pki(tmp_path / "other")
+    theirs = door.client_context(other.client("librarian"))
+    async with door.dial() as idle, door.dial(door.pki.client(file_name="busy")) as busy:
+        assert (await idle.ask(GET)).status == 200
+        busy.send(b"GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        door.probe.entered.clear()
+        await asyncio.wait_for(door.probe.entered.wait(), PATIENCE)
+        door.gateway.swap_context(door.server_context(other))
+        assert await idle.rest() == b""
+        door.probe.release.set()
+        reply = await busy.reply()
+        assert (reply.status, reply.headers["connection"]) == (200, "close")
+        assert await busy.rest() == b""
+    await refused(door, door.client_context(door.pki.client(file_name="late")))
+    assert door.rejections == [TlsRejection.UNKNOWN_CA]
+    wire = await door.open(theirs)
+    assert (await wire.ask(GET)).status == 200
+    await wire.close()
+
+
+def test_c12_a_context_names_every_file_that_is_wrong(tmp_path: Path) -> None:
+    pki = make_pki(tmp_path)
+    server, other = pki.server(), pki.server(file_name="other")
+    empty = tmp_path / "empty"
+    empty.touch()
+    with pytest.raises(ConfigurationError) as caught:
+        server_context(server.certificate_path, other.key_path, empty)
+    assert len(caught.value.faults) == 2
+    assert "key values mismatch" in caught.value.faults[0]
+    with pytest.raises(ConfigurationError) as caught:
+        server_context(tmp_path / "none", server.key_path, tmp_path / "none")
+    assert "No such file" in caught.value.faults[1]
+
+
+def test_an_encrypted_key_is_a_fault_and_no_question_on_the_terminal(tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    pki = make_pki(tmp_path)
+    server = pki.server()
+    key = tmp_path / "encrypted.key"
+    key.write_bytes(
+        server.credential.private_key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    with pytest.raises(ConfigurationError):
+        server_context(server.certificate_path, key, pki.ca_path)
+
+
+def test_every_cause_has_a_name() -> None:
+    assert rejection(TimeoutError()) is TlsRejection.TIMEOUT
+    assert rejection(ConnectionResetError()) is TlsRejection.OTHER
+    assert rejection(ssl.SSLError(1, "?")) is TlsRejection.OTHER

@@ -1,0 +1,420 @@
+"""The pipeline at a workbench: real store, real audit log, a host in memory, a clock that is held.
+
+`opened` gives a `Workbench`; leaving it leaves the files, so opening it again in the same directory
+is a restart.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import secrets
+import tomllib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from host_agent.approvals.request import Request, State, Verb
+from host_agent.approvals.store import SqlRequestStore
+from host_agent.audit.log import AuditLog
+from host_agent.audit.record import Event
+from host_agent.canonical import JsonValue
+from host_agent.config import Config, parse
+from host_agent.errors import (
+    AuditUnavailableError,
+    HostAgentError,
+    RevocationUnavailableError,
+    RevokedIdentityError,
+    StoreUnavailableError,
+)
+from host_agent.execution.turns import Turns
+from host_agent.execution.wrappers import WrapperDigests
+from host_agent.identity.certificate import PeerCertificate
+from host_agent.identity.registry import Principal
+from host_agent.metrics import Metrics
+from host_agent.operations import CATALOGUE
+from host_agent.operations.catalogue import Invocation, Output
+from host_agent.pipeline import Answer, Ask, Pipeline, Rooms, Snapshot
+from host_agent.policy.limits import Limits
+from tests.support.audit_files import HeldClock
+from tests.support.site import IDENTITIES, RULES
+
+REPOSITORY = "/srv/app"
+PULL: Mapping[str, JsonValue] = {"repository": REPOSITORY, "remote": "origin", "branch": "main"}
+STATUS: Mapping[str, JsonValue] = {"repository": REPOSITORY}
+FETCH: Mapping[str, JsonValue] = {"repository": REPOSITORY, "remote": "origin"}
+RESET: Mapping[str, JsonValue] = {"repository": REPOSITORY, "ref": "main"}
+ASIDE: Mapping[str, JsonValue] = {"repository": REPOSITORY, "branch": "topic"}
+
+CHANGES = frozenset({"fetch", "pull", "switch", "reset"})
+_HOLD = "1:2:3"
+
+
+@dataclass
+class Host:
+    """A repository in memory that speaks the protocol of `wrappers/git`; a `Runner`.
+
+    `ran` are the arguments of every run. A verb in `answers` gives that output or error instead;
+    a verb in `gates` waits for its event. `before` is called with each verb, first of all.
+    """
+
+    head: str = "a" * 40
+    head_ref: str = "refs/heads/main"
+    tip: str = "b" * 40
+    ran: list[tuple[str, ...]] = field(default_factory=list)
+    answers: dict[str, Output | HostAgentError] = field(default_factory=dict)
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    reached: dict[str, asyncio.Event] = field(default_factory=dict)
+    before: Callable[[str], None] | None = None
+
+    @property
+    def changes(self) -> list[tuple[str, ...]]:
+        """Return the runs that changed something."""
+        return [run for run in self.ran if run[0] in CHANGES]
+
+    def hold(self, verb: str) -> asyncio.Event:
+        """Let the next runs of `verb` wait for the event that is returned."""
+        self.reached[verb] = asyncio.Event()
+        self.gates[verb] = asyncio.Event()
+        return self.gates[verb]
+
+    async def run(
+        self, invocation: Invocation, *, unix_user: str | None, deadline: float | None = None
+    ) -> Output:
+        verb = invocation.arguments[0]
+        self.ran.append(invocation.arguments)
+        if self.before is not None:
+            self.before(verb)
+        if verb in self.gates:
+            self.reached[verb].set()
+            await self.gates[verb].wait()
+        scripted = self.answers.get(verb)
+        if isinstance(scripted, HostAgentError):
+            raise scripted
+        if scripted is not None:
+            return scripted
+        return output(self._said(verb, invocation.arguments))
+
+    def _said(self, verb: str, arguments: tuple[str, ...]) -> str:
+        if verb == "pull":
+            self.head = arguments[-1]
+        elif verb == "switch":
+            self.head_ref = f"refs/heads/{arguments[-2]}"
+        elif verb == "status":
+            return f"# branch.oid {self.head}\n# branch.head main\n"
+        if verb in CHANGES:
+            return "done\n"
+        state = f"head {self.head}\nhead_ref {self.head_ref}\ndirty no\n"
+        if verb == "state":
+            return state
+        facts = f"repository {_HOLD}\ngit_directory {_HOLD}\n"
+        remote = "remote_url /srv/origin.git\n"
+        more = {
+            "inspect-fetch": remote,
+            "inspect-pull": f"{state}{remote}target {self.tip}\n",
+            "inspect-switch": f"{state}target {self.head}\nfile_count 0\n",
+            "inspect-reset": f"{state}target {self.head}\nchanges none\nfile_count 0\n"
+            "commit_count 0\n",
+        }
+        return facts + more[verb]
+
+
+def output(stdout: str = "", *, exit_code: int = 0, stderr: str = "", **more: Any) -> Output:
+    """Return what a process left behind."""
+    data = stdout.encode()
+    return Output(
+        exit_code=exit_code,
+        stdout=stdout,
+        stderr=stderr,
+        stdout_bytes=len(data),
+        stderr_bytes=len(stderr.encode()),
+        stdout_sha256=hashlib.sha256(data).hexdigest(),
+        **more,
+    )
+
+
+@dataclass
+class Revocations:
+    """A revocation list in memory: names, not numbers."""
+
+    revoked: set[int] = field(default_factory=set)
+    is_late: bool = False
+
+    def check(self, certificate: PeerCertificate, now: datetime) -> None:
+        self.check_serial(certificate.serial, now)
+
+    def check_serial(self, serial: int, now: datetime) -> None:
+        if self.is_late:
+            raise RevocationUnavailableError("There is no current revocation list.")
+        if serial in self.revoked:
+            raise RevokedIdentityError("The certificate is revoked.")
+
+
+class FaultyAudit(AuditLog):
+    """The real log, but for the events in `refused`: those cannot be written."""
+
+    refused: frozenset[Event] = frozenset()
+
+    async def append(self, event: Event, **fields: Any) -> int:
+        if event in self.refused:
+            message = "The audit log cannot be written (no room), so nothing was run."
+            raise AuditUnavailableError(message)
+        return await super().append(event, **fields)
+
+
+class FaultyStore(SqlRequestStore):
+    """The real store, but for the methods in `refused`, and with a hook before each transition.
+
+    `refused` holds `transition`, `remember` and so on, or `transition:failed` for one new state.
+    `before_transition` is where somebody else may be quicker.
+    """
+
+    refused: frozenset[str] = frozenset()
+    before_transition: Callable[[Request], Awaitable[None]] | None = None
+
+    def _refuse(self, *names: str) -> None:
+        if not self.refused.isdisjoint(names):
+            raise StoreUnavailableError("The request store is locked; try again.")
+
+    async def transition(self, request: Request, *, expected_version: int) -> bool:
+        hook, self.before_transition = self.before_transition, None
+        if hook is not None:
+            await hook(request)
+        self._refuse("transition", f"transition:{request.state}")
+        return await super().transition(request, expected_version=expected_version)
+
+    async def remember(self, caller: str, key: str, **named: Any) -> None:
+        self._refuse("remember")
+        await super().remember(caller, key, **named)
+
+    async def due(self, now: datetime) -> list[Request]:
+        self._refuse("due")
+        return await super().due(now)
+
+
+@dataclass
+class Workbench:
+    """The pipeline and everything around it that a test may bend."""
+
+    directory: Path
+    clock: HeldClock
+    host: Host
+    revocations: Revocations
+    store: FaultyStore
+    audit: FaultyAudit
+    rooms: Rooms
+    pipeline: Pipeline
+
+    # -- people -----------------------------------------------------------------------------------
+
+    def certificate(self, cn: str) -> PeerCertificate:
+        """Return the certificate that `cn` presents, always the same one."""
+        return PeerCertificate(
+            common_name=cn,
+            serial=serial_of(cn),
+            fingerprint="sha256:" + hashlib.sha256(cn.encode()).hexdigest(),
+            not_valid_before=self.clock.now(),
+            not_valid_after=self.clock.now(),
+            der=b"",
+        )
+
+    def who(self, cn: str) -> Principal:
+        """Return the principal `cn`, identified now."""
+        return self.pipeline.identify(self.certificate(cn))
+
+    # -- what they do -----------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        operation: str = "git.pull",
+        params: Mapping[str, JsonValue] = PULL,
+        *,
+        by: str = "deployer",
+        reason: str | None = None,
+        key: str | None = None,
+        body: str | None = None,
+        exchange_id: str | None = None,
+    ) -> Answer:
+        """Ask for an operation. `body` stands for the bytes that came, for a key."""
+        text = body or json.dumps([operation, dict(params), reason])
+        return await self.pipeline.submit(
+            self.who(by),
+            Ask(
+                operation=operation,
+                params=params,
+                exchange_id=exchange_id or secrets.token_hex(16),
+                body_sha256=hashlib.sha256(text.encode()).hexdigest(),
+                reason=reason,
+                idempotency_key=key,
+            ),
+        )
+
+    async def held(self, *, by: str = "deployer", **asked: Any) -> Request:
+        """Ask for what needs a person, and return the stored request."""
+        answer = await self.ask(by=by, **asked)
+        return await self.request(str(answer.body["request_id"]))
+
+    async def decide(
+        self, request: Request, verb: Verb = Verb.APPROVE, *, by: str = "alice", **named: Any
+    ) -> dict[str, object]:
+        """Decide on a request, repeating its digest."""
+        digest = named.pop("digest", request.digest)
+        return await self.pipeline.decide(
+            self.who(by),
+            named.pop("request_id", request.id),
+            decision=verb,
+            digest=digest,
+            reason=named.pop("reason", None),
+            channel="http",
+        )
+
+    # -- what came of it --------------------------------------------------------------------------
+
+    async def request(self, request_id: str) -> Request:
+        """Return a stored request."""
+        found = await self.store.get(request_id)
+        if found is None:
+            message = f"there is no request {request_id}"
+            raise LookupError(message)
+        return found
+
+    async def state(self, request: Request) -> State:
+        """Return the state in which a request is stored."""
+        return (await self.request(request.id)).state
+
+    async def settle(self) -> None:
+        """Wait until nothing is under way any more."""
+        if await self.rooms.tasks.drain(10):
+            message = "something did not end"
+            raise TimeoutError(message)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the audit records so far."""
+        lines = (self.directory / "state" / "audit.jsonl").read_bytes().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def events(self) -> list[str]:
+        """Return the names of the audit events so far."""
+        return [record["event"] for record in self.records()]
+
+    def last(self, event: Event) -> dict[str, Any]:
+        """Return the newest record of `event`."""
+        return [record for record in self.records() if record["event"] == event][-1]
+
+    # -- the world --------------------------------------------------------------------------------
+
+    def reconfigure(self, **changed: str) -> None:
+        """Let another configuration serve, as a reload does."""
+        self.rooms.snapshot = Snapshot.of(configuration(self.directory, **changed))
+
+    def change_wrapper(self) -> None:
+        """Put other bytes into the wrapper's file."""
+        path = self.directory / "wrappers" / "git"
+        path.write_text(path.read_text() + "# changed\n")
+
+
+def serial_of(cn: str) -> int:
+    """Return the serial number of the certificate of `cn`."""
+    return int.from_bytes(hashlib.sha256(cn.encode()).digest()[:8], "big")
+
+
+def configuration(
+    directory: Path,
+    *,
+    rules: str = RULES,
+    identities: str = IDENTITIES,
+    limits: str = "",
+    approvals: str = "",
+    execution: str = "",
+    git: str = f"""
+[[git.repositories]]
+path = "{REPOSITORY}"
+remotes = ["origin"]
+branches = ["main", "topic"]
+""",
+) -> Config:
+    """Return a configuration of `directory`, in which the wrapper and the state are."""
+    for folder in ("pki", "wrappers", "state"):
+        (directory / folder).mkdir(mode=0o700, exist_ok=True)
+    for file in ("server.crt", "server.key", "ca.crt"):
+        (directory / "pki" / file).touch(mode=0o600)
+    wrapper = directory / "wrappers" / "git"
+    if not wrapper.exists():
+        wrapper.write_text("#!/bin/sh\n")
+        wrapper.chmod(0o755)
+    text = f"""
+[limits]
+{limits}
+[approvals]
+{approvals}
+[server]
+certificate = "pki/server.crt"
+private_key = "pki/server.key"
+client_ca = "pki/ca.crt"
+[execution]
+runner = "direct"
+wrapper_dir = "wrappers"
+{execution}
+{identities}
+{rules}
+{git}
+"""
+    return parse(tomllib.loads(text), base=directory)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    directory: Path,
+    *,
+    clock: HeldClock | None = None,
+    host: Host | None = None,
+    **configured: str,
+) -> AsyncIterator[Workbench]:
+    """Open a workbench in `directory`; what an earlier one left there is still there."""
+    config = configuration(directory, **configured)
+    clock = clock or HeldClock()
+    store = FaultyStore(config.store.url)
+    audit = FaultyAudit(
+        config.audit.path,
+        max_bytes=config.audit.max_bytes,
+        retain_days=config.audit.retain_days,
+        clock=clock,
+    )
+    revocations = Revocations()
+    host = host or Host()
+    async with contextlib.AsyncExitStack() as exits:
+        await audit.open()
+        exits.push_async_callback(audit.close)
+        await store.open()
+        exits.push_async_callback(store.close)
+        rooms = Rooms(
+            snapshot=Snapshot.of(config),
+            clock=clock,
+            catalogue=CATALOGUE,
+            revocation=revocations,
+            limits=Limits(config.limits),
+            store=store,
+            runner=host,
+            wrappers=WrapperDigests(config.execution.wrapper_dir),
+            turns=Turns(config.execution.max_concurrent),
+            audit=audit,
+            metrics=Metrics(spec.name for spec in CATALOGUE),
+        )
+        bench = Workbench(
+            directory=directory,
+            clock=clock,
+            host=host,
+            revocations=revocations,
+            store=store,
+            audit=audit,
+            rooms=rooms,
+            pipeline=Pipeline(rooms),
+        )
+        try:
+            yield bench
+        finally:
+            for gate in host.gates.values():
+                gate.set()
+            await rooms.tasks.drain(5)
