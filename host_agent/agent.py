@@ -152,9 +152,14 @@ class Agent:
         store = SqlRequestStore(config.store.url)
         await store.open()
         self._exits.push_async_callback(store.close)
-        newest = await store.newest_time()
-        if newest is not None and isinstance(clock, SystemClock):
-            clock.raise_floor(newest)
+        if isinstance(clock, SystemClock):
+            recorded = self._audit.newest_time
+            known = (
+                await store.newest_time(),
+                None if recorded is None else datetime.fromisoformat(recorded),
+            )
+            for newest in filter(None, known):
+                clock.raise_floor(newest)
         return store
 
     async def _say_started(self, config: Config) -> None:
@@ -353,6 +358,7 @@ class Agent:
 
     async def _watch(self) -> None:
         clock = self.rooms.clock
+        self._audit.reopen()  # a removed or renamed file is noticed also when nothing is written
         news = await asyncio.to_thread(self._revocation.refresh, clock.now())
         if isinstance(news, str):
             _log.error("revocation list: %s", news)

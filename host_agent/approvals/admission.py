@@ -102,7 +102,10 @@ def _of_key(connection: Connection, caller: str, key: IdempotencyKey) -> Request
     if known is None:
         return None
     row = connection.execute(_BY_ID, {"id": known}).one_or_none()
-    return None if row is None else rows.read_row(row)
+    if row is None:
+        return None
+    request = rows.read_row(row)
+    return None if request.was_refused else request
 
 
 def _live_of_wish(

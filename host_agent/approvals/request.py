@@ -131,6 +131,15 @@ class Request:
         return now >= self.expires_at
 
     @property
+    def was_refused(self) -> bool:
+        """Return whether it ended before anything ran or anybody decided, and not by its caller.
+
+        Its caller was answered with a problem, so asking again is a new ask.
+        """
+        has_ended = self.state in {State.FAILED, State.CANCELLED} and self.problem is not None
+        return has_ended and not self.decisions and self.outcome is None
+
+    @property
     def consents(self) -> tuple[Decision, ...]:
         """Return the approvals given so far, one per owner."""
         return tuple(d for d in self.decisions if d.decision is Verb.APPROVE)

@@ -4,6 +4,7 @@
 files that a configuration names.
 """
 
+from host_agent.config.adapters import PctSection, SystemdSection, ZfsSection
 from host_agent.config.loading import CONFIGURATION_LIMIT_BYTES, load, parse
 from host_agent.config.models import (
     Approvals,
@@ -35,12 +36,15 @@ __all__ = [
     "Identity",
     "Limits",
     "Metrics",
+    "PctSection",
     "Repository",
     "Rule",
     "RunnerKind",
     "Server",
     "Store",
+    "SystemdSection",
     "VerdictKind",
+    "ZfsSection",
     "check_permissions",
     "compile_pattern",
     "load",

@@ -4,6 +4,7 @@ Values are judged by the models, then what only shows between tables, then again
 later two read the raw tables, so that one fault does not hide another.
 """
 
+import difflib
 import json
 import os
 import pwd
@@ -114,8 +115,6 @@ def _explain(fault: Mapping[str, Any]) -> tuple[Key, str]:
     if fault["type"] == "missing":
         return key, "is required"
     if fault["type"] == "extra_forbidden":
-        import difflib  # for faults only: a good start does without it
-
         near = difflib.get_close_matches(str(key[-1]), _known_keys(key[:-1]), n=1)
         return key, "is not a known key" + (f"; did you mean {near[0]}?" if near else "")
     message = str(fault["msg"]).removeprefix("Value error, ")

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from host_agent.config.adapters import PctSection, SystemdSection, ZfsSection
 from host_agent.config.values import (
     Bind,
     CommonName,
@@ -372,6 +373,9 @@ class Config(_Table):
     identities: tuple[Identity, ...] = Field(default=(), description=Identity.__doc__)
     rules: tuple[Rule, ...] = Field(default=(), description=Rule.__doc__)
     git: GitSection | None = Field(default=None, description=GitSection.__doc__)
+    zfs: ZfsSection | None = Field(default=None, description=ZfsSection.__doc__)
+    systemd: SystemdSection | None = Field(default=None, description=SystemdSection.__doc__)
+    pct: PctSection | None = Field(default=None, description=PctSection.__doc__)
 
     _files: tuple[Path, ...] = PrivateAttr(default=())
     _host: str = PrivateAttr(default="")

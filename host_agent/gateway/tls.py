@@ -6,6 +6,7 @@ body and a name, and bites on connections that are open already.
 """
 
 import ssl
+import warnings
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -142,7 +143,9 @@ def tls_extension(tls: ssl.SSLObject, client_der: bytes) -> dict[str, Any]:
 
 def _subject(der: bytes) -> str | None:
     """Return the subject as RFC 4514 text, or None where it cannot be read."""
-    try:
-        return x509.load_der_x509_certificate(der).subject.rfc4514_string()
-    except (ValueError, TypeError, x509.InvalidVersion):
-        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # cryptography warns of lengths that X.520 forbids
+        try:
+            return x509.load_der_x509_certificate(der).subject.rfc4514_string()
+        except (ValueError, TypeError, x509.InvalidVersion):
+            return None

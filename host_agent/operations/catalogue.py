@@ -131,6 +131,11 @@ class OperationSpec:
     - `inspect` / `parse_inspection`: a read that yields precondition and preview in one process;
       None for reads. `parse_inspection` gets the output of exit status 0 only.
     - `invoke`: the run; gets the precondition (empty for reads), so that the wrapper can hold it.
+    - `guard`: raises like `admit`, for what only the host can tell (a unit's other names, a
+      dataset's descendants); gets the output of the inspection.
+    - `restrict`: leaves out of an output what the section's allow-list does not name, for
+      operations whose parameters do not name everything that they show.
+    - `turn`: the key under which changes wait for each other; None is the resource.
     - `probe` / `parse_probe`: a read after the run; True if the effect is seen, False if not.
     - `parse`: the structured `data` of an answer, from standard output of exit status 0; raises
       `InvalidOutputError`.
@@ -154,6 +159,9 @@ class OperationSpec:
     always_asks: Callable[[Any], bool] = never_asks
     inspect: Callable[[Any], Invocation] | None = None
     parse_inspection: Callable[[Any, Output], Inspection] | None = None
+    guard: Callable[[Any, Any, Output], None] | None = None
+    restrict: Callable[[Any, Any, Output], Output] | None = None
+    turn: Callable[[Any], str] | None = None
     probe: Callable[[Any, Mapping[str, JsonValue]], Invocation] | None = None
     parse_probe: Callable[[Any, Mapping[str, JsonValue], Output], bool] | None = None
     parse: Callable[[Any, Output], JsonValue] | None = None
@@ -190,6 +198,13 @@ class Operation:
     def resource(self) -> str | None:
         """Return the resource string that rules see."""
         return self.spec.resource(self.params)
+
+    @property
+    def turn(self) -> str:
+        """Return the key under which changes of this resource wait for each other."""
+        if self.spec.turn is not None:
+            return self.spec.turn(self.params)
+        return self.resource or self.name
 
 
 CONTRACT_OPERATIONS: frozenset[str] = frozenset(

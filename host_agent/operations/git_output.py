@@ -167,7 +167,7 @@ def parse_diff(output: Output) -> JsonValue:
     Raises:
         InvalidOutputError: a line before the patch is not of this form.
     """
-    files: list[dict[str, JsonValue]] = []
+    files: dict[str, JsonValue] = {}  # a file in conflict comes twice, the second time with numbers
     for line in output.stdout.split("\n"):
         if not line:
             break
@@ -175,8 +175,9 @@ def parse_diff(output: Output) -> JsonValue:
         if found is None:
             _refuse("diff")
         added, removed = (None if found[side] is None else int(found[side]) for side in (1, 2))
-        files.append({"path": unquote(found[3]), "added": added, "removed": removed})
-    return {"files": files}
+        path = unquote(found[3])
+        files[path] = {"path": path, "added": added, "removed": removed}
+    return {"files": list(files.values())}
 
 
 # -- the wrapper's own facts -----------------------------------------------------------------------

@@ -54,8 +54,7 @@ class Approved:
         left = (request.expires_at - rooms.clock.now()).total_seconds()
         try:
             operation = rooms.catalogue.parse(request.operation, request.params)
-            key = operation.resource or operation.name
-            async with rooms.turns.change(key, max(left, 0.001)):
+            async with rooms.turns.change(operation.turn, max(left, 0.001)):
                 return await self._run_in_turn(request, operation)
         except HostAgentError as error:
             return await self._refuse(request, error)

@@ -137,7 +137,7 @@ class Asking:
                 return Answer(status=stored.status, body=stored.body)
             if stored.request_id is not None:
                 request = await rooms.store.get(stored.request_id)
-                if request is not None:
+                if request is not None and not request.was_refused:
                     return answer_of(request)
         answer = await self._answer(judged, idempotency_key=key)
         try:
@@ -205,7 +205,7 @@ class Asking:
         if live is not None:
             return await self._attached(live, judged.ask)
         timeout = judged.snapshot.config.execution.timeout_seconds
-        async with rooms.turns.change(operation.resource or operation.name, timeout):
+        async with rooms.turns.change(operation.turn, timeout):
             # The turn may have come after another change: look again, and bind what is now.
             inspection = await inspect(rooms, operation, unix_user)
             request = self._request(judged, inspection, State.RUNNING, Terms(), ttl_seconds=None)

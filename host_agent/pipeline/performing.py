@@ -101,6 +101,8 @@ async def inspect(rooms: Rooms, operation: Operation, unix_user: str | None) -> 
         raise HostTimedOutError(message)
     if output.exit_code != 0:
         raise spec.failure(operation.params, output)
+    if spec.guard is not None:
+        spec.guard(operation.params, rooms.snapshot.section(spec), output)
     return spec.parse_inspection(operation.params, output)
 
 
@@ -127,6 +129,9 @@ async def perform(rooms: Rooms, act: Act) -> Performance:
     except asyncio.CancelledError:
         await _record_finish(rooms, act, named, State.UNKNOWN, None, _interrupted())
         raise
+    section = rooms.snapshot.section(spec)
+    if spec.restrict is not None and output.exit_code == 0:
+        output = spec.restrict(act.operation.params, section, output)
     verified = await _probe(rooms, act, output)
     performance = _conclude(act, output, verified=verified)
     audited = await _record_finish(

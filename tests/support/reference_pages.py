@@ -14,10 +14,13 @@ from host_agent.config import (
     Identity,
     Limits,
     Metrics,
+    PctSection,
     Repository,
     Rule,
     Server,
     Store,
+    SystemdSection,
+    ZfsSection,
 )
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import OperationSpec, RunAs
@@ -37,6 +40,9 @@ CONFIGURATION_TABLES: Mapping[str, type[BaseModel]] = {
     "[[rules]]": Rule,
     "[git]": GitSection,
     "[[git.repositories]]": Repository,
+    "[zfs]": ZfsSection,
+    "[systemd]": SystemdSection,
+    "[pct]": PctSection,
 }
 """Every table of the configuration, in the order of the page."""
 

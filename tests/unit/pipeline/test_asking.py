@@ -571,19 +571,49 @@ async def test_c46_an_answer_that_could_not_be_kept_is_found_by_its_request(
     bench: Workbench,
 ) -> None:
     bench.store.refused = frozenset({"remember"})
-    with pytest.raises(StoreUnavailableError):
-        await bench.ask("git.fetch", FETCH, key="k1", exchange_id="ab" * 16)
+    first = await bench.ask("git.fetch", FETCH, key="k1")
+    held = await bench.ask(key="k2")
     bench.store.refused = frozenset()
-    again = await bench.ask("git.fetch", FETCH, key="k1")
-    assert (again.status, again.body["request_id"]) == (202, "ab" * 16)
-    assert "ended as succeeded" in str(again.body["message"])
+    assert await bench.ask("git.fetch", FETCH, key="k1") == first
+    assert await bench.ask(key="k2") == held
     assert len(bench.host.changes) == 1
+
+
+async def test_c46_a_failure_whose_answer_was_not_kept_is_told_again(bench: Workbench) -> None:
+    bench.host.answers["fetch"] = output(exit_code=1, stderr="fatal: no\n")
+    with pytest.raises(HostFailedError) as first:
+        await bench.ask("git.fetch", FETCH, key="k1")
+    del bench.host.answers["fetch"]
+    with pytest.raises(HostFailedError) as again:
+        await bench.ask("git.fetch", FETCH, key="k1")
+    assert again.value.detail == first.value.detail
+    assert again.value.members == first.value.members
+    assert len(bench.host.changes) == 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "params", "event"),
+    [
+        ("git.fetch", FETCH, Event.OPERATION_STARTED),
+        ("git.pull", PULL, Event.REQUEST_HELD),
+    ],
+)
+async def test_c4_a_refusal_is_not_stored_where_the_audit_log_was_why(
+    bench: Workbench, operation: str, params: dict[str, str], event: Event
+) -> None:
+    bench.audit.refused = frozenset({event})
+    with pytest.raises(AuditUnavailableError):
+        await bench.ask(operation, params, key="k1", exchange_id="ab" * 16)
+    assert (await bench.request("ab" * 16)).was_refused
+    bench.audit.refused = frozenset()
+    again = await bench.ask(operation, params, key="k1", exchange_id="cd" * 16)
+    assert again.body["request_id"] == "cd" * 16
+    assert await bench.ask(operation, params, key="k1") == again
 
 
 async def test_a_key_whose_request_is_purged_may_ask_anew(bench: Workbench) -> None:
     bench.store.refused = frozenset({"remember"})
-    with pytest.raises(StoreUnavailableError):
-        await bench.ask("git.fetch", FETCH, key="k1")
+    await bench.ask("git.fetch", FETCH, key="k1")
     bench.store.refused = frozenset()
     assert await bench.store.purge(bench.clock.now() + timedelta(seconds=1)) == 1
     assert (await bench.ask("git.fetch", FETCH, key="k1")).status == 200
