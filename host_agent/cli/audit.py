@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from host_agent.audit.record import HIDDEN, NotARecordError, Record, escaped, read
 from host_agent.audit.verify import Concern, NotAnAuditFileError, Report, parse_head, verify
-from host_agent.cli import render
+from host_agent.cli import audit_head, render
 from host_agent.errors import EX_DATAERR, EX_FAILED, EX_OK, UsageError
 
 DEFAULT_CONFIG = Path("/etc/host-agent/config.toml")
@@ -49,8 +49,22 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="a hash that was kept elsewhere: only with it is a cut end, or a chain that was"
         " computed anew, found",
     )
+    check.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="the same, as `audit head --sign` made it"
+    )
+    check.add_argument(
+        "--signer", type=Path, metavar="FILE", help="the certificate of the host that signed it"
+    )
     check.add_argument("--json", action="store_true", help="one JSON object, for scripts")
     check.set_defaults(run=run, command=_verify)
+    head = commands.add_parser(
+        "head",
+        help="print the newest hash, to be kept elsewhere",
+        description="Prints sequence and hash of the newest record. Kept where this host's root"
+        " cannot change it, it lets `audit verify --head` find a cut or rewritten log.",
+    )
+    audit_head.add_arguments(head, DEFAULT_CONFIG)
+    head.set_defaults(run=run, command=audit_head.show_head)
     tail = commands.add_parser(
         "tail",
         help="show the newest records",
@@ -94,6 +108,10 @@ def _verify(args: argparse.Namespace) -> int:
         head = None if args.head is None else parse_head(args.head)
     except ValueError as error:
         raise UsageError(f"--head: {error}.") from error
+    if args.checkpoint is not None:
+        if head is not None:
+            raise UsageError("Give --head or --checkpoint, not both.")
+        head = audit_head.head_of_checkpoint(args.checkpoint, args.signer)
     report = verify(args.files, head)
     if args.json:
         sys.stdout.write(render.json_text(_as_json(report)) + "\n")

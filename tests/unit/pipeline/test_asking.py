@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.approvals.request import State, Terms, Verb
+from host_agent.approvals.request import RequestId, State, Terms, Verb
 from host_agent.audit.record import Event
 from host_agent.errors import (
     AdapterUnavailableError,
@@ -77,7 +77,7 @@ async def test_an_allowed_read_runs_and_leaves_no_row(bench: Workbench) -> None:
     assert answer.body["state"] == "succeeded"
     outcome = answer.body["outcome"]
     assert isinstance(outcome, dict)
-    assert outcome["data"]["branch"]["name"] == "main"  # type: ignore[index,call-overload]
+    assert outcome["data"]["branch"]["name"] == "main"
     assert outcome["verified"] is None
     assert bench.events() == ["operation.started", "operation.finished"]
     page, _ = await bench.store.list(state=None, caller=None, limit=10, cursor=None)
@@ -133,7 +133,7 @@ async def test_c29_the_same_change_by_another_agent_on_the_store_is_not_run_twic
         """Look before the other agent has stored it; it does so right afterwards."""
         running = replace(
             done,
-            id=done.id[::-1],
+            id=RequestId(done.id[::-1]),
             state=State.RUNNING,
             outcome=None,
             finished_at=None,
