@@ -6,7 +6,9 @@ agent serves; on the way out it drains, writes its last record and leaves nothin
 
 import asyncio
 import contextlib
+import hashlib
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,6 +40,7 @@ from host_agent.gateway.app import create_app
 from host_agent.gateway.metrics_app import create_metrics_app
 from host_agent.gateway.server import Gateway
 from host_agent.gateway.tls import server_context
+from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.files import read_plain
 from host_agent.identity.revocation import Revocation
 from host_agent.identity.verification import check_server_pair, load_certificates
@@ -109,9 +112,8 @@ class Agent:
         clock = self._given_clock or SystemClock()
         now = clock.now()
         revocation = make_revocation(config, None, now)
-        self._context = server_context(
-            config.server.certificate, config.server.private_key, config.server.client_ca
-        )
+        context = _context(config)
+        self._door_files = _read_door(config)
         audit = await self._open_audit(config, clock)
         store = await self._open_store(config, clock)
         self.rooms = Rooms(
@@ -131,7 +133,7 @@ class Agent:
         await self._say_started(config)
         self._exits.push_async_callback(self._say_stopped)
         self._watch_certificates(now)
-        await self._open_door(config)
+        await self._open_door(config, context)
 
     async def _open_audit(self, config: Config, clock: Clock) -> AuditLog:
         audit = AuditLog(
@@ -179,7 +181,7 @@ class Agent:
         with contextlib.suppress(AuditUnavailableError):
             await self.rooms.audit.append(Event.AGENT_STOPPED, version=__version__)
 
-    async def _open_door(self, config: Config) -> None:
+    async def _open_door(self, config: Config, context: ssl.SSLContext) -> None:
         """Serve: background work first, then both listeners; recovery before the first request."""
         await self.pipeline.approved.recover()
         await self.pipeline.approved.cancel_callers_gone()
@@ -193,9 +195,10 @@ class Agent:
         self._gateway = Gateway(
             create_app(self),
             bind=config.server.address,
-            context=self._context,
+            context=context,
             max_connections=config.server.max_connections,
             on_tls_rejection=self.metrics.tls_rejected,
+            on_refusal=self._refused_by_server,
         )
         await self._gateway.start()
         self._exits.push_async_callback(self._close_door)
@@ -204,6 +207,13 @@ class Agent:
         )
         await self._monitoring.start()
         self._exits.push_async_callback(self._monitoring.close, 0)
+
+    async def _refused_by_server(
+        self, error: HostAgentError, exchange_id: str, peer: object
+    ) -> None:
+        """Count and record what the server refused before the application saw it."""
+        certificate = peer if isinstance(peer, PeerCertificate) else None
+        await self.pipeline.record_refusal(error, exchange_id=exchange_id, certificate=certificate)
 
     # -- stop -------------------------------------------------------------------------------------
 
@@ -297,9 +307,8 @@ class Agent:
         refuse_moved(self.config, config)
         now = self.rooms.clock.now()
         revocation = await asyncio.to_thread(make_revocation, config, self._revocation, now)
-        context = server_context(
-            config.server.certificate, config.server.private_key, config.server.client_ca
-        )
+        door = await asyncio.to_thread(_read_door, config)
+        context = _context(config)
         snapshot = Snapshot.of(config)
         runner = self._given_runner or make_runner(config)
         self._audit.reopen()
@@ -310,8 +319,11 @@ class Agent:
         self.rooms.wrappers = WrapperDigests(config.execution.wrapper_dir)
         self.rooms.turns.resize(config.execution.max_concurrent)
         self.rooms.limits.reconfigure(config.limits)
-        self._context = context
-        self._gateway.swap_context(context)
+        if door != self._door_files:
+            # Connections that the old files let in end; with the same files they stay.
+            self._door_files = door
+            self._gateway.swap_context(context)
+        self._gateway.limit_connections(config.server.max_connections)
         self._watch_certificates(now)
         await self._say_loaded(config)
         await self.pipeline.approved.cancel_callers_gone()
@@ -381,6 +393,20 @@ class Agent:
             with contextlib.suppress(StoreUnavailableError):
                 await self.rooms.store.purge(oldest)
             await asyncio.sleep(PURGE_SECONDS)
+
+
+def _context(config: Config) -> ssl.SSLContext:
+    server = config.server
+    return server_context(server.certificate, server.private_key, server.client_ca)
+
+
+def _read_door(config: Config) -> tuple[bytes, ...]:
+    """Return the contents that the TLS context was made of, to notice a change."""
+    server = config.server
+    return tuple(
+        hashlib.sha256(read_plain(path)).digest()
+        for path in (server.certificate, server.private_key, server.client_ca)
+    )
 
 
 @contextlib.asynccontextmanager

@@ -137,6 +137,10 @@ class RequestStore(Protocol):
         """Return everything pending, approved or running, oldest first."""
         ...
 
+    async def ended_since(self, since: datetime) -> Requests:
+        """Return what has ended since then, newest first, at most 5,000, without output."""
+        ...
+
     async def next_expiry(self) -> datetime | None:
         """Return when the next pending or approved request expires."""
         ...

@@ -18,6 +18,7 @@ from host_agent.approvals.schema import codes, outputs, requests
 from host_agent.errors import InvalidParameterError, RequestNotFoundError
 
 DUE_AT_ONCE = 500
+ENDED_AT_ONCE = 5000
 
 _PREFIX = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
 _CURSOR = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
@@ -53,6 +54,12 @@ ALL_LIVE = (
     select(requests)
     .where(_c.state.in_(sorted(state.value for state in LIVE)))
     .order_by(_c.sequence)
+)
+ENDED_SINCE = (
+    select(requests)
+    .where(_c.finished_at >= bindparam("since"))
+    .order_by(_c.finished_at.desc())
+    .limit(ENDED_AT_ONCE)
 )
 DUE = (
     select(requests)

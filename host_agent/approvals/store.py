@@ -297,6 +297,10 @@ class SqlRequestStore:
         """Return everything pending, approved or running, oldest first."""
         return await self._requests(queries.ALL_LIVE, {})
 
+    async def ended_since(self, since: datetime) -> Requests:
+        """Return what has ended since then, newest first, at most 5,000, without output."""
+        return await self._requests(queries.ENDED_SINCE, {"since": rows.microseconds(since)})
+
     async def next_expiry(self) -> datetime | None:
         """Return when the next pending or approved request expires."""
         stored = await self._read_from.read(

@@ -18,6 +18,7 @@ from typing import Final
 
 from host_agent.audit.batch import Written
 from host_agent.audit.file import AuditFile, AuditFileError
+from host_agent.audit.recent import Recent, recent
 from host_agent.audit.record import ORIGIN, Event, Link, Members, build
 from host_agent.canonical import JsonValue
 from host_agent.clock import Clock, rfc3339
@@ -74,6 +75,7 @@ class AuditLog:
         on_failure: Callable[[], None] = _ignore_failure,
         fsync: Callable[[int], None] = os.fdatasync,
     ) -> None:
+        self._path = path
         self._file = AuditFile(path, max_bytes=max_bytes, retain_days=retain_days, fsync=fsync)
         self._clock = clock
         self._append_seconds = append_seconds
@@ -168,6 +170,18 @@ class AuditLog:
         """
         if self._is_open:
             self._queue.put(_Look(self._now()))
+
+    async def recent(self) -> Recent:
+        """Return the newest records, as far back as a record of the life before may be missing.
+
+        Raises:
+            AuditUnavailableError: the files cannot be read.
+        """
+        try:
+            return await asyncio.to_thread(recent, self._path)
+        except OSError as error:
+            message = f"The audit log cannot be read: {error.strerror}: {error.filename}."
+            raise AuditUnavailableError(message) from error
 
     # -- appending --------------------------------------------------------------------------------
 

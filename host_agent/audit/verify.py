@@ -23,6 +23,10 @@ MAX_FINDINGS = 1_000
 """No more findings are kept than this; all are counted."""
 
 _CHUNK_BYTES = 1_048_576
+_REPAIRS = tuple(
+    f'{{"cause":"{cause}","event":"{Event.AUDIT_RECOVERED}","hash":"sha256:'.encode()
+    for cause in ("torn", "write-failed")
+)
 _HEAD = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 
@@ -212,10 +216,14 @@ class _Region:
         self.lines = 0
         self.length = 0
         self.is_ended = True
+        self.is_under_repair = True
+        """Whether every line but the first could be the beginning of a repair that was cut too."""
         self._hash = sha256()
 
     def add(self, line: _Line) -> None:
         data = line.data if self.lines == 0 else b"\n" + line.data
+        if self.lines and not _begins_repair(line.data):
+            self.is_under_repair = False
         self.lines += 1
         self.length += len(data)
         self.is_ended = line.is_ended
@@ -378,9 +386,12 @@ class _Chain:
         self._bad_lines += region.lines
 
     def _end_file(self) -> None:
-        """Take one last line without its newline for torn; nothing else is left unexplained."""
+        """Take a last line without its newline for torn; nothing else is left unexplained.
+
+        An agent that is killed while it repairs a torn line leaves a torn repair behind it.
+        """
         region = self._region
-        if region is not None and region.lines == 1 and not region.is_ended:
+        if region is not None and region.is_under_repair and not region.is_ended:
             self._region = None
             self._note_torn(region, self._next)
         self._end_region()
@@ -427,6 +438,13 @@ class _Chain:
                     message=message,
                 )
             )
+
+
+def _begins_repair(data: bytes) -> bool:
+    """Return whether `data` could be the beginning of an `audit.recovered` for torn bytes."""
+    return any(
+        bool(data) and (begin.startswith(data) or data.startswith(begin)) for begin in _REPAIRS
+    )
 
 
 def _leaves_at(following: Record | None) -> str | None:

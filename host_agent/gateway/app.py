@@ -9,16 +9,12 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Protocol, cast
+from typing import cast
 
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
-from quart import Quart, Request, Response
-from quart.asgi import ASGIHTTPConnection
-from quart.globals import request_ctx
-from quart.utils import encode_headers
+from quart import Quart, Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from host_agent.approvals.request import Verb
@@ -36,19 +32,19 @@ from host_agent.errors import (
 )
 from host_agent.gateway import body as bodies
 from host_agent.gateway import legacy, openapi
+from host_agent.gateway.ports import AgentPort
 from host_agent.gateway.problems import (
     HEALTH,
     JSON,
     Rendered,
-    new_exchange_id,
     render,
     render_unready,
     to_bytes,
 )
+from host_agent.gateway.request import AgentConnection, AgentRequest, current
 from host_agent.gateway.routes import ROUTES
 from host_agent.identity.certificate import PeerCertificate
-from host_agent.identity.registry import Principal, Role
-from host_agent.operations.catalogue import Catalogue
+from host_agent.identity.registry import Role
 from host_agent.pipeline.asking import Answer, Ask
 
 _log = logging.getLogger("host_agent.gateway")
@@ -59,165 +55,6 @@ NO_ROUTE = "There is no such route; GET /openapi.json lists those there are."
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,64}")
 _REQUEST_ID = re.compile(r"[0-9A-Za-z-]{1,64}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
-
-
-class PipelinePort(Protocol):
-    """What the routes ask of the pipeline."""
-
-    def identify(self, certificate: PeerCertificate) -> Principal:
-        """Return who a certificate is now; raises `IdentityError`."""
-        ...
-
-    def admit_ask(self, principal: Principal) -> None:
-        """Refuse who may not ask, or asks too often."""
-        ...
-
-    def admit_decision(self, principal: Principal) -> None:
-        """Refuse who may not decide, or decides too often."""
-        ...
-
-    def require_role(self, principal: Principal, *roles: Role) -> None:
-        """Refuse who has none of `roles`."""
-        ...
-
-    def operations(self, principal: Principal) -> list[dict[str, object]]:
-        """Return what there is to ask for."""
-        ...
-
-    @property
-    def submit(self) -> Callable[[Principal, Ask], Awaitable[Answer]]:
-        """Run, hold or refuse one ask."""
-        ...
-
-    @property
-    def show(self) -> Callable[..., Awaitable[dict[str, object]]]:
-        """Return one request, perhaps once it has changed."""
-        ...
-
-    @property
-    def list_requests(self) -> Callable[..., Awaitable[dict[str, object]]]:
-        """Return a page of requests."""
-        ...
-
-    @property
-    def decide(self) -> Callable[..., Awaitable[dict[str, object]]]:
-        """Take a decision."""
-        ...
-
-    @property
-    def decide_by_token(self) -> Callable[[Principal, str, str], Awaitable[dict[str, object]]]:
-        """Take an approval of the older form."""
-        ...
-
-    @property
-    def cancel(self) -> Callable[..., Awaitable[dict[str, object]]]:
-        """Withdraw a request."""
-        ...
-
-    async def record_refusal(
-        self,
-        error: HostAgentError,
-        *,
-        exchange_id: str,
-        principal: Principal | None = None,
-        certificate: PeerCertificate | None = None,
-        operation: str | None = None,
-    ) -> None:
-        """Count a refusal and write it down; never raises."""
-        ...
-
-
-class RoomsPort(Protocol):
-    """What the routes ask of the rooms."""
-
-    @property
-    def catalogue(self) -> Catalogue:
-        """What can be asked."""
-        ...
-
-
-class AgentPort(Protocol):
-    """What the routes ask of the agent."""
-
-    @property
-    def pipeline(self) -> PipelinePort:
-        """The way of a request."""
-        ...
-
-    @property
-    def rooms(self) -> RoomsPort:
-        """The rooms behind the pipeline."""
-        ...
-
-    async def ready(self) -> tuple[bool, Mapping[str, object]]:
-        """Return whether the agent can serve, and the state of each part."""
-        ...
-
-
-class AgentRequest(Request):
-    """A request with who sent it. `principal` is set before a route runs."""
-
-    principal: Principal
-    receive: bodies.Receive
-    exchange_id: str
-    peer: PeerCertificate | InvalidIdentityError | None
-    operation: str | None = None
-
-    async def read_body(self) -> bytes:
-        """Return the body; see `body.read_body`."""
-        return await bodies.read_body(self.receive, self.headers.get("Content-Length"))
-
-    async def read_json(self) -> bytes:
-        """Return the body of a request that must have one, declared as JSON; no query."""
-        self.query()
-        bodies.check_length(self.headers.get("Content-Length"))
-        bodies.require_json(self.headers.get("Content-Type"), self.headers.get("Content-Encoding"))
-        return await self.read_body()
-
-    def query(self, *names: str) -> dict[str, str]:
-        """Return the query parameters, which may be `names`, each once.
-
-        Raises:
-            InvalidParameterError: another name, or one twice.
-        """
-        found: dict[str, str] = {}
-        for name, value in self.args.items(multi=True):
-            if name not in names or name in found:
-                message = f"query: only {', '.join(names) or 'no parameters'}, each once."
-                raise InvalidParameterError(message)
-            found[name] = value
-        return found
-
-
-def current() -> AgentRequest:
-    """Return the request of this task."""
-    return cast("AgentRequest", request_ctx.request)
-
-
-class AgentConnection(ASGIHTTPConnection):
-    """Quart's ASGI side without its tasks: one request, one task, no reading ahead.
-
-    The body is read when a route asks for it. A peer that leaves does not cancel its request:
-    what was asked for is carried through; only long polls look for the peer.
-    """
-
-    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Answer one request."""
-        request = cast("AgentRequest", self._create_request_from_scope(send))
-        told = (self.scope.get("extensions") or {}).get("host_agent", {})
-        request.receive = cast("bodies.Receive", receive)
-        request.peer = told.get("peer")
-        request.exchange_id = told.get("exchange_id") or new_exchange_id()
-        response = cast("Response", await self.app.handle_request(request))
-        await send(
-            {
-                "type": "http.response.start",
-                "status": response.status_code,
-                "headers": encode_headers(response.headers),
-            }
-        )
-        data = await response.get_data(as_text=False)
-        await send({"type": "http.response.body", "body": data, "more_body": False})
 
 
 def create_app(agent: AgentPort) -> Quart:

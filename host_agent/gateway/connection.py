@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from email.utils import formatdate
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework
@@ -15,6 +15,8 @@ from host_agent.gateway.exchange import Exchange, Refused, Transmitter
 from host_agent.gateway.stream import ByteStream, ConnectionLimits
 from host_agent.gateway.tls import tls_extension
 from host_agent.identity.certificate import PeerCertificate, parse_peer_certificate
+
+ValueT = TypeVar("ValueT")
 
 _log = logging.getLogger("host_agent.gateway")
 
@@ -152,10 +154,10 @@ class Connection:
             self._timer = None
 
     def later(
-        self, seconds: float, action: Callable[[Exchange], None], exchange: Exchange
+        self, seconds: float, action: Callable[[ValueT], None], value: ValueT
     ) -> asyncio.TimerHandle:
-        """Call `action` for `exchange` after a while; one of many timers."""
-        return self._loop.call_later(seconds, action, exchange)
+        """Call `action` with `value` after a while; one of many timers."""
+        return self._loop.call_later(seconds, action, value)
 
     def date(self) -> bytes:
         """Return the value of the `Date` field, made once a second."""

@@ -30,8 +30,18 @@ from host_agent.gateway.http1 import BODY_LATE
 
 MAX_RESETS = 500
 """Streams that a peer may begin and reset on one connection (CVE-2023-44487)."""
+MAX_UNFINISHED_BYTES = 128 * 1024
+"""What may come without completing a frame: h2 itself would gather 16 MiB before it refuses."""
 MAX_HEADER_LIST_BYTES = 64 * 1024
 """Beyond it the connection ends; up to it a stream over `max_head_bytes` gets a 431."""
+
+
+class _Leftover:
+    """The rest of a body whose response is sent: dropped for a while, then stopped."""
+
+    def __init__(self, deadline: asyncio.TimerHandle) -> None:
+        self.deadline = deadline
+        self.dropped = 0
 
 
 class _Stream:
@@ -81,7 +91,9 @@ class Http2(H2Protocol):
         )
         self.connection.decoder.max_header_list_size = MAX_HEADER_LIST_BYTES
         self._cut_short: set[int] = set()
+        self._leftovers: dict[int, _Leftover] = {}
         self._resets = 0
+        self._unfinished_bytes = 0
         self._is_retired = False
         self._is_frame_begun = False
 
@@ -96,7 +108,7 @@ class Http2(H2Protocol):
         """Take bytes. Frames that make no sense end the connection."""
         try:
             events = self.connection.receive_data(data)
-            self._watch_frames(events)
+            self._watch_frames(events, len(data))
             await self._handle_events(events)
         except (h2.exceptions.H2Error, PriorityError, ValueError):
             await self._flush()
@@ -106,6 +118,8 @@ class Http2(H2Protocol):
         """Note that nothing more will come."""
         self._is_retired = True
         self.closed = True
+        for stream_id in list(self._leftovers):
+            self._forget(stream_id)
         for stream in self._streams():
             stream.exchange.disconnect()
         self._connection.spawn(self.has_data.set)
@@ -115,8 +129,11 @@ class Http2(H2Protocol):
         self._is_retired = True
         self._close_if_done()
 
-    def _watch_frames(self, events: list[h2.events.Event]) -> None:
-        """Give the rest of a frame that has begun its deadline while no exchange runs."""
+    def _watch_frames(self, events: list[h2.events.Event], size: int) -> None:
+        """Bound a frame that has begun, and while no exchange runs, give its rest a deadline."""
+        self._unfinished_bytes = 0 if events else self._unfinished_bytes + size
+        if self._unfinished_bytes > MAX_UNFINISHED_BYTES:
+            self._connection.stream.close()
         if self.streams:
             return
         if events:
@@ -137,6 +154,7 @@ class Http2(H2Protocol):
             elif isinstance(event, h2.events.DataReceived):
                 await self._take_data(event)
             elif isinstance(event, h2.events.StreamEnded):
+                self._forget(event.stream_id)
                 stream = self._stream(event.stream_id)
                 if stream is not None:
                     stream.stop_clock()
@@ -156,15 +174,35 @@ class Http2(H2Protocol):
         stream = self._stream(event.stream_id)
         size = event.flow_controlled_length or 0
         if stream is None:
-            self._acknowledge(event.stream_id, size)
+            await self._drop(event.stream_id, size)
             return
         data = event.data or b""
         stream.unacknowledged += len(data)
         stream.exchange.feed(data)
         self._acknowledge(event.stream_id, size - len(data))
 
+    async def _drop(self, stream_id: int, size: int) -> None:
+        """Take the rest of a body that nobody reads: clients that must send it whole get to."""
+        self._acknowledge(stream_id, size)
+        leftover = self._leftovers.get(stream_id)
+        if leftover is not None:
+            leftover.dropped += size
+            if leftover.dropped > self._limits.linger_bytes:
+                await self._stop_body(stream_id)
+
+    async def _stop_body(self, stream_id: int) -> None:
+        self._forget(stream_id)
+        await self._reset(stream_id, ErrorCodes.NO_ERROR)
+        self._close_if_done()
+
+    def _forget(self, stream_id: int) -> None:
+        leftover = self._leftovers.pop(stream_id, None)
+        if leftover is not None:
+            leftover.deadline.cancel()
+
     async def _take_reset(self, event: h2.events.StreamReset) -> None:
         self._resets += 1
+        self._forget(event.stream_id)
         stream = self._stream(event.stream_id)
         if stream is not None:
             self._acknowledge(event.stream_id, stream.unacknowledged)
@@ -293,12 +331,19 @@ class Http2(H2Protocol):
         self._close_if_done()
 
     async def _send_data(self, stream_id: int) -> None:
-        """Send the next piece; after the last one, stop a body that nobody will read."""
+        """Send the next piece; after the last one, see to a body that nobody will read."""
         await super()._send_data(stream_id)
         if stream_id in self._cut_short and stream_id not in self.stream_buffers:
             self._cut_short.discard(stream_id)
-            await self._reset(stream_id, ErrorCodes.NO_ERROR)
+            self._leftovers[stream_id] = _Leftover(
+                self._connection.later(
+                    self._limits.linger_seconds, self._leftover_is_late, stream_id
+                )
+            )
         self._close_if_done()
+
+    def _leftover_is_late(self, stream_id: int) -> None:
+        self._connection.spawn(self._stop_body, stream_id)
 
     async def _reset(self, stream_id: int, code: ErrorCodes) -> None:
         try:
@@ -308,7 +353,8 @@ class Http2(H2Protocol):
         await self._flush()
 
     def _close_if_done(self) -> None:
-        if self._is_retired and not self.streams and not self.stream_buffers:
+        is_done = not (self.streams or self.stream_buffers or self._leftovers)
+        if self._is_retired and is_done:
             self._connection.spawn(self._leave)
 
     async def _leave(self) -> None:

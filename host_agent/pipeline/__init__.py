@@ -6,6 +6,7 @@ The only package that sees all the rooms together. `Pipeline` is its face to `ga
 - `asking`: an ask runs, is held, attaches to a live request, or is refused
 - `performing`: one run: intent on disk, wrapper, probe, outcome on disk
 - `approved`: what a stored request does by itself: run once, expire, recover
+- `catching_up`: what was stored and not written down when the life before ended
 - `deciding`: a person approves, denies or cancels
 - `showing`: requests as their readers may see them, long polls
 """

@@ -17,8 +17,10 @@ from host_agent.errors import (
     AuditUnavailableError,
     ExpiredError,
     HostAgentError,
+    HostNotFoundError,
     IdentityError,
     InternalError,
+    PolicyDeniedError,
     PolicyError,
     RoleRequiredError,
     StoreUnavailableError,
@@ -26,6 +28,7 @@ from host_agent.errors import (
 )
 from host_agent.identity.registry import Principal
 from host_agent.operations.catalogue import Operation
+from host_agent.pipeline.catching_up import catch_up
 from host_agent.pipeline.judging import digest_of, judge, require_adapter
 from host_agent.pipeline.performing import Act, Performance, inspect, perform
 from host_agent.pipeline.rooms import Rooms, Snapshot, identify_request
@@ -57,7 +60,11 @@ class Approved:
             async with rooms.turns.change(operation.turn, max(left, 0.001)):
                 return await self._run_in_turn(request, operation)
         except HostAgentError as error:
-            return await self._refuse(request, error)
+            try:
+                return await self._refuse(request, error)
+            except StoreUnavailableError:
+                _log.critical("request %s was not run and stays as stored", request.id)
+                raise
 
     async def _run_in_turn(self, request: Request, operation: Operation) -> Request:
         rooms = self._rooms
@@ -128,7 +135,11 @@ class Approved:
         require_adapter(snapshot, operation)
         if request.decisions:
             _require_consents(snapshot, request)
-        inspection = await inspect(rooms, operation, principal.unix_user)
+        try:
+            inspection = await inspect(rooms, operation, principal.unix_user)
+        except (HostNotFoundError, PolicyDeniedError) as error:
+            # It could be read when it was asked for: gone, or led elsewhere, is changed.
+            raise TargetChangedError(error.detail) from error
         precondition = None if inspection is None else inspection.precondition
         digest = digest_of(rooms, snapshot, principal, operation, verdict, precondition)
         if digest != request.digest:
@@ -220,8 +231,12 @@ class Approved:
         self._pending_changed.set()
 
     async def recover(self) -> None:
-        """Bring the queue to rights after a start: what ran is unknown, what was approved runs."""
+        """Bring the queue to rights after a start: what ran is unknown, what was approved runs.
+
+        First of all, what the life before had no time to write down is written down.
+        """
         rooms = self._rooms
+        await catch_up(rooms)
         for request in await rooms.store.live():
             if request.state is State.RUNNING:
                 await self._unknown(request)

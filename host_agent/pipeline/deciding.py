@@ -4,6 +4,7 @@ Step 7 of the way of a request. The approver is whoever the channel proved, neve
 """
 
 import asyncio
+import logging
 from collections import OrderedDict, deque
 from datetime import timedelta
 
@@ -29,7 +30,9 @@ from host_agent.errors import (
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.approved import Approved
 from host_agent.pipeline.rooms import Rooms, identify_request
-from host_agent.pipeline.showing import view_for
+from host_agent.pipeline.showing import NOT_FOUND, view_for
+
+_log = logging.getLogger("host_agent.pipeline")
 
 CHECK_SECONDS = 1.0
 """How long a decision waits to see whether the target has changed; never for the run itself."""
@@ -136,20 +139,22 @@ class Deciding:
                 # A yes that is not written down is no yes.
                 await self._void(decided, error)
                 raise
+            _log.critical("the denial of request %s is not in the audit log", decided.id)
         self._approved.pending_changed()
         if decided.state is not State.APPROVED:
             return decided
         return await self._run_and_look(decided)
 
     async def _void(self, decided: Request, error: HostAgentError) -> None:
+        """End a request with a consent that is not written down, also if another voice came since."""
         problem = Problem(code=error.code, detail=error.detail)
-        now = self._rooms.clock.now()
-        ended = (
-            machine.fail(decided, problem=problem, now=now)
-            if decided.state is State.APPROVED
-            else machine.cancel(decided, problem=problem, now=now)
-        )
-        await self._rooms.store.transition(ended, expected_version=decided.version)
+        request = decided
+        while request.state in {State.PENDING, State.APPROVED}:
+            end = machine.fail if request.state is State.APPROVED else machine.cancel
+            ended = end(request, problem=problem, now=self._rooms.clock.now())
+            if await self._rooms.store.transition(ended, expected_version=request.version):
+                break
+            request = await self._latest(request)
         self._rooms.changes.tell(decided.id)
 
     async def _run_and_look(self, approved: Request) -> Request:
@@ -245,9 +250,13 @@ class Deciding:
         rooms.changes.tell(cancelled.id)
         self._approved.pending_changed()
         fields = identify_request(cancelled)
-        await rooms.audit.append(
-            Event.REQUEST_CANCELLED, **fields, cancelled_by=principal.cn, reason=reason
-        )
+        try:
+            await rooms.audit.append(
+                Event.REQUEST_CANCELLED, **fields, cancelled_by=principal.cn, reason=reason
+            )
+        except AuditUnavailableError:
+            # It is withdrawn, and that is what has to be told.
+            _log.critical("the cancellation of request %s is not in the audit log", cancelled.id)
         return cancelled
 
     async def _latest(self, request: Request) -> Request:
@@ -255,6 +264,3 @@ class Deciding:
         if latest is None:
             raise RequestNotFoundError(NOT_FOUND)
         return latest
-
-
-NOT_FOUND = "There is no such request that you may see; `host-agent requests list` shows yours."

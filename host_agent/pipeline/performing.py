@@ -19,6 +19,7 @@ from host_agent.errors import (
     InternalError,
     InvalidOutputError,
 )
+from host_agent.execution.redaction import LARGE_CHARACTERS, redact_output
 from host_agent.identity.registry import Principal
 from host_agent.operations.catalogue import Inspection, Invocation, Operation, Output
 from host_agent.pipeline.rooms import Rooms
@@ -95,7 +96,8 @@ async def inspect(rooms: Rooms, operation: Operation, unix_user: str | None) -> 
     spec = operation.spec
     if spec.inspect is None or spec.parse_inspection is None:
         return None
-    output = await rooms.runner.run(spec.inspect(operation.params), unix_user=unix_user)
+    printed = await rooms.runner.run(spec.inspect(operation.params), unix_user=unix_user)
+    output = await _without_secrets(printed)
     if output.timed_out:
         message = "The state of the resource could not be read in time; try again later."
         raise HostTimedOutError(message)
@@ -121,7 +123,7 @@ async def perform(rooms: Rooms, act: Act) -> Performance:
     await rooms.audit.append(Event.OPERATION_STARTED, **named)
     invocation = spec.invoke(act.operation.params, act.precondition or {})
     try:
-        output = await rooms.runner.run(invocation, unix_user=act.unix_user)
+        printed = await rooms.runner.run(invocation, unix_user=act.unix_user)
     except HostAgentError as error:
         error.is_recorded = True
         await _record_finish(rooms, act, named, State.FAILED, None, error)
@@ -129,6 +131,7 @@ async def perform(rooms: Rooms, act: Act) -> Performance:
     except asyncio.CancelledError:
         await _record_finish(rooms, act, named, State.UNKNOWN, None, _interrupted())
         raise
+    output = await _without_secrets(printed)
     section = rooms.snapshot.section(spec)
     if spec.restrict is not None and output.exit_code == 0:
         output = spec.restrict(act.operation.params, section, output)
@@ -144,6 +147,12 @@ async def perform(rooms: Rooms, act: Act) -> Performance:
     if performance.error is not None:
         performance.error.members["outcome"] = marked
     return Performance(state=performance.state, outcome=marked, error=performance.error)
+
+
+async def _without_secrets(printed: Output) -> Output:
+    if len(printed.stdout) + len(printed.stderr) > LARGE_CHARACTERS:
+        return await asyncio.to_thread(redact_output, printed)
+    return redact_output(printed)
 
 
 def _interrupted() -> HostAgentError:

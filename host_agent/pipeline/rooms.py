@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from host_agent.approvals.port import RequestStore
 from host_agent.approvals.request import Request
+from host_agent.audit.recent import Recent
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.clock import Clock
@@ -51,6 +52,14 @@ class AuditPort(Protocol):
 
         Raises:
             AuditUnavailableError: it is not on disk.
+        """
+        ...
+
+    async def recent(self) -> Recent:
+        """Return the newest records, as far back as a start has to look for what is missing.
+
+        Raises:
+            AuditUnavailableError: they cannot be read.
         """
         ...
 

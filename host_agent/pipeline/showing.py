@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from host_agent.approvals.request import Request, State, request_view
-from host_agent.errors import InvalidParameterError, RateLimitedError
+from host_agent.errors import InvalidParameterError, RateLimitedError, RequestNotFoundError
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.approved import Approved
 from host_agent.pipeline.rooms import Rooms
@@ -14,6 +14,7 @@ LONG_POLLS_PER_IDENTITY = 16
 RECHECK_SECONDS = 5.0
 """How often a waiting long poll asks whether its identity is still welcome."""
 MAX_LISTED = 200
+NOT_FOUND = "There is no such request that you may see; `host-agent requests list` shows yours."
 _SEES_ALL = frozenset({Role.APPROVER, Role.ADMIN})
 
 
@@ -60,6 +61,7 @@ class Showing:
         request = await self._find(principal, request_id)
         if wait_seconds > 0 and request.finished_at is None:
             request = await self._wait(principal, request, wait_seconds, still_welcome)
+            principal = self._as_now(principal, request)
         return view_for(principal, request)
 
     async def _find(self, principal: Principal, request_id: str) -> Request:
@@ -81,14 +83,18 @@ class Showing:
             raise RateLimitedError(message, retry_after_seconds=RECHECK_SECONDS)
         self._polls[principal.cn] += 1
         try:
-            return await self._until_changed(request, wait_seconds, still_welcome)
+            return await self._until_changed(principal, request, wait_seconds, still_welcome)
         finally:
             self._polls[principal.cn] -= 1
             if not self._polls[principal.cn]:
                 del self._polls[principal.cn]
 
     async def _until_changed(
-        self, request: Request, wait_seconds: float, still_welcome: Callable[[], None] | None
+        self,
+        principal: Principal,
+        request: Request,
+        wait_seconds: float,
+        still_welcome: Callable[[], None] | None,
     ) -> Request:
         clock, store = self._rooms.clock, self._rooms.store
         end = clock.monotonic() + wait_seconds
@@ -108,7 +114,16 @@ class Showing:
                 change.cancel()
             if still_welcome is not None:
                 still_welcome()
+            self._as_now(principal, request)
         return latest
+
+    def _as_now(self, principal: Principal, request: Request) -> Principal:
+        """Return who waited as the configuration has them now, if they may still see `request`."""
+        registry = self._rooms.snapshot.registry
+        now = registry.recall(principal.cn, principal.fingerprint, principal.serial)
+        if request.caller != now.cn and not may_see_all(now):
+            raise RequestNotFoundError(NOT_FOUND)
+        return now
 
     async def list_requests(
         self,

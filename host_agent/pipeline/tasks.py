@@ -37,8 +37,11 @@ class Tasks:
 
     async def drain(self, seconds: float) -> int:
         """Wait up to `seconds` for everything; cancel the rest and return how many those were."""
-        if self._running:
-            await asyncio.wait(set(self._running), timeout=seconds)
+        clock = asyncio.get_running_loop().time
+        end = clock() + seconds
+        # What runs may start more, as a decision starts its run: that has its time too.
+        while self._running and (rest := end - clock()) > 0:
+            await asyncio.wait(set(self._running), timeout=rest)
         left = set(self._running)
         for task in left:
             task.cancel()

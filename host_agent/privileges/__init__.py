@@ -1,1 +1,1 @@
-"""What sudo really grants."""
+"""What sudo really grants: sudoers rendered from the catalogue, and audited on the host."""

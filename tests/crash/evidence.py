@@ -51,19 +51,21 @@ class Evidence:
         self._ledger = ledger
         self._offsets: dict[int, int] = {}
         self._side_offset = 0
-        self._sequences = 0
-        self.torn = 0
+        self.records = 0
+        self.caught_up = 0
         self.recoveries = 0
         self.executions: Counter[tuple[str, str]] = Counter()
         self.trails: defaultdict[str, Trail] = defaultdict(Trail)
         self._started: dict[str, list[str]] = defaultdict(list)
+        self._owed: set[str] = set()
 
     # -- after a kill -----------------------------------------------------------------------------
 
-    def examine(self, *, whole: bool = False) -> list[str]:
+    def examine(self, *, has_served: bool, whole: bool = False) -> list[str]:
         """Return every broken promise that the files show, while no agent runs.
 
-        The verifier reads the newest two audit files, or with `whole` all of them.
+        `has_served`: the last life came as far as serving, so it wrote down what the one before
+        had no time for. The verifier reads the newest two audit files, or with `whole` all.
         """
         wrong = [*self._verify(whole=whole), *self._read_audit()]
         self._read_side()
@@ -73,6 +75,10 @@ class Evidence:
         for name, wish in self._ledger.wishes.items():
             found = rows.get(name)
             wrong += [f"{name} ({wish.kind}): {what}" for what in self._check_wish(wish, found)]
+        owed = {what for found in rows.values() for row in found for what in self._owes(row)}
+        if has_served:
+            wrong += sorted(owed & self._owed)
+        self._owed = owed
         return wrong
 
     # -- the audit log ----------------------------------------------------------------------------
@@ -91,7 +97,6 @@ class Evidence:
         except NotAnAuditFileError as error:
             yield f"audit verify: {error}"
             return
-        self.torn = max(self.torn, len(report.torn))
         for finding in report.findings:
             yield f"audit verify: {finding}"
         if not all(report.is_clean(concern) for concern in Concern):
@@ -114,10 +119,11 @@ class Evidence:
             record = json.loads(line)
         except ValueError:
             return  # torn: the verifier has its say about it
-        if record["sequence"] != self._sequences + 1:
-            yield f"audit: sequence {record['sequence']} follows {self._sequences}"
-        self._sequences = record["sequence"]
+        if record["sequence"] != self.records + 1:
+            yield f"audit: sequence {record['sequence']} follows {self.records}"
+        self.records = record["sequence"]
         self.recoveries += record["event"] == "audit.recovered"
+        self.caught_up += record.get("cause") == "caught-up"
         if "request_id" in record and "params" in record:
             self._follow(record)
 
@@ -200,16 +206,25 @@ class Evidence:
         trail = self.trails.get(row.request_id, Trail())
         yield from self._check_trail(wish, row, trail, ran)
 
+    def _owes(self, row: Row) -> Iterator[str]:
+        """Yield which records of a stored state are not there; the next life has to write them."""
+        trail = self.trails.get(row.request_id, Trail())
+        for event in ("request.held",) * bool(row.voices) + ENDS.get(row.state, ()):
+            if not trail.first(event):
+                yield f"{row.name}: is {row.state} and no {event} is recorded"
+        for voice in row.voices - trail.voices.keys():
+            yield f"{row.name}: has the decision {voice} and it is not recorded"
+
     def _check_trail(self, wish: Wish, row: Row, trail: Trail, ran: int) -> Iterator[str]:
         started = trail.first("operation.started")
         if trail.count("operation.started") > 1:
             yield f"request {row.request_id} was started {trail.count('operation.started')} times"
         if row.state not in RAN and (ran or started):
             yield f"is {row.state} and has been started"
+        if trail.count("request.unknown") > 1:
+            yield "is reported as unknown twice"
         if row.state == "succeeded" and not (ran and trail.first("operation.finished")):
             yield "is succeeded, and did not run or is not recorded as finished"
-        if row.state == "unknown" and not trail.first("request.unknown"):
-            yield "is unknown and no request.unknown is recorded"
         if wish.told_held and not trail.first("request.held"):
             yield "was told as held and no request.held is recorded"
         unrecorded = wish.told_voices - trail.voices.keys()
@@ -233,6 +248,15 @@ def name_of(params: dict[str, Any]) -> str:
     """Return the name of the wish whose parameters these are."""
     return str(params.get("branch") or params.get("ref"))
 
+
+ENDS: dict[str, tuple[str, ...]] = {
+    "pending": ("request.held",),
+    "denied": ("request.decided",),
+    "expired": ("request.held", "request.expired"),
+    "cancelled": ("request.held", "request.cancelled"),
+    "unknown": ("request.unknown",),
+}
+"""What must be in the audit log about a request in such a state."""
 
 _HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'requests'"
 _ROWS = "SELECT id, state, params, decisions FROM requests"

@@ -126,7 +126,10 @@ def _live(line: socket.socket, birth: Birth) -> NoReturn:
         os.dup2(log, 2)
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True)
         fuse = Fuse(
-            birth.point, birth.hits, birth.part, lambda point: _say(line, say="reached", point=point)
+            birth.point,
+            birth.hits,
+            birth.part,
+            lambda point: _say(line, say="reached", point=point),
         )
         fuse_audit_files(fuse)
         asyncio.run(_serve(line, birth, fuse))

@@ -12,6 +12,7 @@ from typing import Any, cast
 from sqlalchemy import Engine, event
 
 from host_agent.agent import Agent
+from host_agent.approvals.port import Inserted, Requests, RequestStore
 from host_agent.approvals.request import Request, State
 from host_agent.approvals.store import SqlRequestStore
 from host_agent.audit import file as audit_file
@@ -30,14 +31,14 @@ KINDS = {"status": "read", "log": "read", "diff": "read", "state": "probe"}
 class FusedStore:
     """A request store that can die before and after each step of a request."""
 
-    def __init__(self, store: Any, fuse: Fuse) -> None:
+    def __init__(self, store: RequestStore, fuse: Fuse) -> None:
         self._store = store
         self._fuse = fuse
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
-    async def insert(self, request: Request, **more: Any) -> Any:
+    async def insert(self, request: Request, **more: Any) -> Inserted:
         self._fuse.reach("store.insert.before")
         inserted = await self._store.insert(request, **more)
         self._fuse.reach("store.insert.after")
@@ -46,7 +47,7 @@ class FusedStore:
     async def transition(self, request: Request, *, expected_version: int) -> bool:
         step = "voice" if request.state is State.PENDING else request.state.value
         self._fuse.reach(f"store.{step}.before")
-        moved: bool = await self._store.transition(request, expected_version=expected_version)
+        moved = await self._store.transition(request, expected_version=expected_version)
         self._fuse.reach(f"store.{step}.after")
         return moved
 
@@ -58,7 +59,7 @@ class FusedAudit:
         self._audit = audit
         self._fuse = fuse
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._audit, name)
 
     async def append(self, event: Event, **fields: Any) -> int:
@@ -102,12 +103,12 @@ class FusedAgent(Agent):
     async def _open_door(self, config: Config) -> None:
         fuse, rooms, approved = self._fuse, self.rooms, self.pipeline.approved
         _fuse_commits(cast("SqlRequestStore", rooms.store), fuse)
-        rooms.store = cast("SqlRequestStore", FusedStore(rooms.store, fuse))
+        rooms.store = cast("RequestStore", FusedStore(rooms.store, fuse))
         rooms.audit = cast("AuditPort", FusedAudit(rooms.audit, fuse))
         rooms.runner = FusedRunner(rooms.runner, fuse)
         live, recover = rooms.store.live, approved.recover
 
-        async def listed() -> Any:
+        async def listed() -> Requests:
             found = await live()
             fuse.reach("recover.listed")
             return found
@@ -153,8 +154,8 @@ def fuse_audit_files(fuse: Fuse) -> None:
         create(file)
         fuse.reach("audit.rotate.created")
 
-    AuditFile._put_aside = put_aside_and_reach  # type: ignore[method-assign]
-    AuditFile._create = create_and_reach  # type: ignore[method-assign]
+    AuditFile._put_aside = put_aside_and_reach  # type: ignore[method-assign, assignment]
+    AuditFile._create = create_and_reach  # type: ignore[method-assign, assignment]
 
 
 class _TornSystem:
@@ -163,12 +164,14 @@ class _TornSystem:
     def __init__(self, fuse: Fuse) -> None:
         self._fuse = fuse
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(os, name)
 
     def write(self, descriptor: int, data: memoryview) -> int:
-        if len(data) > 1 and self._fuse.is_due(TORN):
-            cut = min(max(1, round(len(data) * self._fuse.part)), len(data) - 1)
+        if len(data) > 2 and self._fuse.is_due(TORN):
+            # Two bytes, because the first may be the newline that ends an earlier torn line: that
+            # line alone, ended, cannot be told from an edited one, and is a finding until a start.
+            cut = min(max(2, round(len(data) * self._fuse.part)), len(data) - 1)
             os.write(descriptor, data[:cut])
             self._fuse.blow()
         written = os.write(descriptor, data)

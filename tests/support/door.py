@@ -75,6 +75,10 @@ class Probe:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"a" * 32 * 1024 * 1024})
 
+    async def do_large(self, scope: object, receive: Any, send: Any) -> None:  # noqa: ANN401
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a" * 2 * 1024 * 1024})
+
     async def do_stream(self, scope: object, receive: Any, send: Any) -> None:  # noqa: ANN401
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for _ in range(3):
@@ -198,15 +202,17 @@ class Door:
             context.set_alpn_protocols(alpn)
         return context
 
-    async def open(self, context: ssl.SSLContext | None, *, name: str = "localhost") -> Wire:
-        """Connect, over TLS if there is a context."""
+    async def open(
+        self, context: ssl.SSLContext | None, *, name: str = "localhost", limit: int = 2**26
+    ) -> Wire:
+        """Connect, over TLS if there is a context; `limit` is what is read ahead."""
         async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection(
                 "127.0.0.1",
                 self.gateway.port,
                 ssl=context,
                 server_hostname=name if context is not None else None,
-                limit=2**26,
+                limit=limit,
             )
         return Wire(reader, writer)
 

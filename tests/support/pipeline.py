@@ -153,11 +153,18 @@ class Revocations:
 
 
 class FaultyAudit(AuditLog):
-    """The real log, but for the events in `refused`: those cannot be written."""
+    """The real log, but for the events in `refused`: those cannot be written.
+
+    A hook of `before` runs once, before the next record of its event.
+    """
 
     refused: frozenset[Event] = frozenset()
+    before: tuple[Event, Callable[[], Awaitable[None]]] | None = None
 
     async def append(self, event: Event, **fields: Any) -> int:
+        if self.before is not None and self.before[0] is event:
+            hook, self.before = self.before[1], None
+            await hook()
         if event in self.refused:
             message = "The audit log cannot be written (no room), so nothing was run."
             raise AuditUnavailableError(message)

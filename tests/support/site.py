@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -118,6 +118,7 @@ class Site:
         extra: str = "",
         server: str = "",
         execution: str = 'runner = "direct"',
+        branches: Sequence[str] = ("main", "topic"),
     ) -> None:
         """Write the configuration; ports are free ones."""
         text = f"""
@@ -139,7 +140,7 @@ wrapper_dir = "wrappers"
 [[git.repositories]]
 path = "{self.repository.path}"
 remotes = ["origin"]
-branches = ["main", "topic"]
+branches = {json.dumps(branches)}
 """
         fresh = self.config_path.with_suffix(".new")
         fresh.write_text(text)
@@ -215,8 +216,10 @@ class Served:
         *,
         environment: Mapping[str, str] | None = None,
         python: str = sys.executable,
+        program: Sequence[str] = ("-m", "host_agent", "serve", "--config"),
     ) -> None:
         self.site = site
+        self._program = program
         self._environment = {**os.environ, **(environment or {})}
         self._python = python
         self.log = site.directory / "agent.log"
@@ -243,7 +246,7 @@ class Served:
         """
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [self._python, "-m", "host_agent", "serve", "--config", self.site.config_path],
+                [self._python, *self._program, self.site.config_path],
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 env=self._environment,

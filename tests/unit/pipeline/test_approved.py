@@ -1,7 +1,6 @@
 """What was approved runs once or not at all, what was not ends, and a restart finds its place."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from host_agent.approvals import request as machine
 from host_agent.approvals.request import Request, State, Verb
 from host_agent.audit.record import Event
 from host_agent.errors import (
+    StoreUnavailableError,
     SudoRefusedError,
 )
 from tests.support.pipeline import (
@@ -163,7 +163,7 @@ async def test_c46_a_run_refused_by_a_store_that_stays_locked_is_told_in_the_log
 ) -> None:
     request = await approved(bench)
     bench.store.refused = frozenset({"transition"})
-    with contextlib.suppress(Exception):
+    with pytest.raises(StoreUnavailableError):
         await bench.pipeline.approved.start(request)
     assert await bench.state(request) is State.APPROVED
     assert bench.host.changes == []
@@ -472,7 +472,7 @@ async def test_c29_two_agents_that_recover_tell_of_an_unknown_outcome_once(
         assert bench.events().count("request.unknown") == 1
 
 
-# -- callers that are gone --------------------------------------------------------------------------
+# -- callers that are gone ------------------------------------------------------------------------
 
 
 async def test_c9_the_pending_requests_of_a_revoked_caller_are_cancelled(tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""What the routes ask of the agent: the pipeline, the catalogue and readiness, as ports."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from host_agent.errors import HostAgentError
+from host_agent.identity.certificate import PeerCertificate
+from host_agent.identity.registry import Principal, Role
+from host_agent.operations.catalogue import Catalogue
+from host_agent.pipeline.asking import Answer, Ask
+
+
+class PipelinePort(Protocol):
+    """What the routes ask of the pipeline."""
+
+    def identify(self, certificate: PeerCertificate) -> Principal:
+        """Return who a certificate is now; raises `IdentityError`."""
+        ...
+
+    def admit_ask(self, principal: Principal) -> None:
+        """Refuse who may not ask, or asks too often."""
+        ...
+
+    def admit_decision(self, principal: Principal) -> None:
+        """Refuse who may not decide, or decides too often."""
+        ...
+
+    def require_role(self, principal: Principal, *roles: Role) -> None:
+        """Refuse who has none of `roles`."""
+        ...
+
+    def operations(self, principal: Principal) -> list[dict[str, object]]:
+        """Return what there is to ask for."""
+        ...
+
+    @property
+    def submit(self) -> Callable[[Principal, Ask], Awaitable[Answer]]:
+        """Run, hold or refuse one ask."""
+        ...
+
+    @property
+    def show(self) -> Callable[..., Awaitable[dict[str, object]]]:
+        """Return one request, perhaps once it has changed."""
+        ...
+
+    @property
+    def list_requests(self) -> Callable[..., Awaitable[dict[str, object]]]:
+        """Return a page of requests."""
+        ...
+
+    @property
+    def decide(self) -> Callable[..., Awaitable[dict[str, object]]]:
+        """Take a decision."""
+        ...
+
+    @property
+    def decide_by_token(self) -> Callable[[Principal, str, str], Awaitable[dict[str, object]]]:
+        """Take an approval of the older form."""
+        ...
+
+    @property
+    def cancel(self) -> Callable[..., Awaitable[dict[str, object]]]:
+        """Withdraw a request."""
+        ...
+
+    async def record_refusal(
+        self,
+        error: HostAgentError,
+        *,
+        exchange_id: str,
+        principal: Principal | None = None,
+        certificate: PeerCertificate | None = None,
+        operation: str | None = None,
+    ) -> None:
+        """Count a refusal and write it down; never raises."""
+        ...
+
+
+class RoomsPort(Protocol):
+    """What the routes ask of the rooms."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What can be asked."""
+        ...
+
+
+class AgentPort(Protocol):
+    """What the routes ask of the agent."""
+
+    @property
+    def pipeline(self) -> PipelinePort:
+        """The way of a request."""
+        ...
+
+    @property
+    def rooms(self) -> RoomsPort:
+        """The rooms behind the pipeline."""
+        ...
+
+    async def ready(self) -> tuple[bool, Mapping[str, object]]:
+        """Return whether the agent can serve, and the state of each part."""
+        ...

@@ -1,0 +1,130 @@
+"""An allowed read: throughput with eight in flight and latency of one, against bare and peers."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+from tests.bench import command
+from tests.bench.exchange import Exchange
+from tests.bench.ground import Setting, callers
+from tests.bench.load import Act, alternate, closed_loop
+from tests.bench.peers import Peer
+from tests.bench.table import Row, at_least, at_most
+
+IN_FLIGHT = 8
+ROUNDS = 7
+SLICE_SECONDS = 1.2
+SINGLE_RUNS = 80
+GOALS: Mapping[str, float] = {"sudo": 0.8, "direct": 0.6}
+MOST_ADDED_MS = 2.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """A way to run the same wrapper: one act for each of those in flight."""
+
+    name: str
+    acts: Sequence[Act]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a way did: acts a second in each round, and seconds of one alone (the median)."""
+
+    rates: Sequence[float]
+    alone: float
+
+    @property
+    def rate(self) -> str:
+        """Return the median rate as it is shown."""
+        return f"{median(self.rates):,.0f}/s"
+
+    def share_of(self, other: "Measured") -> float:
+        """Return the median of the rounds' ratios."""
+        pairs = zip(self.rates, other.rates, strict=True)
+        return median(mine / bare for mine, bare in pairs)
+
+    def added_ms(self, other: "Measured") -> float:
+        """Return how much longer one alone takes, in milliseconds."""
+        return (self.alone - other.alone) * 1000
+
+
+def figures(settings: Sequence[Setting], peers: Sequence[Peer]) -> tuple[list[Row], list[Row]]:
+    """Return the rows of the agent, and the rows beside them of what else runs a command."""
+    with contextlib.ExitStack() as exits:
+        ways = [way for setting in settings for way in _ways(setting, exits)]
+        ways += [
+            Way(name=peer.name, acts=exits.enter_context(peer.acts(IN_FLIGHT))) for peer in peers
+        ]
+        measured = _measure(ways)
+    rows = [row for setting in settings for row in _rows(setting.runner, measured)]
+    return rows, [_beside(name, taken) for name, taken in measured.items()]
+
+
+def _ways(setting: Setting, exits: contextlib.ExitStack) -> list[Way]:
+    argv = setting.argv("status")
+    served = exits.enter_context(setting.served())
+    connections = exits.enter_context(callers(served, setting.context, IN_FLIGHT))
+    request = connections[0].ask("git.status", setting.site.status())
+    return [
+        Way(name=_bare(setting.runner), acts=[partial(command.run, argv)] * IN_FLIGHT),
+        Way(name=_agent(setting.runner), acts=[_asks(one, request) for one in connections]),
+    ]
+
+
+def _asks(connection: Exchange, request: bytes) -> Act:
+    def act() -> None:
+        connection.send(request, 200)
+
+    return act
+
+
+def _measure(ways: Sequence[Way]) -> dict[str, Measured]:
+    """Take turns: each round has a slice of every way, and the single runs alternate too."""
+    for way in ways:
+        closed_loop(way.acts, 0.3)
+    rates: dict[str, list[float]] = {way.name: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way in ways:
+            rates[way.name].append(closed_loop(way.acts, SLICE_SECONDS).rate)
+    alone = alternate([way.acts[0] for way in ways], SINGLE_RUNS)
+    return {
+        way.name: Measured(rates=rates[way.name], alone=one)
+        for way, one in zip(ways, alone, strict=True)
+    }
+
+
+def _rows(runner: str, measured: Mapping[str, Measured]) -> list[Row]:
+    agent, bare = measured[_agent(runner)], measured[_bare(runner)]
+    share, added = agent.share_of(bare), agent.added_ms(bare)
+    return [
+        at_least(
+            f"git.status, {IN_FLIGHT} clients, runner {runner}: share of bare",
+            share,
+            GOALS[runner],
+            measured=f"{share:.2f} ({agent.rate})",
+            against=f"bare {bare.rate}",
+        ),
+        at_most(
+            f"git.status, one client, runner {runner}: added latency",
+            added,
+            MOST_ADDED_MS,
+            measured=f"{added:.1f} ms ({agent.alone * 1000:.1f} ms)",
+            against=f"bare {bare.alone * 1000:.1f} ms",
+            unit=" ms",
+        ),
+    ]
+
+
+def _beside(name: str, taken: Measured) -> Row:
+    return Row(name=name, measured=taken.rate, against=f"{taken.alone * 1000:.1f} ms")
+
+
+def _bare(runner: str) -> str:
+    return f"bare command line of runner {runner}"
+
+
+def _agent(runner: str) -> str:
+    return f"host-agent, runner {runner}"

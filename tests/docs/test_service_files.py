@@ -1,0 +1,82 @@
+"""The unit and the sudoers example are accepted by the programs that read them."""
+
+import configparser
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.reference_pages import REPOSITORY
+
+UNIT = REPOSITORY / "systemd" / "host-agent.service"
+SUDOERS = REPOSITORY / "sudoers" / "host-agent"
+SERVICE_PAGE = REPOSITORY / "docs" / "how-to" / "run-as-a-service.md"
+
+WITHOUT_SUDO = {
+    *("NoNewPrivileges", "SystemCallFilter", "SystemCallArchitectures", "SystemCallLog"),
+    *("RestrictAddressFamilies", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID"),
+    *("RestrictFileSystems", "MemoryDenyWriteExecute", "LockPersonality", "PrivateDevices"),
+    *("ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs", "ProtectClock"),
+    *("ProtectHostname", "DynamicUser"),
+}
+"""systemd.exec(5): each of these sets or implies NoNewPrivileges for a user that is not root."""
+
+
+def service() -> dict[str, str]:
+    parser = configparser.ConfigParser(interpolation=None, strict=True)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(UNIT.read_text(encoding="utf-8"))
+    return dict(parser["Service"])
+
+
+def test_no_setting_of_the_unit_takes_sudo_away() -> None:
+    assert not WITHOUT_SUDO & service().keys()
+
+
+def test_the_unit_waits_longer_than_the_agent_drains() -> None:
+    assert int(service()["TimeoutStopSec"]) > 2 * 10
+    assert service()["KillMode"] == "mixed"
+
+
+def test_a_broken_configuration_is_not_tried_again_and_again() -> None:
+    assert "78" in service()["RestartPreventExitStatus"].split()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
+    unit = tmp_path / UNIT.name
+    program = service()["ExecStart"].split()[0]
+    unit.write_text(UNIT.read_text(encoding="utf-8").replace(program, "/bin/true"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False
+    )
+    said = [line for line in done.stderr.splitlines() if UNIT.name in line]
+    assert (done.returncode, said) == (0, [])
+
+
+VISUDO = shutil.which("visudo") or shutil.which("visudo", path="/usr/sbin:/sbin")
+
+
+@pytest.mark.skipif(VISUDO is None, reason="needs visudo")
+def test_visudo_accepts_the_sudoers_example(tmp_path: Path) -> None:
+    fragment = tmp_path / "host-agent"
+    fragment.write_bytes(SUDOERS.read_bytes())
+    fragment.chmod(0o440)
+    done = subprocess.run(
+        [str(VISUDO), "-cf", fragment], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_sudoers_example_grants_exact_paths_only() -> None:
+    lines = [line for line in SUDOERS.read_text().splitlines() if line and not line.startswith("#")]
+    assert lines
+    for line in lines:
+        assert re.fullmatch(
+            r"host-agent ALL=\([a-z]+\) NOPASSWD: /usr/local/lib/host-agent/[a-z-]+", line
+        )
+        assert "(root)" not in line
+        assert line in SERVICE_PAGE.read_text(encoding="utf-8").splitlines()
+        assert (REPOSITORY / "wrappers" / line.rpartition("/")[2]).is_file()

@@ -1,0 +1,184 @@
+"""What is taken out of output, and what must stay readable."""
+
+import base64
+import importlib
+import inspect
+import pkgutil
+
+import detect_secrets.plugins
+import pytest
+from detect_secrets.plugins.base import RegexBasedDetector
+from hypothesis import given
+from hypothesis import strategies as st
+
+from host_agent.execution.redaction import MARK, redact, redact_output
+from host_agent.operations.catalogue import Output
+
+# Made for this test: they open nothing.
+LETTERS = "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC2dF4hJ6kL8nP0rS2uV4xY6"
+PEM = "-----BEGIN OPENSSH PRIVATE KEY-----\n" + "b3BlbnNzaC1rZXk\n" * 5
+TOKENS = {
+    "aws access key": "AKIA" + "Q3EGR7ZJ5W2KX4MN",
+    "github": "ghp_" + LETTERS[:36],
+    "github fine-grained": "github_pat_" + LETTERS[:40],
+    "gitlab": "glpat-" + LETTERS[:20],
+    "slack": "xoxb-" + "1234567890-" + LETTERS[:24],
+    "slack hook": "hooks.slack.com/services/T12345678/B12345678/" + LETTERS[:24],
+    "stripe": "sk_live_" + LETTERS[:24],
+    "sendgrid": f"SG.{LETTERS[:22]}.{LETTERS[:43]}",
+    "twilio": "AC" + "0123456789abcdef" * 2,
+    "npm": "npm_" + LETTERS[:36],
+    "pypi": "pypi-AgEIcHlwaS5vcmc" + LETTERS * 2,
+    "telegram": "110201543:AAH" + LETTERS[:32],
+    "openai": "sk-" + LETTERS[:20] + "T3BlbkFJ" + LETTERS[:20],
+    "mailchimp": "0123456789abcdef" * 2 + "-us12",
+    "square": "sq0csp-" + LETTERS[:43],
+    "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0." + LETTERS[:43],
+    "vault": "hvs." + LETTERS[:24],
+}
+
+
+@pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
+@pytest.mark.parametrize("around", ["{}", "remote: {} ok", 'x="{}"\n', "https://h/{}?a=1"])
+def test_c49_a_token_is_taken_out(token: str, around: str) -> None:
+    text = redact(around.format(token))
+    assert token not in text
+    assert MARK in text
+
+
+@pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
+def test_c49_a_token_inside_base64_is_taken_out(token: str) -> None:
+    encoded = base64.b64encode(f"user:{token}\n".encode()).decode()
+    assert redact(f"auth {encoded} end") == f"auth {MARK} end"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "password=hunter22",
+        "PASSWORD: 'hunter22'",
+        '{"db_password": "hunter22"}',
+        "export API_KEY=hunter22",
+        "Authorization: Bearer hunter22",
+        "client-secret => hunter22",
+        "https://user:hunter22@example.org/x.git",
+        "aws_secret_access_key = 'hunter22hunter22hunter22hunter22hunter22'",
+    ],
+)
+def test_c49_what_is_assigned_to_a_secret_name_is_taken_out(line: str) -> None:
+    text = redact(line)
+    assert "hunter22" not in text
+    assert MARK in text
+
+
+def test_c49_a_private_key_of_many_lines_is_taken_out() -> None:
+    whole = f"before\n{PEM}-----END OPENSSH PRIVATE KEY-----\nafter"
+    assert redact(whole) == f"before\n{MARK}\nafter"
+
+
+def test_c49_a_private_key_in_a_long_text_is_not_divided() -> None:
+    filler = "an ordinary line of some length\n"
+    key = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEowIBAAKCAQEA\n" * 100
+    for lines in range(960, 1050, 3):
+        whole = filler * lines + key + "-----END RSA PRIVATE KEY-----\n" + filler * 500
+        assert redact(whole) == filler * lines + MARK + "\n" + filler * 500
+
+
+def test_c49_a_private_key_that_was_cut_is_taken_out() -> None:
+    assert redact(f"before\n{PEM}") == f"before\n{MARK}"
+
+
+def test_c49_a_token_that_the_cap_cut_in_two_does_not_stay() -> None:
+    half = TOKENS["github"][:20]
+    output = redact_output(Output(exit_code=0, stdout=f"line one\nkey {half}", truncated=True))
+    assert output.stdout == "line one\nkey "
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# branch.oid 8d5f2f4cd2535b6ea49e80ed606a3fef3c85e718\n# branch.head main\n",
+        "tank/media\t123456789012\t1700000000\n",
+        "nginx.service - A high performance web server and a reverse proxy server",
+        "1 .M N... 100644 100644 100644 f00c965d8307308469e537302baa73048488f162 README.md",
+        "sha256:7d865e959b2466918c9863afca942d0fb89d7c9ac0c99bafc3749504ded97730",
+        "commit message: rotate the tokens and the passwords",
+        "aGVsbG8gd29ybGQsIHRoaXMgaXMganVzdCB0ZXh0",
+        "https://example.org:8443/path",
+    ],
+)
+def test_ordinary_output_stays_as_it_is(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_sizes_and_hash_stay_those_of_what_was_printed() -> None:
+    output = Output(exit_code=0, stdout="password=hunter22", stdout_bytes=17, stdout_sha256="ab")
+    clean = redact_output(output)
+    assert (clean.stdout, clean.stdout_bytes, clean.stdout_sha256) == (f"password={MARK}", 17, "ab")
+
+
+@given(st.text(max_size=300))
+def test_redaction_is_stable(text: str) -> None:
+    once = redact(text)
+    assert redact(once) == once
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "unit", ["a", "a=", "password", "-----BEGIN ", "://a:", "eyJ", "aws key ", "A"]
+)
+def test_no_text_makes_it_slow(unit: str) -> None:
+    redact(unit * (200_000 // len(unit)))
+
+
+SAMPLES = {
+    "ArtifactoryDetector": "artif-key:AKC" + LETTERS[:30],
+    "AWSKeyDetector": TOKENS["aws access key"],
+    "AzureStorageKeyDetector": "AccountKey=" + LETTERS[:86].ljust(86, "x") + "==",
+    "BasicAuthDetector": "https://user:hunter22@example.org",
+    "CloudantDetector": "cloudant_password='" + "abcdef0123456789" * 4 + "'",
+    "DiscordBotTokenDetector": f"M{LETTERS[:23]}.{LETTERS[:6]}.{LETTERS[:27]}",
+    "GitHubTokenDetector": TOKENS["github"],
+    "GitLabTokenDetector": TOKENS["gitlab"],
+    "IbmCloudIamDetector": "ibm-cloud_api_key: " + LETTERS[:44],
+    "IbmCosHmacDetector": "cos_hmac_secret_access_key=" + "0123456789abcdef" * 3,
+    "JwtTokenDetector": TOKENS["jwt"],
+    "MailchimpDetector": TOKENS["mailchimp"],
+    "NpmDetector": "//registry/:_authToken=npm_" + LETTERS[:36],
+    "OpenAIDetector": TOKENS["openai"],
+    "PrivateKeyDetector": "-----BEGIN RSA PRIVATE KEY-----",
+    "PypiTokenDetector": TOKENS["pypi"],
+    "SendGridDetector": TOKENS["sendgrid"],
+    "SlackDetector": TOKENS["slack"],
+    "SoftlayerDetector": "softlayer_api_key = '" + "abcdef0123456789" * 4 + "'",
+    "SquareOAuthDetector": TOKENS["square"],
+    "StripeDetector": TOKENS["stripe"],
+    "TelegramBotTokenDetector": TOKENS["telegram"],
+    "TwilioKeyDetector": TOKENS["twilio"],
+}
+"""What each detector of detect-secrets finds; it says so itself below."""
+
+
+def detectors() -> dict[str, RegexBasedDetector]:
+    """Return the detectors of detect-secrets that go by a pattern; addresses are no secrets."""
+    found: dict[str, RegexBasedDetector] = {}
+    for module in pkgutil.iter_modules(detect_secrets.plugins.__path__, "detect_secrets.plugins."):
+        for name, kind in vars(importlib.import_module(module.name)).items():
+            is_detector = inspect.isclass(kind) and issubclass(kind, RegexBasedDetector)
+            if is_detector and not inspect.isabstract(kind) and name != "IPPublicDetector":
+                found[name] = kind()
+    return found
+
+
+def test_every_detector_of_detect_secrets_has_a_sample() -> None:
+    assert detectors().keys() == SAMPLES.keys()
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_c49_what_detect_secrets_finds_is_taken_out(name: str) -> None:
+    found = detectors()[name].analyze_string(SAMPLES[name])
+    secrets = [secret for secret in found if secret]
+    assert secrets
+    text = redact(SAMPLES[name])
+    assert MARK in text
+    assert not [secret for secret in secrets if secret in text]

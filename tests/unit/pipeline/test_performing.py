@@ -1,0 +1,216 @@
+"""One run: intent on disk, wrapper, probe, outcome on disk; and what each may do wrong."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from host_agent.approvals.request import Digest, State
+from host_agent.audit.record import Event
+from host_agent.errors import (
+    AdapterUnavailableError,
+    HostFailedError,
+    HostTimedOutError,
+    InvalidOutputError,
+    SudoRefusedError,
+)
+from host_agent.operations.catalogue import Output
+from host_agent.pipeline.performing import Act, Performance, inspect, perform
+from tests.support.pipeline import FETCH, PULL, STATUS, Workbench, opened, output
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
+    async with opened(tmp_path) as bench:
+        yield bench
+
+
+async def act(bench: Workbench, operation: str = "git.pull") -> Act:
+    """Return an act of the deployer, bound to the state that the host is in."""
+    params = {"git.pull": PULL, "git.fetch": FETCH, "git.status": STATUS}[operation]
+    parsed = bench.rooms.catalogue.parse(operation, params)
+    inspection = await inspect(bench.rooms, parsed, None)
+    return Act.of(
+        bench.who("deployer"),
+        parsed,
+        request_id="ab" * 16,
+        digest=Digest("sha256:" + "0" * 64),
+        precondition=None if inspection is None else inspection.precondition,
+    )
+
+
+async def performed(bench: Workbench, operation: str = "git.pull") -> Performance:
+    return await perform(bench.rooms, await act(bench, operation))
+
+
+def verified(performance: Performance) -> object:
+    assert performance.outcome is not None
+    return performance.outcome["verified"]
+
+
+async def test_the_intent_is_on_disk_before_the_process_starts(bench: Workbench) -> None:
+    seen: list[list[str]] = []
+    bench.host.before = lambda _verb: seen.append(bench.events())
+    await performed(bench, "git.status")
+    assert seen == [["operation.started"]]
+    assert bench.events() == ["operation.started", "operation.finished"]
+
+
+async def test_both_records_name_who_and_what(bench: Workbench) -> None:
+    await performed(bench)
+    for event in (Event.OPERATION_STARTED, Event.OPERATION_FINISHED):
+        record = bench.last(event)
+        assert (record["caller"], record["owner"]) == ("deployer", "bob")
+        assert (record["operation"], record["params"]) == ("git.pull", dict(PULL))
+        assert record["request_id"] == "ab" * 16
+    outcome = bench.last(Event.OPERATION_FINISHED)["outcome"]
+    assert outcome["state"] == "succeeded"
+    assert outcome["stdout_bytes"] == 5
+    assert "stdout" not in outcome  # the log has its size and hash only
+
+
+async def test_a_read_has_no_inspection_and_no_probe(bench: Workbench) -> None:
+    performance = await performed(bench, "git.status")
+    assert verified(performance) is None
+    assert [run[0] for run in bench.host.ran] == ["status"]
+
+
+# -- the probe ------------------------------------------------------------------------------------
+
+
+async def test_a_change_is_looked_at_afterwards(bench: Workbench) -> None:
+    assert verified(await performed(bench)) is True
+    assert [run[0] for run in bench.host.ran] == ["inspect-pull", "pull", "state"]
+
+
+async def test_a_change_without_a_probe_says_so(bench: Workbench) -> None:
+    assert verified(await performed(bench, "git.fetch")) is None
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        output(exit_code=1),
+        output(exit_code=-15, timed_out=True),
+        output("nonsense\n"),
+        output(f"head {'d' * 40}\nhead_ref refs/heads/main\ndirty no\n"),
+        AdapterUnavailableError("It cannot be started."),
+    ],
+    ids=["failed", "late", "unreadable", "elsewhere", "not started"],
+)
+async def test_what_cannot_be_seen_is_not_claimed(
+    bench: Workbench, seen: Output | AdapterUnavailableError
+) -> None:
+    bench.host.answers["state"] = seen
+    performance = await performed(bench)
+    assert verified(performance) is False
+    assert performance.state is State.SUCCEEDED
+    assert bench.last(Event.OPERATION_FINISHED)["outcome"]["verified"] is False
+
+
+async def test_a_failed_change_is_not_probed(bench: Workbench) -> None:
+    bench.host.answers["pull"] = output(exit_code=1)
+    performance = await performed(bench)
+    assert verified(performance) is None
+    assert [run[0] for run in bench.host.ran] == ["inspect-pull", "pull"]
+
+
+# -- how it ends ----------------------------------------------------------------------------------
+
+
+async def test_a_failure_carries_its_outcome(bench: Workbench) -> None:
+    bench.host.answers["pull"] = output("half\n", exit_code=3, stderr="fatal: no\n")
+    performance = await performed(bench)
+    assert performance.state is State.FAILED
+    assert isinstance(performance.error, HostFailedError)
+    assert performance.error.members["outcome"] == performance.outcome
+    assert performance.error.is_recorded
+    assert bench.last(Event.OPERATION_FINISHED)["code"] == "host:failed"
+
+
+async def test_a_deadline_is_told_as_such(bench: Workbench) -> None:
+    bench.host.answers["pull"] = output(exit_code=-15, timed_out=True)
+    performance = await performed(bench)
+    assert performance.state is State.TIMED_OUT
+    assert isinstance(performance.error, HostTimedOutError)
+    assert verified(performance) is None
+
+
+async def test_output_of_another_form_is_a_failure_that_keeps_it(bench: Workbench) -> None:
+    bench.host.answers["status"] = output("gibberish\n")
+    performance = await performed(bench, "git.status")
+    assert performance.state is State.FAILED
+    assert isinstance(performance.error, InvalidOutputError)
+    assert performance.outcome is not None
+    assert performance.outcome["stdout"] == "gibberish\n"
+
+
+async def test_c38_cut_output_is_not_parsed(bench: Workbench) -> None:
+    bench.host.answers["status"] = output("# branch.oid a", truncated=True)
+    performance = await performed(bench, "git.status")
+    assert performance.state is State.SUCCEEDED
+    assert performance.outcome is not None
+    assert performance.outcome["data"] is None
+    assert performance.outcome["truncated"] is True
+
+
+async def test_what_could_not_be_started_is_told_in_the_log(bench: Workbench) -> None:
+    bench.host.answers["pull"] = SudoRefusedError("sudo would not run it; nothing ran.")
+    with pytest.raises(SudoRefusedError) as caught:
+        await performed(bench)
+    assert caught.value.is_recorded
+    finished = bench.last(Event.OPERATION_FINISHED)
+    assert (finished["code"], finished["outcome"]) == ("host:sudo-refused", {"state": "failed"})
+
+
+async def test_c2_a_run_that_the_shutdown_cuts_short_is_unknown_in_the_log(
+    bench: Workbench,
+) -> None:
+    prepared = await act(bench)
+    bench.host.hold("pull")
+    run = asyncio.ensure_future(perform(bench.rooms, prepared))
+    await bench.host.reached["pull"].wait()
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    finished = bench.last(Event.OPERATION_FINISHED)
+    assert (finished["code"], finished["outcome"]) == ("internal", {"state": "unknown"})
+
+
+@pytest.mark.parametrize("exit_code", [0, 1])
+async def test_c4_what_happened_is_told_and_marked_where_its_end_cannot_be_written(
+    bench: Workbench, exit_code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.audit.refused = frozenset({Event.OPERATION_FINISHED})
+    bench.host.answers["fetch"] = output("words\n", exit_code=exit_code)
+    performance = await performed(bench, "git.fetch")
+    assert performance.outcome is not None
+    assert performance.outcome["audited"] is False
+    assert performance.outcome["stdout"] == "words\n"
+    if performance.error is not None:
+        assert performance.error.members["outcome"]["audited"] is False
+    assert "could not be written to the audit log" in caplog.text
+
+
+# -- the inspection -------------------------------------------------------------------------------
+
+
+async def test_c4_an_inspection_is_no_operation(bench: Workbench) -> None:
+    await act(bench)
+    assert bench.events() == []
+
+
+async def test_an_inspection_of_another_form_is_refused(bench: Workbench) -> None:
+    bench.host.answers["inspect-pull"] = output("gibberish\n")
+    with pytest.raises(InvalidOutputError):
+        await act(bench)
+
+
+async def test_runs_are_counted_and_timed(bench: Workbench) -> None:
+    bench.host.answers["fetch"] = output(exit_code=1, duration_ms=1500)
+    await performed(bench, "git.fetch")
+    text = bench.rooms.metrics.render().decode()
+    labels = 'operation="git.fetch",outcome="failed"'
+    assert f"host_agent_operations_total{{{labels}}} 1.0" in text
+    assert 'host_agent_operation_seconds_sum{operation="git.fetch"} 1.5' in text
