@@ -22,6 +22,7 @@ NOUNS: Mapping[str, str] = {
     "operations": "list what this certificate may ask for",
     "requests": "see, approve, deny and cancel requests",
     "audit": "verify and read the audit log",
+    "sudoers": "render and audit what sudo grants",
 }
 """The commands in the order of help, each a module of `host_agent.cli`, and what they do."""
 

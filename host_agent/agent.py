@@ -33,7 +33,7 @@ from host_agent.errors import (
     HostAgentError,
     StoreUnavailableError,
 )
-from host_agent.execution.runner import Runner
+from host_agent.execution.runner import Runner, ToolRunner
 from host_agent.execution.turns import Turns
 from host_agent.execution.wrappers import WrapperDigests
 from host_agent.gateway.app import create_app
@@ -49,6 +49,7 @@ from host_agent.metrics import Metrics
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Catalogue
 from host_agent.pipeline import Pipeline, Rooms, Snapshot
+from host_agent.pipeline.privileges import Privileges
 from host_agent.policy.limits import Limits
 
 WATCH_SECONDS = 1.0
@@ -130,6 +131,7 @@ class Agent:
             metrics=self.metrics,
         )
         self.pipeline = Pipeline(self.rooms)
+        self._privileges = Privileges(self.rooms, ToolRunner())
         await self._say_started(config)
         self._exits.push_async_callback(self._say_stopped)
         self._watch_certificates(now)
@@ -190,6 +192,8 @@ class Agent:
             self.pipeline.approved.expire_forever,
             self._watch_forever,
             self._purge_forever,
+            # A runner that was handed in has no host behind it to look at unasked.
+            *(() if self._given_runner else (self._privileges.keep_forever,)),
         ):
             await self._exits.enter_async_context(_background(work))
         self._gateway = Gateway(
@@ -281,9 +285,14 @@ class Agent:
         parts["configuration"] = self._reload_fault or "ok"
         if self._revocation.complaint is not None:
             parts["crl_file"] = self._revocation.complaint
+        parts["sudoers"] = self._privileges.state
         parts["audit_sequence"] = self.rooms.audit.sequence
         parts["audit_head"] = self.rooms.audit.head
         return is_ready, parts
+
+    async def sudoers(self) -> dict[str, object]:
+        """Return what sudo grants that is not known to be safe, and when that was looked at."""
+        return await self._privileges.as_json()
 
     # -- reload -----------------------------------------------------------------------------------
 
@@ -325,6 +334,7 @@ class Agent:
             self._gateway.swap_context(context)
         self._gateway.limit_connections(config.server.max_connections)
         self._watch_certificates(now)
+        self._privileges.forget()
         await self._say_loaded(config)
         await self.pipeline.approved.cancel_callers_gone()
 

@@ -147,6 +147,16 @@ class Metrics:
             registry=self.registry,
         )
         self._reload_ok.set(1)
+        self._sudoers_risky = Gauge(
+            "host_agent_sudoers_risky_entries",
+            "Entries of sudoers that are not known to be safe, those that are not understood too.",
+            registry=self.registry,
+        )
+        self._sudoers_ok = Gauge(
+            "host_agent_sudoers_scan_ok",
+            "1 if all that sudo reads could be read and understood, 0 if not, or not yet.",
+            registry=self.registry,
+        )
         Info("host_agent_build", "The version that runs.", registry=self.registry).info(
             {"version": __version__, "python": platform.python_version()}
         )
@@ -215,6 +225,11 @@ class Metrics:
     def reload_rejected(self) -> None:
         """Tell that a new configuration was refused and the old one serves on."""
         self._reload_ok.set(0)
+
+    def sudoers_scanned(self, risky: int, *, is_ok: bool) -> None:
+        """Tell how many entries a scan found, and whether it could read and understand all."""
+        self._sudoers_risky.set(risky)
+        self._sudoers_ok.set(1 if is_ok else 0)
 
     def render(self) -> bytes:
         """Return everything in the Prometheus text format, with `CONTENT_TYPE`."""

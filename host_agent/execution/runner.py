@@ -284,3 +284,36 @@ def _refused_by_sudo(wrapper: str, user: str, output: Output) -> NoReturn:
         "`host-agent sudoers check`."
     )
     raise SudoRefusedError(message)
+
+
+TOOLS: Mapping[str, str] = {
+    "cvtsudoers": "/usr/bin/cvtsudoers",
+    "visudo": "/usr/sbin/visudo",
+}
+"""The host's own programs that this program runs for itself, by short name."""
+
+
+class ToolRunner:
+    """Runs fixed tools of the host as the present user, within the same bounds as wrappers.
+
+    For what the program asks on its own behalf, never for an operation. Nothing of a caller reaches
+    the arguments.
+    """
+
+    def __init__(
+        self, timeout_seconds: float = 10.0, max_output_bytes: int = 16 * 1024 * 1024
+    ) -> None:
+        self._door = _Door(timeout_seconds, max_output_bytes, ends_group=True)
+
+    async def run(self, tool: str, *arguments: str) -> Output:
+        """Run `tool`, a name of `TOOLS`, and return what it left behind.
+
+        Raises:
+            AdapterUnavailableError: it is not installed, or cannot be started. Nothing ran.
+        """
+        path = TOOLS[tool]
+        if not os.access(path, os.X_OK):
+            message = f"{path} is not installed on this host, or may not be run."
+            raise AdapterUnavailableError(message)
+        invocation = Invocation(wrapper=tool, arguments=arguments, run_as=RunAs.UNIX_USER)
+        return await self._door.run([path, *arguments], invocation, None)

@@ -280,6 +280,19 @@ class Routes:
         _check_id(request_id)
         return _json(await self.agent.pipeline.cancel(request.principal, request_id, reason=reason))
 
+    # -- the host ------------------------------------------------------------------------------
+
+    async def sudoers(self) -> Response:
+        """GET /admin/sudoers."""
+        request = current()
+        self.agent.pipeline.require_role(request.principal, Role.ADMIN)
+        request.query()
+        return _json(await self.agent.sudoers())
+
+    async def warn_permissions(self) -> Response:
+        """GET /admin/warn-permissions, the older name of the same."""
+        return await self.sudoers()
+
     # -- the agent itself ----------------------------------------------------------------------
 
     async def health(self) -> Response:

@@ -97,6 +97,8 @@ _RESULTS: Mapping[str, str] = {
     "approve": "Request",
     "pending": "Requests",
     "admin_pending": "Requests",
+    "sudoers": "Sudoers",
+    "warn_permissions": "Sudoers",
 }
 
 
@@ -256,6 +258,25 @@ def _answers() -> Schema:
                         }
                     ),
                 }
+            }
+        ),
+        "Sudoers": _object(
+            {
+                "scan_ok": {"type": "boolean"},
+                "entries": {
+                    "type": "array",
+                    "items": _object(
+                        {
+                            "file": _TEXT,
+                            "line": {"type": "integer"},
+                            "rule": _TEXT,
+                            "severity": {"enum": ["critical", "high", "medium", "low"]},
+                            "reason": _TEXT,
+                            "remedy": _TEXT,
+                        }
+                    ),
+                },
+                "scanned_at": _TEXT,
             }
         ),
         "Problem": _problem(),

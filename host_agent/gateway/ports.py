@@ -101,3 +101,7 @@ class AgentPort(Protocol):
     async def ready(self) -> tuple[bool, Mapping[str, object]]:
         """Return whether the agent can serve, and the state of each part."""
         ...
+
+    async def sudoers(self) -> Mapping[str, object]:
+        """Return what sudo grants that is not known to be safe."""
+        ...

@@ -132,6 +132,12 @@ ROUTES: tuple[Route, ...] = (
         "Cancel",
         *(404, 409, 410),
     ),
+    _get(
+        "/admin/sudoers",
+        "sudoers",
+        "admin",
+        "What sudo grants that is not known to be safe.",
+    ),
     _get("/health", "health", _ANYBODY, "That the agent lives."),
     _get("/ready", "ready", _ANYBODY, "Whether the agent can serve; 503 says why not."),
     _get("/openapi.json", "openapi", _ANYBODY, "This interface as an OpenAPI document."),
@@ -158,6 +164,13 @@ ROUTES: tuple[Route, ...] = (
         "admin",
         "All pending requests.",
         query={"limit": _LIMIT, "cursor": _CURSOR},
+        is_older=True,
+    ),
+    _get(
+        "/admin/warn-permissions",
+        "warn_permissions",
+        "admin",
+        "What sudo grants that is not known to be safe.",
         is_older=True,
     ),
 )

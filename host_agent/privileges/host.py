@@ -105,34 +105,30 @@ class LiveHost:
         What does not exist could be made by whoever may write the directory that it would be in.
         """
         for name in dict.fromkeys((path, os.path.realpath(path))):
-            where = Path(name)
-            for part in (where, *where.parents):
-                fault = _written_by(part, is_last=part == where)
-                if fault is not None:
+            below: Path | None = None
+            for part in (Path(name), *Path(name).parents):
+                if fault := _written_by(part, below):
                     return fault
+                below = part
         return None
 
 
-def _written_by(path: Path, *, is_last: bool) -> str | None:
+def _written_by(path: Path, below: Path | None) -> str | None:
+    """Return who but root can change `path`, or replace `below` in it."""
     try:
         status = path.stat()
     except OSError:
         return None  # absent, or below a directory that only root looks into
     if status.st_uid != 0:
         return f"{path} belongs to {_user_name(status.st_uid)}"
-    is_directory = stat.S_ISDIR(status.st_mode)
-    if is_directory and status.st_mode & stat.S_ISVTX and not is_last and _holds_other(path):
-        return None
+    is_sticky = stat.S_ISDIR(status.st_mode) and bool(status.st_mode & stat.S_ISVTX)
+    if is_sticky and below is not None and os.path.lexists(below):
+        return None  # nobody replaces there what is another's
     if status.st_mode & stat.S_IWOTH:
         return f"{path} is writable by everybody"
     if status.st_mode & stat.S_IWGRP and status.st_gid != 0:
         return f"{path} is writable by the group {_group_name(status.st_gid) or status.st_gid}"
     return None
-
-
-def _holds_other(path: Path) -> bool:
-    """Return False: in a sticky directory anybody may still make a name that is not there."""
-    return False
 
 
 def _user_name(uid: int) -> str:

@@ -145,5 +145,7 @@ class _Gathering:
         return True
 
     def _unknown(self, file: str, line: int, reason: str) -> None:
-        remedy = "Make it readable to this check (as root: `host-agent sudoers check`), or repair it."
+        remedy = (
+            "Make it readable to this check (as root: `host-agent sudoers check`), or repair it."
+        )
         self.gathered.findings.append(unknown(file, line, f"{reason}.", remedy))

@@ -175,8 +175,8 @@ class _Reader:
             if marker is not None:
                 line = marker
                 continue
-            for part in spec["Cmnd_Specs"]:
-                found.append(_grant(_of(line).origin, users, _members(spec["Host_List"]), part))
+            hosts, origin = _members(spec["Host_List"]), _of(line).origin
+            found += [_grant(origin, users, hosts, part) for part in spec["Cmnd_Specs"]]
         return found
 
     def settings(self, defaults: Iterable[Mapping[str, Any]]) -> list[Setting]:

@@ -144,8 +144,8 @@ def insecurity(mode: int, uid: int, gid: int) -> str | None:
 FRAME_HEAD = "host-agent sudoers 1"
 _BASE64 = r"[A-Za-z0-9+/]*={0,2}"
 _FRAME_LINE = re.compile(
-    rf"(?:(?P<kind>file|directory) (?P<path>{_BASE64}) (?P<mode>[0-7]{{1,6}}) (?P<uid>[0-9]{{1,10}})"
-    rf" (?P<gid>[0-9]{{1,10}})(?: (?P<content>{_BASE64}))?"
+    rf"(?:(?P<kind>file|directory) (?P<path>{_BASE64}) (?P<mode>[0-7]{{1,6}})"
+    rf" (?P<uid>[0-9]{{1,10}}) (?P<gid>[0-9]{{1,10}})(?: (?P<content>{_BASE64}))?"
     rf"|(?P<absent>missing|unreadable) (?P<where>{_BASE64}))",
     re.ASCII,
 )

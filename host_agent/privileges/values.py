@@ -59,6 +59,11 @@ class Finding:
         }
 
 
+def words(text: str) -> frozenset[str]:
+    """Return the words of a table that is written as text."""
+    return frozenset(text.split())
+
+
 def unknown(file: str, line: int, reason: str, remedy: str) -> Finding:
     """Return the entry for what could not be read or understood."""
     return Finding(

@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: every figure in one run, as one table; exit status 1 where one is missed.
+"""`python -m tests.bench`: every figure in one run, as one table; status 1 where one is missed.
 
 `--write` puts the tables into docs/explanation/performance.md. `--only NAME` takes some figures.
 """
@@ -22,7 +22,7 @@ from tests.bench import (
     verifying,
 )
 from tests.bench.ground import Setting
-from tests.bench.table import Row, machine, render, skipped, write_page
+from tests.bench.table import Beside, Row, machine, render, render_beside, skipped, write_page
 
 NAMES = ("run", "refuse", "approve", "restart", "verify", "idle")
 
@@ -53,16 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures, beside = measure(args.only or NAMES)
     sys.stdout.write(f"{machine()}\n\n{render(figures)}\n")
     if beside:
-        sys.stdout.write(f"beside it, the second column with eight in flight, then one alone:\n\n")
-        sys.stdout.write(render(beside))
+        sys.stdout.write(render_beside(beside))
     if args.write:
         write_page(figures, beside)
     return 1 if any(row.met is False for row in figures) else 0
 
 
-def measure(names: Sequence[str]) -> tuple[list[Row], list[Row]]:
+def measure(names: Sequence[str]) -> tuple[list[Row], list[Beside]]:
     """Return the rows of `names`, and those of the peers."""
-    beside: list[Row] = []
+    beside: list[Beside] = []
 
     def run(on: Ground) -> list[Row]:
         rows, others = running.figures(on.settings, on.peers)

@@ -22,7 +22,7 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         CommandFailedError: it did not end with status 0.
     """
-    pid = os.posix_spawn(argv[0], argv, ENVIRONMENT, file_actions=_NOWHERE, setsid=True)
+    pid = os.posix_spawn(argv[0], list(argv), ENVIRONMENT, file_actions=_NOWHERE, setsid=True)
     _, status = os.waitpid(pid, 0)
     if status != 0:
         message = f"{' '.join(argv)}: status {os.waitstatus_to_exitcode(status)}"

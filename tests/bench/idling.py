@@ -73,4 +73,4 @@ def figures(setting: Setting) -> list[Row]:
 
 
 def _loop(client: Exchange, request: bytes) -> Load:
-    return closed_loop([lambda: client.send(request, 200) and None], SLICE_SECONDS)
+    return closed_loop([lambda: client.send(request, 200)], SLICE_SECONDS)

@@ -89,7 +89,7 @@ UseDNS no
 MaxStartups 100
 MaxSessions 100
 PidFile none
-LogLevel ERROR
+LogLevel FATAL
 """
     )
     (place / "ssh_config").write_text(
@@ -177,7 +177,7 @@ http {{
 """
     )
     with (
-        _process("/usr/sbin/fcgiwrap", "-c", "8", "-s", f"unix:{place}/socket", user=user),
+        _fcgiwrap(place / "socket", user),
         _process("/usr/sbin/nginx", "-p", str(place), "-c", f"{place}/nginx.conf", "-e", "stderr"),
     ):
         _wait_for(port)
@@ -185,36 +185,42 @@ http {{
 
 
 @contextlib.contextmanager
+def _fcgiwrap(path: Path, user: pwd.struct_passwd) -> Iterator[None]:
+    """Eight of them on one socket, each a child of ours: its own `-c 8` leaves orphans behind."""
+    with contextlib.ExitStack() as exits, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        os.chown(path, user.pw_uid, user.pw_gid)
+        listener.listen(64)
+        for _ in range(8):
+            exits.enter_context(_process("/usr/sbin/fcgiwrap", stdin=listener.fileno(), user=user))
+        yield
+
+
+@contextlib.contextmanager
 def _exchanges(url: str, setting: Setting, count: int) -> Iterator[Sequence[Act]]:
     leaf = setting.site.client(CALLER)
     context = client_context(setting.site.pki.ca_path, leaf.certificate_path, leaf.key_path)
 
-    def asks(connection: Exchange) -> Act:
-        request = connection.get("/status")
-
-        def act() -> None:
-            connection.send(request, 200)
-
-        return act
-
     with contextlib.ExitStack() as exits:
-        yield [asks(exits.enter_context(Exchange(url, context))) for _ in range(count)]
+        connections = [exits.enter_context(Exchange(url, context)) for _ in range(count)]
+        yield [partial(one.send, one.get("/status"), 200) for one in connections]
 
 
 # -- processes ------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _process(*argv: str, user: pwd.struct_passwd | None = None) -> Iterator[None]:
+def _process(
+    *argv: str, stdin: int = subprocess.DEVNULL, user: pwd.struct_passwd | None = None
+) -> Iterator[None]:
     """A program of ours in the background, ended by its own id."""
-    others: dict[str, object] = {}
-    if user is not None:
-        others = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     process = subprocess.Popen(
         argv,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.DEVNULL,
-        **others,  # type: ignore[call-overload]
+        user=None if user is None else user.pw_uid,
+        group=None if user is None else user.pw_gid,
+        extra_groups=None if user is None else [],
     )
     try:
         yield

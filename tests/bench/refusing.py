@@ -1,6 +1,8 @@
 """A refused ask: no process, no request; the agent on one core, the load on the other."""
 
 import os
+from functools import partial
+from pathlib import Path
 from statistics import median
 
 from tests.bench.ground import Setting, callers
@@ -23,7 +25,7 @@ def figures(setting: Setting) -> list[Row]:
         _pin(served, {agent_core})
         os.sched_setaffinity(0, others or everywhere)
         try:
-            acts = [lambda one=one: one.send(request, 403) for one in connections]
+            acts = [partial(one.send, request, 403) for one in connections]
             closed_loop(acts, 0.3)
             rate = median(closed_loop(acts, SLICE_SECONDS).rate for _ in range(ROUNDS))
         finally:
@@ -35,5 +37,5 @@ def figures(setting: Setting) -> list[Row]:
 def _pin(served: Served, cores: set[int]) -> None:
     """Hold every thread of the agent to `cores`."""
     if served.process is not None:
-        for thread in os.listdir(f"/proc/{served.process.pid}/task"):
-            os.sched_setaffinity(int(thread), cores)
+        for thread in Path(f"/proc/{served.process.pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores)

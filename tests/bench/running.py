@@ -7,11 +7,10 @@ from functools import partial
 from statistics import median
 
 from tests.bench import command
-from tests.bench.exchange import Exchange
 from tests.bench.ground import Setting, callers
 from tests.bench.load import Act, alternate, closed_loop
 from tests.bench.peers import Peer
-from tests.bench.table import Row, at_least, at_most
+from tests.bench.table import Beside, Row, at_least, at_most
 
 IN_FLIGHT = 8
 ROUNDS = 7
@@ -51,7 +50,7 @@ class Measured:
         return (self.alone - other.alone) * 1000
 
 
-def figures(settings: Sequence[Setting], peers: Sequence[Peer]) -> tuple[list[Row], list[Row]]:
+def figures(settings: Sequence[Setting], peers: Sequence[Peer]) -> tuple[list[Row], list[Beside]]:
     """Return the rows of the agent, and the rows beside them of what else runs a command."""
     with contextlib.ExitStack() as exits:
         ways = [way for setting in settings for way in _ways(setting, exits)]
@@ -70,15 +69,11 @@ def _ways(setting: Setting, exits: contextlib.ExitStack) -> list[Way]:
     request = connections[0].ask("git.status", setting.site.status())
     return [
         Way(name=_bare(setting.runner), acts=[partial(command.run, argv)] * IN_FLIGHT),
-        Way(name=_agent(setting.runner), acts=[_asks(one, request) for one in connections]),
+        Way(
+            name=_agent(setting.runner),
+            acts=[partial(one.send, request, 200) for one in connections],
+        ),
     ]
-
-
-def _asks(connection: Exchange, request: bytes) -> Act:
-    def act() -> None:
-        connection.send(request, 200)
-
-    return act
 
 
 def _measure(ways: Sequence[Way]) -> dict[str, Measured]:
@@ -118,8 +113,8 @@ def _rows(runner: str, measured: Mapping[str, Measured]) -> list[Row]:
     ]
 
 
-def _beside(name: str, taken: Measured) -> Row:
-    return Row(name=name, measured=taken.rate, against=f"{taken.alone * 1000:.1f} ms")
+def _beside(name: str, taken: Measured) -> Beside:
+    return Beside(name=name, rate=taken.rate, alone=f"{taken.alone * 1000:.1f} ms")
 
 
 def _bare(runner: str) -> str:

@@ -28,6 +28,15 @@ class Row:
         return self.name, self.measured, self.against, self.goal, shown
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What one way to run the wrapper does, for comparison: eight in flight, and one alone."""
+
+    name: str
+    rate: str
+    alone: str
+
+
 HEAD = ("figure", "measured", "held against", "goal", "met")
 
 
@@ -61,9 +70,19 @@ def at_most(
 
 
 def render(rows: Sequence[Row]) -> str:
-    """Return the table in Markdown, its columns aligned for a terminal."""
-    lines = [HEAD, *(row.cells() for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
+    """Return the table of figures in Markdown."""
+    return _table([HEAD, *(row.cells() for row in rows)])
+
+
+def render_beside(rows: Sequence[Beside]) -> str:
+    """Return the table of comparison in Markdown."""
+    head = ("the same wrapper, run by", "eight in flight", "one alone")
+    return _table([head, *((row.name, row.rate, row.alone) for row in rows)])
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    """Return a table whose columns are aligned for a terminal; the first line is its head."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     shown = [
         "| "
         + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
@@ -81,13 +100,13 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {system}, Python {platform.python_version()}"
 
 
-def write_page(rows: Sequence[Row], peers: Sequence[Row]) -> None:
+def write_page(rows: Sequence[Row], peers: Sequence[Beside]) -> None:
     """Write the tables into the page, between its marks."""
     text = PAGE.read_text()
     for mark, table in (
         ("machine", f"Measured on {machine()}.\n"),
         ("figures", render(rows)),
-        ("peers", render(peers)),
+        ("peers", render_beside(peers)),
     ):
         begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->\n"
         before, _, rest = text.partition(begin)

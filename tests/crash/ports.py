@@ -19,7 +19,6 @@ from host_agent.audit import file as audit_file
 from host_agent.audit.file import AuditFile
 from host_agent.audit.record import Event
 from host_agent.clock import Clock
-from host_agent.config import Config
 from host_agent.execution.runner import Runner
 from host_agent.operations.catalogue import Invocation, Output
 from host_agent.pipeline.rooms import AuditPort
@@ -100,7 +99,7 @@ class FusedAgent(Agent):
         super().__init__(config_path, clock=clock)
         self._fuse = fuse
 
-    async def _open_door(self, config: Config) -> None:
+    async def _open_door(self, *with_what: Any) -> None:
         fuse, rooms, approved = self._fuse, self.rooms, self.pipeline.approved
         _fuse_commits(cast("SqlRequestStore", rooms.store), fuse)
         rooms.store = cast("RequestStore", FusedStore(rooms.store, fuse))
@@ -121,7 +120,7 @@ class FusedAgent(Agent):
             fuse.reach("recover.after")
 
         approved.recover = recovered  # type: ignore[method-assign]
-        await super()._open_door(config)
+        await super()._open_door(*with_what)
 
 
 def _fuse_commits(store: SqlRequestStore, fuse: Fuse) -> None:

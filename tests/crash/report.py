@@ -42,11 +42,12 @@ class Report:
 
     def lines(self) -> list[str]:
         """Return the report as text."""
-        table = [f"  {kills:6}  {point}" for point, kills in sorted(self.kills.items())]
+        named = sorted(self.kills.keys() | self.missed.keys())
+        table = [f"  {self.kills[at]:6}  {self.missed[at]:6}  {at}" for at in named]
         states = ", ".join(f"{count} {state}" for state, count in self.states.most_common())
         violations = [f"  {violation}" for violation in self.violations]
         return [
-            " kills  at",
+            "   kills  missed  at",
             *table,
             f"{self.total} kills, {self.kills_in_start} of them before the agent served",
             f"{self.missed.total()} died at random because their point was not reached",

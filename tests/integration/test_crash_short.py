@@ -125,7 +125,9 @@ def test_harness_notices_a_run_without_its_intent(seen: Stage) -> None:
 
 def test_harness_notices_a_lost_request_and_a_lost_decision(seen: Stage) -> None:
     (name, (row, *_)), *_ = (
-        (name, rows) for name, rows in seen.evidence.rows().items() if rows[0].state == "denied"
+        (name, rows)
+        for name, rows in seen.evidence.rows().items()
+        if any(verb == "deny" for _, verb in seen.ledger.wishes[name].told_voices)
     )
     wish = seen.ledger.wishes[name]
     kept = dataclasses.replace(wish)
@@ -147,7 +149,7 @@ def test_harness_notices_a_lost_request_and_a_lost_decision(seen: Stage) -> None
 def test_harness_notices_a_changed_audit_log(seen: Stage) -> None:
     path = seen.place.audit_path
     good = path.read_bytes()
-    path.write_bytes(good.replace(b'"caller":"robot"', b'"caller":"robof"', 1))
+    path.write_bytes(good.replace(b"agent.stopped", b"agent.stepped"))
     assert any(what.startswith("audit verify") for what in examined(seen))
     path.write_bytes(good)
     assert examined(seen) == []

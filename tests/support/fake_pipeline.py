@@ -296,5 +296,8 @@ class FakeAgent:
         default_factory=lambda: dict[str, object](store="ok", audit="ok", crl="ok")
     )
 
+    async def sudoers(self) -> Mapping[str, object]:
+        return {"scan_ok": True, "entries": [], "scanned_at": "2026-11-20T22:00:00Z"}
+
     async def ready(self) -> tuple[bool, Mapping[str, object]]:
         return all(state == "ok" for state in self.parts.values()), self.parts

@@ -169,7 +169,7 @@ What does not exist on the host (a branch, a remote, a repository) is answered w
 `host:not-found` when it is asked for; it is never held.
 """
 
-_ADAPTER_NOTES: Mapping[str, str] = {
+ADAPTER_NOTES: Mapping[str, str] = {
     "git": """\
 Needs the table [`[git]`](configuration.md#git) with the repositories that may be worked on, the
 remotes that they may be updated from, and the branches that may be worked on. What is not listed is
@@ -209,7 +209,7 @@ def _adapters() -> Iterator[str]:
     specs = list(CATALOGUE)
     for adapter in dict.fromkeys(spec.adapter for spec in specs):
         own = [spec for spec in specs if spec.adapter == adapter]
-        yield f"## {adapter}\n\n{_ADAPTER_NOTES[adapter]}"
+        yield f"## {adapter}\n\n{ADAPTER_NOTES.get(adapter, '')}"
         yield from (_operation(spec) for spec in own)
 
 

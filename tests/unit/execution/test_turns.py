@@ -103,7 +103,9 @@ async def test_a_change_that_waits_for_its_resource_takes_no_place() -> None:
 
 
 @pytest.mark.parametrize(
-    "ask", [lambda turns: turns.change("/srv/app"), lambda turns: turns.read()], ids=str
+    "ask",
+    [lambda turns: turns.change("/srv/app"), lambda turns: turns.read()],
+    ids=["change", "read"],
 )
 async def test_turns_come_in_the_order_of_asking(ask: Callable[[Turns], Turn]) -> None:
     turns, order = Turns(1), list[str]()

@@ -302,6 +302,7 @@ async def test_queries_are_refused_where_none_are_taken(door: Door) -> None:
     for route in ROUTES:
         target = route.rule.replace("<request_id>", "abc")
         cn = {"decide": "alice", "approve": "alice", "admin_pending": "root-admin"}
+        cn |= {"sudoers": "root-admin", "warn_permissions": "root-admin"}
         reply = await door(route.method, f"{target}?user=root", cn.get(route.name, "librarian"))
         assert (reply.status, reply.code) == (400, "request:invalid-parameter"), route
 

@@ -1,0 +1,216 @@
+"""Whether an entry of sudoers is for a user, on this host, now: as sudo matches (sudoers(5)).
+
+Where sudo would have to ask what this program cannot see (netgroups, groups of a plugin), the
+answer is `MAYBE`, and counts as a match. Lists are read from their end: the last member that
+matches decides.
+"""
+
+import fnmatch
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+
+from host_agent.privileges.host import Host, Subject
+from host_agent.privileges.parse import Grant, Member
+
+
+class Match(Enum):
+    """Whether a member or a list matches."""
+
+    NO = 0
+    MAYBE = 1
+    YES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """How an entry is for a user: `is_certain` is False where membership cannot be seen.
+
+    `by_exclusion` is True where it is for everybody but some who are named.
+    """
+
+    is_certain: bool
+    by_exclusion: bool
+
+
+def fit(grant: Grant, subject: Subject, host: Host, now: datetime) -> Fit | None:
+    """Return how `grant` is for `subject` on `host` at `now`; None where sudo passes it over."""
+    if not _is_in_force(grant, now):
+        return None
+    user = decide(grant.users, lambda member: _user(member, subject))
+    where = decide(grant.hosts, lambda member: _host(member, host))
+    if Match.NO in (user, where):
+        return None
+    return Fit(
+        is_certain=user is Match.YES and where is Match.YES,
+        by_exclusion=any(member.negated for member in (*grant.users, *grant.hosts)),
+    )
+
+
+def decide(members: Sequence[Member], matches: Callable[[Member], Match]) -> Match:
+    """Return what the last matching member says; a doubtful exclusion excludes nobody."""
+    for member in reversed(members):
+        found = matches(member)
+        if found is Match.YES:
+            return Match.NO if member.negated else Match.YES
+        if found is Match.MAYBE and not member.negated:
+            return Match.MAYBE
+    return Match.NO
+
+
+def is_for_subject(members: Sequence[Member], subject: Subject) -> bool:
+    """Return whether a list of users may match `subject`."""
+    return decide(members, lambda member: _user(member, subject)) is not Match.NO
+
+
+def is_for_host(members: Sequence[Member], host: Host) -> bool:
+    """Return whether a list of hosts may match `host`."""
+    return decide(members, lambda member: _host(member, host)) is not Match.NO
+
+
+def _yes(condition: bool) -> Match:  # noqa: FBT001 - a verdict of one word
+    return Match.YES if condition else Match.NO
+
+
+def _user(member: Member, subject: Subject) -> Match:
+    match member.kind:
+        case "username":
+            return _yes(member.value in ("ALL", subject.name))
+        case "userid":
+            if subject.uid is None:  # who does not exist has no number yet, but never root's
+                return Match.NO if member.value == "0" else Match.MAYBE
+            return _yes(member.value == str(subject.uid))
+        case "usergroup":
+            return _yes(member.value in subject.groups)
+        case "usergid":
+            if subject.uid is None:
+                return Match.NO if member.value == "0" else Match.MAYBE
+            return _yes(member.value in {str(gid) for gid in subject.gids})
+        case _:  # netgroup, nonunixgroup
+            return Match.MAYBE
+
+
+def _host(member: Member, host: Host) -> Match:
+    match member.kind:
+        case "hostname":
+            if member.value == "ALL":
+                return Match.YES
+            pattern = member.value.lower()
+            return _yes(any(fnmatch.fnmatchcase(name, pattern) for name in host.names))
+        case "networkaddr":
+            return _network(member.value, host)
+        case _:  # netgroup
+            return Match.MAYBE
+
+
+def _network(text: str, host: Host) -> Match:
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return Match.MAYBE
+    addresses = (ipaddress.ip_address(address) for address in host.addresses)
+    return _yes(any(address in network for address in addresses))
+
+
+_INSTANT = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})?([0-9]{2})?Z", re.ASCII)
+
+
+def _instant(value: object) -> datetime | None:
+    found = _INSTANT.fullmatch(str(value))
+    if found is None:
+        return None
+    year, month, day, hour, minute, second = (int(part or 0) for part in found.groups())
+    try:
+        return datetime(year, month, day, hour, minute, min(second, 59), tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def _is_in_force(grant: Grant, now: datetime) -> bool:
+    """Return whether `now` is before `NOTAFTER`; what begins later is in force soon enough."""
+    end = _instant(grant.options.get("notafter", ""))
+    return end is None or now <= end
+
+
+# -- as whom --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAs:
+    """As whom an entry lets its commands run."""
+
+    names: tuple[str, ...]
+    """The plain user names, root by default; empty where only a group is named."""
+    is_only_self: bool
+    may_be_root: bool
+    is_anybody: bool
+    has_exclusion: bool
+    has_odd_id: bool
+    groups: tuple[str, ...]
+
+
+def run_as(grant: Grant, subject: Subject) -> RunAs:
+    """Return as whom `subject` may run the commands of `grant`."""
+    members = grant.run_as
+    if members is None:
+        members = (
+            (Member(kind="username", value="root"),)
+            if grant.run_as_groups is None
+            else (Member(kind="username", value=subject.name),)
+        )
+    groups = tuple(member.value for member in grant.run_as_groups or () if not member.negated)
+    given = [member for member in members if not member.negated]
+    return RunAs(
+        names=tuple(m.value for m in given if m.kind == "username" and m.value not in ("", "ALL")),
+        is_only_self=all(_is_self(member, subject) for member in given)
+        and set(groups) <= subject.groups,
+        may_be_root=any(_may_be_root(member) for member in given),
+        is_anybody=any(member.kind == "username" and member.value == "ALL" for member in given),
+        has_exclusion=any(m.negated for m in (*members, *(grant.run_as_groups or ()))),
+        has_odd_id=any(member.value.startswith("#") for member in given),
+        groups=groups,
+    )
+
+
+def _is_self(member: Member, subject: Subject) -> bool:
+    if member.kind == "username":
+        return member.value in ("", subject.name)
+    return member.kind == "userid" and subject.uid is not None and member.value == str(subject.uid)
+
+
+def _may_be_root(member: Member) -> bool:
+    if member.kind == "username":
+        return member.value in ("root", "ALL") or member.value.startswith("#")
+    return member.kind != "userid" or member.value == "0"
+
+
+def covers(later: Grant, earlier: Grant) -> bool:
+    """Return whether `later`, which forbids everything, leaves nothing of `earlier`.
+
+    sudo takes the last entry that matches, so only a denial of ALL for at least the same run-as
+    users and groups does.
+    """
+    forbids = len(later.commands) > 0 and later.commands[-1].text == "ALL"
+    if not forbids or not later.commands[-1].negated:
+        return False
+    return _covers_list(later.run_as, earlier.run_as, "root") and (
+        earlier.run_as_groups is None
+        or _covers_list(later.run_as_groups, earlier.run_as_groups, "")
+    )
+
+
+def _covers_list(
+    later: tuple[Member, ...] | None, earlier: tuple[Member, ...] | None, default: str
+) -> bool:
+    whole = later if later is not None else (Member(kind="username", value=default),)
+    part = earlier if earlier is not None else (Member(kind="username", value=default),)
+    if any(member.negated for member in whole):
+        return False
+    if any(member.value == "ALL" for member in whole):
+        return True
+    return {(member.kind, member.value) for member in part if not member.negated} <= {
+        (member.kind, member.value) for member in whole
+    }
