@@ -29,9 +29,11 @@ class AgentLock:
             )
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self.release()
             message = f"Another agent works in {self._directory}; stop it, or name another store."
             raise StoreUnavailableError(message) from error
         except OSError as error:
+            self.release()
             message = f"{self._directory} cannot be used: {error.strerror}."
             raise StoreUnavailableError(message) from error
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; return a sysexits status."""
     _log_as_json()
+    _raise_descriptor_limit()
     try:
         return asyncio.run(_serve(args.config))
     except ConfigurationError as error:
@@ -42,6 +44,12 @@ def run(args: argparse.Namespace) -> int:
     except HostAgentError as error:
         sys.stderr.write(f"host-agent: {error.detail}\n")
         return EX_UNAVAILABLE
+
+
+def _raise_descriptor_limit() -> None:
+    """Use all descriptors that this process may have: the usual soft limit is 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(config_path: Path) -> int:

@@ -4,7 +4,14 @@
 files that a configuration names.
 """
 
-from host_agent.config.adapters import PctSection, SystemdSection, ZfsSection
+from host_agent.config.adapters import (
+    Argument,
+    Command,
+    ExecSection,
+    PctSection,
+    SystemdSection,
+    ZfsSection,
+)
 from host_agent.config.loading import CONFIGURATION_LIMIT_BYTES, load, parse
 from host_agent.config.models import (
     Approvals,
@@ -29,8 +36,11 @@ __all__ = [
     "CONFIGURATION_LIMIT_BYTES",
     "MAX_PATTERN_LENGTH",
     "Approvals",
+    "Argument",
     "Audit",
+    "Command",
     "Config",
+    "ExecSection",
     "Execution",
     "GitSection",
     "Identity",

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from host_agent.config.adapters import PctSection, SystemdSection, ZfsSection
+from host_agent.config.adapters import ExecSection, PctSection, SystemdSection, ZfsSection
 from host_agent.config.values import (
     Bind,
     CommonName,
@@ -376,6 +376,7 @@ class Config(_Table):
     zfs: ZfsSection | None = Field(default=None, description=ZfsSection.__doc__)
     systemd: SystemdSection | None = Field(default=None, description=SystemdSection.__doc__)
     pct: PctSection | None = Field(default=None, description=PctSection.__doc__)
+    exec: ExecSection | None = Field(default=None, description=ExecSection.__doc__)
 
     _files: tuple[Path, ...] = PrivateAttr(default=())
     _host: str = PrivateAttr(default="")

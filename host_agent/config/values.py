@@ -188,3 +188,11 @@ RemoteName = Annotated[
     ),
 ]
 RepositoryPath = Annotated[str, AfterValidator(_check_repository_path)]
+CommandName = Annotated[
+    str,
+    _grammar(r"[a-z][a-z0-9-]{0,63}", "must be lower-case letters, digits and '-', a letter first"),
+]
+ArgumentName = Annotated[
+    str,
+    _grammar(r"[a-z][a-z0-9_]{0,31}", "must be lower-case letters, digits and '_', a letter first"),
+]

@@ -133,6 +133,8 @@ class OperationSpec:
     - `invoke`: the run; gets the precondition (empty for reads), so that the wrapper can hold it.
     - `guard`: raises like `admit`, for what only the host can tell (a unit's other names, a
       dataset's descendants); gets the output of the inspection.
+    - `decode`: the output as text in which secrets can be found, for a tool that encodes what it
+      prints; never raises. It comes before `restrict` and `parse`, and is what the caller sees.
     - `restrict`: leaves out of an output what the section's allow-list does not name, for
       operations whose parameters do not name everything that they show.
     - `turn`: the key under which changes wait for each other; None is the resource.
@@ -160,6 +162,7 @@ class OperationSpec:
     inspect: Callable[[Any], Invocation] | None = None
     parse_inspection: Callable[[Any, Output], Inspection] | None = None
     guard: Callable[[Any, Any, Output], None] | None = None
+    decode: Callable[[Output], Output] | None = None
     restrict: Callable[[Any, Any, Output], Output] | None = None
     turn: Callable[[Any], str] | None = None
     probe: Callable[[Any, Mapping[str, JsonValue]], Invocation] | None = None

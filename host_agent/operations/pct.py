@@ -145,8 +145,8 @@ def _probe_status(params: ContainerParameters, _held: Mapping[str, JsonValue]) -
 _Inspected = Callable[[Any, Output], Inspection]
 
 
-def _state(**summaries: str) -> _Inspected:
-    return lambda params, output: inspected_state(output, params.vmid, summaries)
+def _state(does: str) -> _Inspected:
+    return lambda params, output: inspected_state(output, params.vmid, does)
 
 
 def _inspected_snapshot(params: SnapshotParameters, output: Output) -> Inspection:
@@ -324,7 +324,7 @@ SPECS: tuple[OperationSpec, ...] = (
         "start",
         Effect.CHANGE,
         "Start a container.",
-        parse_inspection=_state(other="it is started"),
+        parse_inspection=_state("it is started"),
         invoke=_change("start"),
         probe=_probe_status,
         parse_probe=_is_now("running"),
@@ -353,7 +353,7 @@ SPECS: tuple[OperationSpec, ...] = (
         "stop",
         Effect.DESTROY,
         "Stop a container at once, as if its power were cut.",
-        parse_inspection=_state(other="every process in it is killed"),
+        parse_inspection=_state("every process in it is killed"),
         invoke=_change("stop"),
         probe=_probe_status,
         parse_probe=_is_now("stopped"),
@@ -362,7 +362,7 @@ SPECS: tuple[OperationSpec, ...] = (
         "shutdown",
         Effect.DESTROY,
         "Shut a container down in order; one that does not end in time stays up.",
-        parse_inspection=_state(other="it is told to shut down"),
+        parse_inspection=_state("it is told to shut down"),
         invoke=_change("shutdown"),
         probe=_probe_status,
         parse_probe=_is_now("stopped"),

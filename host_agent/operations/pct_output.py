@@ -215,10 +215,9 @@ class Facts:
         return (*self.lines, *((f"and {more} lines more",) if more > 0 else ()))
 
 
-def inspected_state(output: Output, vmid: str, summaries: Mapping[str, str]) -> Inspection:
-    """Return what a change of the running state assumes; `summaries` say what it does by status."""
+def inspected_state(output: Output, vmid: str, does: str) -> Inspection:
+    """Return what a change of the running state assumes; `does` says what happens."""
     facts = Facts.of(output)
-    does = summaries.get(facts.status, summaries["other"])
     summary = f"Container {vmid} is {facts.status}; {does}."
     return _inspection({"config": facts.hash_of("config")}, summary, facts.details)
 

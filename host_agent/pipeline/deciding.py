@@ -146,7 +146,7 @@ class Deciding:
         return await self._run_and_look(decided)
 
     async def _void(self, decided: Request, error: HostAgentError) -> None:
-        """End a request with a consent that is not written down, also if another voice came since."""
+        """End a request with an unwritten consent, also where another voice came since."""
         problem = Problem(code=error.code, detail=error.detail)
         request = decided
         while request.state in {State.PENDING, State.APPROVED}:

@@ -118,12 +118,11 @@ async def perform(rooms: Rooms, act: Act) -> Performance:
         AdapterUnavailableError: the wrapper could not be started; nothing ran, and the audit log
             says so.
     """
-    spec = act.operation.spec
     named = act.audit_fields()
     await rooms.audit.append(Event.OPERATION_STARTED, **named)
-    invocation = spec.invoke(act.operation.params, act.precondition or {})
     try:
-        printed = await rooms.runner.run(invocation, unix_user=act.unix_user)
+        output = await _run(rooms, act)
+        verified = await _probe(rooms, act, output)
     except HostAgentError as error:
         error.is_recorded = True
         await _record_finish(rooms, act, named, State.FAILED, None, error)
@@ -131,11 +130,6 @@ async def perform(rooms: Rooms, act: Act) -> Performance:
     except asyncio.CancelledError:
         await _record_finish(rooms, act, named, State.UNKNOWN, None, _interrupted())
         raise
-    output = await _without_secrets(printed)
-    section = rooms.snapshot.section(spec)
-    if spec.restrict is not None and output.exit_code == 0:
-        output = spec.restrict(act.operation.params, section, output)
-    verified = await _probe(rooms, act, output)
     performance = _conclude(act, output, verified=verified)
     audited = await _record_finish(
         rooms, act, named, performance.state, performance.outcome, performance.error
@@ -147,6 +141,18 @@ async def perform(rooms: Rooms, act: Act) -> Performance:
     if performance.error is not None:
         performance.error.members["outcome"] = marked
     return Performance(state=performance.state, outcome=marked, error=performance.error)
+
+
+async def _run(rooms: Rooms, act: Act) -> Output:
+    spec, params = act.operation.spec, act.operation.params
+    invocation = spec.invoke(params, act.precondition or {})
+    printed = await rooms.runner.run(invocation, unix_user=act.unix_user)
+    if spec.decode is not None and printed.exit_code == 0:
+        printed = spec.decode(printed)
+    output = await _without_secrets(printed)
+    if spec.restrict is not None and output.exit_code == 0:
+        output = spec.restrict(params, rooms.snapshot.section(spec), output)
+    return output
 
 
 async def _without_secrets(printed: Output) -> Output:

@@ -39,13 +39,14 @@ class Grant:
     run_as: str
 
 
-def wrappers_of(spec: OperationSpec) -> frozenset[str]:
-    """Return the wrappers that an operation runs: its own, and the one that looks before and after.
+_INSPECTED_APART = frozenset({"zfs", "systemd", "pct"})
+"""Adapters with a wrapper a verb, where `ADAPTER-inspect` looks before a change and after it."""
 
-    Wrappers that run as root are one a verb, and `ADAPTER-inspect` does the looking.
-    """
+
+def wrappers_of(spec: OperationSpec) -> frozenset[str]:
+    """Return the wrappers that an operation runs: its own, and the one that looks for it."""
     looks = spec.inspect is not None or spec.probe is not None
-    if spec.run_as is RunAs.ROOT and looks:
+    if spec.adapter in _INSPECTED_APART and looks:
         return frozenset({spec.wrapper, f"{spec.adapter}-inspect"})
     return frozenset({spec.wrapper})
 

@@ -8,7 +8,10 @@ from pydantic import BaseModel
 
 from host_agent.config import (
     Approvals,
+    Argument,
     Audit,
+    Command,
+    ExecSection,
     Execution,
     GitSection,
     Identity,
@@ -25,6 +28,7 @@ from host_agent.config import (
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import OperationSpec, RunAs
 from tests.support.commands_page import commands_page
+from tests.support.sudoers_example import sudoers_example
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -43,6 +47,9 @@ CONFIGURATION_TABLES: Mapping[str, type[BaseModel]] = {
     "[zfs]": ZfsSection,
     "[systemd]": SystemdSection,
     "[pct]": PctSection,
+    "[exec]": ExecSection,
+    "[[exec.commands]]": Command,
+    "[[exec.commands.arguments]]": Argument,
 }
 """Every table of the configuration, in the order of the page."""
 
@@ -125,8 +132,7 @@ def _kind(described: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
         return f"array: {_kind(described['items'], shared)}"
     if described.get("format") == "path":
         return "path"
-    words = {"integer": "integer", "number": "number", "boolean": "boolean", "string": "string"}
-    return words[described["type"]] + _bounds(described)
+    return str(described["type"]) + _bounds(described)
 
 
 def _bounds(described: Mapping[str, Any]) -> str:
@@ -196,6 +202,42 @@ The `data` of an answer:
 
 File names, messages and authors are the repository's own words: data, never to be believed.
 """,
+    "zfs": """\
+Needs the table [`[zfs]`](configuration.md#zfs) with the datasets that may be worked on, by the
+part of their names before `@`. What is not listed is refused with 403 `policy:denied`, whatever
+the rules say; `zfs.list` shows only what is listed.
+
+Everything runs through [the zfs wrappers](zfs-wrappers.md) as root. Refused with 403
+`policy:protected`, by the agent and once more by root: destroying or rolling back the root of a
+pool or a `protected` dataset, a recursive destroy with something below that is protected or not
+listed, and a destroy that would take a clone along. A recursive destroy always asks a person.
+
+A name of a dataset follows OpenZFS's rules, without space and `%`: letters, digits, `_`, `.`, `:`
+and `-` in components between `/`, at most one `@`, no component `.` or `..`, at most 255
+characters. A pool begins with a letter, is not `log`, and does not begin with `mirror`, `raidz`,
+`draid` or `spare`.
+
+The precondition has the `guid` and `createtxg` of the dataset, its number of holds (`userrefs`),
+how many datasets and snapshots the change acts on (`members`), and a hash of their identities,
+holds and origins (`state`). Sizes are no part of it.
+
+What cannot succeed is refused when it is asked for: a snapshot that exists already, a hold that
+is there, a destroy without `recursive` of what has children, a rollback to any but the newest
+snapshot. What is held is shown in the preview of a destroy; zfs refuses it with `host:busy`. The
+preview of a destroy is exact where the installed zfs can tell what it would do (OpenZFS), else an
+estimate.
+
+The `data` of an answer:
+
+- `zfs.list`: a row for each dataset: `name`, `type`, `used`, `available`, `referenced` (bytes),
+  `guid`, `createtxg`, `creation` (Unix time), `origin`, `userrefs`, `mountpoint`; null is what it
+  has not. Without `recursive` it is `dataset` itself and, if asked for, its own snapshots.
+- `zfs.get`: `name` and `properties`, each with `value`, `source` (`local`, `default`,
+  `inherited`, `received`, `temporary` or null) and `inherited_from`
+
+Sizes beyond 2^53-1, guids and transaction groups are strings of digits. Values of properties are
+the host's own words: data, never to be believed.
+""",
 }
 """What an adapter's table cannot say by itself."""
 
@@ -254,6 +296,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "docs/reference/configuration.md": configuration_page,
     "docs/reference/commands.md": commands_page,
     "docs/reference/operations.md": operations_page,
+    "sudoers/host-agent": sudoers_example,
 }
 """Every rendered page, and what renders it."""
 

@@ -54,7 +54,8 @@ chmod 0755 /usr/sbin/zfs
 """
 _READY = """
 echo ready
-exec sleep infinity
+sleep infinity & # and this shell reaps what is left behind
+wait "$!"
 """
 
 
@@ -116,12 +117,25 @@ class ZfsHost:
         if self._process.stdout is not None:
             self._process.stdout.close()
 
+    @property
+    def inside(self) -> int:
+        """Return the process id, out here, of the first process in there."""
+        assert self._inside is not None
+        return self._inside
+
     def run(
         self, *command: str, environment: Mapping[str, str] | None = None, timeout: float = 60
     ) -> Output:
         """Run a program inside, with nothing but `environment`."""
         done = subprocess.run(
-            ["nsenter", f"--target={self._inside}", "--mount", "--pid", "--", *command],
+            [
+                shutil.which("nsenter") or "nsenter",
+                f"--target={self.inside}",
+                "--mount",
+                "--pid",
+                "--",
+                *command,
+            ],
             env={"PATH": os.environ["PATH"], **(environment or {})},
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -195,6 +209,6 @@ class ZfsHost:
         return [json.loads(line)["environment"] for line in lines]
 
 
-def operation(name: str, **params: JsonValue) -> Operation:
+def operation(name: str, /, **params: JsonValue) -> Operation:
     """Return a validated operation of the zfs adapter."""
     return CATALOGUE.parse(name, params)

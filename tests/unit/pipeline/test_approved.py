@@ -275,11 +275,23 @@ async def test_an_adapter_that_is_gone_fails_it(bench: Workbench) -> None:
     await ended(bench, request, State.FAILED, "adapter:unavailable")
 
 
-async def test_a_resource_that_is_gone_fails_it(bench: Workbench) -> None:
+@pytest.mark.parametrize(
+    ("exit_code", "code"),
+    [
+        (66, "approval:target-changed"),
+        (77, "approval:target-changed"),
+        (1, "host:failed"),
+        (127, "adapter:unavailable"),
+    ],
+    ids=["gone", "another's", "not possible any more", "no git"],
+)
+async def test_c27_a_resource_that_cannot_be_looked_at_again_is_not_touched(
+    bench: Workbench, exit_code: int, code: str
+) -> None:
     request = await approved(bench)
-    bench.host.answers["inspect-pull"] = output(exit_code=66)
+    bench.host.answers["inspect-pull"] = output(exit_code=exit_code)
     await bench.pipeline.approved.start(request)
-    await ended(bench, request, State.FAILED, "host:not-found")
+    await ended(bench, request, State.FAILED, code)
 
 
 async def test_an_operation_that_this_build_lacks_fails_it(bench: Workbench) -> None:

@@ -1,6 +1,7 @@
 """An ask runs, is held, attaches to a live request, or is refused; and nothing else happens."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -27,6 +28,7 @@ from host_agent.errors import (
     ReadOnlyError,
     ReasonRequiredError,
     StoreUnavailableError,
+    TargetChangedError,
     UnknownIdentityError,
     UnknownOperationError,
     UnreachableError,
@@ -609,6 +611,26 @@ async def test_c4_a_refusal_is_not_stored_where_the_audit_log_was_why(
     again = await bench.ask(operation, params, key="k1", exchange_id="cd" * 16)
     assert again.body["request_id"] == "cd" * 16
     assert await bench.ask(operation, params, key="k1") == again
+
+
+@pytest.mark.parametrize("verb", list(Verb))
+async def test_c46_a_held_answer_that_was_not_kept_says_how_it_stands_by_now(
+    bench: Workbench, verb: Verb
+) -> None:
+    bench.store.refused = frozenset({"remember"})
+    request = await bench.held(key="k1")
+    bench.store.refused = frozenset()
+    bench.host.tip = "c" * 40  # so that an approval meets a changed target
+    with contextlib.suppress(TargetChangedError):
+        await bench.decide(request, verb)
+    if verb is Verb.APPROVE:
+        with pytest.raises(TargetChangedError) as caught:
+            await bench.ask(key="k1")
+        assert "outcome" not in caught.value.members
+    else:
+        again = await bench.ask(key="k1")
+        assert (again.status, again.body["state"]) == (202, "denied")
+        assert "ended as denied" in str(again.body["message"])
 
 
 async def test_a_key_whose_request_is_purged_may_ask_anew(bench: Workbench) -> None:

@@ -308,6 +308,22 @@ async def test_c4_an_unwritten_voice_does_not_count_for_one_that_came_after_it(
     assert bench.host.changes == []
 
 
+async def test_c4_an_unwritten_voice_on_what_has_ended_meanwhile_changes_nothing(
+    bench: Workbench,
+) -> None:
+    request = await bench.held(operation="git.reset", params=RESET, reason="undo")
+
+    async def withdrawn() -> None:
+        await bench.pipeline.cancel(bench.who("deployer"), request.id, reason=None)
+        bench.audit.refused = frozenset({Event.REQUEST_DECIDED})
+
+    bench.audit.before = (Event.REQUEST_DECIDED, withdrawn)
+    with pytest.raises(AuditUnavailableError):
+        await bench.decide(request)
+    stored = await bench.request(request.id)
+    assert (stored.state, stored.problem) == (State.CANCELLED, None)
+
+
 # -- races ----------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +15,10 @@ from host_agent.errors import (
     HostFailedError,
     HostTimedOutError,
     InvalidOutputError,
+    ProtectedError,
     SudoRefusedError,
 )
-from host_agent.operations.catalogue import Output
+from host_agent.operations.catalogue import Catalogue, Output
 from host_agent.pipeline.performing import Act, Performance, inspect, perform
 from tests.support.pipeline import FETCH, PULL, STATUS, Workbench, opened, output
 
@@ -164,16 +167,18 @@ async def test_what_could_not_be_started_is_told_in_the_log(bench: Workbench) ->
     assert (finished["code"], finished["outcome"]) == ("host:sudo-refused", {"state": "failed"})
 
 
+@pytest.mark.parametrize("verb", ["pull", "state"], ids=["run", "probe"])
 async def test_c2_a_run_that_the_shutdown_cuts_short_is_unknown_in_the_log(
-    bench: Workbench,
+    bench: Workbench, verb: str
 ) -> None:
     prepared = await act(bench)
-    bench.host.hold("pull")
+    bench.host.hold(verb)
     run = asyncio.ensure_future(perform(bench.rooms, prepared))
-    await bench.host.reached["pull"].wait()
+    await bench.host.reached[verb].wait()
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
+    assert bench.events() == ["operation.started", "operation.finished"]
     finished = bench.last(Event.OPERATION_FINISHED)
     assert (finished["code"], finished["outcome"]) == ("internal", {"state": "unknown"})
 
@@ -214,3 +219,42 @@ async def test_runs_are_counted_and_timed(bench: Workbench) -> None:
     labels = 'operation="git.fetch",outcome="failed"'
     assert f"host_agent_operations_total{{{labels}}} 1.0" in text
     assert 'host_agent_operation_seconds_sum{operation="git.fetch"} 1.5' in text
+
+
+# -- what a declaration may add -------------------------------------------------------------------
+
+
+def declare(bench: Workbench, name: str, **changes: Any) -> None:
+    """Let the operation `name` be declared otherwise."""
+    specs = [replace(s, **changes) if s.name == name else s for s in bench.rooms.catalogue]
+    bench.rooms.catalogue = Catalogue(specs)
+
+
+async def test_an_answer_is_narrowed_before_anybody_sees_it(bench: Workbench) -> None:
+    def only_words(_params: object, section: object, seen: Output) -> Output:
+        assert section is not None
+        return replace(seen, stdout=seen.stdout.replace("hidden", "-"))
+
+    declare(bench, "git.fetch", restrict=only_words)
+    bench.host.answers["fetch"] = output("hidden words\n")
+    performance = await performed(bench, "git.fetch")
+    assert performance.outcome is not None
+    assert performance.outcome["stdout"] == "- words\n"
+
+
+async def test_a_guard_refuses_what_only_the_host_can_tell(bench: Workbench) -> None:
+    def refuse(_params: object, _section: object, _seen: Output) -> None:
+        raise ProtectedError("This is protected.")
+
+    declare(bench, "git.pull", guard=refuse)
+    with pytest.raises(ProtectedError):
+        await act(bench)
+
+
+async def test_c49_a_secret_in_long_output_is_not_kept(bench: Workbench) -> None:
+    secret = "ghp_" + "a1B2" * 9
+    bench.host.answers["fetch"] = output("line of words\n" * 20_000 + f"token {secret}\n")
+    performance = await performed(bench, "git.fetch")
+    assert performance.outcome is not None
+    assert secret not in str(performance.outcome["stdout"])
+    assert "line of words" in str(performance.outcome["stdout"])

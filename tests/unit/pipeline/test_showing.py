@@ -263,6 +263,23 @@ async def test_a_long_poll_sees_no_more_than_its_identity_may_by_then(
         await poll
 
 
+async def test_a_long_poll_ends_when_its_identity_may_not_see_it_any_more(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(showing, "RECHECK_SECONDS", 0.001)
+    request = await bench.held()
+    poll = asyncio.ensure_future(
+        bench.pipeline.show(bench.who("alice"), request.id, wait_seconds=60)
+    )
+    await waiting(bench)
+    bench.reconfigure(
+        identities=IDENTITIES.replace('roles = ["approver"]', 'roles = ["caller"]', 1)
+    )
+    async with asyncio.timeout(10):  # nothing happens to the request
+        with pytest.raises(RequestNotFoundError):
+            await poll
+
+
 async def test_an_admin_who_is_none_any_more_gets_no_output_from_a_long_poll(
     bench: Workbench,
 ) -> None:

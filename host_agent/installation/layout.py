@@ -1,0 +1,33 @@
+"""Where everything of an installed agent lies, by its path on the host."""
+
+from typing import Final
+
+USER: Final = "host-agent"
+"""The agent's user and group."""
+
+CONFIGURATION_DIR: Final = "/etc/host-agent"
+CONFIGURATION: Final = f"{CONFIGURATION_DIR}/config.toml"
+PKI_DIR: Final = f"{CONFIGURATION_DIR}/pki"
+STATE_DIR: Final = "/var/lib/host-agent"
+WRAPPER_DIR: Final = "/usr/local/lib/host-agent"
+PROTECTED: Final = f"{WRAPPER_DIR}/protected"
+"""Root's own list of what the wrappers never change."""
+
+MANIFEST: Final = f"{WRAPPER_DIR}/manifest.json"
+SUDOERS: Final = "/etc/sudoers.d/host-agent"
+UNIT_NAME: Final = "host-agent.service"
+UNIT: Final = f"/etc/systemd/system/{UNIT_NAME}"
+SYSUSERS_NAME: Final = "host-agent.conf"
+SYSUSERS: Final = f"/etc/sysusers.d/{SYSUSERS_NAME}"
+TMPFILES: Final = "/etc/tmpfiles.d/host-agent.conf"
+LOGROTATE: Final = "/etc/logrotate.d/host-agent"
+AUTHORITY_DIR: Final = "/root/host-agent-ca"
+"""Where `--bootstrap` makes the first authority: readable by root alone, and meant to move away."""
+
+
+def beside(path: str) -> str:
+    """Return where a new version goes when the file at `path` is an administrator's own.
+
+    sudo, systemd, sysusers and tmpfiles pass over the name; logrotate only over what it knows.
+    """
+    return f"{path}.dpkg-new" if path == LOGROTATE else f"{path}.new"

@@ -1,0 +1,247 @@
+"""exec: programs that the administrator registered one by one, each with its hash and arguments.
+
+Callers name a command and give its arguments by name; which program that is, and in which order it
+gets them, is said by root's own list beside `wrappers/exec-run`, which `commands_file` renders. The
+wrapper checks list, program and arguments again as root; nothing is ever read by a shell. What a
+command does is its own affair: it counts as `destroy`, and cannot be looked at afterwards.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, NoReturn
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from host_agent.canonical import JsonValue
+from host_agent.config import ExecSection
+from host_agent.errors import (
+    AdapterUnavailableError,
+    HostAgentError,
+    HostFailedError,
+    HostNotFoundError,
+    HostTimedOutError,
+    InvalidOutputError,
+    InvalidParameterError,
+    PolicyDeniedError,
+    TargetChangedError,
+)
+from host_agent.operations.catalogue import (
+    Effect,
+    Inspection,
+    Invocation,
+    OperationSpec,
+    Output,
+    Parameters,
+    Preview,
+    PreviewAccuracy,
+    RunAs,
+)
+
+WRAPPER = "exec-run"
+MAX_ARGUMENTS = 32
+MAX_VALUE_LENGTH = 256
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}", re.ASCII)
+_ARGUMENT = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
+_VALUE = re.compile(r"[!-,./-~][!-~]{0,255}", re.ASCII)
+
+# -- parameters ------------------------------------------------------------------------------------
+
+
+def _command_name(text: str) -> str:
+    if _NAME.fullmatch(text) is None:
+        message = "must be the name of a command: lower-case letters, digits and '-'"
+        raise ValueError(message)
+    return text
+
+
+def _arguments(given: dict[str, str]) -> dict[str, str]:
+    if any(_ARGUMENT.fullmatch(name) is None for name in given):
+        message = "must be named by lower-case letters, digits and '_', a letter first"
+        raise ValueError(message)
+    if any(_VALUE.fullmatch(value) is None for value in given.values()):
+        message = (
+            f"must be 1 to {MAX_VALUE_LENGTH} visible ASCII characters each, without spaces, and"
+            " not begin with '-'"
+        )
+        raise ValueError(message)
+    return dict(sorted(given.items()))
+
+
+class RunParameters(Parameters):
+    """`run`: one registered command, with its arguments by name."""
+
+    positional: ClassVar[tuple[str, ...]] = ("name", "arguments")
+    name: Annotated[
+        str,
+        StringConstraints(max_length=64),
+        AfterValidator(_command_name),
+        Field(description="The name that the command is registered under."),
+    ]
+    arguments: Annotated[
+        dict[str, str],
+        Field(
+            default_factory=dict,
+            max_length=MAX_ARGUMENTS,
+            description="Every argument of the command by its name, as text.",
+        ),
+        AfterValidator(_arguments),
+    ]
+
+    def pairs(self) -> tuple[str, ...]:
+        """Return the arguments as the wrapper takes them, in the order of their names."""
+        return tuple(f"{name}={value}" for name, value in self.arguments.items())
+
+
+# -- what is registered ----------------------------------------------------------------------------
+
+
+def admit(params: RunParameters, section: ExecSection) -> None:
+    """Refuse a command that is not registered, and arguments that are not its own.
+
+    Raises:
+        PolicyDeniedError: no command of that name is registered.
+        InvalidParameterError: an argument is missing, unknown, or does not match its pattern.
+    """
+    command = section.command(params.name)
+    if command is None:
+        message = "This command is not one that may be run here."
+        raise PolicyDeniedError(message)
+    patterns = {argument.name: argument.pattern for argument in command.arguments}
+    if patterns.keys() != params.arguments.keys():
+        names = ", ".join(patterns) or "none"
+        message = f"arguments: this command takes exactly these: {names}."
+        raise InvalidParameterError(message)
+    for name, pattern in patterns.items():
+        if re.fullmatch(pattern, params.arguments[name], re.ASCII) is None:
+            message = f"arguments.{name}: is not a value that this command takes."
+            raise InvalidParameterError(message)
+
+
+def commands_file(section: ExecSection | None) -> str:
+    """Return root's own list of commands, the file `commands` in the directory of the wrappers.
+
+    A line a command: name, hash, effect, path, and `name=pattern` for each argument, in order.
+    """
+    lines = ["# The commands of exec-run: NAME SHA256 EFFECT PATH [ARGUMENT=PATTERN ...]"]
+    for command in section.commands if section else ():
+        arguments = [f"{argument.name}={argument.pattern}" for argument in command.arguments]
+        digest = command.sha256.removeprefix("sha256:")
+        lines.append(" ".join((command.name, digest, command.effect, command.path, *arguments)))
+    return "\n".join([*lines, ""])
+
+
+# -- invocations -----------------------------------------------------------------------------------
+
+_SECONDS = 1800.0
+
+
+def _inspect(params: RunParameters) -> Invocation:
+    arguments = ("inspect", params.name, *params.pairs())
+    return Invocation(wrapper=WRAPPER, arguments=arguments, run_as=RunAs.ROOT)
+
+
+def _invoke(params: RunParameters, held: Mapping[str, JsonValue]) -> Invocation:
+    digest = str(held["sha256"]).removeprefix("sha256:")
+    arguments = ("run", params.name, digest, *params.pairs())
+    return Invocation(
+        wrapper=WRAPPER, arguments=arguments, run_as=RunAs.ROOT, timeout_seconds=_SECONDS
+    )
+
+
+_FACTS: Mapping[str, str] = {
+    "sha256": r"[0-9a-f]{64}",
+    "effect": r"change|destroy",
+    "path": r"/[!-~]{1,512}",
+}
+
+
+def _inspected(params: RunParameters, output: Output) -> Inspection:
+    facts: dict[str, str] = {}
+    arguments: list[str] = []
+    for line in output.stdout.splitlines():
+        name, _, value = line.partition("\t")
+        if name == "argument" and _VALUE.fullmatch(value) is not None:
+            arguments.append(value)
+        elif name not in facts and re.fullmatch(_FACTS.get(name, r"(?!)"), value) is not None:
+            facts[name] = value
+        else:
+            _refuse()
+    if facts.keys() != _FACTS.keys() or sorted(arguments) != sorted(params.arguments.values()):
+        _refuse()
+    preview = Preview(
+        accuracy=PreviewAccuracy.NONE,
+        summary=(
+            f"Root runs {facts['path']} with {len(arguments)} arguments; it is registered as a"
+            f" {facts['effect']}, and what it will do is not known here."
+        ),
+        details=tuple(arguments),
+    )
+    held: dict[str, JsonValue] = {"path": facts["path"], "sha256": f"sha256:{facts['sha256']}"}
+    return Inspection(precondition=held, preview=preview)
+
+
+def _refuse() -> NoReturn:
+    message = "What exec-run found out is not in the form that is understood here."
+    raise InvalidOutputError(message)
+
+
+# -- failures --------------------------------------------------------------------------------------
+
+_FAILURES: Mapping[int, tuple[type[HostAgentError], str]] = {
+    64: (InvalidParameterError, "The wrapper does not accept the form of a parameter"),
+    66: (HostNotFoundError, "What was asked for does not exist"),
+    75: (TargetChangedError, "The command has changed since it was asked for; nothing was run"),
+    77: (PolicyDeniedError, "This command may not be run"),
+}
+_ENDINGS: Mapping[int, tuple[type[HostAgentError], str]] = {
+    124: (HostTimedOutError, "The command was ended at the limit of its wrapper."),
+    126: (AdapterUnavailableError, "The command, or a tool of its wrapper, cannot be started."),
+    127: (AdapterUnavailableError, "An interpreter or a tool of the wrapper is missing."),
+    137: (HostTimedOutError, "The command was killed."),
+    143: (HostTimedOutError, "The command was ended before it was done."),
+}
+_SAID = re.compile(r"host-agent: ([ -~]{1,200})\n")
+
+
+def failure(_params: object, output: Output) -> HostAgentError:
+    """Return the error for an exit status other than 0: the wrapper's own, or the command's.
+
+    The wrapper refuses with nothing but its one sentence; whatever else was said, the command said.
+    """
+    said = _SAID.fullmatch(output.stderr)
+    known = _FAILURES.get(output.exit_code)
+    if known is not None and said is not None and not output.stdout_bytes:
+        error, sentence = known
+        return error(f"{sentence}: {said[1]}.")
+    if output.exit_code in _ENDINGS:
+        error, sentence = _ENDINGS[output.exit_code]
+        return error(sentence)
+    message = f"The command ended with exit status {output.exit_code}; see its standard error."
+    return HostFailedError(message)
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+
+def _resource(params: RunParameters) -> str:
+    return params.name
+
+
+SPECS: tuple[OperationSpec, ...] = (
+    OperationSpec(
+        name="exec.run",
+        effect=Effect.DESTROY,
+        summary="Run a program that the administrator registered.",
+        parameters=RunParameters,
+        wrapper=WRAPPER,
+        run_as=RunAs.ROOT,
+        resource=_resource,
+        admit=admit,
+        inspect=_inspect,
+        parse_inspection=_inspected,
+        invoke=_invoke,
+        failure=failure,
+    ),
+)
+"""The operation of this adapter."""
