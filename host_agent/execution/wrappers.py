@@ -7,6 +7,7 @@ does not run. Reading one costs a stat; the bytes are read again only when the s
 import hashlib
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from host_agent.errors import AdapterUnavailableError
@@ -37,6 +38,17 @@ class WrapperDigests:
             return self._digest_of(descriptor, wrapper)
         finally:
             os.close(descriptor)
+
+    def digest_all(self, wrappers: Sequence[str]) -> str:
+        """Return the hash of one wrapper; of several, the hash over their names and hashes.
+
+        Raises:
+            AdapterUnavailableError: as `digest` does, for any of them.
+        """
+        if len(wrappers) == 1:
+            return self.digest(wrappers[0])
+        lines = "".join(f"{name} {self.digest(name)}\n" for name in wrappers)
+        return "sha256:" + hashlib.sha256(lines.encode("ascii")).hexdigest()
 
     def _digest_of(self, descriptor: int, wrapper: str) -> str:
         now = os.fstat(descriptor)

@@ -59,7 +59,9 @@ def _are_files(value: object) -> bool:
 
 
 def _are_paths(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) and _is_path(item) for item in value)
+    return isinstance(value, list) and all(
+        isinstance(item, str) and _is_path(item) for item in value
+    )
 
 
 def _is_path(text: str) -> bool:

@@ -50,6 +50,10 @@ class Tree:
             raise InstallationError(message)
         return place
 
+    def note(self, what: str, undo: Callable[[], None]) -> None:
+        """Remember how to undo something that is done otherwise than through this tree."""
+        self._journal.note(what, undo)
+
     # -- looking ----------------------------------------------------------------------------------
 
     def find(self, path: str) -> Found | None:

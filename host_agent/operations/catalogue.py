@@ -209,6 +209,19 @@ class Operation:
             return self.spec.turn(self.params)
         return self.resource or self.name
 
+    @property
+    def wrappers(self) -> tuple[str, ...]:
+        """Return the wrappers that decide about it: the one that runs, and the one that inspects.
+
+        The digest covers their bytes.
+        """
+        if self.spec.inspect is None:
+            return (self.spec.wrapper,)
+        inspects = self.spec.inspect(self.params).wrapper
+        return (
+            (self.spec.wrapper,) if inspects == self.spec.wrapper else (self.spec.wrapper, inspects)
+        )
+
 
 CONTRACT_OPERATIONS: frozenset[str] = frozenset(
     f"{adapter}.{verb}"

@@ -79,6 +79,6 @@ def digest_of(
         operation=operation.name,
         params=operation.params.canonical(),
         policy=policy_fingerprint(identity, verdict.rule, snapshot.section(operation.spec)),
-        wrapper=rooms.wrappers.digest(operation.spec.wrapper),
+        wrapper=rooms.wrappers.digest_all(operation.wrappers),
         precondition=precondition,
     )

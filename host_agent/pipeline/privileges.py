@@ -1,5 +1,6 @@
 """What sudo grants, as a running agent knows and tells it: cached, written down when it changes."""
 
+import asyncio
 import logging
 import os
 import pwd
@@ -8,13 +9,16 @@ from datetime import datetime
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.clock import rfc3339
+from host_agent.config import RunnerKind
 from host_agent.errors import AuditUnavailableError
 from host_agent.pipeline.rooms import Rooms
 from host_agent.privileges.audit import Auditor, Tool
 from host_agent.privileges.host import LiveHost, other_policies
 from host_agent.privileges.render import audience
-from host_agent.privileges.scan import Scanned, SudoersScan, WrapperRunner
+from host_agent.privileges.scan import SCAN_SECONDS, Scanned, SudoersScan, WrapperRunner
 
+FIRST_SCAN_SECONDS = 5.0
+"""How long after its start an agent scans for the first time."""
 MAX_TOLD = 20
 """How many entries a record of a change names; the others are counted."""
 
@@ -47,8 +51,15 @@ class Privileges:
         return f"{count} entries are not known to be safe" if count else "ok"
 
     async def keep_forever(self) -> None:
-        """Scan again and again, until cancelled."""
-        await self._scan.keep_forever()
+        """Scan again and again, until cancelled.
+
+        Under the runner `direct` nothing goes through sudo, and nobody looks unless asked.
+        """
+        await asyncio.sleep(FIRST_SCAN_SECONDS)
+        while True:
+            if self._rooms.snapshot.config.execution.runner is RunnerKind.SUDO:
+                await self._scan.fresh(SCAN_SECONDS / 2)
+            await asyncio.sleep(SCAN_SECONDS)
 
     def _parts(self) -> tuple[WrapperRunner, Auditor, datetime]:
         config = self._rooms.snapshot.config

@@ -3,7 +3,7 @@
 Everything below `pipeline` meets here and nowhere else. Concrete classes are named in `agent`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -79,8 +79,8 @@ class RevocationPort(Protocol):
 class WrapperPort(Protocol):
     """Hashes of the wrapper files as they are now."""
 
-    def digest(self, wrapper: str) -> str:
-        """Return `sha256:` and the hash of the file.
+    def digest_all(self, wrappers: Sequence[str]) -> str:
+        """Return `sha256:` and the hash of the file, or over the hashes of several.
 
         Raises:
             AdapterUnavailableError: it is missing or unsafe.

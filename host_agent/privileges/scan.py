@@ -20,8 +20,6 @@ from host_agent.privileges.values import Report, report, unknown
 
 SCAN_SECONDS = 300.0
 """How old a report may become before it is made anew."""
-FIRST_SCAN_SECONDS = 5.0
-"""How long after its start an agent scans for the first time."""
 READ_SECONDS = 40.0
 
 _log = logging.getLogger("host_agent.privileges")
@@ -99,13 +97,6 @@ class SudoersScan:
         if self._newest is not None:
             long_ago = datetime.min.replace(tzinfo=self._newest.at.tzinfo)
             self._newest = Scanned(report=self._newest.report, at=long_ago, is_changed=False)
-
-    async def keep_forever(self, first_seconds: float = FIRST_SCAN_SECONDS) -> None:
-        """Scan again and again, until cancelled."""
-        await asyncio.sleep(first_seconds)
-        while True:
-            await self.fresh(SCAN_SECONDS / 2)
-            await asyncio.sleep(SCAN_SECONDS)
 
     async def _scan(self, runner: WrapperRunner, auditor: Auditor, now: datetime) -> Report:
         try:

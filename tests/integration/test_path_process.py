@@ -267,15 +267,11 @@ async def test_c4_a_short_write_is_no_record_and_the_log_goes_on_when_there_is_r
             assert (await people.status()).status_code == 200
             ready = await people.who("alice").get("/ready")
             assert ready.json()["audit"] == "ok"
-        lines = [line for path in all_audit(site) for line in path.read_bytes().splitlines()]
+        lines = [line for path in site.audit_files for line in path.read_bytes().splitlines()]
         half = [line for line in lines if not line.endswith(b"}")]
         assert [len(line) for line in half] == [10]
         text = b"\n".join(lines)
         assert text.count(b'"event":"operation.started"') == started + 1
-
-
-def all_audit(site: Site) -> list[Path]:
-    return [*sorted(site.audit_path.parent.glob("audit-*.jsonl")), site.audit_path]
 
 
 # -- two of them ----------------------------------------------------------------------------------

@@ -180,6 +180,25 @@ async def test_an_entry_cannot_pass_for_a_marker_or_another_line() -> None:
     assert {finding.origin.line for finding in found.findings} == {3}
 
 
+async def test_c35_a_replaceable_wrapper_and_an_extra_sudoers_file_are_found() -> None:
+    tool, files = ToolRunner(), {SUDOERS: "@includedir /etc/sudoers.d\n", f"{LIBRARY}/agent": OWN}
+    clean = await Auditor(tool=tool, host=FakeHost(), audience=AUDIENCE).audit(
+        FakeSource(files), now=NOW
+    )
+    loose = await Auditor(
+        tool=tool, host=FakeHost(writable=("/usr/local/lib",)), audience=AUDIENCE
+    ).audit(FakeSource(files), now=NOW)
+    drifted = await Auditor(tool=tool, host=FakeHost(), audience=AUDIENCE).audit(
+        FakeSource({**files, f"{LIBRARY}/zz-extra": "host-agent ALL=NOPASSWD: /sbin/zfs\n"}),
+        now=NOW,
+    )
+
+    assert clean.findings == ()
+    assert [finding.rule for finding in loose.findings] == ["writable-command"]
+    assert {finding.origin.file for finding in drifted.findings} == {f"{LIBRARY}/zz-extra"}
+    assert len({clean.digest, loose.digest, drifted.digest}) == 3
+
+
 # -- the command ----------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """The zfs wrappers unmodified, as root, on a stand-in for OpenZFS in a mount namespace."""
 
+import json
 import os
 import signal
 import subprocess
@@ -589,6 +590,68 @@ def test_what_zfs_prints_on_failure_is_handed_on(host: ZfsHost) -> None:
     asked = operation("zfs.list")
     assert output.exit_code == 1
     assert asked.spec.failure(asked.params, output).code == "adapter:unavailable"
+
+
+# -- how it is run ---------------------------------------------------------------------------------
+
+
+def put(host: ZfsHost, path: str, body: str) -> None:
+    """Put a script in the place of a program."""
+    host.must(
+        *("/bin/bash", "-c", 'printf %s "$2" >"$3"; chmod 755 "$3"; mount --bind "$3" "$1"', "x"),
+        *(path, f"#!/bin/bash\n{body}\n", f"/run/{path.rpartition('/')[2]}"),
+    )
+
+
+@pytest.mark.parametrize(("name", "params", "call"), CHANGES)
+def test_c36_a_change_runs_in_a_bounded_scope_where_systemd_runs(
+    host: ZfsHost, name: str, params: dict[str, JsonValue], call: list[str]
+) -> None:
+    host.must("/bin/mkdir", "-p", "/run/systemd/system")
+    put(host, "/usr/bin/systemd-run", 'echo "$@" >/run/scoped; exec "${@:10}"')
+    output = host.perform(operation(name, **params))
+    assert output.exit_code == 0, output.stderr
+    options = "--quiet --scope --collect -p RuntimeMaxSec=300 -p TasksMax=64 -p MemoryMax=1G --"
+    expected = f"{options} /usr/sbin/zfs {' '.join(call)}\n"
+    assert host.must("/bin/cat", "/run/scoped") == expected
+
+
+@pytest.mark.parametrize(("name", "params", "call"), CHANGES)
+def test_what_mounts_runs_in_the_mount_namespace_of_process_1(
+    host: ZfsHost, name: str, params: dict[str, JsonValue], call: list[str]
+) -> None:
+    asked = operation(name, **params)
+    invocation = asked.spec.invoke(asked.params, host.inspect(asked).precondition)
+    wrapper = f"{PLACE}/{invocation.wrapper}"
+    output = host.run("unshare", "--mount", wrapper, *invocation.arguments)
+    assert output.exit_code == 0, output.stderr
+    last = host.must("/usr/bin/tail", "-n", "1", "/run/openzfs/argv")
+    first_process = host.must("/bin/readlink", "/proc/1/ns/mnt").strip()
+    assert json.loads(last)["argv"] == call
+    mounts = name in {"zfs.destroy", "zfs.rollback"}
+    assert (json.loads(last)["mounts"] == first_process) == mounts
+
+
+@pytest.mark.parametrize("wrapper", GOOD_ARGUMENTS)
+def test_c32_a_run_is_logged_once_with_the_user_that_sudo_names(
+    host: ZfsHost, wrapper: str
+) -> None:
+    put(host, "/usr/bin/logger", 'printf "%s\\n" "$*" >>/run/logged')
+    arguments = GOOD_ARGUMENTS[wrapper]
+    for uid in ("1000", "1000\nforged", "x", ""):
+        host.wrapper(wrapper, *arguments, environment={"SUDO_UID": uid})
+    host.wrapper(wrapper, *arguments)
+    wait_until(lambda: host.run("/usr/bin/test", "-s", "/run/logged").exit_code == 0)
+    expected = f"-t host-agent -p authpriv.notice -- uid 1000: {wrapper} {' '.join(arguments)}\n"
+    assert host.must("/bin/cat", "/run/logged") == expected
+
+
+def test_a_log_that_hangs_holds_nothing_up(host: ZfsHost) -> None:
+    put(host, "/usr/bin/logger", "trap '' TERM; sleep 5")
+    started = time.monotonic()
+    output = host.wrapper("zfs-list", "one", "filesystem", environment={"SUDO_UID": "1000"})
+    assert output.exit_code == 0
+    assert time.monotonic() - started < 1.5
 
 
 # -- the wrappers are alike ------------------------------------------------------------------------

@@ -173,9 +173,16 @@ branches = {json.dumps(branches)}
             base_url=url, verify=self.context(leaf or self.client(cn)), timeout=30
         )
 
+    @property
+    def audit_files(self) -> list[Path]:
+        """Return the files of the audit log, oldest first."""
+        return [*sorted(self.audit_path.parent.glob("audit-*.jsonl")), self.audit_path]
+
     def records(self) -> list[dict[str, Any]]:
-        """Return the audit records so far."""
-        return [json.loads(line) for line in self.audit_path.read_bytes().splitlines()]
+        """Return the audit records so far, over all files; rotation at midnight is left out."""
+        lines = [line for path in self.audit_files for line in path.read_bytes().splitlines()]
+        records = [json.loads(line) for line in lines]
+        return [record for record in records if record.get("cause") != "day"]
 
     def events(self) -> list[str]:
         """Return the names of the audit events so far, in order."""

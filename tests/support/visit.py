@@ -172,8 +172,7 @@ async def visited(
 
 def require_whole(site: Site) -> None:
     """Look that the audit log verifies over all its files."""
-    folder = site.audit_path.parent
-    report = verify([*sorted(folder.glob("audit-*.jsonl")), site.audit_path])
+    report = verify(site.audit_files)
     assert not report.findings, report.findings
 
 

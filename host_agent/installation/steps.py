@@ -1,0 +1,250 @@
+"""The steps that put the agent onto a host, in their order. Doing them again changes nothing."""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from host_agent.config import Config, RunnerKind, load
+from host_agent.errors import ConfigurationError
+from host_agent.installation import bootstrap, layout, rendering
+from host_agent.installation.carrying import Step
+from host_agent.installation.datasets import datasets_of
+from host_agent.installation.manifest import Manifest, decode
+from host_agent.installation.source import Source
+from host_agent.installation.tree import Attributes
+from host_agent.installation.values import (
+    InstallationError,
+    Kind,
+    Report,
+    WantedDirectory,
+    WantedFile,
+)
+from host_agent.installation.work import Work
+from host_agent.operations import CATALOGUE
+from host_agent.privileges.render import grants
+from host_agent.privileges.render import render as sudoers_fragment
+
+DIRECTORIES = (
+    WantedDirectory(path=layout.CONFIGURATION_DIR, mode=0o750, group=layout.USER),
+    WantedDirectory(path=layout.PKI_DIR, mode=0o750, group=layout.USER),
+    WantedDirectory(path=layout.STATE_DIR, mode=0o700, owner=layout.USER, group=layout.USER),
+    WantedDirectory(path=layout.WRAPPER_DIR, mode=0o755),
+)
+_RENDERED_MODE = 0o644
+_SUDOERS_MODE = 0o440
+_MANIFEST_MODE = 0o644
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+class Installation:
+    """What one `install` does. `report` says what became of each thing."""
+
+    def __init__(
+        self, work: Work, source: Source, program: str, *, is_first: bool, now: datetime
+    ) -> None:
+        self._work = work
+        self._source = source
+        self._program = program
+        self._is_first = is_first
+        self._now = now
+        self.report = Report()
+
+    def prepare(self) -> None:
+        """Read what is there already, before anything is changed.
+
+        Raises:
+            ConfigurationError: a configuration is there and has faults, or the record of the last
+                installation is damaged.
+        """
+        self._work.manifest = read_manifest(self._work)
+        read_configuration(self._work, is_early=True)
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return the steps in the order in which they are done."""
+        parts: tuple[tuple[str, Callable[[], None]], ...] = (
+            ("the user and group", self._make_account),
+            ("the directories", self._make_directories),
+            ("the wrappers", self._put_wrappers),
+            ("the first configuration", self._make_first),
+            ("the list of what is protected", self._put_protected),
+            ("the sudoers fragment", self._put_sudoers),
+            ("the service", self._put_service),
+            ("the record of the installation", self._put_manifest),
+        )
+        return tuple(Step(name=name, act=act) for name, act in parts)
+
+    # -- the steps --------------------------------------------------------------------------------
+
+    def _make_account(self) -> None:
+        work = self._work
+        work.file(self._source.service_file(layout.SYSUSERS, self._program), self.report)
+        uid, gid = work.accounts.uid(layout.USER), work.accounts.gid(layout.USER)
+        if uid == 0:
+            message = f"the user {layout.USER} is uid 0; the agent must not be root"
+            raise InstallationError(message)
+        if uid is not None and gid is not None:
+            return
+        self.report.add(Kind.MADE, f"the user and group {layout.USER}")
+        if not work.is_dry:
+            work.tree.note("the user and group", lambda: _remove_account(work, uid, gid))
+            work.run("systemd-sysusers", *_rooted(work, "--root="), layout.SYSUSERS_NAME)
+
+    def _make_directories(self) -> None:
+        for directory in DIRECTORIES:
+            self._work.directory(directory, self.report)
+
+    def _put_wrappers(self) -> None:
+        work = self._work
+        wanted = self._source.wrapper_files()
+        for file in wanted:
+            work.file(file, self.report)
+        rendered = {layout.PROTECTED, layout.MANIFEST}
+        kept = rendered.union(*({file.path, layout.beside(file.path)} for file in wanted))
+        for path in sorted(work.manifest.files.keys() - kept):
+            if path.startswith(f"{layout.WRAPPER_DIR}/") and path != layout.beside(layout.PROTECTED):
+                work.forget(path, self.report)
+
+    def _make_first(self) -> None:
+        if self._is_first:
+            bootstrap.make_first(self._work, now=self._now, report=self.report)
+
+    def _put_protected(self) -> None:
+        config = read_configuration(self._work, is_early=self._work.is_dry)
+        if config is None:
+            self._without_configuration(layout.PROTECTED)
+            return
+        content = rendering.protected_list(config, own_datasets(self._work, config))
+        self._work.file(
+            WantedFile(path=layout.PROTECTED, content=content, mode=_RENDERED_MODE), self.report
+        )
+
+    def _put_sudoers(self) -> None:
+        config = read_configuration(self._work, is_early=self._work.is_dry)
+        if config is None:
+            self._without_configuration(layout.SUDOERS)
+            return
+        if config.execution.runner is RunnerKind.DIRECT:
+            what = f"{layout.SUDOERS}: the runner `direct` does not ask sudo"
+            self.report.add(Kind.SKIPPED, what)
+            return
+        text = sudoers_fragment(grants(config, CATALOGUE), layout.USER)
+        fragment = WantedFile(
+            path=layout.SUDOERS, content=text.encode("ascii"), mode=_SUDOERS_MODE, check=self._visudo
+        )
+        self._work.file(fragment, self.report)
+
+    def _visudo(self, path: str) -> None:
+        self._work.run("visudo", "-cqf", path)
+
+    def _put_service(self) -> None:
+        work = self._work
+        unit = self._source.service_file(layout.UNIT, self._program)
+        found = work.tree.find(layout.UNIT)
+        if work.has_systemd and not work.is_dry:
+            work.tree.note("systemd's view of the unit", lambda: _reload(work))
+        for path in (layout.TMPFILES, layout.LOGROTATE):
+            work.file(self._source.service_file(path, self._program), self.report)
+        work.file(unit, self.report)
+        is_changed = found is None or found.digest != unit.digest
+        if is_changed and work.has_systemd:
+            self.report.add(Kind.RAN, "systemctl daemon-reload")
+            if not work.is_dry:
+                _reload(work)
+
+    def _put_manifest(self) -> None:
+        work = self._work
+        content = work.manifest.encode()
+        found = work.tree.find(layout.MANIFEST)
+        if work.is_dry or (found is not None and work.tree.read(layout.MANIFEST) == content):
+            return
+        attributes = Attributes(
+            mode=_MANIFEST_MODE,
+            uid=work.accounts.uid("root") or 0,
+            gid=work.accounts.gid("root") or 0,
+        )
+        work.tree.write(layout.MANIFEST, content, attributes)
+
+    def _without_configuration(self, path: str) -> None:
+        reason = (
+            "is made from the configuration of this bootstrap"
+            if self._is_first
+            else f"there is no {layout.CONFIGURATION} yet; write it and install again"
+        )
+        self.report.add(Kind.SKIPPED, f"{path}: {reason}")
+
+
+# -- what is there already ------------------------------------------------------------------------
+
+
+def read_manifest(work: Work) -> Manifest:
+    """Return the record of the last installation, an empty one where there was none.
+
+    Raises:
+        ConfigurationError: it is damaged.
+    """
+    if work.tree.find(layout.MANIFEST) is None:
+        return Manifest()
+    return decode(work.tree.read(layout.MANIFEST), layout.MANIFEST)
+
+
+def read_configuration(work: Work, *, is_early: bool = False) -> Config | None:
+    """Return the configuration that is there, or None.
+
+    `is_early`: before directories and users are made, faults that they will mend do not count;
+    where there are only such, None is returned. Below another root, the users that the
+    configuration names are looked up on the host that runs this.
+
+    Raises:
+        ConfigurationError: its faults.
+    """
+    if work.tree.find(layout.CONFIGURATION) is None:
+        return None
+    try:
+        config = load(work.tree.at(layout.CONFIGURATION), uid=work.accounts.uid(layout.USER) or 0)
+    except ConfigurationError as error:
+        faults = [fault for fault in error.faults if not (is_early and _will_be_mended(fault))]
+        if faults:
+            raise ConfigurationError(faults) from error
+        return None
+    if str(config.execution.wrapper_dir) != layout.WRAPPER_DIR:
+        fault = f"execution.wrapper_dir: the wrappers are installed in {layout.WRAPPER_DIR} only"
+        raise ConfigurationError([fault])
+    return config
+
+
+def _will_be_mended(fault: str) -> bool:
+    return fault.startswith("execution.wrapper_dir: ") and fault.endswith("is not a directory")
+
+
+def own_datasets(work: Work, config: Config) -> tuple[str, ...]:
+    """Return the datasets that the agent's own files lie on; none known below another root."""
+    if not work.is_this_host:
+        return ()
+    own = [layout.STATE_DIR, layout.CONFIGURATION_DIR, layout.WRAPPER_DIR]
+    paths = [*own, str(config.store.path), str(config.audit.path)]
+    return datasets_of(paths, _MOUNTS.read_text(encoding="utf-8", errors="replace"))
+
+
+# -- tools ----------------------------------------------------------------------------------------
+
+
+def _rooted(work: Work, option: str) -> tuple[str, ...]:
+    if work.is_this_host:
+        return ()
+    return (f"{option}{work.root}",) if option.endswith("=") else (option, str(work.root))
+
+
+def _remove_account(work: Work, uid: int | None, gid: int | None) -> None:
+    """Take away the user and the group that were not there before."""
+    prefix = _rooted(work, "--prefix")
+    if uid is None and work.accounts.uid(layout.USER) is not None:
+        work.run("userdel", *prefix, layout.USER)
+    now = work.accounts.gid(layout.USER)
+    if gid is None and now is not None:
+        work.run("groupdel", *prefix, layout.USER)
+    elif gid is not None and now is None:  # userdel takes an empty group of that name along
+        work.run("groupadd", *prefix, "--system", "--gid", str(gid), layout.USER)
+
+
+def _reload(work: Work) -> None:
+    work.run("systemctl", "daemon-reload")
