@@ -23,6 +23,9 @@ NOUNS: Mapping[str, str] = {
     "requests": "see, approve, deny and cancel requests",
     "audit": "verify and read the audit log",
     "sudoers": "render and audit what sudo grants",
+    "doctor": "prove each part of an installed agent",
+    "install": "put the agent onto this host, or bring it up to date",
+    "uninstall": "take the agent off this host; state and configuration stay",
 }
 """The commands in the order of help, each a module of `host_agent.cli`, and what they do."""
 

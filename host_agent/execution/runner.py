@@ -288,7 +288,17 @@ def _refused_by_sudo(wrapper: str, user: str, output: Output) -> NoReturn:
 
 TOOLS: Mapping[str, str] = {
     "cvtsudoers": "/usr/bin/cvtsudoers",
+    "git": "/usr/bin/git",
+    "groupadd": "/usr/sbin/groupadd",
+    "groupdel": "/usr/sbin/groupdel",
+    "pct": "/usr/sbin/pct",
+    "runuser": "/usr/sbin/runuser",
+    "sudo": "/usr/bin/sudo",
+    "systemctl": "/usr/bin/systemctl",
+    "systemd-sysusers": "/usr/bin/systemd-sysusers",
+    "userdel": "/usr/sbin/userdel",
     "visudo": "/usr/sbin/visudo",
+    "zfs": "/usr/sbin/zfs",
 }
 """The host's own programs that this program runs for itself, by short name."""
 

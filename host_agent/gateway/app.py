@@ -9,11 +9,12 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import cast
 
+from pydantic import BaseModel
 from quart import Quart, Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
@@ -81,6 +82,12 @@ def create_app(agent: AgentPort) -> Quart:
     return app
 
 
+_ParseAsk = Callable[
+    [AgentRequest, Mapping[str, JsonValue]], tuple[str, Mapping[str, JsonValue], str | None]
+]
+"""Reads a body into operation, parameters and reason."""
+
+
 @dataclass(frozen=True, slots=True)
 class Routes:
     """The handlers; each is named in `ROUTES`."""
@@ -124,12 +131,16 @@ class Routes:
 
     async def submit(self) -> Response:
         """POST /host/op."""
+        return await self._ask(self._parse_ask)
+
+    async def _ask(self, parse: _ParseAsk) -> Response:
+        """Take one ask, in whichever form `parse` reads."""
         request = current()
         pipeline = self.agent.pipeline
         pipeline.admit_ask(request.principal)
         key = _idempotency_key(request)
         data = await request.read_json()
-        name, params, reason = self._parse_ask(request, bodies.parse_object(data))
+        name, params, reason = parse(request, bodies.parse_object(data))
         answer = await pipeline.submit(
             request.principal,
             Ask(
@@ -156,6 +167,18 @@ class Routes:
         typed = bodies.fit(bodies.TypedAsk, value)
         request.operation = catalogue.spec(typed.operation).name
         return typed.operation, typed.params, typed.reason
+
+    async def zfs_list(self) -> Response:
+        """POST /zfs/list, the older form of `zfs.list`."""
+        return await self._ask(_older_zfs("list", bodies.OlderZfsList))
+
+    async def zfs_snapshot(self) -> Response:
+        """POST /zfs/snapshot, the older form of `zfs.snapshot`."""
+        return await self._ask(_older_zfs("snapshot", bodies.OlderZfsSnapshot))
+
+    async def zfs_destroy(self) -> Response:
+        """POST /zfs/destroy, the older form of `zfs.destroy`."""
+        return await self._ask(_older_zfs("destroy", bodies.OlderZfsDestroy))
 
     async def operations(self) -> Response:
         """GET /host/operations."""
@@ -313,6 +336,20 @@ class Routes:
         """GET /openapi.json."""
         current().query()
         return Response(openapi.document_bytes(self.agent.rooms.catalogue), 200, content_type=JSON)
+
+
+def _older_zfs(verb: str, shape: type[BaseModel]) -> _ParseAsk:
+    """Return what reads the body of an older route of zfs; a token in it carries no authority."""
+
+    def parse(
+        request: AgentRequest, value: Mapping[str, JsonValue]
+    ) -> tuple[str, Mapping[str, JsonValue], str | None]:
+        request.operation = f"zfs.{verb}"
+        older = bodies.fit(shape, value)
+        params = older.model_dump(exclude={"approval_token"}, exclude_none=True)
+        return request.operation, params, None
+
+    return parse
 
 
 # -- small pieces ---------------------------------------------------------------------------------

@@ -83,6 +83,29 @@ class OlderAsk(_Body):
     metadata: OlderMetadata = Field(default_factory=OlderMetadata)
 
 
+class OlderZfsList(_Body):
+    """The older form of `zfs.list`."""
+
+    dataset: str | None = Field(default=None, description="As in `zfs.list`.")
+
+
+class OlderZfsSnapshot(_Body):
+    """The older form of `zfs.snapshot`."""
+
+    dataset: str = Field(description="As in `zfs.snapshot`.")
+    name: str = Field(description="As in `zfs.snapshot`.")
+
+
+class OlderZfsDestroy(_Body):
+    """The older form of `zfs.destroy`."""
+
+    dataset: str = Field(description="As in `zfs.destroy`.")
+    recursive: bool | None = Field(default=None, description="As in `zfs.destroy`.")
+    approval_token: str | None = Field(
+        default=None, max_length=256, description="Accepted and ignored: it carries no authority."
+    )
+
+
 class DecisionBody(_Body):
     """A person's answer to a request."""
 

@@ -9,7 +9,15 @@ from pydantic import BaseModel
 
 import host_agent
 from host_agent.errors import BY_CODE
-from host_agent.gateway.body import CancelBody, DecisionBody, OlderApproval, OlderAsk
+from host_agent.gateway.body import (
+    CancelBody,
+    DecisionBody,
+    OlderApproval,
+    OlderAsk,
+    OlderZfsDestroy,
+    OlderZfsList,
+    OlderZfsSnapshot,
+)
 from host_agent.gateway.problems import JSON, PROBLEM_JSON, problem_type, to_bytes
 from host_agent.gateway.routes import ROUTES, STATES, Route
 from host_agent.operations.catalogue import Catalogue, OperationSpec
@@ -81,7 +89,7 @@ def _parameters(route: Route) -> list[Schema]:
         {"name": name, "in": "query", "required": False, "schema": dict(schema)}
         for name, schema in route.query.items()
     ]
-    if route.name == "submit":
+    if _RESULTS.get(route.name) == "Ran":
         key = {"type": "string", "pattern": "^[!-~]{1,64}$"}
         found.append({"name": "Idempotency-Key", "in": "header", "required": False, "schema": key})
     return found
@@ -89,6 +97,9 @@ def _parameters(route: Route) -> list[Schema]:
 
 _RESULTS: Mapping[str, str] = {
     "submit": "Ran",
+    "zfs_list": "Ran",
+    "zfs_snapshot": "Ran",
+    "zfs_destroy": "Ran",
     "operations": "Operations",
     "list_requests": "Requests",
     "show": "Request",
@@ -141,6 +152,9 @@ def _bodies(catalogue: Catalogue) -> Schema:
         ("Decision", DecisionBody),
         ("Cancel", CancelBody),
         ("OlderApproval", OlderApproval),
+        ("OlderZfsList", OlderZfsList),
+        ("OlderZfsSnapshot", OlderZfsSnapshot),
+        ("OlderZfsDestroy", OlderZfsDestroy),
     ):
         schemas |= _hoisted(name, model)
     asks = []

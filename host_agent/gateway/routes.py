@@ -138,6 +138,22 @@ ROUTES: tuple[Route, ...] = (
         "admin",
         "What sudo grants that is not known to be safe.",
     ),
+    *(
+        _post(
+            f"/zfs/{verb}",
+            f"zfs_{verb}",
+            "caller",
+            f"As `zfs.{verb}` by POST /host/op, which it becomes.",
+            body,
+            *(202, 404, 409, 429, 502, 504),
+            is_older=True,
+        )
+        for verb, body in (
+            ("list", "OlderZfsList"),
+            ("snapshot", "OlderZfsSnapshot"),
+            ("destroy", "OlderZfsDestroy"),
+        )
+    ),
     _get("/health", "health", _ANYBODY, "That the agent lives."),
     _get("/ready", "ready", _ANYBODY, "Whether the agent can serve; 503 says why not."),
     _get("/openapi.json", "openapi", _ANYBODY, "This interface as an OpenAPI document."),

@@ -180,8 +180,8 @@ branches = {json.dumps(branches)}
 
     def records(self) -> list[dict[str, Any]]:
         """Return the audit records so far, over all files; rotation at midnight is left out."""
-        lines = [line for path in self.audit_files for line in path.read_bytes().splitlines()]
-        records = [json.loads(line) for line in lines]
+        written = (path.read_bytes().split(b"\n")[:-1] for path in self.audit_files)
+        records = [json.loads(line) for lines in written for line in lines]
         return [record for record in records if record.get("cause") != "day"]
 
     def events(self) -> list[str]:
