@@ -102,7 +102,7 @@ class PctSection(_Section):
 
 
 class Argument(_Section):
-    """One argument of a registered command."""
+    """One argument of a registered command. All are needed; their order here is the program's."""
 
     name: ArgumentName = Field(
         description="What callers name it by: lower-case letters, digits and `_`, a letter first."

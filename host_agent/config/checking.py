@@ -194,7 +194,11 @@ def _host_faults(table: Table, base: Path, uid: int) -> Iterator[tuple[Key, str]
             yield ("server", key), fault
     execution = _table(table.get("execution"))
     folder = _text(execution.get("wrapper_dir", DEFAULT_WRAPPER_DIR))
-    if folder and "git" in table and not os.path.isdir(base / folder):  # noqa: PTH112 - NUL is False
+    if (
+        folder
+        and any(adapter in table for adapter in ("git", "zfs", "systemd", "pct", "exec"))
+        and not os.path.isdir(base / folder)
+    ):  # noqa: PTH112 - NUL is False
         yield ("execution", "wrapper_dir"), f"{base / folder} is not a directory"
     is_direct = execution.get("runner") == RunnerKind.DIRECT
     for index, identity in _tables(table.get("identities")):

@@ -23,9 +23,10 @@ _CONFIGURATION_MODE = 0o640
 _PRIVATE_DIRECTORY_MODE = 0o700
 
 FIRST_CONFIGURATION = f"""\
-# The agent's configuration. `host-agent config check --user {layout.USER}` names every fault and shows
-# what each identity may do. After a change: `systemctl reload {layout.USER}`, and where identities or
-# the sections of adapters changed, `host-agent install` again: sudo and root's list follow from them.
+# The agent's configuration. `host-agent config check --user {layout.USER}` names every fault and
+# shows what each identity may do. After a change: `systemctl reload {layout.USER}`; and where
+# identities or sections of adapters changed, `host-agent install` before it: what sudo grants and
+# root's list of what is protected follow from them.
 
 [server]
 bind = "127.0.0.1:8443"            # this host only; name the address that callers reach
@@ -95,8 +96,8 @@ def make_first(work: Work, *, now: datetime, report: Report) -> None:
 
 
 def _make_certificates(work: Work, *, now: datetime, report: Report) -> None:
-    work.tree.guard(layout.AUTHORITY_DIR)
     work.directory(WantedDirectory(path=layout.AUTHORITY_DIR, mode=_PRIVATE_DIRECTORY_MODE), report)
+    work.tree.guard(layout.AUTHORITY_DIR)
     place = work.tree.at(layout.AUTHORITY_DIR)
     if not (place / "ca.crt").exists():
         authority.init(place, name=f"host-agent CA of {_host_name()}", now=now)

@@ -13,6 +13,9 @@ WRAPPER_DIR: Final = "/usr/local/lib/host-agent"
 PROTECTED: Final = f"{WRAPPER_DIR}/protected"
 """Root's own list of what the wrappers never change."""
 
+COMMANDS: Final = f"{WRAPPER_DIR}/commands"
+"""Root's own list of the commands that the exec adapter may run."""
+
 MANIFEST: Final = f"{WRAPPER_DIR}/manifest.json"
 SUDOERS: Final = "/etc/sudoers.d/host-agent"
 UNIT_NAME: Final = "host-agent.service"

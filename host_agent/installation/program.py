@@ -84,7 +84,8 @@ def _place_faults(root: Path, place: str) -> Iterator[str]:
     needed = 0o001 if is_directory else 0o004
     if status.st_mode & needed != needed:
         word = "enter" if is_directory else "read"
-        yield f"{place}: the agent's user may not {word} it (mode {stat.S_IMODE(status.st_mode):04o})"
+        mode = f"{stat.S_IMODE(status.st_mode):04o}"
+        yield f"{place}: the agent's user may not {word} it (mode {mode})"
     is_shared = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid)
     if status.st_uid != 0 or (is_shared and not status.st_mode & stat.S_ISVTX):
         yield f"{place}: somebody other than root can change it"

@@ -51,7 +51,9 @@ class Removal:
                 self._disable_below_root()
             return
         is_active = work.tools("systemctl", "is-active", "--quiet", layout.UNIT_NAME).exit_code == 0
-        is_enabled = work.tools("systemctl", "is-enabled", "--quiet", layout.UNIT_NAME).exit_code == 0
+        is_enabled = (
+            work.tools("systemctl", "is-enabled", "--quiet", layout.UNIT_NAME).exit_code == 0
+        )
         if not is_active and not is_enabled:
             return
         self.report.add(Kind.RAN, f"systemctl disable --now {layout.UNIT_NAME}")

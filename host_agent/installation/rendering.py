@@ -27,6 +27,12 @@ def protected_list(config: Config, datasets: Iterable[str]) -> bytes:
     return (_HEAD + "".join(f"{line}\n" for line in lines)).replace("\\-", "-").encode("ascii")
 
 
+def own_paths(config: Config) -> tuple[str, ...]:
+    """Return the places that hold what the agent itself needs."""
+    own = (layout.STATE_DIR, layout.CONFIGURATION_DIR, layout.WRAPPER_DIR)
+    return (*own, str(config.store.path), str(config.audit.path))
+
+
 def unit(template: bytes, program: str) -> bytes:
     """Return the unit that starts `program` in the place of the template's.
 

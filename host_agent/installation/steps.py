@@ -21,6 +21,7 @@ from host_agent.installation.values import (
 )
 from host_agent.installation.work import Work
 from host_agent.operations import CATALOGUE
+from host_agent.operations.exec import commands_file
 from host_agent.privileges.render import grants
 from host_agent.privileges.render import render as sudoers_fragment
 
@@ -67,6 +68,7 @@ class Installation:
             ("the wrappers", self._put_wrappers),
             ("the first configuration", self._make_first),
             ("the list of what is protected", self._put_protected),
+            ("the list of commands", self._put_commands),
             ("the sudoers fragment", self._put_sudoers),
             ("the service", self._put_service),
             ("the record of the installation", self._put_manifest),
@@ -98,10 +100,11 @@ class Installation:
         wanted = self._source.wrapper_files()
         for file in wanted:
             work.file(file, self.report)
-        rendered = {layout.PROTECTED, layout.MANIFEST}
-        kept = rendered.union(*({file.path, layout.beside(file.path)} for file in wanted))
-        for path in sorted(work.manifest.files.keys() - kept):
-            if path.startswith(f"{layout.WRAPPER_DIR}/") and path != layout.beside(layout.PROTECTED):
+        rendered = (layout.PROTECTED, layout.COMMANDS, layout.MANIFEST)
+        kept = {*rendered, *(file.path for file in wanted)}
+        for path in sorted(work.manifest.files):
+            is_wrapper = path.startswith(f"{layout.WRAPPER_DIR}/")
+            if is_wrapper and path not in kept and path.removesuffix(".new") not in kept:
                 work.forget(path, self.report)
 
     def _make_first(self) -> None:
@@ -118,6 +121,17 @@ class Installation:
             WantedFile(path=layout.PROTECTED, content=content, mode=_RENDERED_MODE), self.report
         )
 
+    def _put_commands(self) -> None:
+        config = read_configuration(self._work, is_early=self._work.is_dry)
+        if config is not None and config.exec is not None:
+            content = commands_file(config.exec).encode("ascii")
+            wanted = WantedFile(path=layout.COMMANDS, content=content, mode=_RENDERED_MODE)
+            self._work.file(wanted, self.report)
+        elif config is not None:
+            for path in (layout.COMMANDS, layout.beside(layout.COMMANDS)):
+                if path in self._work.manifest.files:
+                    self._work.forget(path, self.report)
+
     def _put_sudoers(self) -> None:
         config = read_configuration(self._work, is_early=self._work.is_dry)
         if config is None:
@@ -129,7 +143,10 @@ class Installation:
             return
         text = sudoers_fragment(grants(config, CATALOGUE), layout.USER)
         fragment = WantedFile(
-            path=layout.SUDOERS, content=text.encode("ascii"), mode=_SUDOERS_MODE, check=self._visudo
+            path=layout.SUDOERS,
+            content=text.encode("ascii"),
+            mode=_SUDOERS_MODE,
+            check=self._visudo,
         )
         self._work.file(fragment, self.report)
 
@@ -220,8 +237,7 @@ def own_datasets(work: Work, config: Config) -> tuple[str, ...]:
     """Return the datasets that the agent's own files lie on; none known below another root."""
     if not work.is_this_host:
         return ()
-    own = [layout.STATE_DIR, layout.CONFIGURATION_DIR, layout.WRAPPER_DIR]
-    paths = [*own, str(config.store.path), str(config.audit.path)]
+    paths = rendering.own_paths(config)
     return datasets_of(paths, _MOUNTS.read_text(encoding="utf-8", errors="replace"))
 
 

@@ -6,7 +6,6 @@ are those of the host; the root is put before them. Parents that lead out of the
 
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -44,7 +43,7 @@ class Tree:
             InstallationError: a link above it leads out of the root.
         """
         place = self._real_root / path.lstrip("/")
-        real = Path(os.path.realpath(place.parent))
+        real = Path(os.path.realpath(place if place == self._real_root else place.parent))
         if not real.is_relative_to(self._real_root):
             message = f"{place.parent} leads out of {self.root}"
             raise InstallationError(message)
@@ -151,9 +150,6 @@ class Tree:
     def guard(self, path: str) -> None:
         """Remember a small directory of plain files whole, before something else works in it."""
         place = self.at(path)
-        if not place.is_dir():
-            self._journal.note(path, lambda: shutil.rmtree(place, ignore_errors=True))
-            return
         restorers = {entry: self._restorer(entry) for entry in place.iterdir() if entry.is_file()}
 
         def restore() -> None:

@@ -26,8 +26,8 @@ PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "sudo", "procps", "iproute2", "logrotate"),
     *("python3", "python3-venv", "git", "openssl", "zfs-fuse"),
 )
-HOST_ADDRESS = "192.0.2.1"
-ADDRESS = "192.0.2.2"
+HOST_ADDRESS = "198.51.100.1"
+ADDRESS = "198.51.100.2"
 PREFIX = 30
 TOOLS = ("mmdebstrap", "systemd-nspawn", "nsenter", "setpriv", "tar", "ip")
 BOOT_SECONDS = 60.0
@@ -236,7 +236,7 @@ class Machine:
         within: int | None = None,
     ) -> Done:
         """Run a program inside as root, in the namespaces of the first process or of `within`."""
-        nsenter = ("nsenter", f"--target={within or self.leader}", "--all", "--wd=/", "--")
+        nsenter = ("nsenter", f"--target={within or self.leader}", "--all", "--")
         done = subprocess.run(
             [shutil.which("nsenter") or nsenter[0], *nsenter[1:], *command],
             env={

@@ -1,5 +1,6 @@
-"""A host with `pct` and registered commands in namespaces of its own, where the wrappers run as
-root, unmodified. Nothing of it is seen outside, and all of it ends with its first process.
+"""A host with `pct` and registered commands in namespaces of its own, for the wrappers as root.
+
+They run there unmodified. Nothing of it is seen outside; all of it ends with its first process.
 """
 
 import hashlib

@@ -1,0 +1,103 @@
+"""`host-agent doctor`: proves each part of an installed agent, with a remedy where one is not."""
+
+import argparse
+import asyncio
+import os
+import pwd
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from host_agent.cli import render
+from host_agent.diagnosis.examining import examine
+from host_agent.diagnosis.values import Check, State, is_well
+from host_agent.errors import EX_FAILED, EX_OK, UsageError
+from host_agent.execution.runner import ToolRunner
+from host_agent.installation import layout
+from host_agent.operations.catalogue import Output
+
+_STYLES = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "bold red"}
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `doctor` to the command line."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="prove each part of an installed agent",
+        description="Proves each part of an installed agent: configuration, permissions,"
+        " certificates, clock, store, audit log, disk, tools, root's lists, every wrapper through"
+        " sudo, the service. Changes nothing. Ends with 1 where there is a problem; warnings do not"
+        " count. Run it as root, to whom nothing is hidden.",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path(layout.CONFIGURATION),
+        help=f"default: {layout.CONFIGURATION}",
+    )
+    parser.add_argument(
+        "--user",
+        help=f"the user that the agent runs as; default: {layout.USER}, or yourself where there is"
+        " none",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, for scripts")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examine the agent and return 0 where there is no problem, else 1.
+
+    Raises:
+        UsageError: `--user` is no user of this host.
+    """
+    user, uid = _user(args.user)
+    tools = ToolRunner()
+
+    def run_tool(tool: str, *arguments: str) -> Output:
+        return asyncio.run(tools.run(tool, *arguments))
+
+    now = datetime.now(UTC)
+    checks = list(examine(args.config, user=user, uid=uid, tools=run_tool, now=now))
+    if args.json:
+        table = {"ok": is_well(checks), "checks": [check.as_json() for check in checks]}
+        sys.stdout.write(render.json_text(table) + "\n")
+    else:
+        _draw(checks)
+    return EX_OK if is_well(checks) else EX_FAILED
+
+
+def _user(name: str | None) -> tuple[str, int]:
+    """Return name and number of the agent's user.
+
+    Raises:
+        UsageError: there is no such user.
+    """
+    for wanted in (name,) if name is not None else (layout.USER,):
+        try:
+            return wanted, pwd.getpwnam(wanted).pw_uid
+        except (KeyError, ValueError):
+            continue
+    if name is not None:
+        message = "There is no user of that name on this host; --user takes the agent's user."
+        raise UsageError(message)
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name, os.geteuid()
+    except KeyError:
+        return str(os.geteuid()), os.geteuid()
+
+
+def _draw(checks: Sequence[Check]) -> None:
+    console = render.console()
+    for check in checks:
+        console.print(f"{check.state.value:<8} ", style=_STYLES[check.state], end="")
+        console.print(f"{render.visible(check.name)}: {render.visible(check.sentence)}")
+        if check.remedy:
+            console.print(f"         {render.visible(check.remedy)}")
+    problems = sum(check.state is State.PROBLEM for check in checks)
+    warnings = sum(check.state is State.WARNING for check in checks)
+    console.print()
+    if problems:
+        console.print(f"{len(checks)} checks: {problems} problems, {warnings} warnings.")
+    else:
+        console.print(f"{len(checks)} checks: all is well, {warnings} warnings.")

@@ -1,0 +1,84 @@
+"""Certificates and the revocation list: whether they serve, and how long they will."""
+
+import os
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from host_agent.config import Config
+from host_agent.diagnosis.values import Check, instant, ok, problem, warning
+from host_agent.identity.files import read_plain
+from host_agent.identity.revocation import Revocation
+from host_agent.identity.verification import (
+    check_authorities,
+    check_server_pair,
+    load_certificates,
+)
+
+SOON = timedelta(days=14)
+_RENEW = "issue another one and reload: docs/how-to/rotate-certificates.md"
+_SIGN = "sign it again with `host-agent pki crl` and copy it here: docs/how-to/revoke.md"
+
+
+def certificate_checks(config: Config, now: datetime) -> Iterator[Check]:
+    """Yield the checks of the server's pair, the clients' authority and the revocation list."""
+    yield _server(config, now)
+    yield from _authorities(config, now)
+    yield _list(config, now)
+
+
+def _server(config: Config, now: datetime) -> Check:
+    name = "server certificate"
+    try:
+        end = check_server_pair(
+            _content(config.server.certificate), _content(config.server.private_key), None, now
+        )
+    except ValueError as error:
+        return problem(name, f"It cannot serve: {error}.", _RENEW)
+    return _lasting(name, end, now, _RENEW)
+
+
+def _authorities(config: Config, now: datetime) -> Iterator[Check]:
+    name = "client authority"
+    remedy = "put another authority's certificate there: docs/how-to/certificates.md"
+    try:
+        data = _content(config.server.client_ca)
+        findings = check_authorities(data, None, now)
+        ends = [one.not_valid_after_utc for one in load_certificates(data)]
+    except ValueError as error:
+        yield problem(name, f"It cannot be used: {error}.", remedy)
+        return
+    for finding in findings:
+        yield problem(name, f"None of its clients will get in: {finding}.", remedy)
+    if not findings:
+        yield _lasting(name, min(ends), now, remedy)
+
+
+def _list(config: Config, now: datetime) -> Check:
+    name = "revocation list"
+    if config.server.crl is None:
+        return warning(
+            name,
+            "None is set, so a lost key is good until its certificate ends.",
+            "set `crl` in [server]: docs/how-to/revoke.md",
+        )
+    revocation = Revocation(config.server.crl, config.server.client_ca)
+    try:
+        revocation.load(now)
+    except (OSError, ValueError) as error:
+        return problem(name, f"Nobody gets in: {error}.", _SIGN)
+    end = revocation.next_update
+    return ok(name, "It is good.") if end is None else _lasting(name, end, now, _SIGN)
+
+
+def _lasting(name: str, end: datetime, now: datetime, remedy: str) -> Check:
+    left = end - now
+    sentence = f"It is good for {left.days} days, until {instant(end)}."
+    if left <= timedelta(0):
+        return problem(name, f"It ended at {instant(end)}.", remedy)
+    return warning(name, sentence, remedy) if left <= SOON else ok(name, sentence)
+
+
+def _content(path: Path) -> bytes:
+    """Return a file's content; links are followed, as the agent follows them."""
+    return read_plain(Path(os.path.realpath(path)))

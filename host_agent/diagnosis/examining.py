@@ -1,0 +1,67 @@
+"""The examination: all checks, in the order in which one explains the next."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from host_agent import preflight
+from host_agent.config import Config, load
+from host_agent.diagnosis.certificates import certificate_checks
+from host_agent.diagnosis.host import (
+    list_checks,
+    permission_checks,
+    service_check,
+    shipped_check,
+    sudoers_check,
+    tool_checks,
+    wrapper_checks,
+)
+from host_agent.diagnosis.listening import listening_checks
+from host_agent.diagnosis.state import state_checks
+from host_agent.diagnosis.values import Check, ok, problem, warning
+from host_agent.errors import ConfigurationError
+from host_agent.installation import layout
+from host_agent.installation.datasets import datasets_of
+from host_agent.installation.rendering import own_paths, protected_list
+from host_agent.installation.source import read_source
+from host_agent.installation.values import Tools
+from host_agent.operations.exec import commands_file
+
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+def examine(path: Path, *, user: str, uid: int, tools: Tools, now: datetime) -> Iterator[Check]:
+    """Yield every check of the agent whose configuration is at `path` and that runs as `user`."""
+    try:
+        config = load(path, uid=uid)
+    except ConfigurationError as error:
+        for fault in error.faults:
+            yield problem("configuration", f"{fault}.", "host-agent config check shows the same")
+        return
+    told = f"{len(config.identities)} identities and {len(config.rules)} rules."
+    yield ok("configuration", f"{path} can be read: {told}")
+    for sentence in preflight.warnings(config, uid=uid, now=now):
+        yield warning(
+            "configuration", f"{sentence}.", "docs/reference/configuration.md has the key"
+        )
+    yield from permission_checks(config, uid)
+    yield from certificate_checks(config, now)
+    yield from state_checks(config, now)
+    yield from tool_checks(config, tools)
+    yield from list_checks(config, _lists(config))
+    yield from sudoers_check(config, user)
+    yield shipped_check(config, read_source().wrappers)
+    yield from wrapper_checks(config, user, tools)
+    yield from service_check(tools)
+    yield from listening_checks(config)
+
+
+def _lists(config: Config) -> Mapping[str, bytes]:
+    """Return root's lists as the configuration means them, by path."""
+    folder = config.execution.wrapper_dir
+    mounts = _MOUNTS.read_text(encoding="utf-8", errors="replace")
+    protected = protected_list(config, datasets_of(own_paths(config), mounts))
+    lists = {f"{folder}/{Path(layout.PROTECTED).name}": protected}
+    if config.exec is not None:
+        lists[f"{folder}/{Path(layout.COMMANDS).name}"] = commands_file(config.exec).encode("ascii")
+    return lists

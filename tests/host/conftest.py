@@ -1,0 +1,38 @@
+"""One booted machine with the agent installed, for all tests of this tier in their order."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.installed import UNIT, Host, furnish, install_agent, put_program
+from tests.support.machine import Machine, alone, why_not
+
+REASON = why_not()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this tier, and skip it with the reason where no machine can be."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.host)
+            item.add_marker(pytest.mark.serial)
+            if REASON is not None:
+                item.add_marker(pytest.mark.skip(reason=f"host tests: {REASON}"))
+
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[Machine]:
+    with alone() as cache, Machine(cache) as booted:
+        yield booted
+
+
+@pytest.fixture(scope="session")
+def host(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    put_program(machine)
+    furnish(machine)
+    installed = install_agent(machine)
+    machine.must("systemctl", "enable", "--now", UNIT)
+    served = Host(machine, tmp_path_factory.mktemp("people"), installed)
+    yield served
+    served.leave()
