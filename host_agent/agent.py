@@ -10,6 +10,7 @@ import hashlib
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -41,7 +42,7 @@ from host_agent.gateway.metrics_app import create_metrics_app
 from host_agent.gateway.server import Gateway
 from host_agent.gateway.tls import server_context
 from host_agent.identity.certificate import PeerCertificate
-from host_agent.identity.files import read_plain
+from host_agent.identity.files import read_linked
 from host_agent.identity.revocation import Revocation
 from host_agent.identity.verification import check_server_pair, load_certificates
 from host_agent.lock import AgentLock
@@ -85,6 +86,7 @@ class Agent:
         self._exits = contextlib.AsyncExitStack()
         self._reloading = asyncio.Lock()
         self._reload_fault: str | None = None
+        self._may_have_gone = False
 
     async def __aenter__(self) -> Self:
         try:
@@ -114,7 +116,7 @@ class Agent:
         now = clock.now()
         revocation = make_revocation(config, None, now)
         context = _context(config)
-        self._door_files = _read_door(config)
+        self._door = _read_door(config, now)
         audit = await self._open_audit(config, clock)
         store = await self._open_store(config, clock)
         self.rooms = Rooms(
@@ -134,7 +136,7 @@ class Agent:
         self._privileges = Privileges(self.rooms, ToolRunner())
         await self._say_started(config)
         self._exits.push_async_callback(self._say_stopped)
-        self._watch_certificates(now)
+        self._tell_ends()
         await self._open_door(config, context)
 
     async def _open_audit(self, config: Config, clock: Clock) -> AuditLog:
@@ -185,9 +187,9 @@ class Agent:
 
     async def _open_door(self, config: Config, context: ssl.SSLContext) -> None:
         """Serve: background work first, then both listeners; recovery before the first request."""
+        self._exits.push_async_callback(self._finish_work)
         await self.pipeline.approved.recover()
         await self.pipeline.approved.cancel_callers_gone()
-        self._exits.push_async_callback(self._finish_work)
         for work in (
             self.pipeline.approved.expire_forever,
             self._watch_forever,
@@ -280,7 +282,7 @@ class Agent:
         parts["audit"] = "ok" if self.rooms.audit.healthy else "cannot be written"
         ends = self._revocation.next_update
         parts["crl"] = "ok" if ends is None or now < ends else "past its nextUpdate"
-        parts["certificate"] = "ok" if now < self._certificate_ends else "expired"
+        parts["certificate"] = "ok" if now < self._door.certificate_ends else "expired"
         is_ready = all(state == "ok" for state in parts.values())
         parts["configuration"] = self._reload_fault or "ok"
         if self._revocation.complaint is not None:
@@ -308,6 +310,11 @@ class Agent:
             except (ConfigurationError, HostAgentError) as error:
                 await self._reject(error)
                 return False
+            except Exception as defect:
+                # Or it would be the last reload of this agent.
+                _log.exception("the reload failed")
+                await self._reject(ConfigurationError([f"a defect, {type(defect).__name__}"]))
+                return False
             self._reload_fault = None
             return True
 
@@ -316,11 +323,13 @@ class Agent:
         refuse_moved(self.config, config)
         now = self.rooms.clock.now()
         revocation = await asyncio.to_thread(make_revocation, config, self._revocation, now)
-        door = await asyncio.to_thread(_read_door, config)
+        door = await asyncio.to_thread(_read_door, config, now)
         context = _context(config)
         snapshot = Snapshot.of(config)
         runner = self._given_runner or make_runner(config)
         self._audit.reopen()
+        # What is not written down does not serve.
+        await self._say_loaded(config)
         # Nothing below fails: the new configuration serves whole or not at all.
         self.rooms.snapshot = snapshot
         self.rooms.revocation = revocation
@@ -328,15 +337,15 @@ class Agent:
         self.rooms.wrappers = WrapperDigests(config.execution.wrapper_dir)
         self.rooms.turns.resize(config.execution.max_concurrent)
         self.rooms.limits.reconfigure(config.limits)
-        if door != self._door_files:
+        if door != self._door:
             # Connections that the old files let in end; with the same files they stay.
-            self._door_files = door
+            self._door = door
             self._gateway.swap_context(context)
         self._gateway.limit_connections(config.server.max_connections)
-        self._watch_certificates(now)
+        self._tell_ends()
         self._privileges.forget()
-        await self._say_loaded(config)
-        await self.pipeline.approved.cancel_callers_gone()
+        self._may_have_gone = True
+        await self._cancel_callers_gone()
 
     async def _reject(self, error: ConfigurationError | HostAgentError) -> None:
         faults = error.faults if isinstance(error, ConfigurationError) else [error.detail]
@@ -357,18 +366,20 @@ class Agent:
             raise TypeError(message)
         return revocation
 
-    def _watch_certificates(self, now: datetime) -> None:
-        """Read when the certificates end, for readiness and metrics."""
-        server = self.config.server
-        self._certificate_ends = check_server_pair(
-            read_plain(server.certificate), read_plain(server.private_key), None, now
-        )
-        self.metrics.certificate_expires("server", self._certificate_ends)
-        authorities = load_certificates(read_plain(server.client_ca))
-        self.metrics.certificate_expires(
-            "client_ca", min(authority.not_valid_after_utc for authority in authorities)
-        )
+    def _tell_ends(self) -> None:
+        """Tell when what lets people in comes to its end."""
+        self.metrics.certificate_expires("server", self._door.certificate_ends)
+        self.metrics.certificate_expires("client_ca", self._door.authority_ends)
         self.metrics.crl_expires(self._revocation.next_update)
+
+    async def _cancel_callers_gone(self) -> None:
+        """Cancel what is pending for callers who are gone; the watch tries again if it fails."""
+        try:
+            await self.pipeline.approved.cancel_callers_gone()
+        except HostAgentError as error:
+            _log.error("requests of callers who are gone are still pending: %s", error.detail)
+        else:
+            self._may_have_gone = False
 
     async def _watch_forever(self) -> None:
         while True:
@@ -377,6 +388,9 @@ class Agent:
                 await self._watch()
             except HostAgentError as error:
                 _log.error("the watch failed: %s", error.detail)
+            except Exception:
+                # Or nobody would look at the revocation list any more.
+                _log.exception("the watch failed")
 
     async def _watch(self) -> None:
         clock = self.rooms.clock
@@ -388,8 +402,10 @@ class Agent:
         elif news:
             _log.info("a new revocation list serves")
             self.metrics.crl_expires(self._revocation.next_update)
+            self._may_have_gone = True
             await self.rooms.audit.append(Event.CONFIG_LOADED, detail="a new revocation list")
-            await self.pipeline.approved.cancel_callers_gone()
+        if self._may_have_gone:
+            await self._cancel_callers_gone()
         await self.pipeline.record_suppressed()
         jump = clock.jump() if isinstance(clock, SystemClock) else None
         if jump is not None:
@@ -410,13 +426,34 @@ def _context(config: Config) -> ssl.SSLContext:
     return server_context(server.certificate, server.private_key, server.client_ca)
 
 
-def _read_door(config: Config) -> tuple[bytes, ...]:
-    """Return the contents that the TLS context was made of, to notice a change."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Door:
+    """The files that a TLS context is made of: a hash, to notice a change, and when they end."""
+
+    sha256: bytes
+    certificate_ends: datetime
+    authority_ends: datetime
+
+
+def _read_door(config: Config, now: datetime) -> _Door:
+    """Return what the TLS files are now.
+
+    Raises:
+        ConfigurationError: one cannot be read, or they are not good any more.
+    """
     server = config.server
-    return tuple(
-        hashlib.sha256(read_plain(path)).digest()
-        for path in (server.certificate, server.private_key, server.client_ca)
-    )
+    try:
+        certificate, key = read_linked(server.certificate), read_linked(server.private_key)
+        authorities = read_linked(server.client_ca)
+        return _Door(
+            sha256=hashlib.sha256(b"\0".join((certificate, key, authorities))).digest(),
+            certificate_ends=check_server_pair(certificate, key, None, now),
+            authority_ends=min(
+                authority.not_valid_after_utc for authority in load_certificates(authorities)
+            ),
+        )
+    except ValueError as error:
+        raise ConfigurationError([f"server: {error}"]) from error
 
 
 @contextlib.asynccontextmanager

@@ -5,14 +5,13 @@ Faults stop the start and keep the old configuration at a reload. Warnings never
 process.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from host_agent.config import Config, Identity, Rule, RunnerKind, VerdictKind, check_permissions
-from host_agent.identity.files import read_plain
+from host_agent.identity.files import read_linked, read_plain
 from host_agent.identity.registry import Autonomy, Registry, Role
 from host_agent.identity.revocation import Revocation
 from host_agent.identity.verification import (
@@ -38,13 +37,13 @@ def check_files(config: Config, now: datetime) -> list[str]:
     found: list[str] = []
     server = config.server
     try:
-        certificate, key = _content(server.certificate), _content(server.private_key)
+        certificate, key = read_linked(server.certificate), read_linked(server.private_key)
         # Servers may have a certificate of another authority than their clients: chain not asked.
         check_server_pair(certificate, key, None, now)
     except ValueError as error:
         found.append(f"server.certificate: {error}")
     try:
-        found.extend(_list_faults(config, _content(server.client_ca), now))
+        found.extend(_list_faults(config, read_linked(server.client_ca), now))
     except ValueError as error:
         found.append(f"server.client_ca: {error}")
     return found
@@ -80,11 +79,6 @@ def warnings(config: Config, *, uid: int, now: datetime) -> list[str]:
     ]
 
 
-def _content(path: Path) -> bytes:
-    """Return a file's content; links are followed, because certificate tools renew by them."""
-    return read_plain(Path(os.path.realpath(path)))
-
-
 def _runner_warnings(config: Config, uid: int) -> Iterator[str]:
     if config.execution.runner is not RunnerKind.DIRECT:
         return
@@ -103,7 +97,7 @@ def _runner_warnings(config: Config, uid: int) -> Iterator[str]:
 def _authority_warnings(config: Config, now: datetime) -> Iterator[str]:
     server = config.server
     try:
-        findings = check_authorities(_content(server.client_ca), None, now)
+        findings = check_authorities(read_linked(server.client_ca), None, now)
     except ValueError:
         findings = []  # a fault, said by check_files
     for finding in findings:
@@ -121,7 +115,7 @@ def _authority_warnings(config: Config, now: datetime) -> Iterator[str]:
 def _expiry_warnings(config: Config, now: datetime) -> Iterator[str]:
     server = config.server
     try:
-        end = load_certificates(_content(server.certificate))[0].not_valid_after_utc
+        end = load_certificates(read_linked(server.certificate))[0].not_valid_after_utc
         if now < end <= now + SOON:
             yield f"server.certificate: it ends at {end:%Y-%m-%d %H:%M} UTC"
         revocation = Revocation(server.crl, server.client_ca)

@@ -22,10 +22,9 @@ _c = requests.c
 _INSERT = insert(requests)
 _IS_LIVE = _c.finished_at.is_(None)
 _IS_PENDING = and_(_IS_LIVE, _c.state == State.PENDING.value)
-_LIVE_OF_WISH = (
-    select(requests)
-    .where(_c.caller == bindparam("caller"), _c.wish == bindparam("wish"), _IS_LIVE)
-    .order_by(_c.sequence)
+# Not ordered here: for the order SQLite would go through the caller's whole history.
+_LIVE_OF_WISH = select(requests).where(
+    _c.caller == bindparam("caller"), _c.wish == bindparam("wish"), _IS_LIVE
 )
 _BY_ID = select(requests).where(_c.id == bindparam("id"))
 _STATE = select(_c.state, _c.version).where(_c.id == bindparam("id"))
@@ -113,7 +112,10 @@ def _live_of_wish(
 ) -> tuple[list[Request], tuple[Request, ...]]:
     """Return what is live of the same wish, and what has expired unnoticed and is ended here."""
     wish, now = rows.wish(request.operation, request.params), request.created_at
-    found = connection.execute(_LIVE_OF_WISH, {"caller": request.caller, "wish": wish}).all()
+    found = sorted(
+        connection.execute(_LIVE_OF_WISH, {"caller": request.caller, "wish": wish}),
+        key=lambda row: row.sequence,
+    )
     alike, expired = [], []
     for other in map(rows.read_row, found):
         if other.state is State.RUNNING or not other.is_expired(now):

@@ -59,7 +59,11 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """One person's answer: who (CN and owner), when, over which channel, and why."""
+    """One person's answer: who (CN and owner), when, over which channel, and why.
+
+    `fingerprint` and `serial` (hexadecimal) are of the certificate that spoke, where one did:
+    revoking it takes back a consent that has not run.
+    """
 
     approver: str
     owner: str
@@ -67,6 +71,8 @@ class Decision:
     channel: str
     at: datetime
     reason: str | None = None
+    fingerprint: str | None = None
+    serial: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

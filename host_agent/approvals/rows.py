@@ -206,6 +206,8 @@ def _decision_json(decision: Decision) -> dict[str, JsonValue]:
         "channel": decision.channel,
         "at": microseconds(decision.at),
         "reason": decision.reason,
+        "fingerprint": decision.fingerprint,
+        "serial": decision.serial,
     }
 
 

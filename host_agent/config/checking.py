@@ -26,6 +26,9 @@ Table: TypeAlias = dict[str, Any]
 Key: TypeAlias = tuple[str | int, ...]
 Origins: TypeAlias = dict[Key, str]
 
+ADAPTERS = frozenset({"git", "zfs", "systemd", "pct", "exec"})
+"""The sections whose operations run wrappers."""
+
 _WORDS = (
     ("Input should be a valid ", "must be a "),
     ("a integer", "an integer"),
@@ -51,7 +54,15 @@ def dotted(key: Sequence[str | int]) -> str:
     return text
 
 
-def build(table: Table, base: Path, uid: int, files: tuple[Path, ...], origins: Origins) -> Config:
+def build(
+    table: Table,
+    base: Path,
+    uid: int,
+    files: tuple[Path, ...],
+    origins: Origins,
+    *,
+    is_for_this_host: bool = True,
+) -> Config:
     """Return the checked configuration, or raise every fault of every layer at once."""
     found: dict[Key, str] = dict(_values_json_cannot_hold(table, ()))
     config: Config | None = None
@@ -61,7 +72,8 @@ def build(table: Table, base: Path, uid: int, files: tuple[Path, ...], origins: 
     except ValidationError as error:
         for fault in error.errors(include_url=False, include_context=False, include_input=False):
             found.setdefault(*_explain(fault))
-    for key, message in (*_contradictions(table), *_host_faults(table, base, uid)):
+    missing = _host_faults(table, base, uid) if is_for_this_host else ()
+    for key, message in (*_contradictions(table), *missing):
         found.setdefault(key, message)
     if found or config is None:
         raise ConfigurationError([_line(key, message, origins) for key, message in found.items()])
@@ -197,8 +209,8 @@ def _host_faults(table: Table, base: Path, uid: int) -> Iterator[tuple[Key, str]
     if (
         folder
         and any(adapter in table for adapter in ("git", "zfs", "systemd", "pct", "exec"))
-        and not os.path.isdir(base / folder)
-    ):  # noqa: PTH112 - NUL is False
+        and not os.path.isdir(base / folder)  # noqa: PTH112 - NUL is False
+    ):
         yield ("execution", "wrapper_dir"), f"{base / folder} is not a directory"
     is_direct = execution.get("runner") == RunnerKind.DIRECT
     for index, identity in _tables(table.get("identities")):

@@ -27,13 +27,14 @@ MAX_DEPTH = 10
 """Levels of tables and arrays. The deepest key, an array in `[[git.repositories]]`, has four."""
 
 
-def load(path: Path, *, uid: int | None = None) -> Config:
+def load(path: Path, *, uid: int | None = None, is_for_this_host: bool = True) -> Config:
     """Return the configuration at `path`, with `conf.d/*.toml` beside it merged in name order.
 
     Tables merge, arrays of tables append, and a key that two files give is a fault. Files named in
     it must exist, and users too; their modes are `check_permissions`'s matter, except that a
     configuration file which others may write, or that is a symlink, is not read at all. `uid` is
-    the agent's user, where it is not this process's.
+    the agent's user, where it is not this process's. Of a configuration that is for another host,
+    as in an image, no file or user is asked for here.
 
     Raises:
         ConfigurationError: with every fault.
@@ -50,7 +51,14 @@ def load(path: Path, *, uid: int | None = None) -> Config:
             _merge(merged, table, (), _shown(file, path.parent), origins, faults)
     if faults:
         raise ConfigurationError(faults)
-    return build(merged, path.parent, uid, files, origins if len(files) > 1 else {})
+    return build(
+        merged,
+        path.parent,
+        uid,
+        files,
+        origins if len(files) > 1 else {},
+        is_for_this_host=is_for_this_host,
+    )
 
 
 def parse(table: Mapping[str, Any], *, base: Path) -> Config:

@@ -22,6 +22,7 @@ _PARTIAL_CHARACTERS = 4_096
 _PIECE_CHARACTERS = 32_768
 _LONGEST_KEY = 65_536
 
+# What an expression can pass over before it fails has a bound: a match holds up the whole agent.
 _FORMATS = (
     r"(?:A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA)[0-9A-Z]{16}",  # AWS access key
     r"gh[pousr]_[A-Za-z0-9_]{36,255}|github_pat_[A-Za-z0-9_]{22,255}",
@@ -36,19 +37,20 @@ _FORMATS = (
     r"pypi-Ag[A-Za-z0-9_-]{70,500}",
     r"\b[0-9]{8,10}:[0-9A-Za-z_-]{35}\b",  # Telegram
     r"\b[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}",  # Discord
-    r"\bsk-[A-Za-z0-9_-]*[A-Za-z0-9]{20}(?:T3BlbkFJ[A-Za-z0-9_-]{20,})?",  # OpenAI and alike
+    r"\bsk-(?=[A-Za-z0-9_-]{0,128}?[A-Za-z0-9]{20})[A-Za-z0-9_-]++",  # OpenAI and alike
     r"[0-9a-z]{32}-us[0-9]{1,2}",  # Mailchimp
     r"sq0(?:csp|atp|idp)-[0-9A-Za-z_\\-]{22,43}",  # Square
-    r"\beyJ[A-Za-z0-9_=-]+\.[A-Za-z0-9_=-]+(?:\.[A-Za-z0-9_.+/=-]*)?",  # JWT
+    r"\beyJ[A-Za-z0-9_=-]{1,4096}+\.[A-Za-z0-9_=-]+(?:\.[A-Za-z0-9_.+/=-]*)?",  # JWT
     r"\bAKC[a-zA-Z0-9]{10,}|\bAP[0-9A-F][a-zA-Z0-9]{8,}",  # Artifactory
     r"(?<=AccountKey=)[a-zA-Z0-9+/=]{40,}",  # Azure storage
     r"hvs\.[A-Za-z0-9_-]{24,}|hvb\.[A-Za-z0-9_-]{24,}",  # Vault
     r"AGE-SECRET-KEY-1[0-9A-Z]{58}",
 )
 _PEM = (
-    r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
-    r"(?:[^-]|-(?!----END)){0,65536}(?:-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----)?"
-    r"|BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?"
+    r"-----BEGIN (?:[A-Z0-9]{1,16} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
+    r"(?:[^-]|-(?!----END)){0,65536}"
+    r"(?:-----END (?:[A-Z0-9]{1,16} ){0,4}PRIVATE KEY(?: BLOCK)?-----)?"
+    r"|BEGIN (?:[A-Z0-9]{1,16} ){0,4}PRIVATE KEY(?: BLOCK)?"
     r"|PuTTY-User-Key-File-[0-9][^\x00]{0,65536}"
 )
 _URL = r"(?<=://)[^\s/@:\x00]{0,255}:[^\s/@\x00]{1,255}(?=@)"

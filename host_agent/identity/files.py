@@ -55,6 +55,17 @@ def read_plain(path: Path, *, limit: int = MAX_BYTES) -> bytes:
     return data
 
 
+def read_linked(path: Path, *, limit: int = MAX_BYTES) -> bytes:
+    """Return the content of the plain file that `path` leads to, by links too.
+
+    For certificates and keys: the tools that renew them do it by links.
+
+    Raises:
+        ValueError: as `read_plain` does.
+    """
+    return read_plain(Path(os.path.realpath(path)), limit=limit)
+
+
 def create(path: Path, data: bytes, *, mode: int) -> None:
     """Write a new file; it never exists with more permissions than `mode`, nor half written.
 

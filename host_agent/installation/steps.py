@@ -208,8 +208,8 @@ def read_configuration(work: Work, *, is_early: bool = False) -> Config | None:
     """Return the configuration that is there, or None.
 
     `is_early`: before directories and users are made, faults that they will mend do not count;
-    where there are only such, None is returned. Below another root, the users that the
-    configuration names are looked up on the host that runs this.
+    where there are only such, None is returned. Below another root, whether the files and users
+    that it names exist is not asked.
 
     Raises:
         ConfigurationError: its faults.
@@ -217,7 +217,11 @@ def read_configuration(work: Work, *, is_early: bool = False) -> Config | None:
     if work.tree.find(layout.CONFIGURATION) is None:
         return None
     try:
-        config = load(work.tree.at(layout.CONFIGURATION), uid=work.accounts.uid(layout.USER) or 0)
+        config = load(
+            work.tree.at(layout.CONFIGURATION),
+            uid=work.accounts.uid(layout.USER) or 0,
+            is_for_this_host=work.is_this_host,
+        )
     except ConfigurationError as error:
         faults = [fault for fault in error.faults if not (is_early and _will_be_mended(fault))]
         if faults:

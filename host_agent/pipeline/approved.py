@@ -7,10 +7,10 @@ compare-and-set: whoever wins it goes on, everybody else steps back.
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from host_agent.approvals import request as machine
-from host_agent.approvals.request import Problem, Request, State, is_eligible
+from host_agent.approvals.request import Decision, Problem, Request, State, is_eligible
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
@@ -20,8 +20,10 @@ from host_agent.errors import (
     HostNotFoundError,
     IdentityError,
     InternalError,
+    InvalidIdentityError,
     PolicyDeniedError,
     PolicyError,
+    RevokedIdentityError,
     RoleRequiredError,
     StoreUnavailableError,
     TargetChangedError,
@@ -32,9 +34,12 @@ from host_agent.pipeline.catching_up import catch_up
 from host_agent.pipeline.judging import digest_of, judge, require_adapter
 from host_agent.pipeline.performing import Act, Performance, inspect, perform
 from host_agent.pipeline.rooms import Rooms, Snapshot, identify_request
+from host_agent.policy.rules import Allow, Ask
 
 _log = logging.getLogger("host_agent.pipeline")
 
+RETRY_SECONDS = 2.0
+"""How soon an end that the store did not take is given to it again."""
 IDLE_SECONDS = 30.0
 """The longest sleep of the expiry loop, so that a set clock is noticed."""
 
@@ -45,6 +50,8 @@ class Approved:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
         self._pending_changed = asyncio.Event()
+        self._looks_at: datetime | None = None
+        self._unstored: list[Request] = []
 
     # -- run --------------------------------------------------------------------------------------
 
@@ -119,35 +126,82 @@ class Approved:
             if not await rooms.store.transition(ended, expected_version=running.version):
                 _log.error("request %s was ended by another process", running.id)
         except StoreUnavailableError:
-            # The audit log has the end; the row stays `running` and is `unknown` after a restart.
+            # The audit log has the end. The row stays `running`, and its like attach to it, until
+            # the store takes it; after a restart it is `unknown`.
             _log.critical("the end of request %s could not be stored", running.id)
+            self._unstored.append(ended)
+            self.pending_changed()
         rooms.changes.tell(running.id)
+
+    async def _store_ends(self) -> None:
+        """Store the ends that the store did not take when they came."""
+        while self._unstored:
+            ended = self._unstored[0]
+            await self._rooms.store.transition(ended, expected_version=ended.version - 1)
+            self._unstored.remove(ended)
+            self._rooms.changes.tell(ended.id)
 
     async def _check_again(self, request: Request, operation: Operation) -> None:
         """Ask everything again, as the world is now (step 9 of the way of a request)."""
         rooms = self._rooms
-        snapshot = rooms.snapshot
-        now = rooms.clock.now()
-        if request.is_expired(now):
-            raise ExpiredError(_EXPIRED)
-        principal = self._caller(snapshot, request, now)
-        verdict = judge(snapshot, principal, operation)
-        require_adapter(snapshot, operation)
-        if request.decisions:
-            _require_consents(snapshot, request)
+        self._require_allowed(request, operation)
         try:
-            inspection = await inspect(rooms, operation, principal.unix_user)
+            inspection = await inspect(rooms, operation, request.unix_user)
         except (HostNotFoundError, PolicyDeniedError) as error:
             # It could be read when it was asked for: gone, or led elsewhere, is changed.
             raise TargetChangedError(error.detail) from error
+        # That took its time: what was revoked, removed or denied meanwhile counts.
+        snapshot, principal, verdict = self._require_allowed(request, operation)
         precondition = None if inspection is None else inspection.precondition
         digest = digest_of(rooms, snapshot, principal, operation, verdict, precondition)
         if digest != request.digest:
             changed = _what_changed(request, precondition)
             message = f"{changed}; nothing was run. Ask again if it is still needed."
             raise TargetChangedError(message)
-        if request.is_expired(rooms.clock.now()):
+
+    def _require_allowed(
+        self, request: Request, operation: Operation
+    ) -> tuple[Snapshot, Principal, Allow | Ask]:
+        """Return who asked and the verdict, as configuration, revocation and clock are now."""
+        snapshot, now = self._rooms.snapshot, self._rooms.clock.now()
+        if request.is_expired(now):
             raise ExpiredError(_EXPIRED)
+        principal = self._caller(snapshot, request, now)
+        if principal.unix_user != request.unix_user:
+            message = "The user that it runs as has changed; nothing was run. Ask again."
+            raise TargetChangedError(message)
+        verdict = judge(snapshot, principal, operation)
+        require_adapter(snapshot, operation)
+        if request.decisions:
+            self._require_consents(snapshot, request, now)
+        return snapshot, principal, verdict
+
+    def _require_consents(self, snapshot: Snapshot, request: Request, now: datetime) -> None:
+        """Refuse if the approvers who still count are no longer enough."""
+        counted = 0
+        for consent in request.consents:
+            identity = snapshot.identity(consent.approver)
+            if identity is None or not self._is_welcome(snapshot, consent, now):
+                continue
+            roles = [role.value for role in identity.roles]
+            is_same = identity.acts_for == consent.owner
+            if is_same and is_eligible(request.terms, identity.acts_for, roles):
+                counted += 1
+        if counted < request.terms.approvals:
+            message = "An approver no longer holds the role that the approval needs, or was revoked"
+            raise RoleRequiredError(f"{message}; nothing was run.")
+
+    def _is_welcome(self, snapshot: Snapshot, consent: Decision, now: datetime) -> bool:
+        """Return whether the certificate that consented, where one did, would still be let in."""
+        if consent.serial is None or consent.fingerprint is None:
+            return True
+        serial = int(consent.serial, 16)
+        try:
+            self._rooms.revocation.check_serial(serial, now)
+            snapshot.registry.recall(consent.approver, consent.fingerprint, serial)
+        except (RevokedIdentityError, InvalidIdentityError):
+            return False
+        return True
 
     def _caller(self, snapshot: Snapshot, request: Request, now: datetime) -> Principal:
         serial = int(request.serial, 16)
@@ -212,8 +266,10 @@ class Approved:
         """Expire requests as they fall due, until cancelled."""
         while True:
             self._pending_changed.clear()
+            self._looks_at = None
             pause = IDLE_SECONDS
             try:
+                await self._store_ends()
                 await self.expire_due()
                 due = await self._rooms.store.next_expiry()
                 if due is not None:
@@ -221,14 +277,20 @@ class Approved:
                     pause = min(max(left, 0.05), IDLE_SECONDS)
             except HostAgentError as error:
                 _log.error("expiry could not be looked at: %s", error.detail)
+                pause = RETRY_SECONDS if self._unstored else IDLE_SECONDS
+            self._looks_at = self._rooms.clock.now() + timedelta(seconds=pause)
             try:
                 await asyncio.wait_for(self._pending_changed.wait(), pause)
             except TimeoutError:
                 continue
 
-    def pending_changed(self) -> None:
-        """Say that a request with its own expiry was added."""
-        self._pending_changed.set()
+    def pending_changed(self, expires_at: datetime | None = None) -> None:
+        """Say that the queue has changed: at all, or only by a request that expires then.
+
+        For the latter nobody is woken who will look before it falls due anyway.
+        """
+        if expires_at is None or self._looks_at is None or expires_at < self._looks_at:
+            self._pending_changed.set()
 
     async def recover(self) -> None:
         """Bring the queue to rights after a start: what ran is unknown, what was approved runs.
@@ -294,22 +356,6 @@ _UNKNOWN = (
     "The agent was stopped while this ran: it may or may not have happened. Look at the resource; "
     "it is not run again by itself."
 )
-
-
-def _require_consents(snapshot: Snapshot, request: Request) -> None:
-    """Refuse if the approvers who still hold their role are no longer enough."""
-    counted = 0
-    for consent in request.consents:
-        identity = snapshot.identity(consent.approver)
-        if identity is None:
-            continue
-        roles = [role.value for role in identity.roles]
-        owner = (identity.owner or identity.cn).casefold()
-        if owner == consent.owner and is_eligible(request.terms, owner, roles):
-            counted += 1
-    if counted < request.terms.approvals:
-        message = "An approver no longer holds the role that the approval needs; nothing was run."
-        raise RoleRequiredError(message)
 
 
 def _what_changed(request: Request, precondition: Mapping[str, JsonValue] | None) -> str:

@@ -4,6 +4,7 @@ Steps 3 to 6 of the way of a request, in the order of checks of contract section
 """
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from host_agent.errors import (
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Effect, Inspection, Operation
 from host_agent.pipeline.approved import Approved
-from host_agent.pipeline.judging import digest_of, judge, require_adapter
+from host_agent.pipeline.judging import as_now, digest_of, judge, require_adapter
 from host_agent.pipeline.performing import Act, Performance, inspect, perform
 from host_agent.pipeline.rooms import Rooms, Snapshot, identify_request
 from host_agent.policy.rules import Allow
@@ -71,6 +72,15 @@ class _Judged:
     verdict: Allow | AskVerdict
     ask: Ask
 
+    @property
+    def body_sha256(self) -> str:
+        """Return what a key is bound to: the body, and the operation that it was read as.
+
+        The older routes read the same bytes as different operations.
+        """
+        asked = f"{self.operation.name} {self.ask.body_sha256}"
+        return hashlib.sha256(asked.encode()).hexdigest()
+
 
 class Asking:
     """Takes asks. One instance lives as long as the agent."""
@@ -94,32 +104,34 @@ class Asking:
                 "resource": operation.resource,
                 "params": operation.params.canonical(),
             }
-            snapshot = self._rooms.snapshot
-            verdict = judge(snapshot, principal, operation)
-            judged = _Judged(
-                snapshot=snapshot,
-                principal=principal,
-                operation=operation,
-                verdict=verdict,
-                ask=ask,
-            )
-            if verdict.require_reason and not ask.reason:
-                message = "This needs a reason; give one that the approver can judge by."
-                raise ReasonRequiredError(message)
+            judged = self._judge(principal, operation, ask)
             if ask.idempotency_key is None:
                 return await self._answer(judged)
+            slot = (judged.principal.cn, ask.idempotency_key)
+            while (first := self._in_flight.get(slot)) is not None:
+                await asyncio.wait((first,))
+                judged = self._judge(principal, operation, ask)
             return await self._answer_once(judged, ask.idempotency_key)
         except HostAgentError as error:
             error.about = {**about, **error.about}
             raise
 
+    def _judge(self, principal: Principal, operation: Operation, ask: Ask) -> _Judged:
+        principal = as_now(self._rooms, principal, Role.CALLER)
+        snapshot = self._rooms.snapshot
+        verdict = judge(snapshot, principal, operation)
+        if verdict.require_reason and not ask.reason:
+            message = "This needs a reason; give one that the approver can judge by."
+            raise ReasonRequiredError(message)
+        return _Judged(
+            snapshot=snapshot, principal=principal, operation=operation, verdict=verdict, ask=ask
+        )
+
     # -- idempotency ------------------------------------------------------------------------------
 
     async def _answer_once(self, judged: _Judged, key: str) -> Answer:
-        """Answer once for a key, also for those who come while the first is under way."""
+        """Answer for a key while nobody else does; who comes meanwhile waits for it."""
         slot = (judged.principal.cn, key)
-        while (first := self._in_flight.get(slot)) is not None:
-            await asyncio.wait((first,))
         work = self._recall_or_answer(judged, key)
         answering = self._rooms.tasks.start(work, name=f"ask {judged.ask.exchange_id}")
         self._in_flight[slot] = answering
@@ -130,7 +142,7 @@ class Asking:
         rooms, ask, caller = self._rooms, judged.ask, judged.principal.cn
         stored = await rooms.store.recall(caller, key, rooms.clock.now())
         if stored is not None:
-            if stored.body_sha256 != ask.body_sha256:
+            if stored.body_sha256 != judged.body_sha256:
                 message = "This Idempotency-Key was used for another body; take a new key."
                 raise IdempotencyConflictError(message)
             if stored.body is not None:
@@ -144,7 +156,7 @@ class Asking:
             await rooms.store.remember(
                 caller,
                 key,
-                body_sha256=ask.body_sha256,
+                body_sha256=judged.body_sha256,
                 status=answer.status,
                 body=answer.body,
                 request_id=str(answer.body["request_id"]),
@@ -256,7 +268,7 @@ class Asking:
         except AuditUnavailableError as error:
             await self._approved.withdraw(request, error)
             raise
-        self._approved.pending_changed()
+        self._approved.pending_changed(request.expires_at)
         return held(request)
 
     async def _insert(
@@ -267,7 +279,7 @@ class Asking:
         if idempotency_key is not None:
             idempotency = IdempotencyKey(
                 key=idempotency_key,
-                body_sha256=judged.ask.body_sha256,
+                body_sha256=judged.body_sha256,
                 request_id=request.id,
                 now=request.created_at,
             )

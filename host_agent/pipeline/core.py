@@ -9,14 +9,15 @@ from host_agent.errors import (
     AuditUnavailableError,
     HostAgentError,
     IdentityError,
+    InvalidIdentityError,
     PolicyError,
-    RoleRequiredError,
 )
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.approved import Approved
 from host_agent.pipeline.asking import Asking
 from host_agent.pipeline.deciding import Deciding
+from host_agent.pipeline.judging import require_role
 from host_agent.pipeline.rooms import Rooms
 from host_agent.pipeline.showing import Showing
 
@@ -48,10 +49,14 @@ class Pipeline:
         Asked for every request of an open connection: a reload or a new CRL bites on the next one.
 
         Raises:
-            IdentityError: unknown, revoked, not as pinned, or revocation cannot be asked.
+            IdentityError: unknown, revoked, expired, not as pinned, or revocation cannot be asked.
         """
-        rooms = self.rooms
-        rooms.revocation.check(certificate, rooms.clock.now())
+        rooms, now = self.rooms, self.rooms.clock.now()
+        rooms.revocation.check(certificate, now)
+        if now >= certificate.not_valid_after:
+            # TLS asked when the connection began, and a list forgets who has expired.
+            message = "This client certificate has expired; ask for a new one."
+            raise InvalidIdentityError(message)
         return rooms.snapshot.registry.resolve(certificate)
 
     def require_role(self, principal: Principal, *roles: Role) -> None:
@@ -60,10 +65,7 @@ class Pipeline:
         Raises:
             RoleRequiredError: naming the roles that the route takes.
         """
-        if principal.roles.isdisjoint(roles):
-            wanted = " or ".join(role.value for role in roles)
-            message = f"This needs the role {wanted}."
-            raise RoleRequiredError(message)
+        require_role(principal, *roles)
 
     def admit_ask(self, principal: Principal) -> None:
         """Refuse who is not a caller, or asks too often.

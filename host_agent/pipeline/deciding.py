@@ -29,6 +29,7 @@ from host_agent.errors import (
 )
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.approved import Approved
+from host_agent.pipeline.judging import as_now
 from host_agent.pipeline.rooms import Rooms, identify_request
 from host_agent.pipeline.showing import NOT_FOUND, view_for
 
@@ -65,6 +66,7 @@ class Deciding:
             ApprovalError: it is decided, expired, somebody's own, or for another digest.
             RoleRequiredError: this approver does not count for it.
         """
+        principal = as_now(self._rooms, principal, Role.APPROVER, Role.ADMIN)
         request = await self._rooms.store.find(request_id)
         try:
             decided = await self._rooms.tasks.shielded(
@@ -110,6 +112,8 @@ class Deciding:
                 channel=channel,
                 at=now,
                 reason=reason,
+                fingerprint=principal.fingerprint,
+                serial=f"{principal.serial:x}",
             )
             roles = [role.value for role in principal.roles]
             decided = machine.decide(request, spoken, roles=roles, digest=digest, now=now)
@@ -184,11 +188,11 @@ class Deciding:
             DigestMismatchError: the token is neither.
             RateLimitedError: five wrong codes in ten minutes.
         """
-        self._refuse_muted(principal)
         request = await self._rooms.store.find(approval_id)
-        digest = token
-        if not token.startswith("sha256:") and await self._is_code(principal, request, token):
-            digest = request.digest
+        is_code = not token.startswith("sha256:") and await self._is_code(principal, request, token)
+        digest = request.digest if is_code else token
+        # Nothing is waited for between this and the count: many at once get no more tries.
+        self._refuse_muted(principal)
         if digest != request.digest and request.state is State.PENDING:
             self._count_wrong(principal)
         return await self.decide(
@@ -232,6 +236,7 @@ class Deciding:
             RequestNotFoundError: it is somebody else's, or does not exist.
             AlreadyDecidedError: it has left `pending` and `approved`.
         """
+        principal = as_now(self._rooms, principal)
         whose = None if Role.ADMIN in principal.roles else principal.cn
         request = await self._rooms.store.find(request_id, caller=whose)
         try:

@@ -14,12 +14,43 @@ from host_agent.errors import (
     AdapterUnavailableError,
     PolicyDeniedError,
     ReadOnlyError,
+    RoleRequiredError,
     UnknownIdentityError,
 )
-from host_agent.identity.registry import Principal
+from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Operation
 from host_agent.pipeline.rooms import Rooms, Snapshot
 from host_agent.policy.rules import Allow, Ask, Deny, policy_fingerprint, read_only_refusal
+
+
+def require_role(principal: Principal, *roles: Role) -> None:
+    """Refuse a principal that has none of `roles`.
+
+    Raises:
+        RoleRequiredError: naming the roles that the route takes.
+    """
+    if principal.roles.isdisjoint(roles):
+        wanted = " or ".join(role.value for role in roles)
+        message = f"This needs the role {wanted}."
+        raise RoleRequiredError(message)
+
+
+def as_now(rooms: Rooms, principal: Principal, *roles: Role) -> Principal:
+    """Return a principal that was identified a while ago as things are now.
+
+    A body may take long to come, and an answer may be waited for: what the administrator has
+    changed meanwhile counts.
+
+    Raises:
+        IdentityError: removed, revoked, not as pinned, or without any of `roles` where some are
+            given.
+    """
+    rooms.revocation.check_serial(principal.serial, rooms.clock.now())
+    registry = rooms.snapshot.registry
+    now = registry.recall(principal.cn, principal.fingerprint, principal.serial)
+    if roles:
+        require_role(now, *roles)
+    return now
 
 
 def judge(snapshot: Snapshot, principal: Principal, operation: Operation) -> Allow | Ask:

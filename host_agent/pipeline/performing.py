@@ -123,6 +123,7 @@ async def perform(rooms: Rooms, act: Act) -> Performance:
     try:
         output = await _run(rooms, act)
         verified = await _probe(rooms, act, output)
+        performance = _conclude(act, output, verified=verified)
     except HostAgentError as error:
         error.is_recorded = True
         await _record_finish(rooms, act, named, State.FAILED, None, error)
@@ -130,7 +131,13 @@ async def perform(rooms: Rooms, act: Act) -> Performance:
     except asyncio.CancelledError:
         await _record_finish(rooms, act, named, State.UNKNOWN, None, _interrupted())
         raise
-    performance = _conclude(act, output, verified=verified)
+    except Exception:  # noqa: BLE001 - a defect after the start must not leave it running
+        # It may have happened: it gets an end here, or its like would wait for it for ever.
+        _log.exception("the operation of request %s failed in the agent", act.request_id)
+        defect = InternalError(_DEFECT)
+        defect.is_recorded = True
+        await _record_finish(rooms, act, named, State.UNKNOWN, None, defect)
+        return Performance(state=State.UNKNOWN, outcome=None, error=defect)
     audited = await _record_finish(
         rooms, act, named, performance.state, performance.outcome, performance.error
     )
@@ -141,6 +148,12 @@ async def perform(rooms: Rooms, act: Act) -> Performance:
     if performance.error is not None:
         performance.error.members["outcome"] = marked
     return Performance(state=performance.state, outcome=marked, error=performance.error)
+
+
+_DEFECT = (
+    "The agent failed while this ran: it may or may not have happened. Look at the resource; it is "
+    "not run again by itself."
+)
 
 
 async def _run(rooms: Rooms, act: Act) -> Output:

@@ -536,6 +536,10 @@ async def test_queries_of_a_long_history_look_at_what_they_need(tmp_path: Path) 
     async with opened(tmp_path) as store:
         found = await store._read_from.read(plans)
     assert len(found) == len(queried)
+    by_query = dict(zip(queried, found.values(), strict=True))
+    assert "live_wish" in by_query[admission._LIVE_OF_WISH]
+    assert "live_expiry" in by_query[queries.DUE]
+    assert "live_expiry" in by_query[queries.NEXT_EXPIRY]
     for statement, plan in found.items():
         assert plan.startswith(("SEARCH", "SCAN requests")), (statement, plan)
         if plan.startswith("SCAN"):

@@ -12,7 +12,7 @@ import secrets
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +223,7 @@ class Workbench:
             serial=serial_of(cn),
             fingerprint="sha256:" + hashlib.sha256(cn.encode()).hexdigest(),
             not_valid_before=self.clock.now(),
-            not_valid_after=self.clock.now(),
+            not_valid_after=self.clock.now() + timedelta(days=90),
             der=b"",
         )
 

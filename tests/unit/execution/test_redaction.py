@@ -4,6 +4,7 @@ import base64
 import importlib
 import inspect
 import pkgutil
+import time
 
 import detect_secrets.plugins
 import pytest
@@ -129,6 +130,18 @@ def test_redaction_is_stable(text: str) -> None:
 )
 def test_no_text_makes_it_slow(unit: str) -> None:
     redact(unit * (200_000 // len(unit)))
+
+
+@pytest.mark.parametrize("unit", ["sk-", "-eyJ", "BEGIN ", "-----BEGIN A ", "sk-" + 19 * "a" + "-"])
+def test_beginnings_of_secrets_in_a_row_do_not_hold_up_the_agent(unit: str) -> None:
+    def seconds(text: str) -> float:
+        begun = time.perf_counter()
+        redact(text)
+        return time.perf_counter() - begun
+
+    size = 64_000  # what is searched on the event loop, in one piece
+    plain = min(seconds("some words " * (size // 11)) for _ in range(3))
+    assert min(seconds(unit * (size // len(unit))) for _ in range(2)) < 12 * plain
 
 
 SAMPLES = {

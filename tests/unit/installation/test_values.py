@@ -104,7 +104,8 @@ def configuration(tmp_path: Path, **tables: object) -> Config:
     for name in ("a.crt", "a.key", "ca.crt"):
         (tmp_path / name).write_text("x")
     server = {"certificate": "a.crt", "private_key": "a.key", "client_ca": "ca.crt"}
-    return parse({"server": server, **tables}, base=tmp_path)
+    execution = {"wrapper_dir": str(tmp_path)}
+    return parse({"server": server, "execution": execution, **tables}, base=tmp_path)
 
 
 def test_roots_list_has_what_is_configured_and_what_the_agent_needs(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""Installed into this host's own paths, in namespaces of its own: it serves, and all is proven."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.private_host import missing, readable_interpreter, run_private
+
+PROGRAM = Path(sys.executable).parent / "host-agent"
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for namespaces of its own"),
+]
+
+SERVE = f"""
+runuser -u host-agent -- {PROGRAM} serve >/dev/null 2>&1 &
+agent=$!
+for _ in $(seq 300); do
+  (exec 3<>/dev/tcp/127.0.0.1/9464) 2>/dev/null && break
+  sleep 0.1
+done
+"""
+
+
+@pytest.fixture(autouse=True)
+def needs_namespaces() -> None:
+    if (reason := missing()) is not None:
+        pytest.skip(reason)
+
+
+def test_a_bootstrapped_agent_serves_and_the_doctor_finds_all_well() -> None:
+    done = run_private(f"""
+{readable_interpreter()}
+{PROGRAM} install --bootstrap >/dev/null
+{PROGRAM} config check --user host-agent --json >/dev/null
+{SERVE}
+{PROGRAM} doctor --json
+kill $agent
+""")
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["ok"]
+    states = {check["name"]: check["state"] for check in told["checks"]}
+    assert set(states.values()) == {"ok"}
+    names = ("store", "audit chain", "readiness", "sudoers", "wrapper systemd-stop as root")
+    assert set(names) <= states.keys()
+
+
+def test_the_doctor_names_what_is_broken_and_how_to_mend_it() -> None:
+    done = run_private(f"""
+{readable_interpreter()}
+{PROGRAM} install --bootstrap >/dev/null
+{SERVE}
+chmod 0666 /usr/local/lib/host-agent/protected
+chmod 0644 /etc/host-agent/pki/server.key
+sed -i /systemd-stop/d /etc/sudoers.d/host-agent
+printf '#!/bin/bash -p\\nexit 0\\n' >/usr/local/lib/host-agent/systemd-list
+sed -i '1s/started/stopped/' /var/lib/host-agent/audit.jsonl
+{PROGRAM} doctor --json || echo "status $?" >&2
+kill $agent
+""")
+
+    assert done.stderr == "status 1\n"
+    checks = json.loads(done.stdout)["checks"]
+    bad = {check["name"]: check for check in checks if check["state"] == "problem"}
+    assert bad.keys() == {
+        *("permissions", "audit chain", "root's list protected"),
+        *("wrapper systemd-stop as root", "wrapper systemd-list as root"),
+    }
+    assert all(check["remedy"] for check in bad.values())
+    assert "sudo refuses it" in bad["wrapper systemd-stop as root"]["sentence"]
+    assert "It answers 0" in bad["wrapper systemd-list as root"]["sentence"]
+    uneasy = {check["name"] for check in checks if check["state"] == "warning"}
+    assert uneasy >= {"sudoers", "wrapper files"}
+
+
+def test_the_doctor_leaves_everything_as_it_is() -> None:
+    done = run_private(f"""
+{readable_interpreter()}
+{PROGRAM} install --bootstrap >/dev/null
+{SERVE}
+kill $agent
+wait $agent || true
+look() {{ find /etc/host-agent /var/lib/host-agent /usr/local/lib/host-agent /etc/sudoers.d \\
+  -type f -printf '%p %U %m %s %T@\\n' | sort; }}
+before=$(look)
+{PROGRAM} doctor >/dev/null || true
+[[ $before == "$(look)" ]]
+[[ $before == *host-agent.db* ]]
+""")
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_installed_and_removed_again_the_host_is_as_before_but_for_what_is_kept() -> None:
+    done = run_private(f"""
+{readable_interpreter()}
+look() {{ find /etc /usr/local /var/lib -xdev -not -path '*/host-agent*' -type f \\
+  -printf '%p %U:%G %m %s\\n' | grep -vE '/etc/(passwd|group|shadow|gshadow|\\.pwd)' | sort; }}
+before=$(look)
+{PROGRAM} install --bootstrap >/dev/null
+{PROGRAM} uninstall
+[[ $before == "$(look)" ]]
+[[ ! -e /etc/sudoers.d/host-agent && ! -e /usr/local/lib/host-agent ]]
+[[ -e /etc/host-agent/config.toml && -e /root/host-agent-ca/ca.key ]]
+""")
+
+    assert done.returncode == 0, done.stderr
+    assert "kept      the user and group host-agent" in done.stdout

@@ -1,0 +1,60 @@
+"""This host, with changes that nobody else sees: private mounts, network and processes.
+
+`/etc`, `/usr/local`, `/var/lib` and `/root` are covered by overlays that end with the namespace, so
+a test can install into the real paths, use the real sudo, and leave nothing behind.
+"""
+
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+_COVERED = ("/etc", "/usr/local", "/var/lib", "/root")
+_PRELUDE = """\
+set -euo pipefail
+space=/mnt
+mount -t tmpfs tmpfs "$space"
+for folder in {covered}; do
+  mkdir -p "$space$folder/upper" "$space$folder/work"
+  chmod --reference="$folder" "$space$folder/upper"
+  mount -t overlay overlay "$folder" \\
+    -o "lowerdir=$folder,upperdir=$space$folder/upper,workdir=$space$folder/work"
+done
+mount -t proc proc /proc
+ip link set lo up
+"""
+
+
+def run_private(script: str, *, seconds: float = 100) -> "subprocess.CompletedProcess[str]":
+    """Run a bash script as root in namespaces of its own; every process in them ends with it."""
+    prelude = _PRELUDE.format(covered=" ".join(_COVERED))
+    return subprocess.run(
+        [
+            *("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"),
+            *("--propagation", "private", "bash", "-c", prelude + script),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds,
+    )
+
+
+@functools.cache
+def missing() -> str | None:
+    """Return why there can be no private host here, or None."""
+    try:
+        done = run_private("true", seconds=20)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"no namespaces of our own here: {error}"
+    return f"no namespaces of our own here: {done.stderr.strip()}" if done.returncode else None
+
+
+def readable_interpreter() -> str:
+    """Return a script that lets everybody reach this interpreter, where an overlay covers it."""
+    folders = [folder for folder in Path(sys.executable).resolve().parents if _is_covered(folder)]
+    return "".join(f"chmod o+x '{folder}'\n" for folder in folders)
+
+
+def _is_covered(folder: Path) -> bool:
+    return any(folder.is_relative_to(covered) for covered in _COVERED)
