@@ -310,8 +310,7 @@ class Agent:
             except (ConfigurationError, HostAgentError) as error:
                 await self._reject(error)
                 return False
-            except Exception as defect:
-                # Or it would be the last reload of this agent.
+            except Exception as defect:  # noqa: BLE001 - or it would be the last reload
                 _log.exception("the reload failed")
                 await self._reject(ConfigurationError([f"a defect, {type(defect).__name__}"]))
                 return False
@@ -388,8 +387,7 @@ class Agent:
                 await self._watch()
             except HostAgentError as error:
                 _log.error("the watch failed: %s", error.detail)
-            except Exception:
-                # Or nobody would look at the revocation list any more.
+            except Exception:  # noqa: BLE001 - or nobody would look at the list any more
                 _log.exception("the watch failed")
 
     async def _watch(self) -> None:

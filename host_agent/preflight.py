@@ -6,6 +6,7 @@ process.
 """
 
 import re
+import stat
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -207,5 +208,18 @@ def _unreachable(key: str, rule: Rule, owners: int, whom: str) -> str:
 
 def _repository_warnings(config: Config) -> Iterator[str]:
     for index, repository in enumerate(config.git.repositories if config.git else ()):
-        if not Path(repository.path).is_dir():
+        if _is_missing(Path(repository.path)):
             yield f"git.repositories[{index}].path: there is no directory {repository.path} yet"
+
+
+def _is_missing(directory: Path) -> bool:
+    """Return whether there is no such directory, as far as this user may look.
+
+    A repository in somebody's closed home is for that user's wrapper to find, not for the agent.
+    """
+    try:
+        return not stat.S_ISDIR(directory.stat().st_mode)
+    except PermissionError:
+        return False
+    except OSError:
+        return True

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -61,6 +62,9 @@ async def _serve(config_path: Path) -> int:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, hangup.set)
     async with Agent(config_path) as agent:
+        # What the start has made stays: without this, the collector looks through all of it again
+        # every few thousand requests, and everybody waits for it (40 ms).
+        gc.freeze()
         notifier.ready(f"serving on {agent.address}")
         _log.info("serving on %s", agent.address)
         reloading = asyncio.create_task(_reload_on(hangup, agent, notifier))

@@ -1,7 +1,7 @@
 """Owners and modes of the files that the agent trusts, or that must stay secret.
 
 Private keys, the store, the state directory and the audit log give nothing to group or others.
-Configuration, `conf.d`, the client authority and the wrappers belong to root or to the agent's
+Configuration, `conf.d`, the client authority, its list and the wrappers belong to root or to the agent's
 user, and nobody else may write them; nor may anybody else replace a directory above any of these.
 A sticky directory of root (`/tmp`) is accepted above: in it nobody replaces what is another's.
 """
@@ -51,6 +51,9 @@ def _demands(config: "Config") -> Iterator[_Demand]:
         yield _Demand(key="configuration", path=folder)
     yield _Demand(key="server.private_key", path=config.server.private_key, is_secret=True)
     yield _Demand(key="server.client_ca", path=config.server.client_ca)
+    if config.server.crl is not None:
+        # An older list is signed as well: who could put it back would undo a revocation.
+        yield _Demand(key="server.crl", path=config.server.crl)
     state = config.store.path.parent
     yield _Demand(key="store.url", path=state, is_secret=True)
     for suffix in ("", "-wal", "-shm"):

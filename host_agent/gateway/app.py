@@ -10,7 +10,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import cast
 
@@ -93,6 +93,9 @@ class Routes:
     """The handlers; each is named in `ROUTES`."""
 
     agent: AgentPort
+    large_bodies: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(bodies.LARGE_BODIES)
+    )
 
     # -- the edges -----------------------------------------------------------------------------
 
@@ -106,6 +109,7 @@ class Routes:
         if isinstance(peer, InvalidIdentityError):
             raise InvalidIdentityError(peer.detail)
         request.principal = self.agent.pipeline.identify(peer)
+        request.large_bodies = self.large_bodies
         origin = request.headers.get("Origin")
         if origin is not None and origin != f"https://{request.headers.get('Host', '')}":
             message = "Pages of other origins may not use this service."
@@ -141,6 +145,8 @@ class Routes:
         key = _idempotency_key(request)
         data = await request.read_json()
         name, params, reason = parse(request, bodies.parse_object(data))
+        body_sha256 = hashlib.sha256(data).hexdigest()
+        del data  # up to 1 MiB, and the run may take its time
         answer = await pipeline.submit(
             request.principal,
             Ask(
@@ -149,7 +155,7 @@ class Routes:
                 reason=reason,
                 exchange_id=request.exchange_id,
                 idempotency_key=key,
-                body_sha256=hashlib.sha256(data).hexdigest(),
+                body_sha256=body_sha256,
             ),
         )
         return _answered(answer)
@@ -253,11 +259,14 @@ class Routes:
         gone = asyncio.ensure_future(_until_gone(request.receive))
         try:
             await asyncio.wait((poll, gone), return_when=asyncio.FIRST_COMPLETED)
-            return poll.result() if poll.done() else {}
+            if poll.done():
+                return poll.result()
         finally:
             poll.cancel()
             gone.cancel()
             await asyncio.gather(poll, gone, return_exceptions=True)
+        still_welcome()  # it may have ended its own half only, and read what comes
+        return await pipeline.show(request.principal, request_id)
 
     async def decide(self, request_id: str) -> Response:
         """POST /requests/{id}/decision."""

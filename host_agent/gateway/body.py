@@ -4,6 +4,7 @@ Stricter than JSON where two readers could understand one text differently, and 
 is parsed. Nobody looks at the raw bytes afterwards.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,6 +17,7 @@ from host_agent.errors import (
     InvalidParameterError,
     MalformedRequestError,
     NotJsonError,
+    RateLimitedError,
     RequestTooLargeError,
 )
 from host_agent.operations.catalogue import explain
@@ -24,6 +26,11 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 MAX_BODY_BYTES = 1024 * 1024
+SMALL_BODY_BYTES = 16 * 1024
+"""No operation needs more; what goes beyond takes one of few places."""
+LARGE_BODIES = 32
+"""Larger bodies that are read at once: what slow senders can make the agent hold is bounded."""
+LARGE_RETRY_SECONDS = 5.0
 MAX_DEPTH = 16
 MAX_CONTAINERS = 1000
 """Objects and arrays in one body: no operation has so many parameters."""
@@ -152,15 +159,31 @@ def check_length(content_length: str | None) -> None:
         _too_large()
 
 
-async def read_body(receive: Receive, content_length: str | None) -> bytes:
+async def read_body(
+    receive: Receive, content_length: str | None, large: asyncio.Semaphore
+) -> bytes:
     """Return the whole body; what is announced as too large is not read.
+
+    `large` holds the places for bodies that are not small; nobody waits for one.
 
     Raises:
         RequestTooLargeError: it is over 1 MiB, announced or counted.
+        RateLimitedError: it is not small, and all places are taken.
         MalformedRequestError: the peer left in the middle of it.
     """
     check_length(content_length)
     body = bytearray()
+    if not await _read_on(receive, body, SMALL_BODY_BYTES):
+        if large.locked():
+            message = "Too many large bodies are being sent at the same time; send a smaller one."
+            raise RateLimitedError(message, retry_after_seconds=LARGE_RETRY_SECONDS)
+        async with large:
+            await _read_on(receive, body, MAX_BODY_BYTES)
+    return bytes(body)
+
+
+async def _read_on(receive: Receive, body: bytearray, enough: int) -> bool:
+    """Add to `body` until it is whole or longer than `enough`; return whether it is whole."""
     while True:
         event = await receive()
         if event["type"] != "http.request":
@@ -170,7 +193,9 @@ async def read_body(receive: Receive, content_length: str | None) -> bytes:
         if len(body) > MAX_BODY_BYTES:
             _too_large()
         if not event.get("more_body", False):
-            return bytes(body)
+            return True
+        if len(body) > enough:
+            return False
 
 
 def require_json(content_type: str | None, content_encoding: str | None) -> None:

@@ -1,5 +1,6 @@
 """Quart's request and its ASGI side made to fit: who sent it, and a body read on demand."""
 
+import asyncio
 from typing import cast
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
@@ -16,9 +17,10 @@ from host_agent.identity.registry import Principal
 
 
 class AgentRequest(Request):
-    """A request with who sent it. `principal` is set before a route runs."""
+    """A request with who sent it. `principal` and `large_bodies` are set before a route runs."""
 
     principal: Principal
+    large_bodies: asyncio.Semaphore
     receive: bodies.Receive
     exchange_id: str
     peer: PeerCertificate | InvalidIdentityError | None
@@ -26,7 +28,8 @@ class AgentRequest(Request):
 
     async def read_body(self) -> bytes:
         """Return the body; see `body.read_body`."""
-        return await bodies.read_body(self.receive, self.headers.get("Content-Length"))
+        length = self.headers.get("Content-Length")
+        return await bodies.read_body(self.receive, length, self.large_bodies)
 
     async def read_json(self) -> bytes:
         """Return the body of a request that must have one, declared as JSON; no query."""

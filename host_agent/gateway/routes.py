@@ -130,7 +130,7 @@ ROUTES: tuple[Route, ...] = (
         "its caller, admin",
         "Withdraw a request that has not begun to run.",
         "Cancel",
-        *(404, 409, 410),
+        *(404, 409, 410, 429),
     ),
     _get(
         "/admin/sudoers",

@@ -170,6 +170,9 @@ class ByteStream(asyncio.BufferedProtocol):
         """Take the transport; nothing stays in its buffer unnoticed."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=0)
+        if self._is_closing:  # aborted before it had a transport to end
+            self._transport.abort()
+            return
         self._open()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature

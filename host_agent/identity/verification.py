@@ -146,18 +146,25 @@ def _store(issuers: Sequence[x509.Certificate], *, now: datetime) -> crypto.X509
     store.set_time(now.astimezone(UTC))  # pyOpenSSL reads the fields and ignores the zone
     store.set_flags(_STRICT)
     for issuer in issuers:
-        store.add_cert(crypto.X509.from_cryptography(issuer))
+        store.add_cert(_as_openssl(issuer))
     return store
+
+
+def _as_openssl(certificate: x509.Certificate) -> crypto.X509:
+    """Return a certificate as OpenSSL has it, which may not read what cryptography does."""
+    try:
+        return crypto.X509.from_cryptography(certificate)
+    except crypto.Error as error:
+        message = "OpenSSL cannot read the certificate"
+        raise ValueError(message) from error
 
 
 def _verify(
     store: crypto.X509Store, leaf: x509.Certificate, others: Sequence[x509.Certificate]
 ) -> None:
-    chain = [crypto.X509.from_cryptography(other) for other in others]
+    chain = [_as_openssl(other) for other in others]
     try:
-        crypto.X509StoreContext(
-            store, crypto.X509.from_cryptography(leaf), chain
-        ).verify_certificate()
+        crypto.X509StoreContext(store, _as_openssl(leaf), chain).verify_certificate()
     except crypto.X509StoreContextError as error:
         raise ValueError(str(error)) from error
 
@@ -178,7 +185,7 @@ def _reason_against_authority(
     and only what concerns the CA (depth 1 and up) counts.
     """
     context = crypto.X509StoreContext(
-        _store(issuers, now=now), crypto.X509.from_cryptography(_claimant(issuer, now=now))
+        _store(issuers, now=now), _as_openssl(_claimant(issuer, now=now))
     )
     try:
         context.verify_certificate()
@@ -255,9 +262,13 @@ def _public_bytes_of_key(pem: bytes) -> bytes:
 
 
 def _public_bytes(leaf: x509.Certificate) -> bytes:
-    return leaf.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    try:
+        return leaf.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    except UnsupportedAlgorithm as error:
+        message = "the certificate's key is of a kind that is not supported"
+        raise ValueError(message) from error
 
 
 def _instant(instant: datetime) -> str:

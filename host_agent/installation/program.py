@@ -7,7 +7,7 @@ where the service sees it. A virtual environment below a private home is neither
 import os
 import re
 import stat
-import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def own_program(root: Path) -> str:
     Raises:
         ConfigurationError: there is none, as when it runs from an archive.
     """
-    found = Path(sys.executable).parent / _NAME
+    found = Path(sysconfig.get_path("scripts")) / _NAME
     inside = found.relative_to(root) if root != Path("/") and found.is_relative_to(root) else None
     program = str(found) if inside is None else f"/{inside}"
     if not os.access(found, os.X_OK):
@@ -53,7 +53,7 @@ def check_program(root: Path, program: str) -> None:
 
 
 def _needed(root: Path, program: str) -> Iterator[str]:
-    """Yield the program, its interpreter, and on this host the package itself."""
+    """Yield the program, its interpreter, and on this host the libraries: Python's and ours."""
     yield program
     try:
         with (root / program.lstrip("/")).open("rb") as stream:
@@ -63,7 +63,8 @@ def _needed(root: Path, program: str) -> Iterator[str]:
     if first.startswith(b"#!/") and b" " not in first:
         yield os.fsdecode(first[2:].strip())
     if root == Path("/"):
-        yield str(Path(host_agent.__file__))
+        yield os.__file__
+        yield host_agent.__file__
 
 
 def _faults(root: Path, path: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The files that came with the package: wrappers, unit, sysusers, tmpfiles, logrotate."""
 
 import re
-import sys
+import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ def read_source(directory: Path | None = None) -> Source:
         ConfigurationError: they are not there.
     """
     places = [
-        Path(sys.prefix) / "share" / "host-agent",
+        Path(sysconfig.get_path("data")) / "share" / "host-agent",
         Path(host_agent.__file__).parents[1],
     ]
     place = directory or next((p for p in places if (p / "wrappers").is_dir()), places[0])

@@ -17,6 +17,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.host)
             item.add_marker(pytest.mark.serial)
+            item.add_marker(pytest.mark.timeout(900))  # the first one boots the machine
             if REASON is not None:
                 item.add_marker(pytest.mark.skip(reason=f"host tests: {REASON}"))
 

@@ -11,7 +11,7 @@ import pytest
 
 from host_agent.errors import ConfigurationError
 from host_agent.gateway.server import Gateway
-from host_agent.gateway.stream import ConnectionLimits
+from host_agent.gateway.stream import ByteStream, ConnectionLimits, StreamEvents
 from host_agent.gateway.tls import TlsRejection
 from tests.support.door import GET, PATIENCE, Door, Wire, post
 
@@ -51,6 +51,19 @@ async def test_c16_a_handshake_that_is_not_finished_is_closed(door: Door) -> Non
         dripping.cancel()
     assert door.rejections == [TlsRejection.TIMEOUT] * 2
     assert not door.probe.scopes
+
+
+async def test_c16_a_connection_that_a_reload_ends_before_it_has_begun_is_closed() -> None:
+    lost: list[ByteStream] = []
+    events = StreamEvents(opened=lost.append, lost=lost.append, rejected=lambda *_: None)
+    stream = ByteStream(buffer=memoryview(bytearray(1024)), limits=QUICK, events=events)
+    stream.abort()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: stream, ours)
+        theirs.settimeout(PATIENCE)
+        assert await asyncio.to_thread(theirs.recv, 1) == b""
+    assert lost == [stream]
 
 
 async def test_c16_a_header_section_that_drips_is_answered_408_and_closed(door: Door) -> None:

@@ -568,6 +568,17 @@ def linked(name: str) -> Callable[[Checkout], None]:
     return link
 
 
+def borrowed(name: str) -> Callable[[Checkout], None]:
+    def link(app: Checkout) -> None:
+        place = app.path / ".git" / name
+        if place.is_dir():
+            shutil.rmtree(place)
+        place.unlink(missing_ok=True)
+        place.symlink_to(app.elsewhere / ".git" / name)
+
+    return link
+
+
 def common_directory(app: Checkout) -> None:
     (app.path / ".git" / "commondir").write_text(f"{app.elsewhere}/.git\n")
 
@@ -587,10 +598,19 @@ def alternates(app: Checkout) -> None:
         linked("objects"),
         linked("refs"),
         linked("HEAD"),
+        borrowed("index"),
+        borrowed("refs/heads"),
+        borrowed("refs/remotes"),
+        borrowed("refs/tags"),
+        borrowed("objects/pack"),
+        borrowed("logs"),
         common_directory,
         alternates,
     ],
-    ids=["gitfile", "gitlink", "config", "objects", "refs", "HEAD", "commondir", "alternates"],
+    ids=[
+        *("gitfile", "gitlink", "config", "objects", "refs", "HEAD", "index", "heads", "remotes"),
+        *("tags", "pack", "logs", "commondir", "alternates"),
+    ],
 )
 def test_c24_git_directory_that_leads_elsewhere_is_refused(
     trap: Trap, twist: Callable[[Checkout], None]
@@ -598,6 +618,33 @@ def test_c24_git_directory_that_leads_elsewhere_is_refused(
     twist(trap.app)
     for verb, output in trap.spring():
         assert output.exit_code == 78, (verb, output.stderr)
+
+
+@pytest.mark.parametrize("is_link", [False, True], ids=["symbolic ref", "symbolic link"])
+def test_c27_branch_that_is_an_alias_is_refused(trap: Trap, *, is_link: bool) -> None:
+    app = trap.app
+    app.git("branch", "-q", "kept")
+    main = app.path / ".git" / "refs" / "heads" / "main"
+    main.unlink()
+    if is_link:
+        main.symlink_to("kept")
+    else:
+        main.write_text("ref: refs/heads/kept\n")
+    for verb in (("inspect-reset", str(app.path), "release/1.0"), ("state", str(app.path))):
+        output = run_wrapper(*verb)
+        assert output.exit_code == 78, output.stderr
+
+
+def test_c27_pull_moves_no_branch_that_a_remote_branch_is_an_alias_of(trap: Trap) -> None:
+    app = trap.app
+    app.git("branch", "-q", "kept")
+    kept = app.git("rev-parse", "kept")
+    app.push_elsewhere("incoming.txt")
+    app.git("symbolic-ref", "refs/remotes/origin/main", "refs/heads/kept")
+    output = run(operation("git.pull", repository=str(app.path), remote="origin", branch="main"))
+    assert output.exit_code == 0, output.stderr
+    assert (app.path / "incoming.txt").exists()
+    assert app.git("rev-parse", "kept") == kept
 
 
 def test_grafts_and_replacements_are_not_followed(trap: Trap) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from host_agent.__main__ import main
 from host_agent.installation import layout
 from tests.support.installing import picture
+from tests.support.pages import REPOSITORY
 
 PROGRAM = "/opt/host-agent/bin/host-agent"
 TOOLS = ("visudo", "systemd-sysusers", "userdel")
@@ -160,3 +162,35 @@ def test_uninstalling_keeps_what_is_somebodys(
     assert not (root / layout.WRAPPER_DIR[1:]).exists()
     assert main(["uninstall", "--root", str(root)]) == 0
     assert "no installation is recorded here" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(shutil.which("systemd-tmpfiles") is None, reason="needs systemd-tmpfiles")
+def test_directories_that_are_gone_come_back_at_boot(root: Path) -> None:
+    install(root, "--bootstrap")
+    state = root / layout.STATE_DIR[1:]
+    owner = state.stat().st_uid
+    state.rmdir()
+
+    subprocess.run(
+        ["systemd-tmpfiles", f"--root={root}", "--create", "host-agent.conf"],
+        check=True,
+        capture_output=True,
+    )
+
+    assert (state.stat().st_uid, state.stat().st_mode & 0o7777) == (owner, 0o700)
+
+
+@pytest.mark.skipif(shutil.which("logrotate") is None, reason="needs logrotate")
+def test_logrotate_understands_its_file(tmp_path: Path) -> None:
+    shipped = REPOSITORY / "systemd" / "host-agent.logrotate"
+    config = tmp_path / "host-agent"
+    config.write_text(shipped.read_text().replace("su host-agent host-agent", "su root root"))
+    done = subprocess.run(
+        ["logrotate", "--debug", "--state", tmp_path / "state", config],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0
+    assert "error" not in done.stderr

@@ -35,8 +35,8 @@ class Case:
     is_read: bool = field(default=False)
 
 
-def _names(data: Any) -> set[str]:
-    return {str(row.get("name", row.get("vmid", row.get("unit")))) for row in data}
+def _names(rows: Any, key: str) -> set[str]:
+    return {str(row[key]) for row in rows}
 
 
 # -- zfs -------------------------------------------------------------------------------------------
@@ -69,7 +69,9 @@ ZFS = (
     Case(
         operation="zfs.list",
         params={},
-        shows=lambda data: "tank/media" in _names(data) and "tank/private" not in _names(data),
+        shows=lambda data: (
+            "tank/media" in _names(data, "name") and "tank/private" not in _names(data, "name")
+        ),
         grammar=(*_datasets(), {"types": ["bookmark"]}, {"recursive": "yes"}),
         unlisted=({"dataset": "tank/private"}, {"dataset": "pool"}),
         denied={"dataset": "tank/denied"},
@@ -150,21 +152,23 @@ SYSTEMD = (
     _systemd(
         "status",
         "web.service",
-        shows=lambda data: data["active_state"] == "active",
+        shows=lambda data: data["active"] == "active",
         is_read=True,
         is_verified=None,
     ),
     _systemd(
         "logs",
         "web.service",
-        shows=lambda data: any("web serves" in row["message"] for row in data),
+        shows=lambda data: any("web serves" in row["message"] for row in data["entries"]),
         is_read=True,
         is_verified=None,
     ),
     Case(
         operation="systemd.list",
         params={},
-        shows=lambda data: "web.service" in _names(data) and "private.service" not in _names(data),
+        shows=lambda data: (
+            {"web.service", "private.service"} & _names(data["units"], "unit") == {"web.service"}
+        ),
         grammar=({"pattern": "web"}, {"pattern": "-a"}, {"pattern": "a b*"}, {"pattern": "[a]*"}),
         is_read=True,
         is_verified=None,
@@ -228,7 +232,7 @@ PCT = (
     Case(
         operation="pct.list",
         params={},
-        shows=lambda data: "101" in _names(data) and "201" not in _names(data),
+        shows=lambda data: {"101", "201"} & _names(data["containers"], "vmid") == {"101"},
         grammar=({"vmid": "101"},),
         is_read=True,
         is_verified=None,
@@ -309,7 +313,7 @@ GIT = (
     _git("status", is_read=True, is_verified=None),
     _git(
         "log",
-        shows=lambda data: data[0]["subject"] == "first",
+        shows=lambda data: data["commits"][0]["subject"] == "first",
         hostile=({"repository": APP, "ref": "--output=/tmp/x"}, {"repository": APP, "limit": 0}),
         is_read=True,
         is_verified=None,
@@ -325,6 +329,7 @@ GIT = (
         rest={"remote": "origin"},
         prepare=_PUSH,
         proof=_IS_AT_TIP.format(ref="origin/main"),
+        is_verified=None,
         hostile=({"repository": APP, "remote": "ext::sh -c id"},),
         more_unlisted=({"repository": APP, "remote": "upstream"},),
     ),

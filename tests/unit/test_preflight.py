@@ -48,6 +48,30 @@ def test_a_good_site_has_no_fault(tmp_path: Path, pki: Pki) -> None:
     assert faults(tmp_path, pki.now) == []
 
 
+@pytest.mark.parametrize("mode", [0o666, 0o660])
+def test_c11_a_revocation_list_that_others_could_put_back_is_a_fault(
+    tmp_path: Path, pki: Pki, mode: int
+) -> None:
+    pki.crl_path.chmod(mode)
+    (fault,) = faults(tmp_path, pki.now)
+    assert fault.startswith(f"server.crl: {pki.crl_path} is mode")
+
+
+def test_a_repository_where_the_agent_may_not_look_is_neither_fault_nor_warning(
+    tmp_path: Path, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Path.stat
+
+    def closed(path: Path, **how: bool) -> os.stat_result:
+        if path == Path("/home/librarian/app"):
+            raise PermissionError(13, "Permission denied")
+        return look(path, **how)
+
+    monkeypatch.setattr(Path, "stat", closed)
+    text = '[[git.repositories]]\npath = "/home/librarian/app"\n'
+    assert not [line for line in warned(tmp_path, pki, text) if line.startswith("git")]
+
+
 def test_permissions_and_contents_are_said_together(tmp_path: Path, pki: Pki) -> None:
     (tmp_path / "pki" / "server.key").chmod(0o644)
     pki.crl_path.write_bytes(b"nonsense")

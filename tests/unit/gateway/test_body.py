@@ -1,5 +1,6 @@
 """Bodies are read once, strictly and within bounds."""
 
+import asyncio
 import contextlib
 import json
 import time
@@ -15,11 +16,13 @@ from host_agent.errors import (
     InvalidParameterError,
     MalformedRequestError,
     NotJsonError,
+    RateLimitedError,
     RequestTooLargeError,
 )
 from host_agent.gateway.body import (
     MAX_BODY_BYTES,
     MAX_DEPTH,
+    SMALL_BODY_BYTES,
     DecisionBody,
     OlderAsk,
     TypedAsk,
@@ -183,37 +186,73 @@ class Chunks:
         return {"type": "http.request", "body": chunk, "more_body": more}
 
 
+class SlowChunks:
+    """A body that stays unfinished until `rest` is set."""
+
+    def __init__(self, size: int) -> None:
+        self.rest = asyncio.Event()
+        self._size = size
+
+    async def __call__(self) -> dict[str, Any]:
+        if self._size:
+            size, self._size = self._size, 0
+            return {"type": "http.request", "body": b"a" * size, "more_body": True}
+        await self.rest.wait()
+        return {"type": "http.request", "body": b"b", "more_body": False}
+
+
+def places(number: int = 1) -> asyncio.Semaphore:
+    return asyncio.Semaphore(number)
+
+
 async def test_a_body_is_joined() -> None:
-    assert await read_body(Chunks(b"ab", b"", b"c"), None) == b"abc"
+    assert await read_body(Chunks(b"ab", b"", b"c"), None, places()) == b"abc"
 
 
 async def test_a_body_of_the_largest_size_is_taken() -> None:
-    assert len(await read_body(Chunks(b"a" * MAX_BODY_BYTES), str(MAX_BODY_BYTES))) == 2**20
+    assert (
+        len(await read_body(Chunks(b"a" * MAX_BODY_BYTES), str(MAX_BODY_BYTES), places())) == 2**20
+    )
 
 
 async def test_c17_an_announced_size_is_refused_unread() -> None:
     chunks = Chunks(b"a")
     with pytest.raises(RequestTooLargeError):
-        await read_body(chunks, str(2 * 1024**3))
+        await read_body(chunks, str(2 * 1024**3), places())
     assert chunks.asked == 0
 
 
 async def test_c17_a_body_without_a_length_is_counted() -> None:
     chunks = Chunks(*[b"a" * 65536] * 100)
     with pytest.raises(RequestTooLargeError):
-        await read_body(chunks, None)
+        await read_body(chunks, None, places())
     assert chunks.asked == 17
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "", "٣", "9" * 19])
 async def test_a_length_that_is_no_number_is_malformed(length: str) -> None:
     with pytest.raises(MalformedRequestError):
-        await read_body(Chunks(b""), length)
+        await read_body(Chunks(b""), length, places())
 
 
 async def test_a_peer_that_leaves_in_the_middle_is_no_body() -> None:
     with pytest.raises(MalformedRequestError):
-        await read_body(Chunks(b"{}", leaves=True), None)
+        await read_body(Chunks(b"{}", leaves=True), None, places())
+
+
+async def test_c16_slow_senders_of_large_bodies_hold_a_bounded_amount_of_memory() -> None:
+    large = places(2)
+    halves = [SlowChunks(SMALL_BODY_BYTES + 1) for _ in range(2)]
+    reading = [asyncio.ensure_future(read_body(half, None, large)) for half in halves]
+    await asyncio.sleep(0)
+    chunks = Chunks(b"a" * SMALL_BODY_BYTES, b"b", b"c")
+    with pytest.raises(RateLimitedError):
+        await read_body(chunks, None, large)
+    assert await read_body(Chunks(b"a" * SMALL_BODY_BYTES), None, large)  # a small one is welcome
+    for half in halves:
+        half.rest.set()
+    assert [len(body) for body in await asyncio.gather(*reading)] == [SMALL_BODY_BYTES + 2] * 2
+    assert len(await read_body(Chunks(b"a" * SMALL_BODY_BYTES, b"b", b"c"), None, large)) > 2**14
 
 
 # -- shapes ------------------------------------------------------------------------------------

@@ -225,6 +225,7 @@ def test_without_a_configuration_nothing_is_granted(stand: Stand) -> None:
 def test_a_configuration_with_faults_stops_it_before_anything_is_done(stand: Stand) -> None:
     stand.at(layout.CONFIGURATION).parent.mkdir(parents=True)
     stand.at(layout.CONFIGURATION).write_text("[serve]\n")
+    stand.has_account = True
     before = picture(stand.root)
 
     with pytest.raises(ConfigurationError, match="serve"):

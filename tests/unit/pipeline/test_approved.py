@@ -343,6 +343,45 @@ async def test_who_is_slower_than_a_cancellation_does_not_fail_it(bench: Workben
     assert (await bench.pipeline.approved.start(request)).state is State.CANCELLED
 
 
+async def test_an_approver_revoked_after_the_approval_does_not_count(bench: Workbench) -> None:
+    request = await bench.held()
+    gate = bench.host.hold("inspect-pull")
+    deciding = asyncio.ensure_future(bench.decide(request))
+    await bench.host.reached["inspect-pull"].wait()
+    bench.revocations.revoked.add(serial_of("alice"))
+    gate.set()
+    await deciding
+    await bench.settle()
+    await ended(bench, request, State.CANCELLED, "identity:role-required")
+
+
+async def test_a_caller_revoked_while_it_is_asked_again_does_not_run(bench: Workbench) -> None:
+    request = await approved(bench)
+    bench.host.before = lambda _verb: bench.revocations.revoked.add(serial_of("deployer"))
+    await bench.pipeline.approved.start(request)
+    await ended(bench, request, State.CANCELLED, "identity:revoked")
+
+
+async def test_c46_an_end_that_could_not_be_stored_is_stored_when_it_can(
+    bench: Workbench,
+) -> None:
+    request = await approved(bench)
+    bench.store.refused = frozenset({"transition:succeeded"})
+    await bench.pipeline.approved.start(request)
+    assert await bench.state(request) is State.RUNNING
+    bench.store.refused = frozenset()
+    change = bench.rooms.changes.watch(request.id)
+    loop = asyncio.ensure_future(bench.pipeline.approved.expire_forever())
+    try:
+        async with asyncio.timeout(10):
+            await change
+        assert await bench.state(request) is State.SUCCEEDED
+        assert len(bench.host.changes) == 1
+    finally:
+        loop.cancel()
+        await asyncio.wait([loop])
+
+
 # -- expire ---------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from host_agent.audit.record import Event
 from host_agent.errors import (
     HostAgentError,
     HostFailedError,
+    InvalidIdentityError,
     MalformedRequestError,
     NoRuleError,
     RateLimitedError,
@@ -50,6 +51,16 @@ async def test_c11_without_a_revocation_list_nobody_gets_in(bench: Workbench) ->
     bench.revocations.is_late = True
     with pytest.raises(RevocationUnavailableError):
         bench.who("deployer")
+
+
+async def test_a_certificate_that_expires_on_an_open_connection_is_let_in_no_more(
+    bench: Workbench,
+) -> None:
+    certificate = bench.certificate("deployer")
+    bench.pipeline.identify(certificate)
+    bench.clock.instant = certificate.not_valid_after
+    with pytest.raises(InvalidIdentityError):
+        bench.pipeline.identify(certificate)
 
 
 async def test_asking_is_for_callers_and_deciding_for_approvers(bench: Workbench) -> None:

@@ -221,6 +221,19 @@ async def test_runs_are_counted_and_timed(bench: Workbench) -> None:
     assert 'host_agent_operation_seconds_sum{operation="git.fetch"} 1.5' in text
 
 
+async def test_a_defect_after_the_start_has_an_end_too(bench: Workbench) -> None:
+    def defective(_params: object, _seen: Output) -> None:
+        raise ZeroDivisionError
+
+    declare(bench, "git.fetch", parse=defective)
+    performance = await performed(bench, "git.fetch")
+    assert (performance.state, performance.outcome) == (State.UNKNOWN, None)
+    assert performance.error is not None
+    assert performance.error.code == "internal"
+    assert bench.events() == ["operation.started", "operation.finished"]
+    assert bench.last(Event.OPERATION_FINISHED)["outcome"] == {"state": "unknown"}
+
+
 # -- what a declaration may add -------------------------------------------------------------------
 
 
