@@ -27,7 +27,7 @@ from host_agent.assembly import (
 from host_agent.audit.log import AuditLog
 from host_agent.audit.record import Event
 from host_agent.clock import Clock, SystemClock
-from host_agent.config import Config
+from host_agent.config import Config, RunnerKind
 from host_agent.errors import (
     AuditUnavailableError,
     ConfigurationError,
@@ -127,7 +127,7 @@ class Agent:
             limits=Limits(config.limits),
             store=store,
             runner=self._given_runner or make_runner(config),
-            wrappers=WrapperDigests(config.execution.wrapper_dir),
+            wrappers=_wrapper_digests(config),
             turns=Turns(config.execution.max_concurrent),
             audit=audit,
             metrics=self.metrics,
@@ -333,7 +333,7 @@ class Agent:
         self.rooms.snapshot = snapshot
         self.rooms.revocation = revocation
         self.rooms.runner = runner
-        self.rooms.wrappers = WrapperDigests(config.execution.wrapper_dir)
+        self.rooms.wrappers = _wrapper_digests(config)
         self.rooms.turns.resize(config.execution.max_concurrent)
         self.rooms.limits.reconfigure(config.limits)
         if door != self._door:
@@ -417,6 +417,12 @@ class Agent:
             with contextlib.suppress(StoreUnavailableError):
                 await self.rooms.store.purge(oldest)
             await asyncio.sleep(PURGE_SECONDS)
+
+
+def _wrapper_digests(config: Config) -> WrapperDigests:
+    execution = config.execution
+    is_direct = execution.runner is RunnerKind.DIRECT
+    return WrapperDigests(execution.wrapper_dir, group_may_write=is_direct)
 
 
 def _context(config: Config) -> ssl.SSLContext:

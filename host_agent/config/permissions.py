@@ -1,9 +1,10 @@
 """Owners and modes of the files that the agent trusts, or that must stay secret.
 
 Private keys, the store, the state directory and the audit log give nothing to group or others.
-Configuration, `conf.d`, the client authority, its list and the wrappers belong to root or to the agent's
-user, and nobody else may write them; nor may anybody else replace a directory above any of these.
-A sticky directory of root (`/tmp`) is accepted above: in it nobody replaces what is another's.
+Configuration, `conf.d`, the client authority, its list and the wrappers belong to root or to the
+agent's user, and nobody else may write them; nor may anybody else replace a directory above any of
+these. A sticky directory of root (`/tmp`) is accepted above: in it nobody replaces what is
+another's.
 """
 
 import os

@@ -60,7 +60,7 @@ _WORD = (
     r"|db[_-]?pass|authorization)"
 )
 _ASSIGNED = (
-    rf"(?i:(?P<name>{_WORD}[A-Za-z0-9_-]{{0,40}}[\"']?\s{{0,3}}(?::=|=>|[:=])\s{{0,3}}"
+    rf"(?i:(?P<name>{_WORD}[A-Za-z0-9_-]{{0,40}}[\"']?[^\S\n]{{0,3}}(?::=|=>|[:=])[^\S\n]{{0,3}}"
     r"(?:bearer |basic |token )?[\"']?)(?P<value>[^\s\"',;\x00-\x1f]{4,4096}))"
 )
 _LONG = (

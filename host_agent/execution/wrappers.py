@@ -15,18 +15,28 @@ from host_agent.errors import AdapterUnavailableError
 MAX_BYTES = 1 << 20
 
 
-class WrapperDigests:
-    """Hashes of the files in the wrapper directory."""
+_WRITE_OF_OTHERS = 0o002
+_WRITE_OF_GROUP = 0o020
 
-    def __init__(self, directory: Path) -> None:
+
+class WrapperDigests:
+    """Hashes of the files in the wrapper directory.
+
+    `group_may_write` as the runner `direct` has it: there a wrapper has no more rights than the
+    agent. What could not be started with is not run later either.
+    """
+
+    def __init__(self, directory: Path, *, group_may_write: bool = False) -> None:
         self._directory = directory
+        self._foreign = _WRITE_OF_OTHERS | (0 if group_may_write else _WRITE_OF_GROUP)
         self._known: dict[str, tuple[tuple[int, ...], str]] = {}
 
     def digest(self, wrapper: str) -> str:
         """Return `sha256:` and the SHA-256 of the wrapper's bytes.
 
         Raises:
-            AdapterUnavailableError: it is missing, not a regular executable file, or too large.
+            AdapterUnavailableError: it is missing, not a regular executable file, too large, or can
+                be changed by somebody who is neither root nor the agent's user.
         """
         path = self._directory / wrapper
         try:
@@ -54,6 +64,12 @@ class WrapperDigests:
         now = os.fstat(descriptor)
         if not stat.S_ISREG(now.st_mode) or not now.st_mode & 0o111 or now.st_size > MAX_BYTES:
             message = f"The wrapper {wrapper} of this operation is not a program of this service."
+            raise AdapterUnavailableError(message)
+        if now.st_mode & self._foreign or now.st_uid not in (0, os.geteuid()):
+            message = (
+                f"The wrapper {wrapper} of this operation can be changed by others on this host; "
+                "it is not run. The administrator finds the cause with `host-agent doctor`."
+            )
             raise AdapterUnavailableError(message)
         seen = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_mode)
         known = self._known.get(wrapper)

@@ -82,6 +82,14 @@ class Output:
     timed_out: bool = False
     duration_ms: int = 0
 
+    @property
+    def shell_status(self) -> int:
+        """Return the exit status as a shell tells it: 128 + N for a death by signal N.
+
+        sudo dies by the signal that its command died by, so both forms come from one wrapper.
+        """
+        return self.exit_code if self.exit_code >= 0 else 128 - self.exit_code
+
 
 class PreviewAccuracy(StrEnum):
     """How far a preview can be believed."""

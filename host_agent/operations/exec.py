@@ -210,12 +210,12 @@ def failure(_params: object, output: Output) -> HostAgentError:
     The wrapper refuses with nothing but its one sentence; whatever else was said, the command said.
     """
     said = _SAID.fullmatch(output.stderr)
-    known = _FAILURES.get(output.exit_code)
+    known = _FAILURES.get(output.shell_status)
     if known is not None and said is not None and not output.stdout_bytes:
         error, sentence = known
         return error(f"{sentence}: {said[1]}.")
-    if output.exit_code in _ENDINGS:
-        error, sentence = _ENDINGS[output.exit_code]
+    if output.shell_status in _ENDINGS:
+        error, sentence = _ENDINGS[output.shell_status]
         return error(sentence)
     message = f"The command ended with exit status {output.exit_code}; see its standard error."
     return HostFailedError(message)

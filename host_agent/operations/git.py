@@ -326,7 +326,7 @@ def failure(_params: RepositoryParameters, output: Output) -> HostAgentError:
     cause = f": {said[-1]}." if said else "."
     if output.exit_code == 128 and _NO_COMMIT_YET in output.stderr:
         return HostNotFoundError("The repository has no commit yet.")
-    known = _FAILURES.get(output.exit_code)
+    known = _FAILURES.get(output.shell_status)
     if known is None:
         message = f"git ended with exit status {output.exit_code}; see its standard error"
         return HostFailedError(f"git refused{cause}" if said else f"{message}.")

@@ -248,12 +248,12 @@ def failure(_params: object, output: Output) -> HostAgentError:
     wrapper's own last sentence gets into the detail, in printable ASCII.
     """
     said = [match[1] for line in output.stderr.split("\n") if (match := _SAID.fullmatch(line))]
-    known = _FAILURES.get(output.exit_code)
+    known = _FAILURES.get(output.shell_status)
     if known is not None and said:
         error, sentence = known
         return error(f"{sentence}: {said[-1]}.")
-    if output.exit_code in _ENDINGS:
-        error, sentence = _ENDINGS[output.exit_code]
+    if output.shell_status in _ENDINGS:
+        error, sentence = _ENDINGS[output.shell_status]
         return error(sentence)
     for words, error, sentence in _WORDS:
         if re.search(words, output.stderr):

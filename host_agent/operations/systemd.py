@@ -317,7 +317,7 @@ def failure(_params: object, output: Output) -> HostAgentError:
     Of standard error only the wrapper's own last sentence gets into the detail, in printable ASCII.
     """
     said = [match[1] for line in output.stderr.split("\n") if (match := _SAID.fullmatch(line))]
-    known = _FAILURES.get(output.exit_code)
+    known = _FAILURES.get(output.shell_status)
     if known is not None:
         error, sentence = known
         return error(f"{sentence}: {said[-1]}." if said else f"{sentence}.")

@@ -62,7 +62,7 @@ def failure(_params: object, output: Output) -> HostAgentError:
     """
     said = [match[1] for line in output.stderr.split("\n") if (match := _SAID.fullmatch(line))]
     cause = f": {said[-1]}." if said else "."
-    known = _FAILURES.get(output.exit_code)
+    known = _FAILURES.get(output.shell_status)
     if known is not None:
         error, sentence = known
         return error(f"{sentence}{cause}")

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from datetime import timedelta
+from weakref import WeakValueDictionary
 
 from host_agent.approvals import codes
 from host_agent.approvals import request as machine
@@ -48,6 +49,7 @@ class Deciding:
         self._rooms = rooms
         self._approved = approved
         self._wrong: OrderedDict[str, deque[float]] = OrderedDict()
+        self._speaking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def decide(
         self,
@@ -120,9 +122,15 @@ class Deciding:
             if await rooms.store.transition(decided, expected_version=request.version):
                 break
             request = await self._latest(request)
-        return await self._tell(decided, spoken)
+        # In the order in which they were stored: nothing runs by a voice while one before it is
+        # not written down, and may yet be taken back.
+        async with self._speaking.setdefault(request.id, asyncio.Lock()):
+            await self._tell(decided, spoken)
+        if decided.state is not State.APPROVED:
+            return decided
+        return await self._run_and_look(decided)
 
-    async def _tell(self, decided: Request, spoken: Decision) -> Request:
+    async def _tell(self, decided: Request, spoken: Decision) -> None:
         rooms = self._rooms
         rooms.changes.tell(decided.id)
         seconds = (spoken.at - decided.created_at).total_seconds()
@@ -145,9 +153,6 @@ class Deciding:
                 raise
             _log.critical("the denial of request %s is not in the audit log", decided.id)
         self._approved.pending_changed()
-        if decided.state is not State.APPROVED:
-            return decided
-        return await self._run_and_look(decided)
 
     async def _void(self, decided: Request, error: HostAgentError) -> None:
         """End a request with an unwritten consent, also where another voice came since."""

@@ -33,6 +33,7 @@ def resident_mib(served: Served) -> float:
 
 def figures(setting: Setting) -> list[Row]:
     """Return the rows of memory, and of a good client's p99 among silent connections."""
+    setting.forget()
     with setting.served() as served, callers(served, setting.context, 1) as (client,):
         request = client.ask("git.status", setting.site.status())
         for _ in range(SOME_TRAFFIC):

@@ -27,7 +27,9 @@ def test_an_operation_is_refused_for_each_reason_and_nothing_moves(host: Host, c
         assert said == (status, code), (by, params, answer.text)
         count += 1
     assert host.state() == before
-    host.machine.until(lambda: refused(host, sequence) == count, "not every refusal is written down")
+    host.machine.until(
+        lambda: refused(host, sequence) == count, "not every refusal is written down"
+    )
 
 
 def refusals(case: Case) -> Iterator[tuple[str, Params, int, str]]:

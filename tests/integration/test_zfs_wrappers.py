@@ -608,11 +608,12 @@ def test_c36_a_change_runs_in_a_bounded_scope_where_systemd_runs(
     host: ZfsHost, name: str, params: dict[str, JsonValue], call: list[str]
 ) -> None:
     host.must("/bin/mkdir", "-p", "/run/systemd/system")
-    put(host, "/usr/bin/systemd-run", 'echo "$@" >/run/scoped; exec "${@:10}"')
+    put(host, "/usr/bin/systemd-run", 'echo "$@" >/run/scoped; exec "${@:12}"')
     output = host.perform(operation(name, **params))
     assert output.exit_code == 0, output.stderr
-    options = "--quiet --scope --collect -p RuntimeMaxSec=300 -p TasksMax=64 -p MemoryMax=1G --"
-    expected = f"{options} /usr/sbin/zfs {' '.join(call)}\n"
+    limits = "RuntimeMaxSec=300", "TimeoutStopSec=3", "TasksMax=64", "MemoryMax=1G"
+    options = " ".join(("--quiet --scope --collect", *(f"-p {limit}" for limit in limits)))
+    expected = f"{options} -- /usr/sbin/zfs {' '.join(call)}\n"
     assert host.must("/bin/cat", "/run/scoped") == expected
 
 

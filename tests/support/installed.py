@@ -8,13 +8,14 @@ import json
 import ssl
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.support.machine import ADDRESS, Machine
+from tests.support.machine import ADDRESS, Done, Machine
 from tests.support.packaged import ROOT, build_wheel, copy_needed
 
 PORT = 8443
@@ -22,12 +23,16 @@ URL = f"https://{ADDRESS}:{PORT}"
 PROGRAM = "/opt/host-agent/bin/host-agent"
 AUTHORITY = "/root/host-agent-ca"
 CONFIGURATION = "/etc/host-agent/config.toml"
-AUDIT = "/var/lib/host-agent/audit.jsonl"
+STATE_DIR = "/var/lib/host-agent"
+AUDIT = f"{STATE_DIR}/audit.jsonl"
 WRAPPERS = "/usr/local/lib/host-agent"
 FRAGMENT = "/etc/sudoers.d/host-agent"
+USER = "host-agent"
 UNIT = "host-agent.service"
 GREET = "/usr/local/bin/greet.sh"
-GREETING = '#!/bin/bash -p\nset -eu\nmkdir -p /var/lib/greetings\necho "$1" >>/var/lib/greetings/all\n'
+GREETING = (
+    '#!/bin/bash -p\nset -eu\nmkdir -p /var/lib/greetings\necho "$1" >>/var/lib/greetings/all\n'
+)
 CALLERS = ("operator", "watcher", "stranger")
 PEOPLE = (*CALLERS, "alice", "frank")
 
@@ -129,7 +134,11 @@ arguments = [{{ name = "whom", pattern = "[a-z]+" }}]
 
 
 def configuration(
-    *, rules: str = RULES, sections: str = SECTIONS, execution: str = "", identities: str = IDENTITIES
+    *,
+    rules: str = RULES,
+    sections: str = SECTIONS,
+    execution: str = "",
+    identities: str = IDENTITIES,
 ) -> str:
     """Return the configuration of the machine's agent."""
     return f"""
@@ -140,12 +149,14 @@ private_key = "pki/server.key"
 client_ca = "pki/ca.crt"
 crl = "pki/ca.crl"
 [store]
-url = "sqlite:////var/lib/host-agent/host-agent.db"
+url = "sqlite:///{STATE_DIR}/host-agent.db"
 [audit]
 path = "{AUDIT}"
 [execution]
 {execution}
 [limits]
+asks_per_second = 500
+ask_burst = 500
 held_off_after = 1000
 {identities}
 {rules}
@@ -393,6 +404,12 @@ class Host:
         """Return the agent's process id, inside."""
         return int(self.machine.must("systemctl", "show", "-P", "MainPID", UNIT))
 
+    def as_service(self, *command: str) -> Done:
+        """Run a program as a compromised agent would: as its user, in its own namespaces."""
+        within = self.machine.pid_outside(self.main_pid)
+        as_user = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", "--")
+        return self.machine.run(*as_user, *command, within=within)
+
     def start(self) -> None:
         """Start it again; its unit says when it serves."""
         self.leave()
@@ -432,9 +449,19 @@ class Host:
 
     # -- what is left ------------------------------------------------------------------------------
 
+    def audit_files(self) -> list[str]:
+        """Return the files of the audit log, oldest first, the present one last."""
+        place = self.machine.path(STATE_DIR)
+        older = [file for file in place.glob("audit-*.jsonl") if file.stat().st_size]
+        older.sort(key=lambda file: file.stat().st_mtime_ns)
+        return [*(f"{STATE_DIR}/{file.name}" for file in older), AUDIT]
+
     def records(self) -> list[dict[str, Any]]:
-        """Return the audit records of the present file."""
-        lines = self.machine.path(AUDIT).read_bytes().splitlines()
+        """Return the audit records, those of older files too."""
+        lines: list[bytes] = []
+        for file in self.audit_files():
+            with suppress(FileNotFoundError):  # renamed, and the next one not begun
+                lines += self.machine.path(file).read_bytes().splitlines()
         return [json.loads(line) for line in lines]
 
     @property
@@ -448,8 +475,7 @@ class Host:
 
     def require_whole(self) -> None:
         """Verify the audit log, with its older files."""
-        names = self.machine.must("bash", "-c", f"ls -tr {AUDIT}*").split()
-        done = self.machine.run(PROGRAM, "audit", "verify", *names)
+        done = self.machine.run(PROGRAM, "audit", "verify", *self.audit_files())
         assert done.exit_code == 0, (done.stdout, done.stderr)
 
     def state(self) -> str:

@@ -41,7 +41,15 @@ def _names(rows: Any, key: str) -> set[str]:
 
 # -- zfs -------------------------------------------------------------------------------------------
 
-_DATASETS = ("-r", "tank/media@a/b", "tank//media", "tank/../tank", "tank/m\u0435dia", "tank/a b", "")
+_DATASETS = (
+    "-r",
+    "tank/media@a/b",
+    "tank//media",
+    "tank/../tank",
+    "tank/m\u0435dia",
+    "tank/a b",
+    "",
+)
 
 
 def _datasets(**more: object) -> tuple[Params, ...]:
@@ -207,7 +215,16 @@ SYSTEMD = (
 
 # -- pct -------------------------------------------------------------------------------------------
 
-_VMIDS = ("99", "1e2", "0101", "-1", "101 --purge", "\uff11\uff10\uff11", "18446744073709551717", "")
+_VMIDS = (
+    "99",
+    "1e2",
+    "0101",
+    "-1",
+    "101 --purge",
+    "\uff11\uff10\uff11",
+    "18446744073709551717",
+    "",
+)
 
 
 def _pct(verb: str, vmid: str, *, status: str | None = None, **more: Any) -> Case:
@@ -288,7 +305,7 @@ git push -q origin main
 git -c safe.directory='*' -C /srv/git/app.git rev-parse main >/run/git.tip
 """
 _IS_AT_TIP = (
-    f"[[ \"$(git -c safe.directory='*' -C {APP} rev-parse {{ref}})\" == \"$(</run/git.tip)\" ]]"
+    f'[[ "$(git -c safe.directory=\'*\' -C {APP} rev-parse {{ref}})" == "$(</run/git.tip)" ]]'
 )
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from host_agent.execution.redaction import MARK, redact, redact_output
 from host_agent.operations.catalogue import Output
+from host_agent.operations.git_output import parse_log
 
 # Made for this test: they open nothing.
 LETTERS = "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC2dF4hJ6kL8nP0rS2uV4xY6"
@@ -110,6 +111,14 @@ def test_c49_a_token_that_the_cap_cut_in_two_does_not_stay() -> None:
 )
 def test_ordinary_output_stays_as_it_is(text: str) -> None:
     assert redact(text) == text
+
+
+@pytest.mark.parametrize("end", ["password:", "the token =", "a secret: "])
+def test_a_line_that_ends_with_a_name_of_a_secret_takes_nothing_of_the_next(end: str) -> None:
+    record = "commit {}\nauthor Ann\nemail ann@example.org\ndate 2026\nsubject {}\n\n"
+    log = record.format("a" * 40, end) + record.format("b" * 40, "more")
+    assert redact(log) == log
+    assert parse_log(Output(exit_code=0, stdout=redact(log)))
 
 
 def test_sizes_and_hash_stay_those_of_what_was_printed() -> None:

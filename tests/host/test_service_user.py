@@ -1,0 +1,186 @@
+"""A shell as the agent's own user, in the agent's own namespaces: what it cannot do."""
+
+import json
+
+import pytest
+
+from tests.support.installed import (
+    AUDIT,
+    AUTHORITY,
+    CONFIGURATION,
+    FRAGMENT,
+    PROGRAM,
+    UNIT,
+    USER,
+    WRAPPERS,
+    Host,
+)
+
+
+def test_sudo_grants_exactly_the_rendered_lines(host: Host) -> None:
+    rendered = host.machine.must(PROGRAM, "sudoers", "render").splitlines()
+    wanted = {line for line in rendered if not line.startswith("#")}
+    assert host.machine.must("cat", FRAGMENT).splitlines() == rendered
+    shown = host.machine.must("sudo", "-l", "-U", USER)
+    _, _, granted = shown.partition(f"User {USER} may run the following commands")
+    lines = [line.strip() for line in granted.splitlines()[1:] if line.strip()]
+    assert {f"{USER} ALL={line}" for line in lines} == wanted
+    assert len(lines) == len(wanted)
+    host.machine.must("visudo", "-c")
+
+
+def test_what_is_granted_is_what_is_there(host: Host) -> None:
+    shown = host.machine.must("sudo", "-l", "-U", USER)
+    granted = {word for word in shown.split() if word.startswith(f"{WRAPPERS}/")}
+    there = host.machine.must("find", WRAPPERS, "-type", "f", "-perm", "/111").split()
+    assert granted == set(there)
+    owners = host.machine.must("find", WRAPPERS, "-printf", r"%u:%g %m %f\n").splitlines()
+    assert {line.rpartition(" ")[0] for line in owners} <= {"root:root 755", "root:root 644"}
+
+
+TRIES = {
+    "zfs itself": "zfs destroy tank/top@old",
+    "zfs through sudo": "sudo -n /usr/sbin/zfs destroy tank/top@old",
+    "zfs under another path": "sudo -n /sbin/zfs destroy tank/top@old",
+    "a shell of root": "sudo -n /bin/sh -c true",
+    "a shell of a caller's user": "sudo -n -u librarian /bin/sh -c true",
+    "editing as root": "sudo -n -e /etc/hosts",
+    "a root wrapper as another user": f"sudo -n -u librarian {WRAPPERS}/zfs-list one filesystem",
+    "the git wrapper as root": f"sudo -n {WRAPPERS}/git status /srv/app",
+    "a copy of a wrapper": f"cp {WRAPPERS}/zfs-list /tmp/ && sudo -n /tmp/zfs-list one filesystem",
+    "a changed environment": f"sudo -n BASH_ENV=/tmp/x {WRAPPERS}/zfs-list one filesystem",
+    "a pool root": f"sudo -n {WRAPPERS}/zfs-destroy tank recursive 1 {'a' * 64}",
+    "a protected dataset": f"sudo -n {WRAPPERS}/zfs-destroy tank/vault one 1 {'a' * 64}",
+    "a dataset that it has not seen": f"sudo -n {WRAPPERS}/zfs-destroy tank/top one 1 {'a' * 64}",
+    "an option": f"sudo -n {WRAPPERS}/zfs-destroy -rf one 1 {'a' * 64}",
+    "a longer name": f"sudo -n {WRAPPERS}/zfs-destroy 'tank/top;id' one 1 {'a' * 64}",
+    "ssh": f"sudo -n {WRAPPERS}/systemd-stop ssh.service {'a' * 64}",
+    "its own unit": f"systemctl stop {UNIT}",
+    "another unit": "systemctl stop idle.service",
+    "a unit of its own": "systemd-run true",
+    "the first process": "kill -9 1",
+    "the authority's key": f"cat {AUTHORITY}/ca.key",
+    "the shadow file": "cat /etc/shadow",
+    "the configuration": f"echo >>{CONFIGURATION}",
+    "the configuration's directory": "mkdir /etc/host-agent/conf.d",
+    "another configuration": f"mv {CONFIGURATION} /var/lib/host-agent/",
+    "the list of revoked": "echo >/etc/host-agent/pki/ca.crl",
+    "the authority's certificate": "echo >/etc/host-agent/pki/ca.crt",
+    "a wrapper": f"echo >>{WRAPPERS}/zfs-destroy",
+    "a new wrapper": f"touch {WRAPPERS}/zfs-new",
+    "a wrapper in the place of another": f"mv -f /bin/true {WRAPPERS}/zfs-list",
+    "the list of what is protected": f"echo >{WRAPPERS}/protected",
+    "the list of commands": f"echo >>{WRAPPERS}/commands",
+    "sudoers": f"echo >>{FRAGMENT}",
+    "another fragment": "touch /etc/sudoers.d/more",
+    "the unit": f"echo >>/etc/systemd/system/{UNIT}",
+    "a unit in a directory above": "mkdir -p /etc/systemd/system/host-agent.service.d",
+    "the program": "touch /opt/host-agent/lib/python3.11/site-packages/host_agent/more.py",
+    "the interpreter": "mv /opt/host-agent/bin/python3 /tmp/",
+    "a repository": "touch /srv/app/file",
+    "a user's files": "touch /home/librarian/file",
+    "root's journal": "rm -rf /var/log/journal /run/log/journal",
+    "more rights": "mount -t tmpfs x /mnt",
+}
+
+
+@pytest.mark.parametrize("script", TRIES.values(), ids=TRIES.keys())
+def test_a_shell_as_the_service_user_gets_nowhere(host: Host, script: str) -> None:
+    before = host.state() + _files(host)
+    done = host.as_service("bash", "-c", script)
+    assert done.exit_code != 0, (done.stdout, done.stderr)
+    assert host.state() + _files(host) == before
+
+
+def _files(host: Host) -> str:
+    """Return what such a shell must not change: of every file, owner, mode, time and size."""
+    places = ("/etc", "/usr/local", "/opt/host-agent", AUTHORITY, "/srv", "/home")
+    return host.machine.must("find", *places, "-printf", r"%p %u:%g %m %T@ %s\n")
+
+
+def test_c34_what_comes_along_in_the_environment_runs_nothing(host: Host) -> None:
+    script = (
+        "echo 'touch /tmp/canary' >/tmp/evil; "
+        "export BASH_ENV=/tmp/evil ENV=/tmp/evil PATH=/tmp:$PATH LD_PRELOAD=/tmp/evil.so; "
+        "printf '#!/bin/sh\\ntouch /tmp/canary\\n' >/tmp/timeout; chmod +x /tmp/timeout; "
+        f"env 'BASH_FUNC_log%%=() {{ touch /tmp/canary; }}' sudo -n {WRAPPERS}/zfs-list one "
+        "filesystem 2>/dev/null | grep -q tank; echo $? $(ls /tmp/canary 2>&1)"
+    )
+    done = host.as_service("bash", "-c", script)
+    assert done.stdout.startswith("0 "), (done.stdout, done.stderr)
+    assert "No such file" in done.stdout
+    assert not host.machine.path("/tmp/canary").exists()
+
+
+def test_c7_a_past_line_of_the_log_cannot_be_changed_unseen(host: Host) -> None:
+    """The log is the agent's own file, so its user can write it: the chain and a kept head tell."""
+    host.ask("zfs.list", {})
+    lines = host.machine.path(AUDIT).read_bytes().splitlines(keepends=True)
+    copy = "/root/audit.copy"
+    host.machine.write(copy, b"".join(lines))
+    assert host.machine.run(PROGRAM, "audit", "verify", copy).exit_code == 0
+    host.machine.write(copy, b"".join(lines).replace(b'"operator"', b'"nobody"'))
+    changed = host.machine.run(PROGRAM, "audit", "verify", copy)
+    assert changed.exit_code == 65, (changed.stdout, changed.stderr)
+    host.machine.write(copy, b"".join(lines[:-1]))
+    head = json.loads(lines[-1])["hash"]
+    cut = host.machine.run(PROGRAM, "audit", "verify", "--head", head, copy)
+    assert cut.exit_code != 0, (cut.stdout, cut.stderr)
+
+
+def test_a_zfs_line_in_sudoers_changes_the_gauge_and_says_why(host: Host) -> None:
+    clean = host.http("frank").get("/admin/sudoers").json()
+    assert (clean["scan_ok"], clean["entries"]) == (True, [])
+    assert host.metric("host_agent_sudoers_risky_entries") == 0
+    assert host.metric("host_agent_sudoers_scan_ok") == 1
+    assert host.machine.run(PROGRAM, "sudoers", "check").exit_code == 0
+    sequence = host.sequence
+    host.machine.write(
+        "/etc/sudoers.d/extra", f"{USER} ALL=(root) NOPASSWD: /sbin/zfs\n", mode=0o440
+    )
+    try:
+        host.machine.must("systemctl", "reload", UNIT)
+        host.machine.until(
+            lambda: host.http("frank").get("/admin/sudoers").json()["entries"] != [],
+            "the entry is not found",
+        )
+        found = host.http("frank").get("/admin/warn-permissions").json()
+        entry = found["entries"][0]
+        assert (entry["file"], entry["line"]) == ("/etc/sudoers.d/extra", 1)
+        assert entry["severity"] == "critical"
+        assert "/sbin/zfs" in entry["reason"]
+        assert entry["remedy"]
+        assert host.metric("host_agent_sudoers_risky_entries") == len(found["entries"])
+        assert "not known to be safe" in host.inside("/ready")
+        (told,) = [r for r in host.since(sequence) if r["event"] == "sudoers.changed"]
+        assert "/sbin/zfs" in str(told["faults"])
+        checked = host.machine.run(PROGRAM, "sudoers", "check", "--json")
+        assert checked.exit_code == 1
+        assert json.loads(checked.stdout)["entries"] == found["entries"]
+        refused = host.http("operator").get("/admin/sudoers")
+        assert refused.json()["code"] == "identity:role-required"
+    finally:
+        host.machine.must("rm", "/etc/sudoers.d/extra")
+        host.machine.must("systemctl", "reload", UNIT)
+    host.machine.until(
+        lambda: host.http("frank").get("/admin/sudoers").json()["entries"] == [],
+        "the entry is still found",
+    )
+    assert host.metric("host_agent_sudoers_risky_entries") == 0
+
+
+def test_a_fragment_that_cannot_be_read_is_unknown_never_zero(host: Host) -> None:
+    host.machine.write("/etc/sudoers.d/broken", "this is no sudoers line\n", mode=0o440)
+    try:
+        host.machine.must("systemctl", "reload", UNIT)
+        host.machine.until(
+            lambda: host.http("frank").get("/admin/sudoers").json()["scan_ok"] is False,
+            "it counts as read",
+        )
+        assert host.metric("host_agent_sudoers_scan_ok") == 0
+    finally:
+        host.machine.must("rm", "/etc/sudoers.d/broken")
+        host.machine.must("systemctl", "reload", UNIT)
+    host.machine.until(
+        lambda: host.http("frank").get("/admin/sudoers").json()["scan_ok"] is True, "it stays"
+    )
