@@ -113,7 +113,7 @@ class Agent:
         self._exits.callback(self._lock.release)
         self._lock.take()
         clock = self._given_clock or SystemClock()
-        now = clock.now()
+        now = clock.wall()
         revocation = make_revocation(config, None, now)
         context = _context(config)
         self._door = _read_door(config, now)
@@ -272,7 +272,7 @@ class Agent:
 
     async def ready(self) -> tuple[bool, dict[str, object]]:
         """Return whether the agent can do its work, and the state of each part."""
-        now = self.rooms.clock.now()
+        now = self.rooms.clock.wall()
         parts: dict[str, object] = {}
         try:
             await self.rooms.store.ping()
@@ -320,7 +320,7 @@ class Agent:
     async def _reload(self) -> None:
         config = await asyncio.to_thread(read_configuration, self._config_path)
         refuse_moved(self.config, config)
-        now = self.rooms.clock.now()
+        now = self.rooms.clock.wall()
         revocation = await asyncio.to_thread(make_revocation, config, self._revocation, now)
         door = await asyncio.to_thread(_read_door, config, now)
         context = _context(config)
@@ -393,7 +393,7 @@ class Agent:
     async def _watch(self) -> None:
         clock = self.rooms.clock
         self._audit.reopen()  # a removed or renamed file is noticed also when nothing is written
-        news = await asyncio.to_thread(self._revocation.refresh, clock.now())
+        news = await asyncio.to_thread(self._revocation.refresh, clock.wall())
         if isinstance(news, str):
             _log.error("revocation list: %s", news)
             await self.rooms.audit.append(Event.CONFIG_REJECTED, faults=[news])

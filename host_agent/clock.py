@@ -21,6 +21,10 @@ class Clock(Protocol):
         """Return the present as aware UTC; never earlier than a value returned before."""
         ...
 
+    def wall(self) -> datetime:
+        """Return the host's wall clock as it is: what certificates and lists are held to."""
+        ...
+
     def monotonic(self) -> float:
         """Return seconds on a clock that only runs forward."""
         ...
@@ -62,6 +66,14 @@ class SystemClock:
             self._base_wall = present
             self._base_monotonic = monotonic
         return datetime.fromtimestamp(present, UTC)
+
+    def wall(self) -> datetime:
+        """Return the host's wall clock as it is.
+
+        Certificates and revocation lists are held to it: a clock that was once in the future, and
+        is right again, must not keep everybody out.
+        """
+        return datetime.fromtimestamp(self._wall(), UTC)
 
     def monotonic(self) -> float:
         """Return seconds on a clock that only runs forward."""

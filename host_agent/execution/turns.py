@@ -1,4 +1,8 @@
-"""Whose turn it is: one change per resource, so many processes in all, first come first served."""
+"""Whose turn it is: one change per resource, so many processes in all, in order of asking.
+
+What changes the host goes before reads that wait: a caller that fills every place with slow reads
+must not keep an approved change out.
+"""
 
 import asyncio
 from collections import deque
@@ -68,7 +72,7 @@ class Turns:
             return False
         entered = False
         try:
-            entered = await self._places.enter(until)
+            entered = await self._places.enter(until, is_first=resource_key is not None)
         finally:
             if not entered and resource_key is not None:
                 self._leave_resource(resource_key)
@@ -131,29 +135,30 @@ class Turn:
 
 
 class _Gate:
-    """Lets `capacity` in at once, in the order of asking.
+    """Lets `capacity` in at once, in the order of asking; those who are first before the others.
 
     Who leaves hands the place to the first who waits, so a late comer never overtakes. A waiter's
     future is resolved once: True by the one who leaves, or False by the clock.
     """
 
-    __slots__ = ("_waiters", "capacity", "taken")
+    __slots__ = ("_first", "_waiters", "capacity", "taken")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.taken = 0
+        self._first: deque[asyncio.Future[bool]] = deque()
         self._waiters: deque[asyncio.Future[bool]] = deque()
 
-    async def enter(self, until: float | None) -> bool:
+    async def enter(self, until: float | None, *, is_first: bool = False) -> bool:
         """Wait for a place until the loop's time `until`; return whether one was had."""
-        if self.taken < self.capacity and not self._waiters:
+        if self.taken < self.capacity and not (self._first or self._waiters):
             self.taken += 1
             return True
         loop = asyncio.get_running_loop()
         if until is not None and until <= loop.time():
             return False
         waiter: asyncio.Future[bool] = loop.create_future()
-        self._waiters.append(waiter)
+        (self._first if is_first else self._waiters).append(waiter)
         timer = None if until is None else loop.call_at(until, self._give_up, waiter)
         try:
             return await waiter
@@ -175,15 +180,15 @@ class _Gate:
         self._admit()
 
     def _admit(self) -> None:
-        while self._waiters and self.taken < self.capacity:
-            waiter = self._waiters.popleft()
+        while (waiting := self._first or self._waiters) and self.taken < self.capacity:
+            waiter = waiting.popleft()
             if not waiter.done():
                 self.taken += 1
                 waiter.set_result(True)
 
     def _give_up(self, waiter: asyncio.Future[bool]) -> None:
         if not waiter.done():
-            self._waiters.remove(waiter)
+            self._drop(waiter)
             waiter.set_result(False)
 
     def _forget(self, waiter: asyncio.Future[bool]) -> None:
@@ -191,5 +196,10 @@ class _Gate:
         if not waiter.cancelled():
             if waiter.result():
                 self.leave()
-        elif waiter in self._waiters:
-            self._waiters.remove(waiter)
+        else:
+            self._drop(waiter)
+
+    def _drop(self, waiter: asyncio.Future[bool]) -> None:
+        for waiting in (self._first, self._waiters):
+            if waiter in waiting:
+                waiting.remove(waiter)

@@ -166,22 +166,22 @@ class Approved:
         snapshot, now = self._rooms.snapshot, self._rooms.clock.now()
         if request.is_expired(now):
             raise ExpiredError(_EXPIRED)
-        principal = self._caller(snapshot, request, now)
+        principal = self._caller(snapshot, request)
         if principal.unix_user != request.unix_user:
             message = "The user that it runs as has changed; nothing was run. Ask again."
             raise TargetChangedError(message)
         verdict = judge(snapshot, principal, operation)
         require_adapter(snapshot, operation)
         if request.decisions:
-            self._require_consents(snapshot, request, now)
+            self._require_consents(snapshot, request)
         return snapshot, principal, verdict
 
-    def _require_consents(self, snapshot: Snapshot, request: Request, now: datetime) -> None:
+    def _require_consents(self, snapshot: Snapshot, request: Request) -> None:
         """Refuse if the approvers who still count are no longer enough."""
         counted = 0
         for consent in request.consents:
             identity = snapshot.identity(consent.approver)
-            if identity is None or not self._is_welcome(snapshot, consent, now):
+            if identity is None or not self._is_welcome(snapshot, consent):
                 continue
             roles = [role.value for role in identity.roles]
             is_same = identity.acts_for == consent.owner
@@ -191,22 +191,22 @@ class Approved:
             message = "An approver no longer holds the role that the approval needs, or was revoked"
             raise RoleRequiredError(f"{message}; nothing was run.")
 
-    def _is_welcome(self, snapshot: Snapshot, consent: Decision, now: datetime) -> bool:
+    def _is_welcome(self, snapshot: Snapshot, consent: Decision) -> bool:
         """Return whether the certificate that consented, where one did, would still be let in."""
         if consent.serial is None or consent.fingerprint is None:
             return True
         serial = int(consent.serial, 16)
         try:
-            self._rooms.revocation.check_serial(serial, now)
+            self._rooms.revocation.check_serial(serial, self._rooms.clock.wall())
             snapshot.registry.recall(consent.approver, consent.fingerprint, serial)
         except (RevokedIdentityError, InvalidIdentityError):
             return False
         return True
 
-    def _caller(self, snapshot: Snapshot, request: Request, now: datetime) -> Principal:
+    def _caller(self, snapshot: Snapshot, request: Request) -> Principal:
         serial = int(request.serial, 16)
         principal = snapshot.registry.recall(request.caller, request.fingerprint, serial)
-        self._rooms.revocation.check_serial(serial, now)
+        self._rooms.revocation.check_serial(serial, self._rooms.clock.wall())
         return principal
 
     async def _refuse(self, request: Request, error: HostAgentError) -> Request:
@@ -328,7 +328,7 @@ class Approved:
                 continue
             now = rooms.clock.now()
             try:
-                self._caller(rooms.snapshot, request, now)
+                self._caller(rooms.snapshot, request)
             except IdentityError as error:
                 if error.status >= 500:
                     return

@@ -51,7 +51,7 @@ class Pipeline:
         Raises:
             IdentityError: unknown, revoked, expired, not as pinned, or revocation cannot be asked.
         """
-        rooms, now = self.rooms, self.rooms.clock.now()
+        rooms, now = self.rooms, self.rooms.clock.wall()
         rooms.revocation.check(certificate, now)
         if now >= certificate.not_valid_after:
             # TLS asked when the connection began, and a list forgets who has expired.

@@ -45,7 +45,7 @@ def as_now(rooms: Rooms, principal: Principal, *roles: Role) -> Principal:
         IdentityError: removed, revoked, not as pinned, or without any of `roles` where some are
             given.
     """
-    rooms.revocation.check_serial(principal.serial, rooms.clock.now())
+    rooms.revocation.check_serial(principal.serial, rooms.clock.wall())
     registry = rooms.snapshot.registry
     now = registry.recall(principal.cn, principal.fingerprint, principal.serial)
     if roles:

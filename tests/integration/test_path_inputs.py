@@ -87,8 +87,8 @@ async def test_c29_a_hundred_hands_on_one_request_have_one_winner(visit: Visit) 
                 )
             )
         answers = await asyncio.gather(*sent)
-        good = [answer for answer in answers if answer.status_code == 200]
-        assert len(good) == 1
+        acts = [number // 3 % 3 for number, a in enumerate(answers) if a.status_code == 200]
+        decisions, cancels = len([act for act in acts if act != 2]), acts.count(2)
         assert {problem(answer) for answer in answers if answer.status_code != 200} == {
             "approval:already-decided"
         }
@@ -98,7 +98,10 @@ async def test_c29_a_hundred_hands_on_one_request_have_one_winner(visit: Visit) 
             r["event"] for r in visit.site.records() if r.get("request_id") == end["request_id"]
         ]
         assert mine.count("operation.started") == (end["state"] == "succeeded")
-        assert mine.count("request.decided") + mine.count("request.cancelled") == 1
+        assert mine.count("request.decided") == decisions <= 1
+        assert mine.count("request.cancelled") == cancels <= 1
+        # One winner; a yes that has not begun to run may still be withdrawn.
+        assert decisions + cancels == 1 or (acts.count(0) == 1 and end["state"] == "cancelled")
     assert set(won) <= {"succeeded", "denied", "cancelled"}
 
 

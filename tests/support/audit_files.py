@@ -21,6 +21,9 @@ class HeldClock:
     def now(self) -> datetime:
         return self.instant
 
+    def wall(self) -> datetime:
+        return self.instant
+
     def monotonic(self) -> float:
         return self.instant.timestamp()
 

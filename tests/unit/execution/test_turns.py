@@ -263,3 +263,36 @@ async def test_a_crowd_of_short_changes_leaves_no_keys() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     assert most == 3
     assert_idle(turns)
+
+
+async def test_a_change_goes_before_reads_that_wait() -> None:
+    """A caller that fills every place with slow reads must not keep an approved change out."""
+    turns, order = Turns(1), list[str]()
+
+    async def take(turn: Turn, name: str) -> None:
+        async with turn:
+            order.append(name)
+
+    async with inside(turns.read()):
+        reads = [asyncio.create_task(take(turns.read(), "read")) for _ in range(20)]
+        await asyncio.sleep(0)
+        change = asyncio.create_task(take(turns.change("/srv/app"), "change"))
+        await asyncio.sleep(0)
+    await asyncio.gather(change, *reads)
+    assert order == ["change", *["read"] * 20]
+
+
+async def test_a_change_that_gives_up_leaves_its_place_in_the_queue() -> None:
+    turns = Turns(1)
+    async with inside(turns.read()):
+        with pytest.raises(HostBusyError):
+            async with turns.change("/srv/app", 0.01):
+                pass
+        waiting = asyncio.create_task(turns.change("/srv/app").__aenter__())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    async with turns.read(), turns.change("/srv/app"):
+        assert turns.changing == {"/srv/app"}
+    assert not turns.changing
