@@ -52,6 +52,7 @@ class Approved:
         self._pending_changed = asyncio.Event()
         self._looks_at: datetime | None = None
         self._unstored: list[Request] = []
+        self._unstarted: list[Request] = []
 
     # -- run --------------------------------------------------------------------------------------
 
@@ -70,7 +71,10 @@ class Approved:
             try:
                 return await self._refuse(request, error)
             except StoreUnavailableError:
+                # It is tried again with the next look at the queue, until it expires.
                 _log.critical("request %s was not run and stays as stored", request.id)
+                self._unstarted.append(request)
+                self.pending_changed()
                 raise
 
     async def _run_in_turn(self, request: Request, operation: Operation) -> Request:
@@ -271,18 +275,31 @@ class Approved:
             try:
                 await self._store_ends()
                 await self.expire_due()
+                await self._start_again()
                 due = await self._rooms.store.next_expiry()
                 if due is not None:
                     left = (due - self._rooms.clock.now()).total_seconds()
                     pause = min(max(left, 0.05), IDLE_SECONDS)
             except HostAgentError as error:
                 _log.error("expiry could not be looked at: %s", error.detail)
-                pause = RETRY_SECONDS if self._unstored else IDLE_SECONDS
+                is_owing = bool(self._unstored or self._unstarted)
+                pause = RETRY_SECONDS if is_owing else IDLE_SECONDS
             self._looks_at = self._rooms.clock.now() + timedelta(seconds=pause)
             try:
                 await asyncio.wait_for(self._pending_changed.wait(), pause)
             except TimeoutError:
                 continue
+
+    async def _start_again(self) -> None:
+        """Run what was approved while the store could not be written, now that it can."""
+        if not self._unstarted:
+            return
+        await self._rooms.store.ping()
+        waiting, self._unstarted = self._unstarted, []
+        for request in waiting:
+            current = await self._current(request)
+            if current.state is State.APPROVED:
+                self.start(current)
 
     def pending_changed(self, expires_at: datetime | None = None) -> None:
         """Say that the queue has changed: at all, or only by a request that expires then.

@@ -238,9 +238,11 @@ class Asking:
     async def _hold(
         self, judged: _Judged, verdict: AskVerdict, idempotency_key: str | None
     ) -> Answer:
-        await self._refuse_if_held_off(judged)
+        refusals = await self._refusals(judged)
         self._require_reachable(judged, verdict.terms)
         inspection = await self._inspect(judged)
+        if refusals >= judged.snapshot.config.limits.held_off_after:
+            return await self._attach_or_hold_off(judged, inspection, refusals)
         request = self._request(
             judged, inspection, State.PENDING, verdict.terms, ttl_seconds=verdict.ttl_seconds
         )
@@ -334,16 +336,23 @@ class Asking:
 
     # -- refusals of an ask -----------------------------------------------------------------------
 
-    async def _refuse_if_held_off(self, judged: _Judged) -> None:
-        now = self._rooms.clock.now()
-        most = judged.snapshot.config.limits.held_off_after
-        refused = await self._rooms.store.refusals_of(judged.principal.cn, now - HOLD_OFF_WINDOW)
-        if refused >= most:
-            message = (
-                f"{refused} requests of this identity were denied or expired within the hour; "
-                "nothing more is put before people until some time has passed."
-            )
-            raise RateLimitedError(message, retry_after_seconds=300)
+    async def _refusals(self, judged: _Judged) -> int:
+        since = self._rooms.clock.now() - HOLD_OFF_WINDOW
+        return await self._rooms.store.refusals_of(judged.principal.cn, since)
+
+    async def _attach_or_hold_off(
+        self, judged: _Judged, inspection: Inspection | None, refusals: int
+    ) -> Answer:
+        """Return the live request of the same digest, which asks nobody again, or refuse."""
+        digest = self._digest(judged, inspection)
+        live = await self._rooms.store.live_by_digest(judged.principal.cn, digest)
+        if live is not None:
+            return await self._attached(live, judged.ask)
+        message = (
+            f"{refusals} requests of this identity were denied or expired within the hour; "
+            "nothing more is put before people until some time has passed."
+        )
+        raise RateLimitedError(message, retry_after_seconds=300)
 
     def _require_reachable(self, judged: _Judged, terms: Terms) -> None:
         snapshot = judged.snapshot

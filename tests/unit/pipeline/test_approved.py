@@ -174,6 +174,21 @@ async def test_c46_a_run_refused_by_a_store_that_stays_locked_is_told_in_the_log
     await ended(bench, request, State.EXPIRED, "approval:expired")
 
 
+async def test_c46_what_was_approved_runs_once_the_store_can_be_written_again(
+    bench: Workbench,
+) -> None:
+    request = await approved(bench)
+    bench.store.refused = frozenset({"transition"})
+    with pytest.raises(StoreUnavailableError):
+        await bench.pipeline.approved.start(request)
+    bench.store.refused = frozenset()
+    watching = asyncio.create_task(bench.pipeline.approved.expire_forever())
+    while await bench.state(request) is not State.SUCCEEDED:
+        await asyncio.sleep(0)
+    watching.cancel()
+    assert len(bench.host.changes) == 1
+
+
 async def test_an_end_that_another_process_made_stays(
     bench: Workbench, caplog: pytest.LogCaptureFixture
 ) -> None:

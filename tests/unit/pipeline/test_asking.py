@@ -446,6 +446,17 @@ async def test_a_flood_of_denied_asks_is_held_off_for_an_hour(tmp_path: Path) ->
         assert (await bench.ask()).status == 202
 
 
+async def test_who_is_held_off_still_attaches_to_what_waits(tmp_path: Path) -> None:
+    other = {"repository": "/srv/app", "branch": "topic"}
+    async with opened(tmp_path, limits="held_off_after = 1") as bench:
+        waiting = await bench.ask()
+        denied = await bench.held(operation="git.switch", params=other)
+        await bench.decide(denied, Verb.DENY)
+        again = await bench.ask()
+        assert again.body["request_id"] == waiting.body["request_id"]
+        await refused(bench, RateLimitedError, operation="git.switch", params=other)
+
+
 @pytest.mark.parametrize(
     ("rules", "approvals"),
     [
