@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 T ?= tests
 
-.PHONY: help demo test check format lint types unit shellcheck bench crash docs lock clean
+.PHONY: help demo test test-host check format lint types unit shellcheck bench crash docs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,8 +32,13 @@ test: $(STAMP) ## every test that this machine can run
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report= -m "not serial" $(T)
-	$(BIN)/pytest -p no:cacheprovider -m serial --cov --cov-append --cov-report= $(T)
+	$(BIN)/pytest -p no:cacheprovider -m "serial and not host" --cov --cov-append --cov-report= $(T)
 	$(BIN)/python -m tests.support.coverage_floor
+	@[[ "$(T)" != tests ]] || $(MAKE) --no-print-directory test-host
+
+test-host: $(STAMP) ## the installed agent on a booted Debian: root on Debian only, others are told why not
+	@tests/support/prepare-host
+	$(BIN)/pytest -p no:cacheprovider -m host tests/host
 
 check: $(STAMP) format lint types unit ## format, lint, types and unit tests; under a minute
 

@@ -6,12 +6,10 @@ agent serves; on the way out it drains, writes its last record and leaves nothin
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,15 +17,18 @@ from typing import Self
 from host_agent import __version__
 from host_agent.approvals.store import SqlRequestStore
 from host_agent.assembly import (
+    make_context,
     make_revocation,
     make_runner,
+    make_wrapper_digests,
     read_configuration,
+    read_door,
     refuse_moved,
 )
 from host_agent.audit.log import AuditLog
 from host_agent.audit.record import Event
 from host_agent.clock import Clock, SystemClock
-from host_agent.config import Config, RunnerKind
+from host_agent.config import Config
 from host_agent.errors import (
     AuditUnavailableError,
     ConfigurationError,
@@ -36,15 +37,11 @@ from host_agent.errors import (
 )
 from host_agent.execution.runner import Runner, ToolRunner
 from host_agent.execution.turns import Turns
-from host_agent.execution.wrappers import WrapperDigests
 from host_agent.gateway.app import create_app
 from host_agent.gateway.metrics_app import create_metrics_app
 from host_agent.gateway.server import Gateway
-from host_agent.gateway.tls import server_context
 from host_agent.identity.certificate import PeerCertificate
-from host_agent.identity.files import read_linked
 from host_agent.identity.revocation import Revocation
-from host_agent.identity.verification import check_server_pair, load_certificates
 from host_agent.lock import AgentLock
 from host_agent.metrics import Metrics
 from host_agent.operations import CATALOGUE
@@ -52,11 +49,8 @@ from host_agent.operations.catalogue import Catalogue
 from host_agent.pipeline import Pipeline, Rooms, Snapshot
 from host_agent.pipeline.privileges import Privileges
 from host_agent.policy.limits import Limits
+from host_agent.watching import Watch
 
-WATCH_SECONDS = 1.0
-"""How often the revocation list, the clock and the expiry of certificates are looked at."""
-PURGE_SECONDS = 3600.0
-"""How often finished requests past their retention are removed."""
 _log = logging.getLogger("host_agent.agent")
 
 
@@ -86,7 +80,6 @@ class Agent:
         self._exits = contextlib.AsyncExitStack()
         self._reloading = asyncio.Lock()
         self._reload_fault: str | None = None
-        self._may_have_gone = False
 
     async def __aenter__(self) -> Self:
         try:
@@ -115,8 +108,8 @@ class Agent:
         clock = self._given_clock or SystemClock()
         now = clock.wall()
         revocation = make_revocation(config, None, now)
-        context = _context(config)
-        self._door = _read_door(config, now)
+        context = make_context(config)
+        self._door = read_door(config, now)
         audit = await self._open_audit(config, clock)
         store = await self._open_store(config, clock)
         self.rooms = Rooms(
@@ -127,12 +120,13 @@ class Agent:
             limits=Limits(config.limits),
             store=store,
             runner=self._given_runner or make_runner(config),
-            wrappers=_wrapper_digests(config),
+            wrappers=make_wrapper_digests(config),
             turns=Turns(config.execution.max_concurrent),
             audit=audit,
             metrics=self.metrics,
         )
         self.pipeline = Pipeline(self.rooms)
+        self.watch = Watch(self.pipeline, audit)
         self._privileges = Privileges(self.rooms, ToolRunner())
         await self._say_started(config)
         self._exits.push_async_callback(self._say_stopped)
@@ -192,8 +186,8 @@ class Agent:
         await self.pipeline.approved.cancel_callers_gone()
         for work in (
             self.pipeline.approved.expire_forever,
-            self._watch_forever,
-            self._purge_forever,
+            self.watch.watch_forever,
+            self.watch.purge_forever,
             # A runner that was handed in has no host behind it to look at unasked.
             *(() if self._given_runner else (self._privileges.keep_forever,)),
         ):
@@ -322,8 +316,8 @@ class Agent:
         refuse_moved(self.config, config)
         now = self.rooms.clock.wall()
         revocation = await asyncio.to_thread(make_revocation, config, self._revocation, now)
-        door = await asyncio.to_thread(_read_door, config, now)
-        context = _context(config)
+        door = await asyncio.to_thread(read_door, config, now)
+        context = make_context(config)
         snapshot = Snapshot.of(config)
         runner = self._given_runner or make_runner(config)
         self._audit.reopen()
@@ -333,7 +327,7 @@ class Agent:
         self.rooms.snapshot = snapshot
         self.rooms.revocation = revocation
         self.rooms.runner = runner
-        self.rooms.wrappers = _wrapper_digests(config)
+        self.rooms.wrappers = make_wrapper_digests(config)
         self.rooms.turns.resize(config.execution.max_concurrent)
         self.rooms.limits.reconfigure(config.limits)
         if door != self._door:
@@ -343,8 +337,7 @@ class Agent:
         self._gateway.limit_connections(config.server.max_connections)
         self._tell_ends()
         self._privileges.forget()
-        self._may_have_gone = True
-        await self._cancel_callers_gone()
+        await self.watch.cancel_callers_gone()
 
     async def _reject(self, error: ConfigurationError | HostAgentError) -> None:
         faults = error.faults if isinstance(error, ConfigurationError) else [error.detail]
@@ -354,8 +347,6 @@ class Agent:
             _log.error("the new configuration is not used: %s", fault)
         with contextlib.suppress(AuditUnavailableError):
             await self.rooms.audit.append(Event.CONFIG_REJECTED, faults=faults[:20])
-
-    # -- watch ------------------------------------------------------------------------------------
 
     @property
     def _revocation(self) -> Revocation:
@@ -370,94 +361,6 @@ class Agent:
         self.metrics.certificate_expires("server", self._door.certificate_ends)
         self.metrics.certificate_expires("client_ca", self._door.authority_ends)
         self.metrics.crl_expires(self._revocation.next_update)
-
-    async def _cancel_callers_gone(self) -> None:
-        """Cancel what is pending for callers who are gone; the watch tries again if it fails."""
-        try:
-            await self.pipeline.approved.cancel_callers_gone()
-        except HostAgentError as error:
-            _log.error("requests of callers who are gone are still pending: %s", error.detail)
-        else:
-            self._may_have_gone = False
-
-    async def _watch_forever(self) -> None:
-        while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            try:
-                await self._watch()
-            except HostAgentError as error:
-                _log.error("the watch failed: %s", error.detail)
-            except Exception:  # noqa: BLE001 - or nobody would look at the list any more
-                _log.exception("the watch failed")
-
-    async def _watch(self) -> None:
-        clock = self.rooms.clock
-        self._audit.reopen()  # a removed or renamed file is noticed also when nothing is written
-        news = await asyncio.to_thread(self._revocation.refresh, clock.wall())
-        if isinstance(news, str):
-            _log.error("revocation list: %s", news)
-            await self.rooms.audit.append(Event.CONFIG_REJECTED, faults=[news])
-        elif news:
-            _log.info("a new revocation list serves")
-            self.metrics.crl_expires(self._revocation.next_update)
-            self._may_have_gone = True
-            await self.rooms.audit.append(Event.CONFIG_LOADED, detail="a new revocation list")
-        if self._may_have_gone:
-            await self._cancel_callers_gone()
-        await self.pipeline.record_suppressed()
-        jump = clock.jump() if isinstance(clock, SystemClock) else None
-        if jump is not None:
-            _log.warning("the wall clock was set by %+.1f s", jump.total_seconds())
-            seconds = round(jump.total_seconds())
-            await self.rooms.audit.append(Event.CLOCK_JUMPED, seconds=seconds)
-
-    async def _purge_forever(self) -> None:
-        while True:
-            oldest = self.rooms.clock.now() - timedelta(days=self.config.audit.retain_days)
-            with contextlib.suppress(StoreUnavailableError):
-                await self.rooms.store.purge(oldest)
-            await asyncio.sleep(PURGE_SECONDS)
-
-
-def _wrapper_digests(config: Config) -> WrapperDigests:
-    execution = config.execution
-    is_direct = execution.runner is RunnerKind.DIRECT
-    return WrapperDigests(execution.wrapper_dir, group_may_write=is_direct)
-
-
-def _context(config: Config) -> ssl.SSLContext:
-    server = config.server
-    return server_context(server.certificate, server.private_key, server.client_ca)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Door:
-    """The files that a TLS context is made of: a hash, to notice a change, and when they end."""
-
-    sha256: bytes
-    certificate_ends: datetime
-    authority_ends: datetime
-
-
-def _read_door(config: Config, now: datetime) -> _Door:
-    """Return what the TLS files are now.
-
-    Raises:
-        ConfigurationError: one cannot be read, or they are not good any more.
-    """
-    server = config.server
-    try:
-        certificate, key = read_linked(server.certificate), read_linked(server.private_key)
-        authorities = read_linked(server.client_ca)
-        return _Door(
-            sha256=hashlib.sha256(b"\0".join((certificate, key, authorities))).digest(),
-            certificate_ends=check_server_pair(certificate, key, None, now),
-            authority_ends=min(
-                authority.not_valid_after_utc for authority in load_certificates(authorities)
-            ),
-        )
-    except ValueError as error:
-        raise ConfigurationError([f"server: {error}"]) from error
 
 
 @contextlib.asynccontextmanager

@@ -3,8 +3,11 @@
 What `agent` does the same way at its start and at a reload. Nothing here keeps anything.
 """
 
+import hashlib
 import logging
 import os
+import ssl
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -13,7 +16,11 @@ from host_agent.clock import SystemClock
 from host_agent.config import Config, RunnerKind, load
 from host_agent.errors import ConfigurationError
 from host_agent.execution.runner import Runner, SudoRunner, UnsafeDirectRunner
+from host_agent.execution.wrappers import WrapperDigests
+from host_agent.gateway.tls import server_context
+from host_agent.identity.files import read_linked
 from host_agent.identity.revocation import Revocation
+from host_agent.identity.verification import check_server_pair, load_certificates
 
 _log = logging.getLogger("host_agent.agent")
 
@@ -70,3 +77,46 @@ def refuse_moved(old: Config, new: Config) -> None:
     ]
     if faults:
         raise ConfigurationError(faults)
+
+
+def make_wrapper_digests(config: Config) -> WrapperDigests:
+    """Return what hashes the configured wrappers."""
+    execution = config.execution
+    is_direct = execution.runner is RunnerKind.DIRECT
+    return WrapperDigests(execution.wrapper_dir, group_may_write=is_direct)
+
+
+def make_context(config: Config) -> ssl.SSLContext:
+    """Return the TLS context of the configured files."""
+    server = config.server
+    return server_context(server.certificate, server.private_key, server.client_ca)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """The files that a TLS context is made of: a hash, to notice a change, and when they end."""
+
+    sha256: bytes
+    certificate_ends: datetime
+    authority_ends: datetime
+
+
+def read_door(config: Config, now: datetime) -> Door:
+    """Return what the TLS files are now.
+
+    Raises:
+        ConfigurationError: one cannot be read, or they are not good any more.
+    """
+    server = config.server
+    try:
+        certificate, key = read_linked(server.certificate), read_linked(server.private_key)
+        authorities = read_linked(server.client_ca)
+        return Door(
+            sha256=hashlib.sha256(b"\0".join((certificate, key, authorities))).digest(),
+            certificate_ends=check_server_pair(certificate, key, None, now),
+            authority_ends=min(
+                authority.not_valid_after_utc for authority in load_certificates(authorities)
+            ),
+        )
+    except ValueError as error:
+        raise ConfigurationError([f"server: {error}"]) from error

@@ -5,6 +5,7 @@
 
 import argparse
 import contextlib
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="write the page too")
     parser.add_argument("--only", action="append", choices=NAMES, help="some figures only")
     args = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave nothing running
     if args.write and args.only:
         parser.error("the page is written from a whole run")
     figures, beside = measure(args.only or NAMES)

@@ -16,7 +16,8 @@ SLICE_SECONDS = 1.5
 GOAL = 500
 MOST_P99_MS = 15
 GOAL_SHARE = 0.6
-HELD = f"held for approval, {IN_FLIGHT} clients"
+HOLDERS = 5
+"""Clients of the figure from memory: enough to reach its goal; more of them only wait longer."""
 
 
 def figures(settings: Sequence[Setting]) -> list[Row]:
@@ -26,9 +27,11 @@ def figures(settings: Sequence[Setting]) -> list[Row]:
     rate = median(load.rate for load in loads)
     p99 = median(load.quantile(0.99) for load in loads) * 1000
     return [
-        at_least(f"{HELD}, preconditions from memory", rate, GOAL, measured=f"{rate:,.0f}/s"),
+        at_least(
+            f"{_held(HOLDERS)}, preconditions from memory", rate, GOAL, measured=f"{rate:,.0f}/s"
+        ),
         at_most(
-            f"{HELD}, preconditions from memory: p99",
+            f"{_held(HOLDERS)}, preconditions from memory: p99",
             p99,
             MOST_P99_MS,
             measured=f"{p99:.1f} ms",
@@ -43,7 +46,7 @@ def _from_memory(setting: Setting, wishes: Iterator[int]) -> Load:
     setting.forget()
     with (
         in_memory(setting.site) as served,
-        callers(served, setting.context, IN_FLIGHT) as connections,
+        callers(served, setting.context, HOLDERS) as connections,
     ):
         acts = [_asks(one, setting, wishes) for one in connections]
         closed_loop(acts, 0.3)
@@ -62,12 +65,16 @@ def _end_to_end(setting: Setting, wishes: Iterator[int]) -> Row:
         ]
     share = median(agent / alone for alone, agent in pairs)
     return at_least(
-        f"{HELD}, runner {setting.runner}: share of bare inspection",
+        f"{_held(IN_FLIGHT)}, runner {setting.runner}: share of bare inspection",
         share,
         GOAL_SHARE,
         measured=f"{share:.2f} ({median(agent for _, agent in pairs):,.0f}/s)",
         against=f"bare {median(alone for alone, _ in pairs):,.0f}/s",
     )
+
+
+def _held(clients: int) -> str:
+    return f"held for approval, {clients} clients"
 
 
 def _asks(connection: Exchange, setting: Setting, wishes: Iterator[int]) -> Act:

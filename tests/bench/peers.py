@@ -105,10 +105,22 @@ BatchMode yes
 LogLevel ERROR
 """
     )
-    Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own directory of no privileges
-    with _process("/usr/sbin/sshd", "-D", "-e", "-f", str(place / "sshd_config")):
+    with _empty_root(), _process("/usr/sbin/sshd", "-D", "-e", "-f", str(place / "sshd_config")):
         _wait_for(port)
         yield ("/usr/bin/ssh", "-F", str(place / "ssh_config"))
+
+
+@contextlib.contextmanager
+def _empty_root() -> Iterator[None]:
+    """The directory that sshd wants to lock its unprivileged half into."""
+    path = Path("/run/sshd")
+    is_ours = not path.exists()
+    path.mkdir(exist_ok=True)
+    try:
+        yield
+    finally:
+        if is_ours:
+            path.rmdir()
 
 
 @contextlib.contextmanager

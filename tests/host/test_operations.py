@@ -1,4 +1,4 @@
-"""Each operation of the contract on the booted host: done once for real, refused for each reason."""
+"""Each operation of the contract on the booted host: done for real, refused for each reason."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -27,9 +27,7 @@ def test_an_operation_is_refused_for_each_reason_and_nothing_moves(host: Host, c
         assert said == (status, code), (by, params, answer.text)
         count += 1
     assert host.state() == before
-    host.machine.until(
-        lambda: refused(host, sequence) == count, "not every refusal is written down"
-    )
+    host.machine.until(lambda: refused(host, sequence) == count, "a refusal is not written down")
 
 
 def refusals(case: Case) -> Iterator[tuple[str, Params, int, str]]:

@@ -1,8 +1,9 @@
 """What no rule allows, what a destroy goes through, and what the shipped unit does to a mount."""
 
 import time
-from typing import Any
+from collections.abc import Mapping
 
+import httpx
 import pytest
 
 from tests.support.installed import WRAPPERS, Host
@@ -155,7 +156,9 @@ def test_c49_a_secret_in_a_units_log_is_taken_out(host: Host) -> None:
 # -- older routes ---------------------------------------------------------------------------------
 
 
-def _post(host: Host, route: str, body: dict[str, object], by: str = "operator") -> Any:
+def _post(
+    host: Host, route: str, body: Mapping[str, object], by: str = "operator"
+) -> httpx.Response:
     return host.http(by).post(route, json=body)
 
 
@@ -164,7 +167,7 @@ def test_the_older_zfs_routes_go_the_same_way(host: Host) -> None:
     assert (listed.status_code, listed.json()["operation"]) == (200, "zfs.list")
     taken = _post(host, "/zfs/snapshot", {"dataset": "tank/media", "name": "older"})
     assert (taken.status_code, taken.json()["outcome"]["verified"]) == (200, True)
-    body: dict[str, object] = {"dataset": "tank/media@older"}
+    body = {"dataset": "tank/media@older"}
     held = _post(host, "/zfs/destroy", body)
     assert held.status_code == 202
     typed = host.held("zfs.destroy", dataset="tank/media@older")

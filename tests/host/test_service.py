@@ -48,10 +48,9 @@ def test_it_runs_under_the_shipped_unit_as_its_own_user(host: Host) -> None:
 
 
 def test_the_unit_hides_what_it_says(host: Host) -> None:
+    within = host.machine.pid_outside(host.main_pid)
     for script in ("touch /etc/x", "touch /usr/x", "touch /home/x", "mkdir /sys/fs/cgroup/x"):
-        done = host.machine.run(
-            "bash", "-c", script, within=host.machine.pid_outside(host.main_pid)
-        )
+        done = host.machine.run("bash", "-c", script, within=within)
         assert "Read-only file system" in done.stderr, (script, done)
 
 
@@ -144,10 +143,12 @@ def test_a_foreign_certificate_and_none_at_all_get_nowhere(host: Host, tmp_path:
         context = ssl.create_default_context(cafile=str(host.files("operator")[2]))
         if leaf is not None:
             context.load_cert_chain(leaf.certificate_path, leaf.key_path)
-        with httpx.Client(base_url=URL, verify=context) as client:
-            # TLS 1.3: the refusal comes after the client's last word of the handshake.
-            with pytest.raises(httpx.TransportError):
-                client.get("/health")
+        # TLS 1.3: the refusal comes after the client's last word of the handshake.
+        with (
+            httpx.Client(base_url=URL, verify=context) as client,
+            pytest.raises(httpx.TransportError),
+        ):
+            client.get("/health")
     assert host.ask("zfs.list", {}).status_code == 200
 
 

@@ -121,7 +121,7 @@ def test_c7_a_past_line_of_the_log_cannot_be_changed_unseen(host: Host) -> None:
     assert host.machine.run(PROGRAM, "audit", "verify", copy).exit_code == 0
     host.machine.write(copy, b"".join(lines).replace(b'"operator"', b'"nobody"'))
     changed = host.machine.run(PROGRAM, "audit", "verify", copy)
-    assert changed.exit_code == 65, (changed.stdout, changed.stderr)
+    assert (changed.exit_code, "first bad sequence" in changed.stdout) == (1, True)
     host.machine.write(copy, b"".join(lines[:-1]))
     head = json.loads(lines[-1])["hash"]
     cut = host.machine.run(PROGRAM, "audit", "verify", "--head", head, copy)

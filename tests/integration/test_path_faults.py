@@ -132,7 +132,7 @@ async def test_c8_a_clock_set_back_revives_nothing(site: Site, hours: int) -> No
         assert problem(await visit.decide(held)) == "approval:expired"
         host.set_by -= 3600.0
         assert (await visit.look(held)).json()["state"] == "expired"
-        await visit.agent._watch()
+        await visit.agent.watch.look()
         jumped = [record for record in site.records() if record["event"] == "clock.jumped"]
         assert [record["seconds"] for record in jumped] == [hours * 3600 - 3600]
         times = [record["time"] for record in site.records()]
@@ -189,7 +189,7 @@ async def test_c9_revocation_bites_on_the_next_request_of_an_open_connection(
     first = await visit.status()
     world = visit.site.repository.snapshot()
     visit.site.pki.revoke(visit.site.client("deployer"))
-    await visit.agent._watch()
+    await visit.agent.watch.look()
     answer = await visit.status()
     assert (answer.status_code, problem(answer)) == (403, "identity:revoked")
     assert local_port(answer) == local_port(first)
@@ -217,7 +217,7 @@ async def test_c9_a_revoked_identity_stops_waiting(visit: Visit) -> None:
     theirs = asyncio.ensure_future(visit.look(held, by="alice", wait=60))
     await until(lambda: len(polls) == 2, "the long polls")
     visit.site.pki.revoke(visit.site.client("deployer"))
-    await visit.agent._watch()  # cancels the request, which wakes both
+    await visit.agent.watch.look()  # cancels the request, which wakes both
     assert problem(await poll) == "identity:revoked"
     assert (await theirs).json()["state"] == "cancelled"
 

@@ -97,7 +97,7 @@ async def test_refusals_are_not_stored(site: Site) -> None:
 async def test_who_is_not_welcome_any_more_gets_no_stored_answer(visit: Visit) -> None:
     assert (await visit.status(key="k1")).status_code == 200
     visit.site.pki.revoke(visit.site.client("deployer"))
-    await visit.agent._watch()
+    await visit.agent.watch.look()
     answer = await visit.status(key="k1")
     assert (answer.status_code, problem(answer)) == (403, "identity:revoked")
 

@@ -1,4 +1,4 @@
-"""The agent as an administrator has it: installed on a machine, served by its unit, asked from here.
+"""The agent as an administrator has it: installed on a machine, served by its unit, asked from out.
 
 `install_agent` does what docs/how-to/install.md says, with the shipped files and nothing else.
 """
@@ -33,8 +33,7 @@ GREET = "/usr/local/bin/greet.sh"
 GREETING = (
     '#!/bin/bash -p\nset -eu\nmkdir -p /var/lib/greetings\necho "$1" >>/var/lib/greetings/all\n'
 )
-CALLERS = ("operator", "watcher", "stranger")
-PEOPLE = (*CALLERS, "alice", "frank")
+PEOPLE = ("operator", "watcher", "stranger", "alice", "frank")
 
 IDENTITIES = """
 [[identities]]
@@ -158,7 +157,7 @@ path = "{AUDIT}"
 asks_per_second = 500
 ask_burst = 500
 held_off_after = 1000
-{identities}
+{IDENTITIES}
 {rules}
 {sections}
 """
@@ -417,7 +416,7 @@ class Host:
         self.machine.must("systemctl", "restart", UNIT)
 
     def reload(self, text: str) -> dict[str, Any]:
-        """Write a configuration and reload it; return the audit record that tells what came of it."""
+        """Write a configuration and reload it; return the audit record of what came of it."""
         before = self.sequence
         write_configuration(self.machine, text)
         self.machine.must("systemctl", "reload", UNIT)

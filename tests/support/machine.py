@@ -282,10 +282,10 @@ class Machine:
         Raises:
             ProcessLookupError: there is none.
         """
-        own = os.readlink(f"/proc/{self.leader}/ns/pid")
+        own = Path(f"/proc/{self.leader}/ns/pid").readlink()
         for entry in Path("/proc").iterdir():
             with suppress(OSError, StopIteration):
-                if entry.name.isdigit() and os.readlink(entry / "ns/pid") == own:
+                if entry.name.isdigit() and (entry / "ns/pid").readlink() == own:
                     lines = (entry / "status").read_text().splitlines()
                     known = next(line for line in lines if line.startswith("NSpid:"))
                     if int(known.split()[-1]) == pid:

@@ -4,14 +4,13 @@ A case is a row of a table. What `prepare` and `proof` say is bash, run inside a
 holds afterwards, whatever the agent answered.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 Params = Mapping[str, object]
 
 APP = "/srv/app"
-_LEAVE = {"zfs": "tank/denied", "systemd": "denied.service", "pct": "150", "git": "/srv/denied"}
 _PCT = "/var/lib/pct.state"
 
 
@@ -23,7 +22,7 @@ class Case:
     params: Params
     prepare: str = ""
     proof: str = "true"
-    shows: Callable[[Any], bool] = lambda data: True
+    shows: Callable[[Any], bool] = lambda _data: True
     """What the parsed data of the answer must show."""
     is_verified: bool | None = True
     """What the probe says; None for what has no probe."""
@@ -32,10 +31,10 @@ class Case:
     protected: tuple[Params, ...] = ()
     denied: Params | None = None
     """What a rule denies that the allow-list has."""
-    is_read: bool = field(default=False)
+    is_read: bool = False
 
 
-def _names(rows: Any, key: str) -> set[str]:
+def _names(rows: Iterable[Mapping[str, object]], key: str) -> set[str]:
     return {str(row[key]) for row in rows}
 
 
