@@ -580,7 +580,7 @@ def test_probe_sees_the_effect_or_not(name: str, state: str, is_seen: bool) -> N
         (1, HostFailedError),
         (128, HostFailedError),
         (129, HostFailedError),
-        (-9, HostFailedError),
+        (-9, HostTimedOutError),
     ],
 )
 def test_exit_status_becomes_its_error(exit_code: int, error: type[HostAgentError]) -> None:

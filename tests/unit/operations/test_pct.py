@@ -413,7 +413,7 @@ def test_a_probe_says_what_is_there_now(name: str, stdout: str, seen: bool) -> N
         (255, "can't remove CT 101 - protection mode enabled\n", ProtectedError),
         (255, "ipcc_send_rec[1] failed: Connection refused\n", AdapterUnavailableError),
         (255, "something else\n", HostFailedError),
-        (-9, "", HostFailedError),
+        (-9, "", HostTimedOutError),
     ],
 )
 def test_failures_are_told_apart(exit_code: int, stderr: str, error: type[HostAgentError]) -> None:

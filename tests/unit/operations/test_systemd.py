@@ -636,7 +636,7 @@ def test_another_output_is_no_look() -> None:
         (1, "A dependency job for a.service failed.", HostFailedError),
         (1, "Job for a.service failed because a timeout was exceeded.", HostFailedError),
         (3, "", HostFailedError),
-        (-9, "", HostFailedError),
+        (-9, "", HostTimedOutError),
     ],
 )
 def test_a_failure_has_its_code(

@@ -818,7 +818,7 @@ def test_properties_of_another_form_are_no_answer(stdout: str) -> None:
         (1, "internal error: failed to initialize ZFS library\n", AdapterUnavailableError),
         (1, "The ZFS modules are not loaded.\nTry running 'modprobe'.\n", AdapterUnavailableError),
         (1, "something new\n", HostFailedError),
-        (-9, "", HostFailedError),
+        (-9, "", HostTimedOutError),
     ],
 )
 def test_failures_are_mapped(exit_code: int, stderr: str, error: type[HostAgentError]) -> None:
