@@ -29,8 +29,7 @@ demo: $(STAMP) ## the main job for real, on a temporary directory: held, denied 
 test: $(STAMP) ## every test that this machine can run
 	@tests/support/prepare-host
 	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(MAKE) --no-print-directory lint types
 	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report= -m "not serial" $(T)
 	$(BIN)/pytest -p no:cacheprovider -m "serial and not host" --cov --cov-append --cov-report= $(T)
 	$(BIN)/python -m tests.support.coverage_floor
@@ -50,7 +49,7 @@ lint:
 	@if command -v shellcheck >/dev/null; then $(MAKE) --no-print-directory shellcheck; else echo "shellcheck is not installed: shell scripts were not checked"; fi
 
 shellcheck:
-	shellcheck wrappers/* docs/tutorial/demo.sh tests/support/prepare-host .ci/run
+	shellcheck wrappers/* docs/tutorial/demo.sh tests/crash/git-wrapper tests/support/prepare-host .ci/run
 
 types:
 	$(BIN)/mypy

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
 
@@ -15,7 +15,7 @@ from tests.bench.table import Beside, Row, at_least, at_most
 IN_FLIGHT = 8
 ROUNDS = 7
 SLICE_SECONDS = 1.2
-SINGLE_RUNS = 80
+SINGLE_RUNS = 15
 GOALS: Mapping[str, float] = {"sudo": 0.8, "direct": 0.6}
 MOST_ADDED_MS = 2.5
 
@@ -30,34 +30,40 @@ class Way:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a way did: acts a second in each round, and seconds of one alone (the median)."""
+    """What a way did in each round: acts a second, and how many seconds one alone took."""
 
-    rates: Sequence[float]
-    alone: float
+    rates: list[float] = field(default_factory=list)
+    alone: list[float] = field(default_factory=list)
 
     @property
     def rate(self) -> str:
         """Return the median rate as it is shown."""
         return f"{median(self.rates):,.0f}/s"
 
+    @property
+    def alone_ms(self) -> str:
+        """Return the median duration as it is shown."""
+        return f"{median(self.alone) * 1000:.1f} ms"
+
     def share_of(self, other: "Measured") -> float:
         """Return the median of the rounds' ratios."""
-        pairs = zip(self.rates, other.rates, strict=True)
-        return median(mine / bare for mine, bare in pairs)
+        return median(one / bare for one, bare in zip(self.rates, other.rates, strict=True))
 
     def added_ms(self, other: "Measured") -> float:
-        """Return how much longer one alone takes, in milliseconds."""
-        return (self.alone - other.alone) * 1000
+        """Return how much longer one alone takes: the median of the rounds, in milliseconds."""
+        return median(
+            (one - bare) * 1000 for one, bare in zip(self.alone, other.alone, strict=True)
+        )
 
 
 def figures(settings: Sequence[Setting], peers: Sequence[Peer]) -> tuple[list[Row], list[Beside]]:
     """Return the rows of the agent, and the rows beside them of what else runs a command."""
     with contextlib.ExitStack() as exits:
-        ways = [way for setting in settings for way in _ways(setting, exits)]
-        ways += [
-            Way(name=peer.name, acts=exits.enter_context(peer.acts(IN_FLIGHT))) for peer in peers
-        ]
-        measured = _measure(ways)
+        groups = [_ways(setting, exits) for setting in settings]
+        for peer in peers:
+            acts = exits.enter_context(peer.acts(IN_FLIGHT))
+            groups.append([Way(name=peer.name, acts=acts)])
+        measured = _measure(groups)
     rows = [row for setting in settings for row in _rows(setting.runner, measured)]
     return rows, [_beside(name, taken) for name, taken in measured.items()]
 
@@ -76,19 +82,20 @@ def _ways(setting: Setting, exits: contextlib.ExitStack) -> list[Way]:
     ]
 
 
-def _measure(ways: Sequence[Way]) -> dict[str, Measured]:
-    """Take turns: each round has a slice of every way, and the single runs alternate too."""
-    for way in ways:
-        closed_loop(way.acts, 0.3)
-    rates: dict[str, list[float]] = {way.name: [] for way in ways}
+def _measure(groups: Sequence[Sequence[Way]]) -> dict[str, Measured]:
+    """Take turns: in each round, the ways of a group follow each other at once."""
+    measured = {way.name: Measured() for group in groups for way in group}
+    for group in groups:
+        for way in group:
+            closed_loop(way.acts, 0.3)
     for _ in range(ROUNDS):
-        for way in ways:
-            rates[way.name].append(closed_loop(way.acts, SLICE_SECONDS).rate)
-    alone = alternate([way.acts[0] for way in ways], SINGLE_RUNS)
-    return {
-        way.name: Measured(rates=rates[way.name], alone=one)
-        for way, one in zip(ways, alone, strict=True)
-    }
+        for group in groups:
+            for way in group:
+                measured[way.name].rates.append(closed_loop(way.acts, SLICE_SECONDS).rate)
+            alone = alternate([way.acts[0] for way in group], SINGLE_RUNS)
+            for way, seconds in zip(group, alone, strict=True):
+                measured[way.name].alone.append(seconds)
+    return measured
 
 
 def _rows(runner: str, measured: Mapping[str, Measured]) -> list[Row]:
@@ -106,15 +113,15 @@ def _rows(runner: str, measured: Mapping[str, Measured]) -> list[Row]:
             f"git.status, one client, runner {runner}: added latency",
             added,
             MOST_ADDED_MS,
-            measured=f"{added:.1f} ms ({agent.alone * 1000:.1f} ms)",
-            against=f"bare {bare.alone * 1000:.1f} ms",
+            measured=f"{added:.1f} ms ({agent.alone_ms})",
+            against=f"bare {bare.alone_ms}",
             unit=" ms",
         ),
     ]
 
 
 def _beside(name: str, taken: Measured) -> Beside:
-    return Beside(name=name, rate=taken.rate, alone=f"{taken.alone * 1000:.1f} ms")
+    return Beside(name=name, rate=taken.rate, alone=taken.alone_ms)
 
 
 def _bare(runner: str) -> str:

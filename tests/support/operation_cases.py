@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Params = Mapping[str, object]
+from host_agent.canonical import JsonValue
+
+Params = Mapping[str, JsonValue]
 
 APP = "/srv/app"
 _PCT = "/var/lib/pct.state"
