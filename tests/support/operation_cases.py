@@ -53,7 +53,7 @@ _DATASETS = (
 )
 
 
-def _datasets(**more: object) -> tuple[Params, ...]:
+def _datasets(**more: JsonValue) -> tuple[Params, ...]:
     return tuple({"dataset": dataset, **more} for dataset in _DATASETS)
 
 
