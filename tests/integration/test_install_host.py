@@ -2,14 +2,13 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.private_host import missing, readable_interpreter, run_private
+from tests.support.packaged import prepare
+from tests.support.private_host import PROGRAM, missing, program_in_place, run_private
 
-PROGRAM = Path(sys.executable).parent / "host-agent"
 pytestmark = [
     pytest.mark.root,
     pytest.mark.slow,
@@ -32,9 +31,15 @@ def needs_namespaces() -> None:
         pytest.skip(reason)
 
 
-def test_a_bootstrapped_agent_serves_and_the_doctor_finds_all_well() -> None:
+@pytest.fixture(name="prepared", scope="module")
+def prepared_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the built program and what it needs; a checkout may lie where no service sees it."""
+    return prepare(tmp_path_factory.mktemp("program"))
+
+
+def test_a_bootstrapped_agent_serves_and_the_doctor_finds_all_well(prepared: Path) -> None:
     done = run_private(f"""
-{readable_interpreter()}
+{program_in_place(prepared)}
 {PROGRAM} install --bootstrap >/dev/null
 {PROGRAM} config check --user host-agent --json >/dev/null
 {SERVE}
@@ -51,9 +56,9 @@ kill $agent
     assert set(names) <= states.keys()
 
 
-def test_the_doctor_names_what_is_broken_and_how_to_mend_it() -> None:
+def test_the_doctor_names_what_is_broken_and_how_to_mend_it(prepared: Path) -> None:
     done = run_private(f"""
-{readable_interpreter()}
+{program_in_place(prepared)}
 {PROGRAM} install --bootstrap >/dev/null
 {SERVE}
 chmod 0666 /usr/local/lib/host-agent/protected
@@ -79,9 +84,9 @@ kill $agent
     assert uneasy >= {"sudoers", "wrapper files"}
 
 
-def test_the_doctor_leaves_everything_as_it_is() -> None:
+def test_the_doctor_leaves_everything_as_it_is(prepared: Path) -> None:
     done = run_private(f"""
-{readable_interpreter()}
+{program_in_place(prepared)}
 {PROGRAM} install --bootstrap >/dev/null
 {SERVE}
 kill $agent
@@ -97,9 +102,11 @@ before=$(look)
     assert done.returncode == 0, done.stderr
 
 
-def test_installed_and_removed_again_the_host_is_as_before_but_for_what_is_kept() -> None:
+def test_installed_and_removed_again_the_host_is_as_before_but_for_what_is_kept(
+    prepared: Path,
+) -> None:
     done = run_private(f"""
-{readable_interpreter()}
+{program_in_place(prepared)}
 look() {{ find /etc /usr/local /var/lib -xdev -not -path '*/host-agent*' -type f \\
   -printf '%p %U:%G %m %s\\n' | grep -vE '/etc/(passwd|group|shadow|gshadow|\\.pwd)' | sort; }}
 before=$(look)

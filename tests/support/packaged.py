@@ -69,3 +69,18 @@ def copy_needed(site_packages: Path) -> None:
             if source.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
+
+
+def prepare(directory: Path) -> Path:
+    """Install the wheel of this checkout, and what it needs, below `directory`; return that."""
+    wheel = build_wheel(directory)
+    prefix = directory / "prefix"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"),
+            *("--disable-pip-version-check", "--ignore-installed", "--prefix", prefix, wheel),
+        ],
+        check=True,
+    )
+    copy_needed(prefix / "lib" / f"python3.{sys.version_info.minor}" / "site-packages")
+    return prefix

@@ -9,6 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+_PLACE = "/usr/local/lib/host-agent-program"
+PROGRAM = f"{_PLACE}/bin/host-agent"
+"""Where `program_in_place` puts the program."""
 _COVERED = ("/etc", "/usr/local", "/var/lib", "/root")
 _PRELUDE = """\
 set -euo pipefail
@@ -50,10 +53,20 @@ def missing() -> str | None:
     return f"no namespaces of our own here: {done.stderr.strip()}" if done.returncode else None
 
 
-def readable_interpreter() -> str:
-    """Return a script that lets everybody reach this interpreter, where an overlay covers it."""
-    folders = [folder for folder in Path(sys.executable).resolve().parents if _is_covered(folder)]
-    return "".join(f"chmod o+x '{folder}'\n" for folder in folders)
+def program_in_place(prepared: Path) -> str:
+    """Return a script that installs the program for everybody, at `PROGRAM`.
+
+    `prepared` is from `packaged.prepare`. The interpreter may lie below a covered private home.
+    """
+    python = Path(sys.executable).resolve()
+    folders = [folder for folder in python.parents if _is_covered(folder)]
+    return "".join(f"chmod o+x '{folder}'\n" for folder in folders) + (
+        f"'{python}' -m venv --without-pip {_PLACE}\n"
+        f"cp -r '{prepared}/.' {_PLACE}/\n"
+        f"chown -R root:root {_PLACE}\n"
+        f"chmod -R u=rwX,go=rX {_PLACE}\n"
+        f"sed -i '1s|.*|#!{_PLACE}/bin/python3|' {PROGRAM}\n"
+    )
 
 
 def _is_covered(folder: Path) -> bool:
