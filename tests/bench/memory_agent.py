@@ -4,6 +4,7 @@ Everything else is the agent's own: TLS, policy, the store and the audit log on 
 """
 
 import asyncio
+import gc
 import hashlib
 import signal
 import sys
@@ -45,6 +46,7 @@ async def serve(config: Path) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with Agent(config, runner=AnswersFromMemory()) as agent:
+        gc.freeze()  # as `host-agent serve` does
         sys.stderr.write(f"serving on {agent.address}\n")
         await stop.wait()
 
