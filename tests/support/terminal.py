@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -12,6 +13,12 @@ import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
+
+
+def _own_terminal() -> None:
+    """Take the terminal, and hear its interrupts: a test run in the background ignores them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 class Terminal:
@@ -38,7 +45,7 @@ class Terminal:
             env={"TERM": "xterm", "LANG": "C.UTF-8", "PATH": os.defpath, **environ},
             start_new_session=True,
             # The terminal becomes the session's own, so that Ctrl-C reaches the command.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_own_terminal,
         )
         os.close(follower)
 
