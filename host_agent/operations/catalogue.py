@@ -5,6 +5,7 @@ process, a file or a socket. Everything that names an operation (HTTP, policy, s
 pages, command line) reads this one table.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -63,6 +64,9 @@ class Invocation:
     timeout_seconds: float | None = None
 
 
+_SAID = re.compile(r"host-agent: ([ -~]{1,200})")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
     """What a process left behind, bounded and decoded.
@@ -89,6 +93,15 @@ class Output:
         sudo dies by the signal that its command died by, so both forms come from one wrapper.
         """
         return self.exit_code if self.exit_code >= 0 else 128 - self.exit_code
+
+    @property
+    def said(self) -> str | None:
+        """Return the last sentence that the wrapper itself wrote to standard error, or None.
+
+        All of standard error that may get into a problem's detail: printable ASCII, bounded.
+        """
+        found = [match[1] for line in self.stderr.split("\n") if (match := _SAID.fullmatch(line))]
+        return found[-1] if found else None
 
 
 class PreviewAccuracy(StrEnum):

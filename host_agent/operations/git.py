@@ -313,7 +313,6 @@ _FAILURES: Mapping[int, tuple[type[HostAgentError], str]] = {
     137: (HostTimedOutError, "git was killed at the limit of its wrapper"),
     143: (HostTimedOutError, "git was ended before it was done"),
 }
-_SAID = re.compile(r"host-agent: ([ -~]{1,200})")
 _NO_COMMIT_YET = "does not have any commits yet"
 
 
@@ -322,14 +321,13 @@ def failure(_params: RepositoryParameters, output: Output) -> HostAgentError:
 
     Of standard error only the wrapper's own last sentence gets into the detail, in printable ASCII.
     """
-    said = [match[1] for line in output.stderr.split("\n") if (match := _SAID.fullmatch(line))]
-    cause = f": {said[-1]}." if said else "."
+    cause = f": {output.said}." if output.said else "."
     if output.exit_code == 128 and _NO_COMMIT_YET in output.stderr:
         return HostNotFoundError("The repository has no commit yet.")
     known = _FAILURES.get(output.shell_status)
     if known is None:
         message = f"git ended with exit status {output.exit_code}; see its standard error"
-        return HostFailedError(f"git refused{cause}" if said else f"{message}.")
+        return HostFailedError(f"git refused{cause}" if output.said else f"{message}.")
     error, sentence = known
     return error(f"{sentence}{cause}")
 

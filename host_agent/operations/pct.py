@@ -216,7 +216,6 @@ _ENDINGS: Mapping[int, tuple[type[HostAgentError], str]] = {
     137: (HostTimedOutError, "pct was killed at the limit of its wrapper."),
     143: (HostTimedOutError, "pct was ended before it was done."),
 }
-_SAID = re.compile(r"host-agent: ([ -~]{1,200})")
 # Words of pve-container, pve-guest-common and pve-cluster, in the C locale.
 _WORDS: tuple[tuple[str, type[HostAgentError], str], ...] = (
     (r"CT is locked \([a-z-]+\)", HostBusyError, "The container is locked; ask again later."),
@@ -247,11 +246,10 @@ def failure(_params: object, output: Output) -> HostAgentError:
     pct ends nearly every failure with 255, so its words tell them apart. Of standard error only the
     wrapper's own last sentence gets into the detail, in printable ASCII.
     """
-    said = [match[1] for line in output.stderr.split("\n") if (match := _SAID.fullmatch(line))]
     known = _FAILURES.get(output.shell_status)
-    if known is not None and said:
+    if known is not None and output.said:
         error, sentence = known
-        return error(f"{sentence}: {said[-1]}.")
+        return error(f"{sentence}: {output.said}.")
     if output.shell_status in _ENDINGS:
         error, sentence = _ENDINGS[output.shell_status]
         return error(sentence)

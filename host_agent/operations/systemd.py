@@ -287,7 +287,6 @@ _FAILURES: Mapping[int, tuple[type[HostAgentError], str]] = {
     137: (HostTimedOutError, "The wrapper's limit was reached; systemd may still be at it"),
     143: (HostTimedOutError, "systemctl was ended before it was done; systemd may still be at it"),
 }
-_SAID = re.compile(r"host-agent: ([ -~]{1,200})")
 # Words of systemctl(1) and journalctl(1), systemd 247 to 257, in the C locale.
 _WORDS: tuple[tuple[str, type[HostAgentError], str], ...] = (
     ("has not been booted with systemd", AdapterUnavailableError, "systemd does not run here."),
@@ -316,11 +315,10 @@ def failure(_params: object, output: Output) -> HostAgentError:
 
     Of standard error only the wrapper's own last sentence gets into the detail, in printable ASCII.
     """
-    said = [match[1] for line in output.stderr.split("\n") if (match := _SAID.fullmatch(line))]
     known = _FAILURES.get(output.shell_status)
     if known is not None:
         error, sentence = known
-        return error(f"{sentence}: {said[-1]}." if said else f"{sentence}.")
+        return error(f"{sentence}: {output.said}." if output.said else f"{sentence}.")
     for words, error, sentence in _WORDS:
         if words in output.stderr:
             return error(sentence)

@@ -1,6 +1,5 @@
 """What an exit status and the words of zfs mean: one error of the tree for each."""
 
-import re
 from collections.abc import Mapping
 
 from host_agent.errors import (
@@ -30,7 +29,6 @@ _FAILURES: Mapping[int, tuple[type[HostAgentError], str]] = {
     137: (HostTimedOutError, "zfs was killed at the limit of its wrapper"),
     143: (HostTimedOutError, "zfs was ended before it was done"),
 }
-_SAID = re.compile(r"host-agent: ([ -~]{1,200})")
 # Words of libzfs and zfs(8), in the C locale. No name that the grammar lets through has a space.
 _WORDS: tuple[tuple[str, type[HostAgentError], str], ...] = (
     ("no such tag on this dataset", HostNotFoundError, "The snapshot has no hold of that tag."),
@@ -60,8 +58,7 @@ def failure(_params: object, output: Output) -> HostAgentError:
 
     Of standard error only the wrapper's own last sentence gets into the detail, in printable ASCII.
     """
-    said = [match[1] for line in output.stderr.split("\n") if (match := _SAID.fullmatch(line))]
-    cause = f": {said[-1]}." if said else "."
+    cause = f": {output.said}." if output.said else "."
     known = _FAILURES.get(output.shell_status)
     if known is not None:
         error, sentence = known
