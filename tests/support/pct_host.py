@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from host_agent.canonical import JsonValue
-from host_agent.operations.catalogue import Catalogue, Inspection, Invocation, Operation, Output
+from host_agent.operations.catalogue import Catalogue, Operation, Output
 from host_agent.operations.exec import SPECS as EXEC_SPECS
 from host_agent.operations.pct import SPECS as PCT_SPECS
+from tests.support.wrapper_host import WrapperHost
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CATALOGUE = Catalogue((*PCT_SPECS, *EXEC_SPECS))
@@ -61,7 +62,7 @@ def container(status: str = "stopped", **config: str) -> dict[str, Any]:
     return {"status": status, "config": settings, "lxc": raw, "snapshots": {}}
 
 
-class PctHost:
+class PctHost(WrapperHost):
     """Starts on `__enter__`, ends with everything in it on `__exit__`."""
 
     def __init__(self, protected: str = PROTECTED) -> None:
@@ -178,38 +179,6 @@ class PctHost:
         """Write a program and return the hash of its bytes."""
         self.write(path, text, mode)
         return hashlib.sha256(text.encode()).hexdigest()
-
-    # -- operations --------------------------------------------------------------------------------
-
-    def invoke(self, invocation: Invocation) -> Output:
-        """Run an invocation of one of the two adapters."""
-        return self.wrapper(invocation.wrapper, *invocation.arguments)
-
-    def inspect(self, asked: Operation) -> Inspection:
-        """Run the inspection of a change; raise what the adapter makes of a failure."""
-        spec = asked.spec
-        assert spec.inspect is not None
-        assert spec.parse_inspection is not None
-        output = self.invoke(spec.inspect(asked.params))
-        if output.exit_code != 0:
-            raise spec.failure(asked.params, output)
-        return spec.parse_inspection(asked.params, output)
-
-    def perform(
-        self, asked: Operation, precondition: Mapping[str, JsonValue] | None = None
-    ) -> Output:
-        """Run an operation; a change is bound to what was found before, or is found now."""
-        if precondition is None:
-            precondition = {} if asked.spec.inspect is None else self.inspect(asked).precondition
-        return self.invoke(asked.spec.invoke(asked.params, precondition))
-
-    def probe(self, asked: Operation, precondition: Mapping[str, JsonValue]) -> bool:
-        """Run the probe of an operation and return what it saw."""
-        spec = asked.spec
-        assert spec.probe is not None
-        assert spec.parse_probe is not None
-        output = self.invoke(spec.probe(asked.params, precondition))
-        return output.exit_code == 0 and spec.parse_probe(asked.params, precondition, output)
 
 
 def operation(name: str, /, **params: JsonValue) -> Operation:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from host_agent.canonical import JsonValue
-from host_agent.operations.catalogue import Catalogue, Inspection, Invocation, Operation, Output
+from host_agent.operations.catalogue import Catalogue, Operation, Output
 from host_agent.operations.zfs import SPECS
+from tests.support.wrapper_host import WrapperHost
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WRAPPERS = REPOSITORY / "wrappers"
@@ -73,7 +74,7 @@ def can_run_stand_in() -> bool:
     return os.geteuid() == 0 and all(map(shutil.which, ("unshare", "nsenter")))
 
 
-class ZfsHost:
+class ZfsHost(WrapperHost):
     """Starts on `__enter__`, ends with everything in it on `__exit__`."""
 
     def __init__(self, script: str, *arguments: str) -> None:
@@ -167,36 +168,6 @@ class ZfsHost:
         """Return the names of everything that there is, snapshots too."""
         types = "filesystem,snapshot,volume"
         return self.must("/usr/sbin/zfs", "list", "-H", "-o", "name", "-t", types).split()
-
-    def invoke(self, invocation: Invocation) -> Output:
-        """Run an invocation of the zfs adapter."""
-        return self.wrapper(invocation.wrapper, *invocation.arguments)
-
-    def inspect(self, asked: Operation) -> Inspection:
-        """Run the inspection of a change; raise what the adapter makes of a failure."""
-        spec = asked.spec
-        assert spec.inspect is not None
-        assert spec.parse_inspection is not None
-        output = self.invoke(spec.inspect(asked.params))
-        if output.exit_code != 0:
-            raise spec.failure(asked.params, output)
-        return spec.parse_inspection(asked.params, output)
-
-    def perform(
-        self, asked: Operation, precondition: Mapping[str, JsonValue] | None = None
-    ) -> Output:
-        """Run an operation; a change is bound to what was found before, or is found now."""
-        if precondition is None:
-            precondition = {} if asked.spec.inspect is None else self.inspect(asked).precondition
-        return self.invoke(asked.spec.invoke(asked.params, precondition))
-
-    def probe(self, asked: Operation, precondition: Mapping[str, JsonValue]) -> bool:
-        """Run the probe of an operation and return what it saw."""
-        spec = asked.spec
-        assert spec.probe is not None
-        assert spec.parse_probe is not None
-        output = self.invoke(spec.probe(asked.params, precondition))
-        return output.exit_code == 0 and spec.parse_probe(asked.params, precondition, output)
 
     def calls(self) -> list[Sequence[str]]:
         """Return every command line that the stand-in got."""
