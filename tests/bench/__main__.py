@@ -16,6 +16,7 @@ from tests.bench import (
     approving,
     ground,
     idling,
+    listing,
     peers,
     refusing,
     restarting,
@@ -25,7 +26,7 @@ from tests.bench import (
 from tests.bench.ground import Setting
 from tests.bench.table import Beside, Row, machine, render, render_beside, skipped, write_page
 
-NAMES = ("run", "refuse", "approve", "restart", "verify", "idle")
+NAMES = ("run", "list", "refuse", "approve", "restart", "verify", "idle")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,7 @@ def measure(names: Sequence[str]) -> tuple[list[Row], list[Beside]]:
 
     parts: dict[str, Callable[[Ground], list[Row]]] = {
         "run": run,
+        "list": lambda on: listing.figures(on.place),
         "refuse": lambda on: refusing.figures(on.direct),
         "approve": lambda on: approving.figures(on.settings),
         "restart": lambda on: restarting.figures(on.direct),

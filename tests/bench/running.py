@@ -63,7 +63,7 @@ def figures(settings: Sequence[Setting], peers: Sequence[Peer]) -> tuple[list[Ro
         for peer in peers:
             acts = exits.enter_context(peer.acts(IN_FLIGHT))
             groups.append([Way(name=peer.name, acts=acts)])
-        measured = _measure(groups)
+        measured = measure(groups)
     rows = [row for setting in settings for row in _rows(setting.runner, measured)]
     return rows, [_beside(name, taken) for name, taken in measured.items()]
 
@@ -82,7 +82,7 @@ def _ways(setting: Setting, exits: contextlib.ExitStack) -> list[Way]:
     ]
 
 
-def _measure(groups: Sequence[Sequence[Way]]) -> dict[str, Measured]:
+def measure(groups: Sequence[Sequence[Way]]) -> dict[str, Measured]:
     """Take turns: in each round, the ways of a group follow each other at once."""
     measured = {way.name: Measured() for group in groups for way in group}
     for group in groups:
