@@ -10,7 +10,10 @@ import stat
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from host_agent.approvals.channels.addresses import target_of
+from host_agent.approvals.channels.signing import read_secret
 from host_agent.config import Config, Identity, Rule, RunnerKind, VerdictKind, check_permissions
 from host_agent.identity.files import read_linked, read_plain
 from host_agent.identity.registry import Autonomy, Registry, Role
@@ -24,13 +27,53 @@ from host_agent.identity.verification import (
 SOON = timedelta(days=14)
 """How long before its end a certificate or a revocation list is warned of."""
 
+MIN_TOPIC_CHARACTERS = 16
+"""Shorter topics of ntfy are warned of: who guesses one reads along."""
+
 _NESTED_REPEAT = re.compile(r"[+*}]\)(?:[+*]|\{[0-9]*,\})")
 """A repeat of a group that ends in a repeat, as in `(a+)+`: what takes exponential time."""
 
 
 def faults(config: Config, *, uid: int, now: datetime) -> list[str]:
     """Return every reason why the agent, running as `uid`, must not serve `config` at `now`."""
-    return [*check_permissions(config, uid=uid), *check_files(config, now)]
+    return [
+        *check_permissions(config, uid=uid),
+        *check_files(config, now),
+        *check_secrets(config),
+        *_check_targets(config),
+    ]
+
+
+def _check_targets(config: Config) -> Iterator[str]:
+    """Find URLs that the agent would not send to, whatever is there."""
+    for name in config.channels.names:
+        url = getattr(getattr(config.channels, name), "url", None)
+        if url is not None:
+            try:
+                target_of(url)
+            except ValueError as error:
+                yield f"channels.{name}.url: {error}"
+
+
+def check_secrets(config: Config) -> list[str]:
+    """Return what is wrong with the secrets that webhooks and bridges sign with, by dotted key.
+
+    Each is for one side only: who holds the one could else speak as the other.
+    """
+    found: list[str] = []
+    seen: dict[bytes, str] = {}
+    for key, file in config.secret_files:
+        if not key.endswith("secret_file"):
+            continue
+        try:
+            secret = read_secret(read_linked(file))
+        except ValueError as error:
+            found.append(f"{key}: {file}: {error}")
+            continue
+        if secret in seen:
+            found.append(f"{key}: {file} holds the secret of {seen[secret]}; each needs its own")
+        seen[secret] = key
+    return found
 
 
 def check_files(config: Config, now: datetime) -> list[str]:
@@ -75,6 +118,7 @@ def warnings(config: Config, *, uid: int, now: datetime) -> list[str]:
         *_authority_warnings(config, now),
         *_expiry_warnings(config, now),
         *_identity_warnings(config),
+        *_channel_warnings(config),
         *_rule_warnings(config),
         *_repository_warnings(config),
     ]
@@ -144,6 +188,25 @@ def _identity_warnings(config: Config) -> Iterator[str]:
             yield f"{key}: no rule concerns {identity.cn}, so every ask of it is denied"
 
 
+def _channel_warnings(config: Config) -> Iterator[str]:
+    ntfy = config.channels.ntfy
+    if ntfy is not None and urlsplit(ntfy.url).hostname == "ntfy.sh":
+        yield (
+            "channels.ntfy.url: a public server: whoever guesses a topic reads what is asked; use"
+            " a server of your own with access control"
+        )
+    if ntfy is not None and ntfy.token_file is None:
+        yield "channels.ntfy.token_file: none, so anybody may read and write the topics"
+    relayed = {bridge.cn for bridge in config.bridges}
+    for index, identity in enumerate(config.identities):
+        if Role.BRIDGE in identity.roles and identity.cn not in relayed:
+            yield f"identities[{index}]: {identity.cn} has no [[bridges]] entry and can do nothing"
+    for index, approver in enumerate(config.approvers):
+        topic = approver.ntfy_topic
+        if topic is not None and len(topic) < MIN_TOPIC_CHARACTERS:
+            yield f"approvers[{index}].ntfy_topic: is short enough to be guessed; take a random one"
+
+
 def _rules_for(config: Config, identity: Identity) -> list[tuple[int, Rule]]:
     return [
         (index, rule)
@@ -182,12 +245,16 @@ def _hides(earlier: Rule, rule: Rule) -> bool:
 
 
 def _approver_warnings(config: Config, key: str, rule: Rule) -> Iterator[str]:
-    owners = Registry(config.identities).owners_with_role(Role(rule.approver_role))
+    role = Role(rule.approver_role)
+    owners = Registry(config.identities).owners_with_role(role) | _reached(config, role)
     if rule.approvers is not None:
         named = {owner.casefold(): owner for owner in rule.approvers}
         for folded, owner in named.items():
             if folded not in owners:
-                yield f"{key}.approvers: no identity of {owner} has the role {rule.approver_role}"
+                yield (
+                    f"{key}.approvers: no identity of {owner} has the role {rule.approver_role},"
+                    " nor has an [[approvers]] entry"
+                )
         owners &= named.keys()
     if len(owners) < rule.approvals:
         yield _unreachable(key, rule, len(owners), "")
@@ -197,6 +264,14 @@ def _approver_warnings(config: Config, key: str, rule: Rule) -> Iterator[str]:
         concerned = rule.identities is None or identity.cn in rule.identities
         if concerned and Role.CALLER in identity.roles and len(others) < rule.approvals:
             yield _unreachable(key, rule, len(others), f" to {identity.cn}")
+
+
+def _reached(config: Config, role: Role) -> frozenset[str]:
+    """Return the owners who hold `role` over channels, wherever they can be found just now."""
+    enough = {role.value, Role.ADMIN.value} if role is Role.APPROVER else {role.value}
+    return frozenset(
+        entry.acts_for for entry in config.approvers if not enough.isdisjoint(entry.roles)
+    )
 
 
 def _unreachable(key: str, rule: Rule, owners: int, whom: str) -> str:

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, ValidationError
 
 from host_agent.config.models import DEFAULT_WRAPPER_DIR, Config, RunnerKind
+from host_agent.config.people import people_faults, plugin_fault, secret_files
 from host_agent.errors import ConfigurationError
 from host_agent.identity.registry import Role
 
@@ -165,6 +166,7 @@ def _contradictions(table: Table) -> Iterator[tuple[Key, str]]:
         for position, name in enumerate(listed if isinstance(listed, list) else ()):
             if isinstance(name, str) and name not in names:
                 yield ("rules", index, "identities", position), "names no identity"
+    yield from people_faults(table)
     repositories = _tables(_table(table.get("git")).get("repositories"))
     yield from (
         (("git", *key), message) for key, message in _twice("repositories", "path", repositories)
@@ -204,6 +206,16 @@ def _host_faults(table: Table, base: Path, uid: int) -> Iterator[tuple[Key, str]
         file = _text(server.get(key))
         if file and (fault := _file_fault(base / file)):
             yield ("server", key), fault
+    for key_of, file in secret_files(table):
+        if fault := _file_fault(base / file):
+            yield key_of, fault
+    for channel in ("webhook", "ntfy"):
+        file = _text(_table(_table(table.get("channels")).get(channel)).get("ca_file")) or ""
+        if file and (fault := _file_fault(base / file)):
+            yield ("channels", channel, "ca_file"), fault
+    plugin = _text(_table(table.get("approvals")).get("plugin"))
+    if plugin and (fault := plugin_fault(plugin, uid)):
+        yield ("approvals", "plugin"), fault
     execution = _table(table.get("execution"))
     folder = _text(execution.get("wrapper_dir", DEFAULT_WRAPPER_DIR))
     if (

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -20,6 +21,7 @@ from pydantic import (
 )
 
 from host_agent.config.adapters import ExecSection, PctSection, SystemdSection, ZfsSection
+from host_agent.config.channels import Approver, Bridge, Channels, check_plugin
 from host_agent.config.values import (
     Bind,
     CommonName,
@@ -41,6 +43,15 @@ from host_agent.identity.registry import Autonomy, Role, owner_of
 
 SQLITE_PREFIX = "sqlite:///"
 DEFAULT_WRAPPER_DIR = "/usr/local/lib/host-agent"
+
+
+SECRET_FIELDS = (
+    "secret_file",
+    "previous_secret_file",
+    "token_file",
+    "reply_token_file",
+    "urls_file",
+)
 
 
 class RunnerKind(StrEnum):
@@ -242,10 +253,33 @@ class Approvals(_Table):
     max_pending_per_caller: int = Field(
         default=20, ge=1, le=100_000, description="Requests of one caller that may be pending."
     )
-    command_line: bool = Field(
-        default=True,
+    cooldown_seconds: int = Field(
+        default=600,
+        ge=0,
+        le=86_400,
+        description="How long an effect that was denied is refused through another operation.",
+    )
+    escalate_seconds: int = Field(
+        default=120,
+        ge=5,
+        le=86_400,
+        description="How long an approver's next channel waits for an answer over the one before.",
+    )
+    prompts_per_minute: int = Field(
+        default=10,
+        ge=1,
+        le=600,
+        description="Prompts to one approver over one channel. More wait their turn.",
+    )
+    plugin: Annotated[str, AfterValidator(check_plugin)] | None = Field(
+        default=None,
+        description="What is asked before a yes counts: `command:` and the absolute path of a "
+        "program of root, or an https URL. It can only refuse.",
+    )
+    command_line: bool | None = Field(
+        default=None,
         description="Whether approvers with a certificate count as reachable: they look into the "
-        "queue by themselves.",
+        "queue by themselves. Left out: true while no `[channels.*]` exists, else false.",
     )
 
 
@@ -370,6 +404,9 @@ class Config(_Table):
     metrics: Metrics = Field(default=Metrics(), description=Metrics.__doc__)
     execution: Execution = Field(default=Execution(), description=Execution.__doc__)
     approvals: Approvals = Field(default=Approvals(), description=Approvals.__doc__)
+    channels: Channels = Field(default=Channels(), description=Channels.__doc__)
+    approvers: tuple[Approver, ...] = Field(default=(), description=Approver.__doc__)
+    bridges: tuple[Bridge, ...] = Field(default=(), description=Bridge.__doc__)
     identities: tuple[Identity, ...] = Field(default=(), description=Identity.__doc__)
     rules: tuple[Rule, ...] = Field(default=(), description=Rule.__doc__)
     git: GitSection | None = Field(default=None, description=GitSection.__doc__)
@@ -380,6 +417,34 @@ class Config(_Table):
 
     _files: tuple[Path, ...] = PrivateAttr(default=())
     _host: str = PrivateAttr(default="")
+
+    @property
+    def counts_command_line(self) -> bool:
+        """Return whether approvers with a certificate count as reachable."""
+        said = self.approvals.command_line
+        return not self.channels.names if said is None else said
+
+    def approver(self, owner: str) -> Approver | None:
+        """Return how `owner`, case-folded, is reached, where that is configured."""
+        return next((entry for entry in self.approvers if entry.acts_for == owner), None)
+
+    def bridge(self, cn: str) -> Bridge | None:
+        """Return the bridge of this common name."""
+        return next((bridge for bridge in self.bridges if bridge.cn == cn), None)
+
+    @property
+    def secret_files(self) -> tuple[tuple[str, Path], ...]:
+        """Return the files that hold secrets of channels and bridges, each with its dotted key."""
+        sections: list[tuple[str, BaseModel]] = [
+            (f"channels.{name}", getattr(self.channels, name)) for name in self.channels.names
+        ]
+        sections += [(f"bridges[{index}]", bridge) for index, bridge in enumerate(self.bridges)]
+        return tuple(
+            (f"{key}.{name}", file)
+            for key, section in sections
+            for name in SECRET_FIELDS
+            if isinstance(file := getattr(section, name, None), Path)
+        )
 
     @property
     def files(self) -> tuple[Path, ...]:

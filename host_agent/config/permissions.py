@@ -63,6 +63,8 @@ def _demands(config: "Config") -> Iterator[_Demand]:
     if config.audit.path.parent != state:
         yield _Demand(key="audit.path", path=config.audit.path.parent)
     yield _Demand(key="audit.path", path=config.audit.path, is_secret=True)
+    for key, file in config.secret_files:
+        yield _Demand(key=key, path=file, is_secret=True)
     is_direct = config.execution.runner == "direct"
     folder = config.execution.wrapper_dir
     for wrapper in (folder, *_entries(folder)):

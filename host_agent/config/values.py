@@ -130,7 +130,7 @@ def _check_common_name(name: str) -> str:
     return name
 
 
-def _grammar(pattern: str, sentence: str) -> AfterValidator:
+def grammar(pattern: str, sentence: str) -> AfterValidator:
     """Return a check that a whole string matches `pattern`, refused with `sentence`."""
     compiled = re.compile(pattern, re.ASCII)
 
@@ -165,34 +165,34 @@ RuleName = Annotated[
 CommonName = Annotated[str, AfterValidator(_check_common_name)]
 Owner = Annotated[
     str,
-    _grammar(
+    grammar(
         r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}",
         "must begin with a letter or digit, then letters, digits, '.', '_', '@', '+', '-',"
         " at most 64",
     ),
 ]
 UnixUser = Annotated[
-    str, _grammar(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", "must be the name of a unix user")
+    str, grammar(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", "must be the name of a unix user")
 ]
 Fingerprint = Annotated[
     str,
-    _grammar(
+    grammar(
         r"sha256:[0-9a-f]{64}",
         "must be 'sha256:' and 64 hex digits in lower case",
     ),
 ]
 RemoteName = Annotated[
     str,
-    _grammar(
+    grammar(
         r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,99}", "must be the name of a remote, not a URL or pattern"
     ),
 ]
 RepositoryPath = Annotated[str, AfterValidator(_check_repository_path)]
 CommandName = Annotated[
     str,
-    _grammar(r"[a-z][a-z0-9-]{0,63}", "must be lower-case letters, digits and '-', a letter first"),
+    grammar(r"[a-z][a-z0-9-]{0,63}", "must be lower-case letters, digits and '-', a letter first"),
 ]
 ArgumentName = Annotated[
     str,
-    _grammar(r"[a-z][a-z0-9_]{0,31}", "must be lower-case letters, digits and '_', a letter first"),
+    grammar(r"[a-z][a-z0-9_]{0,31}", "must be lower-case letters, digits and '_', a letter first"),
 ]

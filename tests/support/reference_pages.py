@@ -7,9 +7,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from host_agent.config import (
+    AppriseChannel,
     Approvals,
+    Approver,
     Argument,
     Audit,
+    Bridge,
+    Channels,
     Command,
     ExecSection,
     Execution,
@@ -17,12 +21,15 @@ from host_agent.config import (
     Identity,
     Limits,
     Metrics,
+    NtfyChannel,
     PctSection,
     Repository,
     Rule,
     Server,
+    SignalChannel,
     Store,
     SystemdSection,
+    WebhookChannel,
     ZfsSection,
 )
 from host_agent.operations import CATALOGUE
@@ -40,6 +47,13 @@ CONFIGURATION_TABLES: Mapping[str, type[BaseModel]] = {
     "[metrics]": Metrics,
     "[execution]": Execution,
     "[approvals]": Approvals,
+    "[channels]": Channels,
+    "[channels.signal]": SignalChannel,
+    "[channels.webhook]": WebhookChannel,
+    "[channels.ntfy]": NtfyChannel,
+    "[channels.apprise]": AppriseChannel,
+    "[[approvers]]": Approver,
+    "[[bridges]]": Bridge,
     "[[identities]]": Identity,
     "[[rules]]": Rule,
     "[git]": GitSection,
@@ -89,8 +103,8 @@ repeat, such as `(a+)+`; `config check` warns of those that it recognises.
 
 Checked at start, as the agent's user:
 
-- The private key, the store with its directory, and the audit log belong to root or the agent's
-  user, and give nothing to group or others.
+- The private key, the store with its directory, the audit log, and the files with secrets of
+  channels and bridges belong to root or the agent's user, and give nothing to group or others.
 - The configuration, `conf.d`, the client authority and the wrappers belong to root or the agent's
   user, and are not writable by group or others. Under runner `direct`, wrappers may be writable by
   their group.

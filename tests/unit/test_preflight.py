@@ -235,3 +235,56 @@ def test_a_rule_that_still_decides_something_is_not_called_hidden(
 def test_ordinary_patterns_are_not_called_slow(tmp_path: Path, pki: Pki, pattern: str) -> None:
     text = PULL + f'verdict = "deny"\nresources = ["{pattern}"]\n'
     assert not any("repeats a repeat" in warning for warning in warned(tmp_path, pki, text))
+
+
+BRIDGED = """
+[[identities]]
+cn = "chat-bridge"
+roles = ["bridge"]
+[channels.webhook]
+url = "https://chat.example/hook"
+secret_file = "webhook"
+[channels.ntfy]
+url = "https://ntfy.sh"
+[[approvers]]
+owner = "alice"
+ntfy_topic = "short"
+channels = ["webhook", "ntfy"]
+"""
+
+
+def secret(directory: Path, name: str, text: str) -> None:
+    (directory / name).write_text(text)
+    (directory / name).chmod(0o600)
+
+
+@pytest.mark.parametrize(
+    "warning",
+    [
+        "channels.ntfy.url: a public server",
+        "channels.ntfy.token_file: none",
+        "identities[0]: chat-bridge has no [[bridges]] entry",
+        "approvers[0].ntfy_topic: is short",
+    ],
+)
+def test_an_unwise_channel_is_said(tmp_path: Path, pki: Pki, warning: str) -> None:
+    secret(tmp_path, "webhook", "w" * 32)
+    assert [found for found in warned(tmp_path, pki, BRIDGED) if found.startswith(warning)]
+
+
+def test_a_secret_that_is_shared_or_short_is_a_fault(tmp_path: Path, pki: Pki) -> None:
+    bridge = '[[bridges]]\ncn = "chat-bridge"\nsecret_file = "bridge"\napprovers = {U1 = "alice"}\n'
+    secret(tmp_path, "webhook", "w" * 32)
+    secret(tmp_path, "bridge", "b" * 32)
+
+    def found() -> list[str]:
+        config = loaded(tmp_path, BRIDGED + bridge)
+        return preflight.faults(config, uid=os.geteuid(), now=pki.now)
+
+    assert found() == []
+    secret(tmp_path, "bridge", "w" * 32)
+    assert len(found()) == 1
+    assert "holds the secret of channels.webhook.secret_file" in found()[0]
+    secret(tmp_path, "bridge", "b" * 8)
+    assert found()[0].startswith("bridges[0].secret_file: ")
+    assert "bbbb" not in found()[0]

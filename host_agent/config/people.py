@@ -1,0 +1,160 @@
+"""What only shows between the tables of channels, approvers, bridges and identities.
+
+Works on raw values, so that one fault does not hide another.
+"""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from host_agent.config.channels import ChannelName
+
+Table = dict[str, Any]
+Key = tuple[str | int, ...]
+Fault = tuple[Key, str]
+
+SECRET_KEYS: Mapping[str, tuple[str, ...]] = {
+    "webhook": ("secret_file", "previous_secret_file"),
+    "ntfy": ("token_file", "reply_token_file"),
+    "apprise": ("urls_file",),
+}
+"""The keys of `[channels.*]` that name files with secrets."""
+BRIDGE_SECRET_KEYS = ("secret_file", "previous_secret_file")
+
+
+def people_faults(table: Table) -> Iterator[Fault]:
+    """Find contradictions between channels, approvers, bridges and identities."""
+    channels = _table(table.get("channels"))
+    approvers = _tables(table.get("approvers"))
+    yield from _approver_faults(approvers, channels)
+    yield from _bridge_faults(table, approvers)
+
+
+def _approver_faults(approvers: list[tuple[int, Table]], channels: Table) -> Iterator[Fault]:
+    owners: Counter[str] = Counter()
+    addresses: Counter[str] = Counter()
+    for index, entry in approvers:
+        owner = _folded(entry.get("owner"))
+        if owner is not None:
+            if owners[owner]:
+                yield ("approvers", index, "owner"), "is the same as an earlier one, case aside"
+            owners[owner] += 1
+        for key in ("signal", "ntfy_topic"):
+            address = entry.get(key)
+            if isinstance(address, str):
+                if addresses[address]:
+                    yield ("approvers", index, key), "is another approver's"
+                addresses[address] += 1
+        yield from _listed_faults(index, entry, channels)
+
+
+def _listed_faults(index: int, entry: Table, channels: Table) -> Iterator[Fault]:
+    listed = entry.get("channels")
+    names = listed if isinstance(listed, list) else []
+    for position, name in enumerate(names):
+        at: Key = ("approvers", index, "channels", position)
+        if name in names[:position]:
+            yield at, "is listed already"
+        elif name in set(ChannelName) and not isinstance(channels.get(str(name)), dict):
+            yield at, f"there is no [channels.{name}]"
+        elif name == "ntfy" and "ntfy_topic" not in entry:
+            yield at, "needs ntfy_topic"
+
+
+def _bridge_faults(table: Table, approvers: list[tuple[int, Table]]) -> Iterator[Fault]:
+    identities = {
+        identity["cn"]: identity
+        for _, identity in _tables(table.get("identities"))
+        if isinstance(identity.get("cn"), str)
+    }
+    reached = {
+        owner: entry for _, entry in approvers if (owner := _folded(entry.get("owner"))) is not None
+    }
+    seen: Counter[str] = Counter()
+    for index, bridge in _tables(table.get("bridges")):
+        cn = bridge.get("cn")
+        if not isinstance(cn, str):
+            continue
+        if seen[cn]:
+            yield ("bridges", index, "cn"), "is the same as an earlier one"
+        seen[cn] += 1
+        identity = identities.get(cn)
+        if identity is None or "bridge" not in (identity.get("roles") or ()):
+            yield ("bridges", index, "cn"), "names no identity with the role bridge"
+        own = _folded((identity or {}).get("owner", cn))
+        yield from _relayed_faults(index, bridge, reached, own)
+
+
+def _relayed_faults(
+    index: int, bridge: Table, reached: Mapping[str, Table], own: str | None
+) -> Iterator[Fault]:
+    for user, said in _table(bridge.get("approvers")).items():
+        at: Key = ("bridges", index, "approvers", user)
+        owner = _folded(said)
+        if owner is None:
+            continue
+        entry = reached.get(owner)
+        if entry is None:
+            yield at, "names no owner of [[approvers]]"
+        elif "webhook" not in (entry.get("channels") or ()):
+            yield at, "names an owner whose channels do not have webhook"
+        elif owner == own:
+            yield at, "names the bridge's own owner, who cannot answer through it"
+
+
+def secret_files(table: Table) -> Iterator[tuple[Key, str]]:
+    """Return every file with a secret that the channels and bridges name, with its key."""
+    channels = _table(table.get("channels"))
+    for channel, keys in SECRET_KEYS.items():
+        section = _table(channels.get(channel))
+        yield from (
+            (("channels", channel, key), section[key])
+            for key in keys
+            if isinstance(section.get(key), str)
+        )
+    for index, bridge in _tables(table.get("bridges")):
+        yield from (
+            (("bridges", index, key), bridge[key])
+            for key in BRIDGE_SECRET_KEYS
+            if isinstance(bridge.get(key), str)
+        )
+
+
+def plugin_fault(plugin: str, uid: int) -> str | None:
+    """Return why a `command:` plugin may not be run, or None.
+
+    It says who may approve: only root, and the agent's own user in a trial, may have written it.
+    """
+    path = plugin.removeprefix("command:")
+    if path == plugin:
+        return None
+    if os.path.normpath(path) != path:
+        return "must be a path without '.', '..' and '//'"
+    try:
+        status = Path(path).lstat()
+    except (OSError, ValueError):
+        return f"{path} cannot be read"
+    if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
+        return f"{path} is no program"
+    if status.st_uid != 0:
+        return f"{path} belongs to uid {status.st_uid}; it must belong to root (uid {uid} runs it)"
+    if status.st_mode & 0o022:
+        return f"{path} may be written by others than root"
+    return None
+
+
+def _folded(value: object) -> str | None:
+    return value.casefold() if isinstance(value, str) else None
+
+
+def _table(value: object) -> Table:
+    return value if isinstance(value, dict) else {}
+
+
+def _tables(value: object) -> list[tuple[int, Table]]:
+    if not isinstance(value, list):
+        return []
+    return [(index, item) for index, item in enumerate(value) if isinstance(item, dict)]
