@@ -5,7 +5,7 @@ no caller can make a series. Ages and days left are computed when somebody looks
 """
 
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from prometheus_client import (
@@ -37,6 +37,10 @@ OUTCOMES = frozenset(
 )
 DECISIONS = frozenset(verb.value for verb in Verb)
 CHANNELS = frozenset({"http", "signal", "webhook", "ntfy", "apprise"})
+NOTIFIED_CHANNELS = CHANNELS - {"http"}
+NOTIFICATION_RESULTS = frozenset({"delivered", "retried", "failed", "withdrawn"})
+EVENT_SINKS = frozenset({"sse", "webhook"})
+EVENT_RESULTS = frozenset({"delivered", "dropped", "failed"})
 TLS_REASONS = frozenset(
     {"no_certificate", "unknown_ca", "expired", "bad_protocol", "timeout", "plain_http", OTHER}
 )
@@ -65,6 +69,7 @@ class Metrics:
         self._operation_names = frozenset(operations)
         self._declare_running()
         self._declare_deciding()
+        self._declare_telling()
         self._declare_audit()
         self._declare_host(now)
         self._start_at_zero()
@@ -121,6 +126,26 @@ class Metrics:
             registry=self.registry,
         )
 
+    def _declare_telling(self) -> None:
+        self._notifications = Counter(
+            "host_agent_notifications_total",
+            "Prompts and outcomes for approvers, by the channel and what became of the sending.",
+            ["channel", "result"],
+            registry=self.registry,
+        )
+        self._notifications_waiting = Gauge(
+            "host_agent_notifications_waiting",
+            "Prompts and outcomes that wait to be sent, now or later.",
+            ["channel"],
+            registry=self.registry,
+        )
+        self._events = Counter(
+            "host_agent_events_total",
+            "Events for those who follow them, by where they went and what became of them.",
+            ["sink", "result"],
+            registry=self.registry,
+        )
+
     def _declare_audit(self) -> None:
         self._audit_records = Counter(
             "host_agent_audit_records_total",
@@ -167,6 +192,13 @@ class Metrics:
             self._refusals.labels(code)
         for reason in TLS_REASONS:
             self._tls_rejections.labels(reason)
+        for channel in NOTIFIED_CHANNELS:
+            for result in NOTIFICATION_RESULTS:
+                self._notifications.labels(channel, result)
+        for sink in EVENT_SINKS:
+            for result in EVENT_RESULTS:
+                self._events.labels(sink, result)
+        self.notifications_waiting({})
 
     # -- what happened ----------------------------------------------------------------------------
 
@@ -190,6 +222,24 @@ class Metrics:
         """Tell how many requests are pending, and the age of the oldest."""
         self._pending.set(count)
         self._oldest_pending.set(max(oldest_seconds, 0.0))
+
+    def notified(self, channel: str, result: str) -> None:
+        """Count what became of one sending: delivered, retried, failed or withdrawn."""
+        known = channel if channel in NOTIFIED_CHANNELS else OTHER
+        self._notifications.labels(known, result if result in NOTIFICATION_RESULTS else OTHER).inc()
+
+    def notifications_waiting(self, by_channel: Mapping[str, int]) -> None:
+        """Tell how many notifications wait on each channel; one that is not named has none."""
+        counts = dict.fromkeys((*NOTIFIED_CHANNELS, OTHER), 0)
+        for channel, count in by_channel.items():
+            counts[channel if channel in NOTIFIED_CHANNELS else OTHER] += count
+        for channel, count in counts.items():
+            self._notifications_waiting.labels(channel).set(count)
+
+    def event_sent(self, sink: str, result: str) -> None:
+        """Count an event for `sse` or `webhook`: delivered, dropped or failed."""
+        known = sink if sink in EVENT_SINKS else OTHER
+        self._events.labels(known, result if result in EVENT_RESULTS else OTHER).inc()
 
     def tls_rejected(self, reason: str) -> None:
         """Count a connection that never got through its handshake."""

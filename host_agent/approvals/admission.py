@@ -4,17 +4,19 @@ These functions run inside the writer's transaction, so that what they look at s
 is committed, also when two agents share a database.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, select
 
+from host_agent.approvals import moving, outbox_rows, rows
 from host_agent.approvals import request as machine
-from host_agent.approvals import rows
 from host_agent.approvals.answers import reserve
+from host_agent.approvals.notification import Notification
 from host_agent.approvals.port import IdempotencyKey, Inserted
 from host_agent.approvals.request import Problem, Request, State
-from host_agent.approvals.schema import codes, requests
+from host_agent.approvals.schema import requests
 from host_agent.approvals.writer import Tally
 from host_agent.errors import QueueFullError, TargetChangedError
 
@@ -27,12 +29,9 @@ _LIVE_OF_WISH = select(requests).where(
     _c.caller == bindparam("caller"), _c.wish == bindparam("wish"), _IS_LIVE
 )
 _BY_ID = select(requests).where(_c.id == bindparam("id"))
-_STATE = select(_c.state, _c.version).where(_c.id == bindparam("id"))
 _COUNT_PENDING = select(func.count()).where(_c.state == State.PENDING.value)
 _COUNT_PENDING_OF = select(func.count()).where(_c.caller == bindparam("caller"), _IS_PENDING)
 _NEXT_EXPIRY = select(func.min(_c.expires_at)).where(_IS_PENDING)
-_MOVE = update(requests).where(_c.id == bindparam("key_id"), _c.version == bindparam("key_version"))
-_FORGET_CODES = delete(codes).where(codes.c.request_id == bindparam("key_id"))
 _RETRY_AT_MOST_SECONDS = 3600.0
 
 
@@ -50,6 +49,7 @@ def admit(
     request: Request,
     caps: Caps,
     idempotency: IdempotencyKey | None,
+    notifications: Sequence[Notification],
 ) -> Inserted:
     """Store `request` or attach it, as `RequestStore.insert` says.
 
@@ -73,27 +73,10 @@ def admit(
     if request.state is State.PENDING:
         _require_room(connection, tally, request, caps)
     connection.execute(_INSERT, rows.new_row(request))
+    outbox_rows.add_to(connection, notifications, request.state)
     if idempotency is not None:
         reserve(connection, request.caller, idempotency, request_id=request.id)
     return Inserted(request=request, created=True, superseded=expired + superseded)
-
-
-def move(connection: Connection, tally: Tally, request: Request, expected_version: int) -> bool:
-    """Store a request's new state by compare-and-set; say whether it was at `expected_version`."""
-    keys = {"key_id": request.id, "key_version": expected_version}
-    moved = connection.execute(_MOVE, {**rows.moved_row(request), **keys})
-    if moved.rowcount != 1:
-        return False
-    tally.forget()
-    if request.state is not State.PENDING:
-        connection.execute(_FORGET_CODES, {"key_id": request.id})
-    return True
-
-
-def stored_state(connection: Connection, request_id: str) -> tuple[State, int] | None:
-    """Return the state and version that are stored for a request."""
-    row = connection.execute(_STATE, {"id": request_id}).one_or_none()
-    return None if row is None else (State(row.state), row.version)
 
 
 def _of_key(connection: Connection, caller: str, key: IdempotencyKey) -> Request | None:
@@ -122,9 +105,13 @@ def _live_of_wish(
             alike.append(other)
             continue
         ended = machine.expire(other, now=now)
-        move(connection, tally, ended, other.version)
+        _end(connection, tally, other, ended)
         expired.append(ended)
     return alike, tuple(expired)
+
+
+def _end(connection: Connection, tally: Tally, before: Request, ended: Request) -> None:
+    moving.move(connection, tally, ended, before=before.state, expected_version=before.version)
 
 
 def _supersede(connection: Connection, tally: Tally, older: Request, newer: Request) -> Request:
@@ -134,7 +121,7 @@ def _supersede(connection: Connection, tally: Tally, older: Request, newer: Requ
     )
     problem = Problem(code=TargetChangedError.code, detail=detail)
     cancelled = machine.cancel(older, problem=problem, now=newer.created_at)
-    move(connection, tally, cancelled, older.version)
+    _end(connection, tally, older, cancelled)
     return cancelled
 
 

@@ -4,11 +4,14 @@ What any implementation promises is in `tests/contract/test_request_store.py`. O
 `host_agent.errors` leave it: `StoreUnavailableError` for whatever the database or the host does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Protocol, TypeAlias
 
+from host_agent.approvals.grant import Grant
+from host_agent.approvals.notification import CodeHash, Contact, Failure, Notification
 from host_agent.approvals.request import Digest, Request, RequestId, State
 from host_agent.canonical import JsonValue
 
@@ -56,8 +59,19 @@ Requests: TypeAlias = list[Request]
 """A list of requests (inside the port, `list` is the name of a method)."""
 Page: TypeAlias = tuple[Requests, str | None]
 """Requests, newest first, and the cursor of the next page, None at the end."""
-CodeHashes: TypeAlias = list[tuple[str, str]]
-"""Approver's owner and the hash of the code made for them."""
+CodeHashes: TypeAlias = list[CodeHash]
+Notifications: TypeAlias = list[Notification]
+Contacts: TypeAlias = list[Contact]
+Grants: TypeAlias = list[Grant]
+
+
+class Spent(StrEnum):
+    """What became of a one-time id."""
+
+    NEW = "new"
+    REPLAYED = "replayed"
+    FULL = "full"
+    """No room: too many are within their time. It must be refused."""
 
 
 class RequestStore(Protocol):
@@ -81,11 +95,13 @@ class RequestStore(Protocol):
         max_pending: int,
         max_pending_per_caller: int,
         idempotency: IdempotencyKey | None = None,
+        notifications: Sequence[Notification] = (),
     ) -> Inserted:
         """Store `request`, or attach to the live one of the same caller and digest.
 
         Older pending requests of the same caller, operation and parameters with another digest are
-        cancelled. The caps hold for pending requests only.
+        cancelled. The caps hold for pending requests only. `notifications` are stored in the same
+        transaction, and only where the request is new.
 
         Raises:
             QueueFullError: too many are pending; nothing was stored or cancelled.
@@ -121,11 +137,20 @@ class RequestStore(Protocol):
         """
         ...
 
-    async def transition(self, request: Request, *, expected_version: int) -> bool:
+    async def transition(
+        self, request: Request, *, expected_version: int, grant: Grant | None = None
+    ) -> bool:
         """Store a request's new state if it is still at `expected_version`; False if it is not.
 
         Only what may change is written (state, decisions, outcome, problem, end, version): what was
-        asked for stays as it was asked. The codes of a request that leaves `pending` are deleted.
+        asked for stays as it was asked. In the same transaction:
+
+        - the codes of a request that leaves `pending` are spent;
+        - its prompts that still wait are withdrawn once it has left `pending`;
+        - once it has ended (`finished_at`), an outcome is stored for every owner and channel that
+          its prompt was delivered to (also where a delivery comes in later: see
+          `settle_notification`), with the prompt's owner and channel, due at once;
+        - `grant` is stored.
         """
         ...
 
@@ -150,7 +175,11 @@ class RequestStore(Protocol):
         ...
 
     async def refusals_of(self, caller: str, since: datetime) -> int:
-        """Return how many of the caller's requests were denied or expired since then."""
+        """Return how many of the caller's requests came to nothing since then.
+
+        Denied, expired, or withdrawn by the caller after somebody was asked; and only those since
+        the caller's last `release`.
+        """
         ...
 
     async def newest_time(self) -> datetime | None:
@@ -187,12 +216,141 @@ class RequestStore(Protocol):
         """
         ...
 
-    async def add_code(self, request_id: str, approver_owner: str, code_hash: str) -> bool:
-        """Keep the hash of an approver's code, in place of an older one; False if not pending."""
+    async def add_code(self, code: CodeHash) -> bool:
+        """Keep the hash of a code, in place of an older one of this request, owner and channel.
+
+        False if the request is not pending: such a code must not be sent.
+        """
         ...
 
     async def codes(self, request_id: str) -> CodeHashes:
-        """Return the hashes of the codes that are out for a request."""
+        """Return the hashes of the codes that are out for a request, spent ones left out."""
+        ...
+
+    async def code(self, code_hash: str) -> CodeHash | None:
+        """Return what a hash belongs to, also where it is spent."""
+        ...
+
+    # -- notifications ------------------------------------------------------------------------
+
+    async def add_notifications(self, notifications: Sequence[Notification]) -> None:
+        """Store notifications; one of the same request, kind, owner and channel stays as it is."""
+        ...
+
+    async def due_notifications(self, now: datetime, *, limit: int) -> Notifications:
+        """Return waiting notifications that are due, the longest due first."""
+        ...
+
+    async def next_notification(self) -> datetime | None:
+        """Return when the next waiting notification is due."""
+        ...
+
+    async def settle_notification(self, notification: Notification, *, expected_tries: int) -> bool:
+        """Store what a try came to, if nobody has settled that try before; False if so.
+
+        Two processes that sent the same try leave one result. A notification that was withdrawn
+        meanwhile stays withdrawn, but a delivery of it is stored as one; and a prompt delivered
+        after its request has ended stores the outcome as `transition` would have.
+        """
+        ...
+
+    async def notifications_of(self, request_id: str) -> Notifications:
+        """Return all notifications of a request, in the order in which they were made."""
+        ...
+
+    async def hasten_notifications(self, request_id: str, owner: str, now: datetime) -> None:
+        """Make an owner's waiting prompt that is next due, due now: another way to them failed."""
+        ...
+
+    async def prompt_by_reference(
+        self, owner: str, channel: str, reference: str
+    ) -> Notification | None:
+        """Return the delivered prompt that the channel calls `reference`."""
+        ...
+
+    async def waiting_notifications(self) -> Mapping[str, int]:
+        """Return how many notifications wait, by channel."""
+        ...
+
+    # -- contacts -----------------------------------------------------------------------------
+
+    async def contacts(self) -> Contacts:
+        """Return every enrolled contact, and every disabled one."""
+        ...
+
+    async def put_contact(self, contact: Contact) -> bool:
+        """Store a contact in place of the owner's older one on that channel.
+
+        False if the address is another owner's on that channel; nothing was stored then.
+        """
+        ...
+
+    async def disable_contact(
+        self, owner: str, channel: str, address: str, *, failure: Failure, now: datetime
+    ) -> bool:
+        """Disable an owner's contact at `address`, also one that only the configuration names.
+
+        False if it was disabled already.
+        """
+        ...
+
+    async def offer_enrolment(
+        self, owner: str, channel: str, *, code_hash: str, expires_at: datetime
+    ) -> None:
+        """Keep the hash of a one-time enrolment code, in place of the owner's older one."""
+        ...
+
+    async def enrol(
+        self, channel: str, address: str, *, code_hash: str, now: datetime
+    ) -> Contact | None:
+        """Use up an enrolment code and store its owner's contact, in one transaction.
+
+        None if there is no such code, it is expired, or the address is another owner's; a code is
+        used up by success only.
+        """
+        ...
+
+    # -- one-time ids -------------------------------------------------------------------------
+
+    async def spend_nonce(
+        self, scope: str, nonce: str, *, expires_at: datetime, now: datetime, capacity: int
+    ) -> Spent:
+        """Use up a one-time id of `scope`, atomically and durably.
+
+        It lives through `expires_at`, that instant included. Expired ones make room first; when
+        `capacity` are still alive, `FULL`.
+        """
+        ...
+
+    # -- grants -------------------------------------------------------------------------------
+
+    async def grants(self) -> Grants:
+        """Return the grants of the last 30 days, newest first, at most 1,000; all live ones."""
+        ...
+
+    async def live_grants(self, caller: str, operation: str, now: datetime) -> Grants:
+        """Return the grants of a caller and operation that can be used at `now`."""
+        ...
+
+    async def use_grant(self, grant_id: str, now: datetime) -> bool:
+        """Use a grant once, if it can be used at `now`: counted before anything runs."""
+        ...
+
+    async def revoke_grant(self, grant_id: str, *, by: str, now: datetime) -> Grant | None:
+        """Revoke the grant of this id, or unique prefix of one; None if there is no live one."""
+        ...
+
+    # -- the brake ----------------------------------------------------------------------------
+
+    async def release(self, caller: str, *, by: str, now: datetime) -> None:
+        """Forget a caller's refusals up to `now`: `refusals_of` counts later ones only."""
+        ...
+
+    async def refused_or_waiting(self, caller: str, denied_since: datetime) -> Requests:
+        """Return the caller's pending requests, and those denied since then, without output.
+
+        A release forgets the denials before it.
+        """
         ...
 
 

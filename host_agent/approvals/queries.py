@@ -21,9 +21,9 @@ from sqlalchemy import (
 )
 
 from host_agent.approvals import rows
-from host_agent.approvals.port import CodeHashes, Page
+from host_agent.approvals.port import Page
 from host_agent.approvals.request import LIVE, Request, State
-from host_agent.approvals.schema import codes, outputs, requests
+from host_agent.approvals.schema import outputs, requests
 from host_agent.errors import InvalidParameterError, RequestNotFoundError
 
 DUE_AT_ONCE = 500
@@ -57,11 +57,7 @@ _FIND = (
 _NEWEST_END = select(func.max(_c.finished_at)).where(_c.finished_at.is_not(None))
 _NEWEST_MADE = select(_c.created_at).order_by(_c.sequence.desc()).limit(1)
 _LIVE_DECISIONS = select(requests).where(_IS_LIVE, _c.decisions != "[]")
-_CODES = (
-    select(codes.c.owner, codes.c.code_hash)
-    .where(codes.c.request_id == bindparam("id"))
-    .order_by(codes.c.owner)
-)
+_STATE = select(_c.state, _c.version).where(_c.id == bindparam("id"))
 LIVE_BY_DIGEST = select(requests).where(
     _c.caller == bindparam("caller"), _c.digest == bindparam("digest"), _IS_LIVE
 )
@@ -84,11 +80,6 @@ DUE = (
 )
 NEXT_EXPIRY = select(func.min(_c.expires_at)).where(*_MAY_EXPIRE)
 PENDING_STATS = select(func.count(), func.min(_c.created_at)).where(_c.state == State.PENDING.value)
-REFUSALS = select(func.count()).where(
-    _c.caller == bindparam("caller"),
-    _c.state.in_([State.DENIED.value, State.EXPIRED.value]),
-    _c.finished_at >= bindparam("since"),
-)
 
 
 def get(connection: Connection, request_id: str) -> Request | None:
@@ -155,10 +146,10 @@ def newest_time(connection: Connection) -> datetime | None:
     return max(known, default=None)
 
 
-def codes_of(connection: Connection, request_id: str) -> CodeHashes:
-    """Return approver's owner and hash of each code that is out for a request."""
-    found = connection.execute(_CODES, {"id": request_id})
-    return [(row.owner, row.code_hash) for row in found]
+def stored_state(connection: Connection, request_id: str) -> tuple[State, int] | None:
+    """Return the state and version that are stored for a request."""
+    row = connection.execute(_STATE, {"id": request_id}).one_or_none()
+    return None if row is None else (State(row.state), row.version)
 
 
 def _cursor(sequence: int) -> str:

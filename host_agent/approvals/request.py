@@ -58,11 +58,26 @@ class Verb(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """One person's answer: who (CN and owner), when, over which channel, and why.
+class GrantTerms:
+    """What an approver grants beyond this one run: for a time, or so many further runs.
 
-    `fingerprint` and `serial` (hexadecimal) are of the certificate that spoke, where one did:
-    revoking it takes back a consent that has not run.
+    `resource` is a regular expression over whole resources; None is exactly the request's own.
+    Exactly one of `for_seconds` and `count` is set.
+    """
+
+    for_seconds: int | None = None
+    count: int | None = None
+    resource: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One person's answer: who, acting for which owner, when, over which channel, and why.
+
+    `approver` is the CN of the certificate that spoke; over a channel it is the owner. `address` is
+    what the channel proved of the sender, `through` the CN of the bridge that relayed it.
+    `fingerprint` and `serial` (hexadecimal) are of the certificate that spoke or relayed, where one
+    did: revoking it takes back a consent that has not run.
     """
 
     approver: str
@@ -73,6 +88,9 @@ class Decision:
     reason: str | None = None
     fingerprint: str | None = None
     serial: str | None = None
+    address: str | None = None
+    through: str | None = None
+    grant: GrantTerms | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from sqlalchemy import Row
 from host_agent.approvals.request import (
     Decision,
     Digest,
+    GrantTerms,
     Problem,
     Request,
     RequestId,
@@ -44,6 +45,16 @@ def instant(stored: int) -> datetime:
     return _EPOCH + timedelta(microseconds=stored)
 
 
+def optional_microseconds(instant: datetime | None) -> int | None:
+    """Return an aware instant as the integer that is stored, None for None."""
+    return None if instant is None else microseconds(instant)
+
+
+def optional_instant(stored: int | None) -> datetime | None:
+    """Return the aware UTC instant of a stored integer, None for None."""
+    return None if stored is None else instant(stored)
+
+
 def wish(operation: str, params: Mapping[str, JsonValue]) -> bytes:
     """Return a hash of what is asked for, whatever state, policy or wrapper it meets."""
     return hashlib.sha256(canonical_json({"operation": operation, "params": params})).digest()
@@ -59,13 +70,13 @@ def new_row(request: Request) -> Values:
         "owner": request.owner,
         "unix_user": request.unix_user,
         "operation": request.operation,
-        "params": _dump(request.params),
+        "params": dump(request.params),
         "wish": wish(request.operation, request.params),
         "resource": request.resource,
         "digest": request.digest,
         "rule": request.rule,
         "reason": request.reason,
-        "terms": _dump(_terms_json(request.terms)),
+        "terms": dump(terms_json(request.terms)),
         "precondition": _dump_optional(request.precondition),
         "preview": _dump_optional(request.preview),
         "created_at": microseconds(request.created_at),
@@ -76,15 +87,15 @@ def new_row(request: Request) -> Values:
 
 def moved_row(request: Request) -> Values:
     """Return the columns that a transition may change, and no other."""
-    finished, problem = request.finished_at, request.problem
+    problem = request.problem
     return {
         "state": request.state.value,
-        "decisions": _dump([_decision_json(decision) for decision in request.decisions]),
-        "outcome": None if request.outcome is None else _dump(_without_output(request.outcome)),
+        "decisions": dump([decision_json(decision) for decision in request.decisions]),
+        "outcome": None if request.outcome is None else dump(_without_output(request.outcome)),
         "problem": None
         if problem is None
-        else _dump({"code": problem.code, "detail": problem.detail}),
-        "finished_at": None if finished is None else microseconds(finished),
+        else dump({"code": problem.code, "detail": problem.detail}),
+        "finished_at": optional_microseconds(request.finished_at),
         "version": request.version,
     }
 
@@ -128,22 +139,22 @@ def _request(row: Row[Any], output: bytes | None) -> Request:
         digest=Digest(row.digest),
         rule=row.rule,
         reason=row.reason,
-        terms=_terms(json.loads(row.terms)),
+        terms=terms_of(json.loads(row.terms)),
         precondition=_load_optional(row.precondition),
         preview=_load_optional(row.preview),
         created_at=instant(row.created_at),
         expires_at=instant(row.expires_at),
-        decisions=tuple(_decision(entry) for entry in json.loads(row.decisions)),
+        decisions=tuple(decision_of(entry) for entry in json.loads(row.decisions)),
         outcome=outcome,
         problem=None if problem is None else Problem(**problem),
-        finished_at=None if row.finished_at is None else instant(row.finished_at),
+        finished_at=optional_instant(row.finished_at),
         version=row.version,
     )
 
 
 def pack(value: Mapping[str, JsonValue]) -> bytes:
     """Return a JSON object compressed, at the level that costs little."""
-    return zlib.compress(_dump(value).encode("ascii"), 1)
+    return zlib.compress(dump(value).encode("ascii"), 1)
 
 
 def unpack(stored: bytes) -> dict[str, JsonValue]:
@@ -162,12 +173,13 @@ def _plain(value: object) -> object:
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain).encode
 
 
-def _dump(value: JsonValue) -> str:
+def dump(value: JsonValue) -> str:
+    """Return JSON as it is stored: short, without NaN, what is no JSON refused."""
     return _encode(value)
 
 
 def _dump_optional(value: Mapping[str, JsonValue] | None) -> str | None:
-    return None if value is None else _dump(value)
+    return None if value is None else dump(value)
 
 
 def _load_optional(text: str | None) -> dict[str, Any] | None:
@@ -181,7 +193,8 @@ def _without_output(outcome: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {name: value for name, value in outcome.items() if name not in _OUTPUT}
 
 
-def _terms_json(terms: Terms) -> dict[str, JsonValue]:
+def terms_json(terms: Terms) -> dict[str, JsonValue]:
+    """Return who must say yes, as JSON."""
     return {
         "approvals": terms.approvals,
         "approvers": None if terms.approvers is None else sorted(terms.approvers),
@@ -189,7 +202,8 @@ def _terms_json(terms: Terms) -> dict[str, JsonValue]:
     }
 
 
-def _terms(entry: dict[str, Any]) -> Terms:
+def terms_of(entry: dict[str, Any]) -> Terms:
+    """Return what `terms_json` wrote; another value raises `KeyError` or `TypeError`."""
     named = entry["approvers"]
     return Terms(
         approvals=entry["approvals"],
@@ -198,8 +212,9 @@ def _terms(entry: dict[str, Any]) -> Terms:
     )
 
 
-def _decision_json(decision: Decision) -> dict[str, JsonValue]:
-    return {
+def decision_json(decision: Decision) -> dict[str, JsonValue]:
+    """Return a decision as JSON; what not every decision has is left out where it is missing."""
+    entry: dict[str, JsonValue] = {
         "approver": decision.approver,
         "owner": decision.owner,
         "decision": decision.decision.value,
@@ -209,7 +224,29 @@ def _decision_json(decision: Decision) -> dict[str, JsonValue]:
         "fingerprint": decision.fingerprint,
         "serial": decision.serial,
     }
+    if decision.address is not None:
+        entry["address"] = decision.address
+    if decision.through is not None:
+        entry["through"] = decision.through
+    if decision.grant is not None:
+        entry["grant"] = _grant_terms_json(decision.grant)
+    return entry
 
 
-def _decision(entry: dict[str, Any]) -> Decision:
-    return Decision(**{**entry, "decision": Verb(entry["decision"]), "at": instant(entry["at"])})
+def decision_of(entry: dict[str, Any]) -> Decision:
+    """Return what `decision_json` wrote, also before some fields existed.
+
+    Another value raises `KeyError`, `TypeError` or `ValueError`.
+    """
+    granted = entry.get("grant")
+    typed = {
+        "decision": Verb(entry["decision"]),
+        "at": instant(entry["at"]),
+        "grant": None if granted is None else GrantTerms(**granted),
+    }
+    return Decision(**{**entry, **typed})
+
+
+def _grant_terms_json(terms: GrantTerms) -> dict[str, JsonValue]:
+    given = {"for_seconds": terms.for_seconds, "count": terms.count, "resource": terms.resource}
+    return {name: value for name, value in given.items() if value is not None}

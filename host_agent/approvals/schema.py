@@ -21,12 +21,13 @@ from sqlalchemy import (
     Text,
     insert,
     inspect,
+    literal_column,
     select,
 )
 
 from host_agent.approvals.request import LIVE
 
-REVISIONS = ("r0001",)
+REVISIONS = ("r0001", "r0002")
 """Every revision of the tables, oldest first; the last is the one that this program works with."""
 HEAD = REVISIONS[-1]
 
@@ -113,7 +114,117 @@ codes = Table(
     metadata,
     Column("request_id", String, ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True),
     Column("owner", String, primary_key=True),
+    Column("channel", String, primary_key=True),
+    Column("purpose", String, nullable=False),
     Column("code_hash", String, nullable=False),
+    Column("is_spent", Integer, nullable=False, comment="1: the request has left pending"),
+)
+Index("code_by_hash", codes.c.code_hash)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("sequence", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("request_id", String, ForeignKey("requests.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", String, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("channel", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("next_at", Integer, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("delivered_at", Integer),
+    Column("reference", Text),
+    Column("failure", String),
+)
+# Bound values cannot choose a partial index, so what asks for these writes the state out as well.
+is_waiting = notifications.c.state == literal_column("'waiting'", String)
+Index(
+    "notification_of_request",
+    notifications.c.request_id,
+    notifications.c.kind,
+    notifications.c.owner,
+    notifications.c.channel,
+    unique=True,
+)
+Index("waiting_notifications", notifications.c.next_at, sqlite_where=is_waiting)
+Index(
+    "notification_by_reference",
+    notifications.c.channel,
+    notifications.c.owner,
+    notifications.c.reference,
+    sqlite_where=notifications.c.reference.is_not(None),
+)
+
+contacts = Table(
+    "contacts",
+    metadata,
+    Column("owner", String, primary_key=True),
+    Column("channel", String, primary_key=True),
+    Column("address", String, primary_key=True),
+    Column("since", Integer, nullable=False),
+    Column("disabled", String),
+    Column("is_enrolled", Integer, nullable=False, comment="0: only the configuration names it"),
+)
+Index("contact_by_address", contacts.c.channel, contacts.c.address)
+
+enrolments = Table(
+    "enrolments",
+    metadata,
+    Column("owner", String, primary_key=True),
+    Column("channel", String, primary_key=True),
+    Column("code_hash", String, nullable=False),
+    Column("expires_at", Integer, nullable=False),
+)
+Index("enrolment_by_hash", enrolments.c.channel, enrolments.c.code_hash)
+
+nonces = Table(
+    "nonces",
+    metadata,
+    Column("scope", String, primary_key=True),
+    Column("nonce", String, primary_key=True),
+    Column("expires_at", Integer, nullable=False),
+)
+Index("nonce_expiry", nonces.c.expires_at)
+
+# A grant outlives its request, so it does not refer to it.
+grants = Table(
+    "grants",
+    metadata,
+    Column("sequence", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("request_id", String, nullable=False),
+    Column("caller", String, nullable=False),
+    Column("operation", String, nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("params", Text, nullable=False),
+    Column("terms", Text, nullable=False),
+    Column("consents", Text, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("expires_at", Integer, nullable=False),
+    Column("uses_left", Integer),
+    Column("used", Integer, nullable=False),
+    Column("revoked_at", Integer),
+    Column("revoked_by", String),
+    CheckConstraint("uses_left >= 0", name="uses_are_counted"),
+)
+Index(
+    "grants_of_caller",
+    grants.c.caller,
+    grants.c.operation,
+    grants.c.expires_at,
+    sqlite_where=grants.c.revoked_at.is_(None),
+)
+Index("grants_by_time", grants.c.created_at)
+Index("grant_expiry", grants.c.expires_at)
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("caller", String, primary_key=True),
+    Column("released_at", Integer, nullable=False),
+    Column("released_by", String, nullable=False),
 )
 
 answers = Table(

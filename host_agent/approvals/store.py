@@ -5,58 +5,55 @@ winner, whatever races, in this process or another one on the same file. Reads h
 their own and never wait for a write.
 """
 
-import asyncio
-import logging
-import sqlite3
-import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, bindparam, delete, select
-from sqlalchemy.dialects.sqlite import insert as insert_or
+from sqlalchemy import Connection, Select, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from host_agent.approvals import admission, answers, queries, rows, schema
-from host_agent.approvals.database import Database, damage, unavailable
+from host_agent.approvals import (
+    admission,
+    answers,
+    brake_rows,
+    code_rows,
+    contact_rows,
+    grant_rows,
+    moving,
+    nonce_rows,
+    outbox_rows,
+    queries,
+    rows,
+    schema,
+)
+from host_agent.approvals.database import Database, unavailable
 from host_agent.approvals.files import StoreFiles
+from host_agent.approvals.grant import Grant
+from host_agent.approvals.integrity import Integrity
+from host_agent.approvals.notification import CodeHash, Contact, Failure, Notification
 from host_agent.approvals.port import (
     CodeHashes,
+    Contacts,
+    Grants,
     IdempotencyKey,
     Inserted,
+    Notifications,
     Page,
     Requests,
+    Spent,
     StoredAnswer,
 )
-from host_agent.approvals.request import LIVE, TRANSITIONS, Digest, Request, State
-from host_agent.approvals.schema import codes, outputs, requests
+from host_agent.approvals.request import LIVE, Digest, Request, State
 from host_agent.approvals.writer import Tally, Writer
 from host_agent.canonical import JsonValue
-from host_agent.errors import (
-    ConfigurationError,
-    StoreUnavailableError,
-)
+from host_agent.errors import ConfigurationError
 
-CHECK_SECONDS = 0.1
-"""How long a start waits for the integrity check; a larger file is checked beside the service."""
-PURGE_AT_ONCE = 500
 TRIM_EVERY = 100
 """After so many remembered answers the caller's bounds are looked at."""
 
-_log = logging.getLogger("host_agent.approvals")
-
-_c = requests.c
-_OLD = (
-    select(_c.sequence)
-    .where(_c.finished_at.is_not(None), _c.finished_at < bindparam("before"))
-    .limit(PURGE_AT_ONCE)
-)
-_PURGE = delete(requests).where(_c.sequence.in_(_OLD))
-_ADD_OUTPUT = insert_or(outputs).prefix_with("OR REPLACE")
-_ADD_CODE = insert_or(codes).prefix_with("OR REPLACE")
+_T = TypeVar("_T")
 
 
 class SqlRequestStore:
@@ -72,9 +69,7 @@ class SqlRequestStore:
         self._write_to = Database(path, is_writer=True)
         self._read_from = Database(path, is_writer=False)
         self._writer = Writer(self._write_to, self._files)
-        self._check: asyncio.Task[None] | None = None
-        self._is_closing = threading.Event()
-        self._is_damaged = False
+        self._integrity = Integrity(path)
         self._remembered = 0
 
     # -- life -------------------------------------------------------------------------------------
@@ -92,7 +87,7 @@ class SqlRequestStore:
             raise unavailable(error) from error
         try:
             await self._write_to.open()
-            await self._check_integrity()
+            await self._integrity.check()
             await self._write_to.run(self._prepare)
             await self._read_from.open()
         except BaseException:
@@ -106,38 +101,9 @@ class SqlRequestStore:
             count = connection.execute(select(schema.commits.c.count)).scalar_one()
         self._files.watch(count)
 
-    async def _check_integrity(self) -> None:
-        """Run SQLite's quick check; go on beside it where the file is too large to wait for."""
-        deadline = time.monotonic() + CHECK_SECONDS
-        try:
-            found = await self._look_for_damage(lambda: time.monotonic() > deadline)
-        except TimeoutError:
-            self._check = asyncio.create_task(self._check_whole(), name="request store check")
-            return
-        except sqlite3.Error as error:
-            raise unavailable(error) from error
-        if found is not None:
-            raise _damaged(found)
-
-    async def _check_whole(self) -> None:
-        try:
-            found = await self._look_for_damage(self._is_closing.is_set)
-        except TimeoutError:
-            return
-        except sqlite3.Error as error:
-            found = str(error)
-        if found is not None:
-            self._is_damaged = True
-            _damaged(found)
-
-    async def _look_for_damage(self, should_stop: Callable[[], bool]) -> str | None:
-        return await asyncio.to_thread(damage, self._files.path, should_stop=should_stop)
-
     async def close(self) -> None:
         """Write what is queued and let go of the file; safe to call twice."""
-        self._is_closing.set()
-        if self._check is not None:
-            await self._check
+        await self._integrity.close()
         await self._writer.close()
         await self._read_from.close()
         await self._write_to.close()
@@ -149,9 +115,7 @@ class SqlRequestStore:
         Raises:
             StoreUnavailableError: it would not.
         """
-        if self._is_damaged:
-            raise StoreUnavailableError(_DAMAGED)
-        await self._writer.write(lambda _connection, _tally: None)
+        await self._write(lambda _connection: None)
 
     # -- write ------------------------------------------------------------------------------------
 
@@ -162,6 +126,7 @@ class SqlRequestStore:
         max_pending: int,
         max_pending_per_caller: int,
         idempotency: IdempotencyKey | None = None,
+        notifications: Sequence[Notification] = (),
     ) -> Inserted:
         """Store `request`, or attach to the live one of the same caller and digest.
 
@@ -172,13 +137,20 @@ class SqlRequestStore:
         if request.state not in LIVE:
             message = f"a request is stored first while it is live, not {request.state}"
             raise RuntimeError(message)
-        self._require_whole()
+        if any(one.request_id != request.id for one in notifications):
+            message = f"a notification that comes with request {request.id} is about another one"
+            raise RuntimeError(message)
+        self._integrity.require_whole()
         caps = admission.Caps(pending=max_pending, pending_of_caller=max_pending_per_caller)
         return await self._writer.write(
-            lambda connection, tally: admission.admit(connection, tally, request, caps, idempotency)
+            lambda connection, tally: admission.admit(
+                connection, tally, request, caps, idempotency, notifications
+            )
         )
 
-    async def transition(self, request: Request, *, expected_version: int) -> bool:
+    async def transition(
+        self, request: Request, *, expected_version: int, grant: Grant | None = None
+    ) -> bool:
         """Store a request's new state if it is still at `expected_version`; False if it is not.
 
         A step that the state machine does not have is a defect, not a race: `RuntimeError`.
@@ -186,23 +158,28 @@ class SqlRequestStore:
         if request.version != expected_version + 1:
             message = f"version {request.version} does not follow {expected_version}"
             raise RuntimeError(message)
-        self._require_whole()
+        self._integrity.require_whole()
         output = rows.output_of(request)
         return await self._writer.write(
-            lambda connection, tally: _transition(
-                connection, tally, request, expected_version, output
+            lambda connection, tally: moving.transition(
+                connection,
+                tally,
+                request,
+                expected_version=expected_version,
+                output=output,
+                grant=grant,
             )
         )
 
     async def purge(self, older_than: datetime) -> int:
         """Delete requests that ended before `older_than`, a bounded number a transaction."""
-        before, purged = {"before": rows.microseconds(older_than)}, 0
+        purged = 0
         while True:
             deleted = await self._writer.write(
-                lambda connection, _tally: connection.execute(_PURGE, before).rowcount
+                lambda connection, _tally: moving.purge(connection, older_than)
             )
             purged += deleted
-            if deleted < PURGE_AT_ONCE:
+            if deleted < moving.PURGE_AT_ONCE:
                 return purged
 
     async def remember(
@@ -237,28 +214,82 @@ class SqlRequestStore:
 
         await self._writer.write(work)
 
-    async def add_code(self, request_id: str, approver_owner: str, code_hash: str) -> bool:
-        """Keep the hash of an approver's code, in place of an older one; False if not pending."""
-        values = {
-            "request_id": request_id,
-            "owner": approver_owner.casefold(),
-            "code_hash": code_hash,
-        }
+    async def add_code(self, code: CodeHash) -> bool:
+        """Keep the hash of a code in place of an older one; False if the request is not pending."""
+        return await self._write(lambda connection: code_rows.add(connection, code))
 
-        def work(connection: Connection, _tally: Tally) -> bool:
-            stored = admission.stored_state(connection, request_id)
-            if stored is None or stored[0] is not State.PENDING:
-                return False
-            connection.execute(_ADD_CODE, values)
-            return True
+    async def add_notifications(self, notifications: Sequence[Notification]) -> None:
+        """Store notifications; one of the same request, kind, owner and channel stays as it is."""
+        await self._write(lambda connection: outbox_rows.add(connection, notifications))
 
-        return await self._writer.write(work)
+    async def settle_notification(self, notification: Notification, *, expected_tries: int) -> bool:
+        """Store what a try came to, if nobody has settled that try before; False if so."""
+        return await self._write(
+            lambda connection: outbox_rows.settle(connection, notification, expected_tries)
+        )
+
+    async def hasten_notifications(self, request_id: str, owner: str, now: datetime) -> None:
+        """Make an owner's waiting prompt that is next due, due now: another way to them failed."""
+        await self._write(lambda connection: outbox_rows.hasten(connection, request_id, owner, now))
+
+    async def put_contact(self, contact: Contact) -> bool:
+        """Store a contact in place of the owner's older one; False if the address is another's."""
+        return await self._write(lambda connection: contact_rows.put(connection, contact))
+
+    async def disable_contact(
+        self, owner: str, channel: str, address: str, *, failure: Failure, now: datetime
+    ) -> bool:
+        """Disable an owner's contact at `address`; False if it was disabled already."""
+        contact = Contact(
+            owner=owner, channel=channel, address=address, since=now, disabled=failure
+        )
+        return await self._write(lambda connection: contact_rows.disable(connection, contact))
+
+    async def offer_enrolment(
+        self, owner: str, channel: str, *, code_hash: str, expires_at: datetime
+    ) -> None:
+        """Keep the hash of a one-time enrolment code, in place of the owner's older one."""
+        await self._write(
+            lambda connection: contact_rows.offer(connection, owner, channel, code_hash, expires_at)
+        )
+
+    async def enrol(
+        self, channel: str, address: str, *, code_hash: str, now: datetime
+    ) -> Contact | None:
+        """Use up an enrolment code and store its owner's contact; None leaves all as it is."""
+        return await self._write(
+            lambda connection: contact_rows.enrol(connection, channel, address, code_hash, now)
+        )
+
+    async def spend_nonce(
+        self, scope: str, nonce: str, *, expires_at: datetime, now: datetime, capacity: int
+    ) -> Spent:
+        """Use up a one-time id of `scope`, atomically and durably."""
+        return await self._write(
+            lambda connection: nonce_rows.spend(
+                connection, scope, nonce, expires_at=expires_at, now=now, capacity=capacity
+            )
+        )
+
+    async def use_grant(self, grant_id: str, now: datetime) -> bool:
+        """Use a grant once, if it can be used at `now`: counted before anything runs."""
+        return await self._write(lambda connection: grant_rows.use(connection, grant_id, now))
+
+    async def revoke_grant(self, grant_id: str, *, by: str, now: datetime) -> Grant | None:
+        """Revoke the grant of this id, or unique prefix of one; None if there is no live one."""
+        return await self._write(
+            lambda connection: grant_rows.revoke(connection, grant_id, by, now)
+        )
+
+    async def release(self, caller: str, *, by: str, now: datetime) -> None:
+        """Forget a caller's refusals up to `now`: `refusals_of` counts later ones only."""
+        await self._write(lambda connection: brake_rows.release(connection, caller, by, now))
 
     # -- read -------------------------------------------------------------------------------------
 
     async def get(self, request_id: str) -> Request | None:
         """Return the request of exactly this id, with its output."""
-        return await self._read_from.read(lambda connection: queries.get(connection, request_id))
+        return await self._read(lambda connection: queries.get(connection, request_id))
 
     async def find(self, prefix: str, *, caller: str | None = None) -> Request:
         """Return the request of this id, or of this unique prefix of one.
@@ -268,9 +299,7 @@ class SqlRequestStore:
         Raises:
             RequestNotFoundError: there is none, or more than one.
         """
-        return await self._read_from.read(
-            lambda connection: queries.find(connection, prefix, caller)
-        )
+        return await self._read(lambda connection: queries.find(connection, prefix, caller))
 
     async def live_by_digest(self, caller: str, digest: Digest) -> Request | None:
         """Return the caller's pending, approved or running request of this digest."""
@@ -287,7 +316,7 @@ class SqlRequestStore:
             InvalidParameterError: the cursor is not one of ours.
         """
         query = queries.listing(state, caller, limit, cursor)
-        return await self._read_from.read(lambda connection: queries.page(connection, query, limit))
+        return await self._read(lambda connection: queries.page(connection, query, limit))
 
     async def due(self, now: datetime) -> Requests:
         """Return the first 500 pending or approved requests that are expired at `now`."""
@@ -303,70 +332,99 @@ class SqlRequestStore:
 
     async def next_expiry(self) -> datetime | None:
         """Return when the next pending or approved request expires."""
-        stored = await self._read_from.read(
-            lambda connection: connection.execute(queries.NEXT_EXPIRY).scalar_one()
+        return rows.optional_instant(
+            await self._read(
+                lambda connection: connection.execute(queries.NEXT_EXPIRY).scalar_one()
+            )
         )
-        return None if stored is None else rows.instant(stored)
 
     async def pending_stats(self) -> tuple[int, datetime | None]:
         """Return how many are pending, and when the oldest of them was made."""
-        count, oldest = await self._read_from.read(
+        count, oldest = await self._read(
             lambda connection: connection.execute(queries.PENDING_STATS).one()
         )
-        return count, None if oldest is None else rows.instant(oldest)
+        return count, rows.optional_instant(oldest)
 
     async def refusals_of(self, caller: str, since: datetime) -> int:
-        """Return how many of the caller's requests were denied or expired since then."""
-        keys = {"caller": caller, "since": rows.microseconds(since)}
-        return await self._read_from.read(
-            lambda connection: int(connection.execute(queries.REFUSALS, keys).scalar_one())
+        """Return how many of the caller's requests came to nothing since then."""
+        return await self._read(
+            lambda connection: brake_rows.refusals_of(connection, caller, since)
+        )
+
+    async def refused_or_waiting(self, caller: str, denied_since: datetime) -> Requests:
+        """Return the caller's pending requests, and those denied since then, without output."""
+        return await self._read(
+            lambda connection: brake_rows.refused_or_waiting(connection, caller, denied_since)
         )
 
     async def newest_time(self) -> datetime | None:
         """Return the newest instant that the store knows: a floor for the clock."""
-        return await self._read_from.read(queries.newest_time)
+        return await self._read(queries.newest_time)
 
     async def recall(self, caller: str, key: str, now: datetime) -> StoredAnswer | None:
         """Return what the caller's key stands for, unless it is forgotten."""
-        return await self._read_from.read(
-            lambda connection: answers.recall(connection, caller, key, now)
-        )
+        return await self._read(lambda connection: answers.recall(connection, caller, key, now))
 
     async def codes(self, request_id: str) -> CodeHashes:
-        """Return the hashes of the codes that are out for a request."""
-        return await self._read_from.read(
-            lambda connection: queries.codes_of(connection, request_id)
+        """Return the hashes of the codes that are out for a request, spent ones left out."""
+        return await self._read(lambda connection: code_rows.of_request(connection, request_id))
+
+    async def code(self, code_hash: str) -> CodeHash | None:
+        """Return what a hash belongs to, also where it is spent."""
+        return await self._read(lambda connection: code_rows.by_hash(connection, code_hash))
+
+    async def due_notifications(self, now: datetime, *, limit: int) -> Notifications:
+        """Return waiting notifications that are due, the longest due first."""
+        return await self._read(lambda connection: outbox_rows.due(connection, now, limit))
+
+    async def next_notification(self) -> datetime | None:
+        """Return when the next waiting notification is due."""
+        return await self._read(outbox_rows.next_due)
+
+    async def notifications_of(self, request_id: str) -> Notifications:
+        """Return all notifications of a request, in the order in which they were made."""
+        return await self._read(lambda connection: outbox_rows.of_request(connection, request_id))
+
+    async def prompt_by_reference(
+        self, owner: str, channel: str, reference: str
+    ) -> Notification | None:
+        """Return the delivered prompt that the channel calls `reference`."""
+        return await self._read(
+            lambda connection: outbox_rows.by_reference(connection, owner, channel, reference)
         )
+
+    async def waiting_notifications(self) -> Mapping[str, int]:
+        """Return how many notifications wait, by channel."""
+        return await self._read(outbox_rows.waiting)
+
+    async def contacts(self) -> Contacts:
+        """Return every enrolled contact, and every disabled one."""
+        return await self._read(contact_rows.all_of)
+
+    async def grants(self) -> Grants:
+        """Return the grants of the last 30 days, newest first, at most 1,000; all live ones."""
+        return await self._read(grant_rows.recent)
+
+    async def live_grants(self, caller: str, operation: str, now: datetime) -> Grants:
+        """Return the grants of a caller and operation that can be used at `now`."""
+        return await self._read(
+            lambda connection: grant_rows.live_of(connection, caller, operation, now)
+        )
+
+    # -- how --------------------------------------------------------------------------------------
+
+    async def _write(self, work: Callable[[Connection], _T]) -> _T:
+        """Return what `work` returned, once it is on disk; a damaged store takes nothing."""
+        self._integrity.require_whole()
+        return await self._writer.write(lambda connection, _tally: work(connection))
+
+    async def _read(self, work: Callable[[Connection], _T]) -> _T:
+        return await self._read_from.read(work)
 
     async def _requests(self, query: Select[Any], keys: rows.Values) -> Requests:
-        return await self._read_from.read(
+        return await self._read(
             lambda connection: [rows.read_row(row) for row in connection.execute(query, keys)]
         )
-
-    def _require_whole(self) -> None:
-        if self._is_damaged:
-            raise StoreUnavailableError(_DAMAGED)
-
-
-def _transition(
-    connection: Connection,
-    tally: Tally,
-    request: Request,
-    expected_version: int,
-    output: bytes | None,
-) -> bool:
-    stored = admission.stored_state(connection, request.id)
-    if stored is None or stored[1] != expected_version:
-        return False
-    before = stored[0]
-    is_voice = before is request.state is State.PENDING
-    if not is_voice and request.state not in TRANSITIONS.get(before, frozenset()):
-        message = f"request {request.id} cannot go from {before} to {request.state}"
-        raise RuntimeError(message)
-    moved = admission.move(connection, tally, request, expected_version)
-    if moved and output is not None:
-        connection.execute(_ADD_OUTPUT, {"request_id": request.id, "body": output})
-    return moved
 
 
 def _path(url: str) -> Path:
@@ -386,12 +444,5 @@ def _path(url: str) -> Path:
         raise ConfigurationError([fault])
     return Path(parsed.database)
 
-
-def _damaged(found: str) -> StoreUnavailableError:
-    _log.critical("the request store is damaged: %s", found)
-    return StoreUnavailableError(_DAMAGED)
-
-
-_DAMAGED = "The request store is damaged; its file must be restored. Nothing is stored or run."
 
 __all__ = ["IdempotencyKey", "Inserted", "SqlRequestStore", "StoredAnswer"]

@@ -37,7 +37,14 @@ class Event(StrEnum):
     CLOCK_JUMPED = "clock.jumped"
     CONFIG_LOADED = "config.loaded"
     CONFIG_REJECTED = "config.rejected"
+    APPROVER_DISABLED = "approver.disabled"
+    APPROVER_ENROLLED = "approver.enrolled"
+    DECISION_REFUSED = "decision.refused"
+    ENROLMENT_OFFERED = "enrolment.offered"
+    GRANT_REVOKED = "grant.revoked"
     IDENTITY_REFUSED = "identity.refused"
+    IDENTITY_RELEASED = "identity.released"
+    NOTIFICATION_FAILED = "notification.failed"
     OPERATION_FINISHED = "operation.finished"
     OPERATION_REQUESTED = "operation.requested"
     OPERATION_STARTED = "operation.started"
@@ -75,6 +82,7 @@ DETAIL_FIELDS = frozenset(
     {
         "approver",
         "approver_owner",
+        "by",
         "cancelled_by",
         "cause",
         "channel",
@@ -84,15 +92,18 @@ DETAIL_FIELDS = frozenset(
         "expires_at",
         "faults",
         "file",
+        "grant",
         "host",
         "length",
         "lost",
+        "preview_sha256",
         "rule",
         "runner",
         "seconds",
         "sha256",
         "state",
         "suppressed",
+        "through",
         "version",
     }
 )

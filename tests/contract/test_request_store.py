@@ -1,12 +1,8 @@
-"""What every request store promises, over every implementation that there is.
-
-A new implementation is one more entry of `OPENERS`.
-"""
+"""What every request store promises, over every implementation that there is."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from host_agent.approvals import answers
+from host_agent.approvals import answers, moving
 from host_agent.approvals import request as machine
 from host_agent.approvals import store as store_module
+from host_agent.approvals.notification import Purpose
 from host_agent.approvals.port import KEY_LIFETIME, IdempotencyKey, Inserted, RequestStore
 from host_agent.approvals.request import Problem, Request, RequestId, State, Terms, Verb
-from host_agent.approvals.store import SqlRequestStore
 from host_agent.errors import (
     IdempotencyConflictError,
     InvalidParameterError,
@@ -27,9 +23,9 @@ from host_agent.errors import (
     RequestNotFoundError,
     StoreUnavailableError,
 )
+from tests.support.request_stores import OPENERS, Opener, a_code, approved, put, step
 from tests.support.stored_requests import NOW, TTL, a_decision, a_request
 
-Opener = Callable[[Path], AbstractAsyncContextManager[RequestStore]]
 SECOND = timedelta(seconds=1)
 DONE: dict[str, Any] = {
     "exit_code": 0,
@@ -38,19 +34,6 @@ DONE: dict[str, Any] = {
     "data": {"a": [1]},
     "verified": True,
 }
-
-
-@asynccontextmanager
-async def sqlite(directory: Path) -> AsyncIterator[RequestStore]:
-    store = SqlRequestStore(f"sqlite:///{directory}/state/host-agent.db")
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-OPENERS: dict[str, Opener] = {"sqlite": sqlite}
 
 
 @pytest.fixture(params=sorted(OPENERS))
@@ -62,25 +45,6 @@ def opener(request: pytest.FixtureRequest) -> Opener:
 async def store(opener: Opener, tmp_path: Path) -> AsyncIterator[RequestStore]:
     async with opener(tmp_path) as opened:
         yield opened
-
-
-async def put(store: RequestStore, request: Request, **caps: int) -> Inserted:
-    return await store.insert(
-        request,
-        max_pending=caps.get("total", 100),
-        max_pending_per_caller=caps.get("each", 100),
-    )
-
-
-async def step(store: RequestStore, before: Request, after: Request) -> Request:
-    assert await store.transition(after, expected_version=before.version)
-    return after
-
-
-def approved(request: Request) -> Request:
-    return machine.approve(
-        request, a_decision(), roles=["approver"], digest=request.digest, now=NOW
-    )
 
 
 def running(request: Request) -> Request:
@@ -147,7 +111,7 @@ async def test_callers_never_attach_to_each_other(store: RequestStore) -> None:
 async def test_changed_target_supersedes_the_pending_request(store: RequestStore) -> None:
     old = a_request(0)
     await put(store, old)
-    await store.add_code(old.id, "bob", "sha256:x")
+    await store.add_code(a_code(old))
     new = a_request(0, precondition="b" * 40, id=RequestId("new"), created_at=NOW + SECOND)
     inserted = await put(store, new)
     assert inserted.created
@@ -539,7 +503,7 @@ async def test_purge_of_many_takes_them_all(
 ) -> None:
     for number in range(3):
         await run_through(store, a_request(number))
-    monkeypatch.setattr(store_module, "PURGE_AT_ONCE", 1)
+    monkeypatch.setattr(moving, "PURGE_AT_ONCE", 1)
     assert await store.purge(NOW + 2 * SECOND) == 3
 
 
@@ -612,29 +576,39 @@ async def test_foreign_cursor_is_refused(store: RequestStore, cursor: str) -> No
 # -- codes ----------------------------------------------------------------------------------------
 
 
-async def test_codes_are_one_per_approver_and_the_newest_counts(store: RequestStore) -> None:
+async def test_codes_are_one_an_approver_and_channel_and_the_newest_counts(
+    store: RequestStore,
+) -> None:
     request = a_request()
     await put(store, request)
     assert await store.codes(request.id) == []
-    assert await store.add_code(request.id, "Bob", "sha256:1")
-    assert await store.add_code(request.id, "carol", "sha256:2")
-    assert await store.add_code(request.id, "bob", "sha256:3")
-    assert await store.codes(request.id) == [("bob", "sha256:3"), ("carol", "sha256:2")]
+    first = a_code(request, "sha256:1", owner="Bob")
+    other = a_code(request, "sha256:2", owner="carol", purpose=Purpose.DENY)
+    elsewhere = a_code(request, "sha256:3", channel="ntfy", purpose=Purpose.DENY)
+    for code in (first, other, elsewhere):
+        assert await store.add_code(code)
+    again = a_code(request, "sha256:4")
+    assert await store.add_code(again)
+    assert await store.codes(request.id) == [elsewhere, again, other]
+    assert await store.code("sha256:1") is None
+    assert await store.code("sha256:2") == other
     assert await store.codes("other") == []
 
 
 async def test_c28_code_belongs_to_one_request(store: RequestStore) -> None:
     await put(store, a_request(0))
     await put(store, a_request(1))
-    await store.add_code(a_request(0).id, "bob", "sha256:1")
+    code = a_code(a_request(0))
+    await store.add_code(code)
     assert await store.codes(a_request(1).id) == []
+    assert await store.code(code.code_hash) == code
 
 
 @pytest.mark.parametrize("end", ["approve", "deny", "cancel", "expire"])
 async def test_c28_codes_die_with_the_decision(store: RequestStore, end: str) -> None:
-    request = a_request()
+    request, code = a_request(), a_code(a_request())
     await put(store, request)
-    await store.add_code(request.id, "bob", "sha256:1")
+    await store.add_code(code)
     spoken = a_decision("carol", Verb.DENY)
     after = {
         "approve": lambda: approved(request),
@@ -644,20 +618,45 @@ async def test_c28_codes_die_with_the_decision(store: RequestStore, end: str) ->
     }[end]()
     await step(store, request, after)
     assert await store.codes(request.id) == []
-    assert not await store.add_code(request.id, "bob", "sha256:1")
+    assert await store.code(code.code_hash) == replace(code, is_spent=True)
+    assert not await store.add_code(a_code(request, "sha256:2"))
     assert await store.codes(request.id) == []
+    assert await store.code("sha256:2") is None
 
 
 async def test_codes_live_through_an_open_quorum(store: RequestStore) -> None:
     request = a_request(terms=Terms(approvals=2))
     await put(store, request)
-    await store.add_code(request.id, "carol", "sha256:1")
+    code = a_code(request, owner="carol")
+    await store.add_code(code)
     await step(store, request, approved(request))
-    assert await store.codes(request.id) == [("carol", "sha256:1")]
+    assert await store.codes(request.id) == [code]
+
+
+async def test_codes_of_others_outlive_a_decision(store: RequestStore) -> None:
+    request, other = a_request(0), a_request(1)
+    await put(store, request)
+    await put(store, other)
+    code = a_code(other, "sha256:2")
+    await store.add_code(a_code(request))
+    await store.add_code(code)
+    await step(store, request, cancelled(request))
+    assert await store.codes(other.id) == [code]
 
 
 async def test_code_for_no_request_is_not_kept(store: RequestStore) -> None:
-    assert not await store.add_code("nothing", "bob", "sha256:1")
+    assert not await store.add_code(a_code(a_request()))
+    assert await store.code("sha256:1") is None
+
+
+async def test_purge_takes_codes_along(store: RequestStore) -> None:
+    request = a_request()
+    await put(store, request)
+    await store.add_code(a_code(request))
+    await step(store, request, cancelled(request))
+    assert await store.code("sha256:1") is not None
+    assert await store.purge(NOW + 2 * SECOND) == 1
+    assert await store.code("sha256:1") is None
 
 
 # -- idempotency ----------------------------------------------------------------------------------
@@ -809,14 +808,14 @@ async def test_everything_survives_a_restart(opener: Opener, tmp_path: Path) -> 
     pending, other = a_request(0), a_request(1)
     async with opener(tmp_path) as store:
         await put(store, pending)
-        await store.add_code(pending.id, "bob", "sha256:1")
+        await store.add_code(a_code(pending))
         await put(store, other)
         consented = await step(store, other, approved(other))
         done = await run_through(store, a_request(2))
         await tell(store, {"a": 1})
     async with opener(tmp_path) as store:
         assert await store.live() == [pending, consented]
-        assert await store.codes(pending.id) == [("bob", "sha256:1")]
+        assert await store.codes(pending.id) == [a_code(pending)]
         assert await store.get(done.id) == done
         assert await store.recall("librarian", "key", NOW) is not None
         assert not (await put(store, a_request(0, id=RequestId("again")))).created

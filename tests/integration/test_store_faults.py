@@ -7,65 +7,37 @@ import shutil
 import signal
 import sqlite3
 import stat
-import subprocess
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, event, update
 
-from host_agent.approvals import admission, answers, database, queries, schema
+from host_agent.approvals import (
+    admission,
+    answers,
+    brake_rows,
+    code_rows,
+    contact_rows,
+    database,
+    grant_rows,
+    integrity,
+    nonce_rows,
+    outbox_rows,
+    queries,
+    schema,
+)
 from host_agent.approvals import request as machine
-from host_agent.approvals import store as store_module
-from host_agent.approvals.port import Inserted
-from host_agent.approvals.request import Request, RequestId, State
+from host_agent.approvals.request import RequestId, State
 from host_agent.approvals.store import SqlRequestStore
 from host_agent.errors import ConfigurationError, StoreUnavailableError
-from tests.support.stored_requests import NOW, a_decision, a_request
+from tests.support.request_stores import approved
+from tests.support.store_ground import file, limit_pages, opened, process, put, url
+from tests.support.stored_requests import NOW, a_request
 
 NOBODY = 65534
-PROCESS = Path(__file__).parents[1] / "support" / "store_process.py"
-
-
-def url(directory: Path) -> str:
-    return f"sqlite:///{directory}/state/host-agent.db"
-
-
-def file(directory: Path, ending: str = "") -> Path:
-    return directory / "state" / f"host-agent.db{ending}"
-
-
-@asynccontextmanager
-async def opened(directory: Path) -> AsyncIterator[SqlRequestStore]:
-    store = SqlRequestStore(url(directory))
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-async def put(store: SqlRequestStore, request: Request) -> Inserted:
-    return await store.insert(request, max_pending=10_000, max_pending_per_caller=10_000)
-
-
-def approved(request: Request) -> Request:
-    return machine.approve(
-        request, a_decision(), roles=["approver"], digest=request.digest, now=NOW
-    )
-
-
-def process(*arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, str(PROCESS), *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
 
 
 async def fill(directory: Path, count: int) -> None:
@@ -240,11 +212,11 @@ async def test_c46_damage_of_a_large_file_is_found_beside_the_service(
 ) -> None:
     await fill(tmp_path, 200)
     spoil(file(tmp_path))
-    monkeypatch.setattr(store_module, "CHECK_SECONDS", -1.0)
+    monkeypatch.setattr(integrity, "CHECK_SECONDS", -1.0)
     monkeypatch.setattr(database, "PROGRESS_STEPS", 1)
     async with opened(tmp_path) as store:
-        assert store._check is not None
-        await store._check
+        assert store._integrity.beside is not None
+        await store._integrity.beside
         for write in (
             store.ping(),
             put(store, a_request(999)),
@@ -258,17 +230,17 @@ async def test_c46_sound_large_file_is_checked_beside_the_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(tmp_path, 50)
-    monkeypatch.setattr(store_module, "CHECK_SECONDS", -1.0)
+    monkeypatch.setattr(integrity, "CHECK_SECONDS", -1.0)
     monkeypatch.setattr(database, "PROGRESS_STEPS", 1)
     async with opened(tmp_path) as store:
         await store.ping()
-        assert store._check is not None
-        await store._check
+        assert store._integrity.beside is not None
+        await store._integrity.beside
         await store.ping()
     # A check that is under way ends with the store.
     async with opened(tmp_path) as store:
-        assert store._check is not None
-    assert store._check.done()
+        assert store._integrity.beside is not None
+    assert store._integrity.beside.done()
 
 
 async def test_c46_page_that_goes_bad_while_running_is_a_503(tmp_path: Path) -> None:
@@ -386,17 +358,11 @@ async def fill_up(store: SqlRequestStore) -> None:
 
 async def test_c46_no_room_left_refuses_and_recovers(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        await store._write_to.read(
-            lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 1").fetchone()
-        )
+        await limit_pages(store, 1)
         with pytest.raises(StoreUnavailableError, match="no room"):
             await fill_up(store)
         kept = len(await store.live())
-        await store._write_to.read(
-            lambda connection: connection.exec_driver_sql(
-                "PRAGMA max_page_count = 100000"
-            ).fetchone()
-        )
+        await limit_pages(store, 100_000)
         assert (await put(store, a_request(500))).created
         assert len(await store.live()) == kept + 1
 
@@ -497,14 +463,33 @@ class Statements(list[tuple[str, tuple[object, ...]]]):
 
 async def test_queries_of_a_long_history_look_at_what_they_need(tmp_path: Path) -> None:
     """Every query at start and per ask has an index that holds what it looks at."""
-    keys: dict[str, object] = dict.fromkeys(("now", "since", "low", "high", "key", "digest"), 0)
+    numbers = ("now", "since", "low", "high", "key", "digest", "released_at", "limit")
+    keys: dict[str, object] = dict.fromkeys(numbers, 0)
+    words = ("request_id", "hash", "channel", "address", "operation", "scope", "nonce", "owner")
+    keys |= dict.fromkeys((*words, "reference"), "")
     keys |= {"caller": "librarian", "wish": b""}
     queried = (
         queries.ALL_LIVE,
         queries.DUE,
         queries.NEXT_EXPIRY,
         queries.PENDING_STATS,
-        queries.REFUSALS,
+        brake_rows.REFUSALS,
+        brake_rows.PENDING,
+        brake_rows.DENIED,
+        brake_rows.RELEASED_AT,
+        code_rows.OF_REQUEST,
+        code_rows.BY_HASH,
+        contact_rows.BY_ADDRESS,
+        contact_rows.OFFERED,
+        grant_rows.SINCE,
+        grant_rows.LIVE_OF,
+        nonce_rows.BY_ID,
+        nonce_rows.COUNT,
+        outbox_rows.DUE,
+        outbox_rows.NEXT,
+        outbox_rows.OF_REQUEST,
+        outbox_rows.BY_REFERENCE,
+        outbox_rows._PROMPTS,
         queries.LIVE_BY_DIGEST,
         queries._FIND,
         queries._NEWEST_END,
@@ -538,9 +523,39 @@ async def test_queries_of_a_long_history_look_at_what_they_need(tmp_path: Path) 
     assert len(found) == len(queried)
     by_query = dict(zip(queried, found.values(), strict=True))
     assert "live_wish" in by_query[admission._LIVE_OF_WISH]
+    assert "INDEX live_" in by_query[brake_rows.PENDING]
+    assert "ended_of_caller" in by_query[brake_rows.REFUSALS]
+    assert "waiting_notifications" in by_query[outbox_rows.DUE]
+    assert "TEMP B-TREE" not in by_query[outbox_rows.DUE]
+    assert "waiting_notifications" in by_query[outbox_rows.NEXT]
+    assert "notification_by_reference" in by_query[outbox_rows.BY_REFERENCE]
+    assert "grants_of_caller" in by_query[grant_rows.LIVE_OF]
     assert "live_expiry" in by_query[queries.DUE]
     assert "live_expiry" in by_query[queries.NEXT_EXPIRY]
     for statement, plan in found.items():
         assert plan.startswith(("SEARCH", "SCAN requests")), (statement, plan)
         if plan.startswith("SCAN"):
             assert "ORDER BY requests.sequence DESC" in statement, (statement, plan)
+
+
+async def test_request_without_prompts_pays_one_lookup_for_them(tmp_path: Path) -> None:
+    """Notifications cost the ways that have none next to nothing."""
+    request = a_request()
+    consented = approved(request)
+    ran = machine.start(consented, now=NOW)
+    ended = machine.finish(
+        ran, state=State.SUCCEEDED, outcome={"exit_code": 0}, problem=None, now=NOW
+    )
+    async with opened(tmp_path) as store:
+        sent = Statements()
+        await store._write_to.run(
+            lambda connection: event.listen(connection, "before_cursor_execute", sent.listen)
+        )
+        touched: list[list[str]] = []
+        await put(store, request)
+        for before, after in ((request, consented), (consented, ran), (ran, ended)):
+            sent.clear()
+            assert await store.transition(after, expected_version=before.version)
+            touched.append([words for words, _ in sent if "notifications" in words])
+    assert [len(statements) for statements in touched] == [1, 0, 1]
+    assert all(words.startswith("SELECT") for statements in touched for words in statements)

@@ -36,9 +36,10 @@ a refusal is the problem's body there too, so that a script reads one stream.
 
 ## The agent and this client
 
-`call`, `operations` and `requests` need to know where the agent listens, and who they are. Each of
-the four settings is taken from the first place that has it: the option, the variable, the file
-`~/.config/host-agent/client.toml` (whose relative paths start at its directory).
+`call`, `operations`, `requests`, `approver`, `grants` and `identities` need to know where the agent
+listens, and who they are. Each of the four settings is taken from the first place that has it: the
+option, the variable, the file `~/.config/host-agent/client.toml` (whose relative paths start at its
+directory).
 
 | option | variable | key in the file |
 | --- | --- | --- |

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from host_agent.approvals.request import Verb
+from host_agent.approvals.request import GrantTerms, Verb
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
     AlreadyDecidedError,
@@ -31,7 +31,8 @@ from host_agent.operations.catalogue import (
     Parameters,
     RunAs,
 )
-from host_agent.pipeline.asking import Answer, Ask
+from host_agent.pipeline.answering import Answer
+from host_agent.pipeline.asking import Ask
 
 DIGEST = "sha256:" + "d" * 64
 ROLES: Mapping[str, frozenset[Role]] = {
@@ -109,6 +110,8 @@ class FakePipeline:
     limited: set[str] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: int = 0
+    granted: list[GrantTerms | None] = field(default_factory=list)
+    administered: list[tuple[str, ...]] = field(default_factory=list)
 
     def identify(self, certificate: PeerCertificate) -> Principal:
         name = certificate.common_name
@@ -223,12 +226,14 @@ class FakePipeline:
         digest: str | None,
         reason: str | None,
         channel: str,
+        grant: GrantTerms | None = None,
     ) -> dict[str, object]:
         request = self._find(principal, request_id)
         if request["state"] != "pending":
             raise AlreadyDecidedError("It is decided.", members={"request": request})
         if decision is Verb.APPROVE and digest != request["digest"]:
             raise DigestMismatchError("The digest is another.")
+        self.granted.append(grant)
         request["state"] = "approved" if decision is Verb.APPROVE else "denied"
         return request
 
@@ -251,6 +256,27 @@ class FakePipeline:
         request["state"] = "cancelled"
         request["reason"] = reason
         return request
+
+    async def approvers(self, principal: Principal) -> dict[str, object]:
+        return {"approvers": []}
+
+    async def offer_enrolment(
+        self, principal: Principal, owner: str, channel: str
+    ) -> dict[str, object]:
+        self.administered.append(("enrol", owner, channel))
+        offer = {"code": "ABCDEFGHJKLMNPQR", "expires_at": "2026-11-20T22:00:00Z"}
+        return {"owner": owner, "channel": channel, **offer}
+
+    async def list_grants(self, principal: Principal) -> dict[str, object]:
+        return {"grants": []}
+
+    async def revoke_grant(self, principal: Principal, grant_id: str) -> dict[str, object]:
+        self.administered.append(("revoke", grant_id))
+        return {"grant_id": grant_id}
+
+    async def release(self, principal: Principal, cn: str) -> dict[str, object]:
+        self.administered.append(("release", cn))
+        return {"cn": cn, "released": True}
 
     async def record_refusal(
         self,

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from host_agent.approvals.grant import Grant
 from host_agent.approvals.request import Request, State, Verb
 from host_agent.approvals.store import SqlRequestStore
 from host_agent.audit.log import AuditLog
@@ -37,6 +38,7 @@ from host_agent.metrics import Metrics
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Invocation, Output
 from host_agent.pipeline import Answer, Ask, Pipeline, Rooms, Snapshot
+from host_agent.pipeline.rooms import refresh_book
 from host_agent.policy.limits import Limits
 from tests.support.audit_files import HeldClock
 from tests.support.site import IDENTITIES, RULES
@@ -185,12 +187,14 @@ class FaultyStore(SqlRequestStore):
         if not self.refused.isdisjoint(names):
             raise StoreUnavailableError("The request store is locked; try again.")
 
-    async def transition(self, request: Request, *, expected_version: int) -> bool:
+    async def transition(
+        self, request: Request, *, expected_version: int, grant: Grant | None = None
+    ) -> bool:
         hook, self.before_transition = self.before_transition, None
         if hook is not None:
             await hook(request)
         self._refuse("transition", f"transition:{request.state}")
-        return await super().transition(request, expected_version=expected_version)
+        return await super().transition(request, expected_version=expected_version, grant=grant)
 
     async def remember(self, caller: str, key: str, **named: Any) -> None:
         self._refuse("remember")
@@ -275,6 +279,7 @@ class Workbench:
             digest=digest,
             reason=named.pop("reason", None),
             channel="http",
+            grant=named.pop("grant", None),
         )
 
     # -- what came of it --------------------------------------------------------------------------
@@ -316,6 +321,11 @@ class Workbench:
         """Let another configuration serve, as a reload does."""
         self.rooms.snapshot = Snapshot.of(configuration(self.directory, **changed))
 
+    async def reload(self, **changed: str) -> None:
+        """Let another configuration serve, and the book that belongs to it."""
+        self.reconfigure(**changed)
+        await refresh_book(self.rooms)
+
     def change_wrapper(self) -> None:
         """Put other bytes into the wrapper's file."""
         path = self.directory / "wrappers" / "git"
@@ -335,6 +345,7 @@ def configuration(
     limits: str = "",
     approvals: str = "",
     execution: str = "",
+    people: str = "",
     git: str = f"""
 [[git.repositories]]
 path = "{REPOSITORY}"
@@ -345,7 +356,7 @@ branches = ["main", "topic"]
     """Return a configuration of `directory`, in which the wrapper and the state are."""
     for folder in ("pki", "wrappers", "state"):
         (directory / folder).mkdir(mode=0o700, exist_ok=True)
-    for file in ("server.crt", "server.key", "ca.crt"):
+    for file in ("server.crt", "server.key", "ca.crt", "hook", "bridge"):
         (directory / "pki" / file).touch(mode=0o600)
     wrapper = directory / "wrappers" / "git"
     if not wrapper.exists():
@@ -367,6 +378,7 @@ wrapper_dir = "wrappers"
 {identities}
 {rules}
 {git}
+{people}
 """
     return parse(tomllib.loads(text), base=directory)
 
@@ -419,6 +431,7 @@ async def opened(
             rooms=rooms,
             pipeline=Pipeline(rooms),
         )
+        await refresh_book(rooms)
         try:
             yield bench
         finally:

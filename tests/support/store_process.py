@@ -7,14 +7,18 @@ is an operation that ran.
 
 import asyncio
 import os
+import random
 import sys
 import tempfile
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from host_agent.approvals import request as machine
+from host_agent.approvals.notification import Contact, DeliveryState
+from host_agent.approvals.port import Spent
 from host_agent.approvals.request import Request, RequestId, State, Verb
 from host_agent.approvals.store import SqlRequestStore
 from host_agent.errors import HostAgentError, StoreUnavailableError
@@ -102,6 +106,77 @@ async def contend(store: SqlRequestStore, host: Host, request: Request, number: 
             host.run(running)
 
 
+async def claim(store: SqlRequestStore, _host: Host, number: int) -> None:
+    """Take what one of several processes can take, in an order of this process's own."""
+    say("ready")
+    sys.stdin.readline()
+    claims = [(what, index) for what in CLAIMS for index in range(CLAIMED)]
+    random.Random(number).shuffle(claims)
+    for what, index in claims:
+        while True:
+            try:
+                won = await CLAIMS[what](store, index, number)
+                break
+            except StoreUnavailableError:
+                continue
+        if won:
+            say("won", what, str(index))
+
+
+CLAIMED = 60
+"""How many of each there are."""
+
+
+async def use_grant(store: SqlRequestStore, index: int, _number: int) -> bool:
+    return await store.use_grant(f"grant-{index}", NOW)
+
+
+async def revoke_grant(store: SqlRequestStore, index: int, number: int) -> bool:
+    revoked = await store.revoke_grant(f"standing-{index}-", by=f"by-{number}", now=NOW)
+    return revoked is not None
+
+
+async def enrol(store: SqlRequestStore, index: int, number: int) -> bool:
+    address = f"aci-{index}-{number}"
+    return await store.enrol("signal", address, code_hash=f"code-{index}", now=NOW) is not None
+
+
+async def put_contact(store: SqlRequestStore, index: int, number: int) -> bool:
+    """Two owners want one address."""
+    owner = f"owner-{index}-{number}"
+    contact = Contact(owner=owner, channel="webhook", address=f"u{index}", since=NOW)
+    return await store.put_contact(contact)
+
+
+async def spend_nonce(store: SqlRequestStore, index: int, _number: int) -> bool:
+    spent = await store.spend_nonce(
+        "bridge", f"nonce-{index}", expires_at=NOW, now=NOW, capacity=CLAIMED
+    )
+    return spent is Spent.NEW
+
+
+async def settle(store: SqlRequestStore, index: int, number: int) -> bool:
+    (waiting,) = await store.notifications_of(a_request(index).id)
+    tried = replace(
+        waiting,
+        state=DeliveryState.DELIVERED,
+        tries=1,
+        delivered_at=NOW,
+        reference=f"{index}-{number}",
+    )
+    return await store.settle_notification(tried, expected_tries=0)
+
+
+CLAIMS = {
+    "grant": use_grant,
+    "revoked": revoke_grant,
+    "enrolment": enrol,
+    "contact": put_contact,
+    "nonce": spend_nonce,
+    "try": settle,
+}
+
+
 async def try_to_open(store: SqlRequestStore) -> None:
     """Say whether the store opens for an ordinary user, and if not, why."""
     if os.geteuid() == 0:
@@ -129,7 +204,7 @@ async def main() -> None:
         await try_to_open(store)
         return
     await store.open()
-    work = {"work": work_until_killed, "race": race}[mode]
+    work = {"work": work_until_killed, "race": race, "claim": claim}[mode]
     await work(store, Host(side_file), int(number))
     await store.close()
 

@@ -54,6 +54,35 @@ def test_a_decision_is_counted_and_timed_by_its_channel(metrics: Metrics) -> Non
     assert value(metrics, "host_agent_decision_seconds_sum", channel="http") == 90
 
 
+def test_a_notification_is_counted_by_channel_and_result(metrics: Metrics) -> None:
+    name = "host_agent_notifications_total"
+    assert value(metrics, name, channel="signal", result="failed") == 0
+    metrics.notified("signal", "delivered")
+    metrics.notified("somebody's", "own words")
+    assert value(metrics, name, channel="signal", result="delivered") == 1
+    assert value(metrics, name, channel="other", result="other") == 1
+    assert value(metrics, name, channel="signal", result="failed") == 0
+
+
+def test_what_waits_is_told_for_every_channel(metrics: Metrics) -> None:
+    name = "host_agent_notifications_waiting"
+    metrics.notifications_waiting({"signal": 3, "pigeon": 2, "owl": 1})
+    assert value(metrics, name, channel="signal") == 3
+    assert value(metrics, name, channel="other") == 3
+    metrics.notifications_waiting({"ntfy": 1})
+    assert value(metrics, name, channel="signal") == 0
+    assert value(metrics, name, channel="ntfy") == 1
+
+
+def test_an_event_is_counted_by_sink_and_result(metrics: Metrics) -> None:
+    name = "host_agent_events_total"
+    metrics.event_sent("sse", "dropped")
+    metrics.event_sent("pigeon", "lost")
+    assert value(metrics, name, sink="sse", result="dropped") == 1
+    assert value(metrics, name, sink="webhook", result="failed") == 0
+    assert value(metrics, name, sink="other", result="other") == 1
+
+
 def test_what_is_pending_is_told(metrics: Metrics) -> None:
     metrics.pending(3, 61.5)
     assert value(metrics, "host_agent_requests_pending") == 3

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Row, StaticPool, create_engine, insert, select, update
 
 from host_agent.approvals import rows, schema
-from host_agent.approvals.request import Problem, Request, State, Terms, Verb
+from host_agent.approvals.request import GrantTerms, Problem, Request, State, Terms, Verb
 from tests.support.stored_requests import NOW, a_decision, a_request
 
 INSTANTS = st.datetimes(
@@ -125,6 +125,7 @@ def stored_with(connection: Connection, **bad: str) -> Row[Any]:
         {"terms": "{}"},
         {"decisions": '[{"decision": "maybe", "at": 1}]'},
         {"decisions": '[{"decision": "approve", "at": 1}]'},
+        {"decisions": '[{"decision": "approve", "at": 1, "grant": {"ever": true}}]'},
         {"problem": '{"codes": "x"}'},
         {"terms": "null"},
     ],
@@ -141,3 +142,38 @@ def test_c46_damaged_output_is_refused() -> None:
     with engine.begin() as connection, pytest.raises(rows.RowError):
         rows.read_row(stored_with(connection, outcome="{}"), b"not zlib")
     engine.dispose()
+
+
+def test_decision_over_a_channel_comes_back_equal() -> None:
+    relayed = replace(
+        a_decision(),
+        channel="webhook",
+        address="U123",
+        through="chat-bridge",
+        fingerprint="sha256:" + "4" * 64,
+        serial="2a",
+        grant=GrantTerms(for_seconds=1800, resource="/srv/.*"),
+    )
+    counted = replace(a_decision("carol"), grant=GrantTerms(count=3))
+    request = a_request(decisions=(relayed, counted), version=3)
+    assert there_and_back(request) == request
+
+
+def test_decision_takes_no_room_for_what_it_has_not() -> None:
+    assert not {"address", "through", "grant"} & rows.decision_json(a_decision()).keys()
+    counted = rows.decision_json(replace(a_decision(), grant=GrantTerms(count=3)))
+    assert counted["grant"] == {"count": 3}
+
+
+def test_decision_from_before_channels_is_read() -> None:
+    old = {
+        "approver": "bob-laptop",
+        "owner": "bob",
+        "decision": "approve",
+        "channel": "http",
+        "at": rows.microseconds(NOW),
+        "reason": None,
+        "fingerprint": None,
+        "serial": None,
+    }
+    assert rows.decision_of(old) == a_decision()

@@ -51,7 +51,16 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 def add_code(connection: Connection, _tally: Tally) -> None:
     """Break the rule that a code has a request."""
-    connection.execute(insert(schema.codes).values(request_id="none", owner="a", code_hash="b"))
+    connection.execute(
+        insert(schema.codes).values(
+            request_id="none",
+            owner="a",
+            channel="signal",
+            purpose="confirm",
+            code_hash="b",
+            is_spent=0,
+        )
+    )
 
 
 def add_answer(key: str) -> "Writing":

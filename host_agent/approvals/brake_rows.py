@@ -1,0 +1,90 @@
+"""What the fatigue brake is read from: how often a caller was refused, and since when it counts.
+
+A release moves the start of the count; it deletes nothing.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import Connection, and_, bindparam, exists, func, or_, select
+from sqlalchemy.dialects.sqlite import insert as insert_or
+
+from host_agent.approvals import rows
+from host_agent.approvals.notification import Kind
+from host_agent.approvals.port import Requests
+from host_agent.approvals.request import State
+from host_agent.approvals.schema import notifications, releases, requests
+
+_c = requests.c
+_n = notifications.c
+_r = releases.c
+_new = insert_or(releases)
+_RELEASE = _new.on_conflict_do_update(
+    index_elements=[_r.caller],
+    set_={
+        "released_at": _new.excluded.released_at,
+        "released_by": _new.excluded.released_by,
+    },
+    where=_r.released_at <= _new.excluded.released_at,
+)
+RELEASED_AT = select(_r.released_at).where(_r.caller == bindparam("caller"))
+_SINCE = (
+    _c.finished_at >= bindparam("since"),
+    _c.finished_at > bindparam("released_at"),
+)
+_SOMEBODY_WAS_ASKED = exists(
+    select(_n.sequence).where(_n.request_id == _c.id, _n.kind == Kind.PROMPT.value, _n.tries > 0)
+)
+REFUSALS = select(func.count()).where(
+    _c.caller == bindparam("caller"),
+    _c.state.in_([State.DENIED.value, State.EXPIRED.value, State.CANCELLED.value]),
+    *_SINCE,
+    or_(
+        _c.state != State.CANCELLED.value,
+        and_(_c.problem.is_(None), _SOMEBODY_WAS_ASKED),
+    ),
+)
+DENIED = select(requests).where(
+    _c.caller == bindparam("caller"), _c.state == State.DENIED.value, *_SINCE
+)
+PENDING = select(requests).where(
+    _c.caller == bindparam("caller"),
+    _c.finished_at.is_(None),
+    _c.state == State.PENDING.value,
+)
+_NEVER = -(2**62)
+
+
+def release(connection: Connection, caller: str, by: str, now: datetime) -> None:
+    """Forget a caller's refusals up to `now`; an older release changes nothing."""
+    values = {"caller": caller, "released_at": rows.microseconds(now), "released_by": by}
+    connection.execute(_RELEASE, values)
+
+
+def refusals_of(connection: Connection, caller: str, since: datetime) -> int:
+    """Return how many of the caller's requests came to nothing since then and its last release.
+
+    Denied, expired, or withdrawn by the caller: cancelled without a problem, after a prompt for it
+    was tried at least once. A request that nobody was prompted for is no weight on anybody.
+    """
+    return int(connection.execute(REFUSALS, _keys(connection, caller, since)).scalar_one())
+
+
+def refused_or_waiting(connection: Connection, caller: str, denied_since: datetime) -> Requests:
+    """Return the caller's pending requests, and those denied since then and its last release.
+
+    Oldest first.
+    """
+    found = [
+        *connection.execute(PENDING, {"caller": caller}),
+        *connection.execute(DENIED, _keys(connection, caller, denied_since)),
+    ]
+    return [rows.read_row(row) for row in sorted(found, key=lambda row: row.sequence)]
+
+
+def _keys(connection: Connection, caller: str, since: datetime) -> rows.Values:
+    released_at = connection.execute(RELEASED_AT, {"caller": caller}).scalar_one_or_none()
+    return {
+        "caller": caller,
+        "since": rows.microseconds(since),
+        "released_at": _NEVER if released_at is None else released_at,
+    }

@@ -1,0 +1,156 @@
+"""A store of the first tables, opened by this program: everything is kept."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, create_engine, insert, text
+
+from host_agent.approvals import answers, rows, schema
+from host_agent.approvals import request as machine
+from host_agent.approvals.notification import CodeHash, Purpose
+from host_agent.approvals.request import Problem, Request, State, Verb
+from host_agent.errors import StoreUnavailableError
+from tests.support.request_stores import a_prompt, approved, step
+from tests.support.store_ground import file, opened, put
+from tests.support.stored_requests import NOW, a_decision, a_request
+
+DENIED = machine.deny(a_request(1), a_decision("carol", Verb.DENY), roles=["approver"], now=NOW)
+DONE = replace(
+    approved(a_request(2)),
+    state=State.FAILED,
+    outcome={"exit_code": 1, "stdout": "o" * 9000, "stderr": "", "verified": False},
+    problem=Problem(code="host:failed", detail="It ended with 1."),
+    finished_at=NOW,
+    version=4,
+)
+STORED = (a_request(0), DENIED, DONE, approved(a_request(3)))
+
+
+def put_rows(connection: Connection) -> None:
+    connection.execute(insert(schema.requests), [rows.new_row(request) for request in STORED])
+    connection.execute(
+        text("INSERT INTO outputs VALUES (:id, :body)"),
+        {"id": DONE.id, "body": rows.output_of(DONE)},
+    )
+    connection.execute(
+        text("INSERT INTO codes VALUES (:id, 'bob', 'sha256:1'), (:id, 'carol', 'sha256:2')"),
+        {"id": STORED[0].id},
+    )
+    key: dict[str, Any] = {"request_id": DONE.id, "expires_at": 2**62, "status": 200}
+    connection.execute(
+        text(
+            "INSERT INTO answers VALUES"
+            " (1, 'librarian', 'key', 'body', :status, :body, 9, :request_id, :expires_at)"
+        ),
+        {**key, "body": answers.pack({"a": 1})},
+    )
+    connection.execute(text("UPDATE commits SET count = 41"))
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """A look at a database of the first tables, with rows in them."""
+    file(tmp_path).parent.mkdir(mode=0o700)
+    engine = create_engine(f"sqlite+pysqlite:///{file(tmp_path)}")
+    with engine.begin() as connection:
+        schema.migrate(connection, target="r0001")
+        put_rows(connection)
+    engine.dispose()
+    looker = sqlite3.connect(file(tmp_path), isolation_level=None)
+    yield looker
+    looker.close()
+
+
+def revision(looker: sqlite3.Connection) -> str:
+    return str(looker.execute("SELECT version_num FROM alembic_version").fetchone()[0])
+
+
+def tables(looker: sqlite3.Connection) -> set[str]:
+    found = looker.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    return {name for (name,) in found if not name.startswith("sqlite_")}
+
+
+async def test_store_of_the_first_tables_keeps_everything(
+    tmp_path: Path, older: sqlite3.Connection
+) -> None:
+    assert revision(older) == "r0001"
+    async with opened(tmp_path) as store:
+        for request in STORED:
+            assert await store.get(request.id) == request
+        assert [one.id for one in await store.live()] == [STORED[0].id, STORED[3].id]
+        answer = await store.recall("librarian", "key", NOW)
+        assert answer is not None
+        assert (answer.body, answer.request_id) == ({"a": 1}, DONE.id)
+        kept = [
+            CodeHash(
+                request_id=STORED[0].id,
+                owner=owner,
+                channel="http",
+                purpose=Purpose.CONFIRM,
+                code_hash=code_hash,
+            )
+            for owner, code_hash in (("bob", "sha256:1"), ("carol", "sha256:2"))
+        ]
+        assert await store.codes(STORED[0].id) == kept
+        assert await store.code("sha256:2") == kept[1]
+    assert revision(older) == schema.HEAD
+    assert tables(older) == {*schema.metadata.tables, "alembic_version"}
+    assert older.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert older.execute("PRAGMA foreign_key_check").fetchall() == []
+    assert older.execute("SELECT count > 40 FROM commits").fetchone() == (1,)
+
+
+async def test_migrated_store_does_what_a_new_one_does(
+    tmp_path: Path, older: sqlite3.Connection
+) -> None:
+    async with opened(tmp_path) as store:
+        request = STORED[0]
+        await store.add_notifications([a_prompt(request)])
+        await step(store, request, machine.cancel(request, problem=None, now=NOW))
+        assert await store.codes(request.id) == []
+        assert await store.waiting_notifications() == {}
+        new = a_request(9)
+        await store.insert(
+            new, max_pending=9, max_pending_per_caller=9, notifications=[a_prompt(new)]
+        )
+        assert await store.waiting_notifications() == {"signal": 1}
+        assert await store.purge(NOW + timedelta(seconds=1)) == 3
+    assert older.execute("SELECT count(*) FROM codes").fetchone() == (0,)
+    assert older.execute("SELECT count(*) FROM outputs").fetchone() == (0,)
+    assert older.execute("SELECT count(*) FROM notifications").fetchone() == (1,)
+
+
+async def test_migration_that_fails_leaves_the_first_tables(
+    tmp_path: Path, older: sqlite3.Connection
+) -> None:
+    before = tables(older)
+    # Something that the migration trips over, after it has begun.
+    older.execute("CREATE TABLE releases (anything INTEGER)")
+    with pytest.raises(StoreUnavailableError):
+        async with opened(tmp_path):
+            pass
+    assert revision(older) == "r0001"
+    assert tables(older) == {*before, "releases"}
+    assert older.execute("SELECT count(*) FROM codes").fetchone() == (2,)
+    older.execute("DROP TABLE releases")
+    async with opened(tmp_path) as store:
+        assert await store.get(DONE.id) == DONE
+
+
+async def test_two_agents_that_start_at_once_migrate_once(
+    tmp_path: Path, older: sqlite3.Connection
+) -> None:
+    async def start(number: int) -> Request:
+        async with opened(tmp_path) as store:
+            return (await put(store, a_request(number))).request
+
+    made = await asyncio.gather(start(10), start(11))
+    assert [request.id for request in made] == [a_request(10).id, a_request(11).id]
+    assert revision(older) == schema.HEAD
+    assert older.execute("SELECT count(*) FROM requests").fetchone() == (len(STORED) + 2,)

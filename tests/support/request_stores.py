@@ -1,0 +1,74 @@
+"""Every implementation of the request store, and the steps that tests of any of them take."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+
+from host_agent.approvals import request as machine
+from host_agent.approvals.notification import CodeHash, Notification, Purpose, prompt
+from host_agent.approvals.port import Inserted, RequestStore
+from host_agent.approvals.request import Request
+from host_agent.approvals.store import SqlRequestStore
+from tests.support.stored_requests import NOW, a_decision
+
+Opener = Callable[[Path], AbstractAsyncContextManager[RequestStore]]
+
+
+@asynccontextmanager
+async def sqlite(directory: Path) -> AsyncIterator[RequestStore]:
+    store = SqlRequestStore(f"sqlite:///{directory}/state/host-agent.db")
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+OPENERS: dict[str, Opener] = {"sqlite": sqlite}
+"""A new implementation is one more entry."""
+
+
+async def put(
+    store: RequestStore,
+    request: Request,
+    *,
+    notifications: Sequence[Notification] = (),
+    total: int = 100,
+    each: int = 100,
+) -> Inserted:
+    """Insert with caps that a test may lower."""
+    return await store.insert(
+        request, max_pending=total, max_pending_per_caller=each, notifications=notifications
+    )
+
+
+async def step(store: RequestStore, before: Request, after: Request) -> Request:
+    """Store a step that must win, and return the request after it."""
+    assert await store.transition(after, expected_version=before.version)
+    return after
+
+
+def approved(request: Request) -> Request:
+    return machine.approve(
+        request, a_decision(), roles=["approver"], digest=request.digest, now=NOW
+    )
+
+
+def a_code(
+    request: Request,
+    code_hash: str = "sha256:1",
+    *,
+    owner: str = "bob",
+    channel: str = "signal",
+    purpose: Purpose = Purpose.CONFIRM,
+) -> CodeHash:
+    return CodeHash(
+        request_id=request.id, owner=owner, channel=channel, purpose=purpose, code_hash=code_hash
+    )
+
+
+def a_prompt(
+    request: Request, owner: str = "bob", channel: str = "signal", *, at: datetime = NOW
+) -> Notification:
+    return prompt(request.id, owner, channel, now=NOW, at=at)

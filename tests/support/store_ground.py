@@ -1,0 +1,50 @@
+"""A store on a file of its own, and other processes on the same file."""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from host_agent.approvals.port import Inserted
+from host_agent.approvals.request import Request
+from host_agent.approvals.store import SqlRequestStore
+
+PROCESS = Path(__file__).with_name("store_process.py")
+
+
+def url(directory: Path) -> str:
+    return f"sqlite:///{directory}/state/host-agent.db"
+
+
+def file(directory: Path, ending: str = "") -> Path:
+    return directory / "state" / f"host-agent.db{ending}"
+
+
+@asynccontextmanager
+async def opened(directory: Path) -> AsyncIterator[SqlRequestStore]:
+    store = SqlRequestStore(url(directory))
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def put(store: SqlRequestStore, request: Request) -> Inserted:
+    return await store.insert(request, max_pending=10_000, max_pending_per_caller=10_000)
+
+
+def process(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, str(PROCESS), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+async def limit_pages(store: SqlRequestStore, pages: int) -> None:
+    await store._write_to.read(
+        lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").fetchone()
+    )
