@@ -43,11 +43,14 @@ from host_agent.gateway.server import Gateway
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.revocation import Revocation
 from host_agent.lock import AgentLock
+from host_agent.messaging import Messaging, make_bridge_secrets, make_channels, make_plugin
 from host_agent.metrics import Metrics
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Catalogue
 from host_agent.pipeline import Pipeline, Rooms, Snapshot
+from host_agent.pipeline.book import Book
 from host_agent.pipeline.privileges import Privileges
+from host_agent.pipeline.rooms import refresh_book
 from host_agent.policy.limits import Limits
 from host_agent.watching import Watch
 
@@ -124,8 +127,11 @@ class Agent:
             turns=Turns(config.execution.max_concurrent),
             audit=audit,
             metrics=self.metrics,
+            plugin=make_plugin(config, clock.wall),
+            bridge_secrets=make_bridge_secrets(config),
         )
         self.pipeline = Pipeline(self.rooms)
+        self._messaging = Messaging(self.rooms, self.pipeline)
         self.watch = Watch(self.pipeline, audit)
         self._privileges = Privileges(self.rooms, ToolRunner())
         await self._say_started(config)
@@ -181,7 +187,9 @@ class Agent:
 
     async def _open_door(self, config: Config, context: ssl.SSLContext) -> None:
         """Serve: background work first, then both listeners; recovery before the first request."""
+        self._exits.push_async_callback(self._messaging.close)
         self._exits.push_async_callback(self._finish_work)
+        await refresh_book(self.rooms)
         await self.pipeline.approved.recover()
         await self.pipeline.approved.cancel_callers_gone()
         for work in (
@@ -192,6 +200,7 @@ class Agent:
             *(() if self._given_runner else (self._privileges.keep_forever,)),
         ):
             await self._exits.enter_async_context(_background(work))
+        await self._messaging.start()
         self._gateway = Gateway(
             create_app(self),
             bind=config.server.address,
@@ -320,6 +329,10 @@ class Agent:
         context = make_context(config)
         snapshot = Snapshot.of(config)
         runner = self._given_runner or make_runner(config)
+        channels = make_channels(config, self.rooms.clock.wall)
+        plugin = make_plugin(config, self.rooms.clock.wall)
+        secrets = make_bridge_secrets(config)
+        book = Book.of(config, await self.rooms.store.contacts())
         self._audit.reopen()
         # What is not written down does not serve.
         await self._say_loaded(config)
@@ -327,6 +340,9 @@ class Agent:
         self.rooms.snapshot = snapshot
         self.rooms.revocation = revocation
         self.rooms.runner = runner
+        self.rooms.book = book
+        self.rooms.plugin = plugin
+        self.rooms.bridge_secrets = secrets
         self.rooms.wrappers = make_wrapper_digests(config)
         self.rooms.turns.resize(config.execution.max_concurrent)
         self.rooms.limits.reconfigure(config.limits)
@@ -337,6 +353,7 @@ class Agent:
         self._gateway.limit_connections(config.server.max_connections)
         self._tell_ends()
         self._privileges.forget()
+        await self._messaging.renew(channels)
         await self.watch.cancel_callers_gone()
 
     async def _reject(self, error: ConfigurationError | HostAgentError) -> None:

@@ -12,6 +12,7 @@ import os
 import pwd
 import re
 import signal
+import stat
 import subprocess
 import weakref
 from collections.abc import Mapping
@@ -133,7 +134,14 @@ class _Door:
         weakref.finalize(self, os.close, self._null)
         self._watch: Watch | None = None
 
-    async def run(self, argv: list[str], invocation: Invocation, latest: float | None) -> Output:
+    async def run(
+        self,
+        argv: list[str],
+        invocation: Invocation,
+        latest: float | None,
+        *,
+        stdin: int | None = None,
+    ) -> Output:
         loop = asyncio.get_running_loop()
         started = loop.time()
         allowed = invocation.timeout_seconds
@@ -145,7 +153,7 @@ class _Door:
         command = _encoded(argv)
         try:
             watch = self._watch_of(loop)
-            pid, pipes = self._start(command)
+            pid, pipes = self._start(command, self._null if stdin is None else stdin)
         except (OSError, subprocess.SubprocessError) as error:
             _cannot_start(invocation, error)
         child = Child(
@@ -168,7 +176,7 @@ class _Door:
             self._watch = Watch(loop)
         return self._watch
 
-    def _start(self, command: list[bytes]) -> tuple[int, tuple[int, int]]:
+    def _start(self, command: list[bytes], stdin: int) -> tuple[int, tuple[int, int]]:
         """Start `command`; return its process id and the ends to read its two streams from."""
         descriptors: list[int] = []
         try:
@@ -181,7 +189,7 @@ class _Door:
             # page table is copied, however large the agent is.
             process = subprocess.Popen(  # noqa: S603 - an argument list, no shell
                 command,
-                stdin=self._null,
+                stdin=stdin,
                 stdout=stdout_end,
                 stderr=stderr_end,
                 env=ENVIRONMENT,
@@ -327,3 +335,42 @@ class ToolRunner:
             raise AdapterUnavailableError(message)
         invocation = Invocation(wrapper=tool, arguments=arguments, run_as=RunAs.UNIX_USER)
         return await self._door.run([path, *arguments], invocation, None)
+
+
+class ProgramRunner:
+    """Runs one program of the administrator's as the present user, with an input.
+
+    The path is looked at before each run: it must be a plain file of root that nobody else may
+    write.
+    """
+
+    def __init__(self, path: str, *, timeout_seconds: float, max_output_bytes: int) -> None:
+        self._path = path
+        self._door = _Door(timeout_seconds, max_output_bytes, ends_group=True)
+
+    async def run(self, given: bytes) -> Output:
+        """Run it with `given` on its standard input, and return what it left behind.
+
+        Raises:
+            AdapterUnavailableError: it is missing, not root's alone, or cannot be started.
+        """
+        if not _is_of_root(self._path):
+            message = f"{self._path} is no program of root, or others may write it."
+            raise AdapterUnavailableError(message)
+        invocation = Invocation(wrapper="plugin", arguments=(), run_as=RunAs.UNIX_USER)
+        stdin = os.memfd_create("input", os.MFD_CLOEXEC)
+        try:
+            os.write(stdin, given)  # memory, whole at once
+            os.lseek(stdin, 0, os.SEEK_SET)
+            return await self._door.run([self._path], invocation, None, stdin=stdin)
+        finally:
+            os.close(stdin)
+
+
+def _is_of_root(path: str) -> bool:
+    try:
+        status = os.lstat(path)
+    except (OSError, ValueError):
+        return False
+    is_program = stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o111)
+    return is_program and status.st_uid == 0 and not status.st_mode & 0o022

@@ -1,11 +1,11 @@
 """Whose turn it is: one change per resource, so many processes in all, in order of asking.
 
-What changes the host goes before reads that wait: a caller that fills every place with slow reads
-must not keep an approved change out.
+What changes the host goes before reads that wait, and reads that wait are let in by caller in turn:
+a caller that asks for many slow reads keeps neither an approved change nor another caller out.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,8 +19,10 @@ class Turns:
 
     A change or destroy waits until no other one of the same resource runs; everything waits until
     fewer than `max_concurrent` run. Reads are never held back by a resource, and waiting for a
-    resource takes no place. A turn inside a turn of the same task takes no second place: a task
-    runs one process at a time, and two places a task could block each other for good.
+    resource takes no place. The reads of one caller never take the last free place, where there is
+    more than one place at all: it is for changes and for other callers. A turn inside a turn of the
+    same task takes no second place: a task runs one process at a time, and two places a task could
+    block each other for good.
     """
 
     def __init__(self, max_concurrent: int) -> None:
@@ -47,6 +49,10 @@ class Turns:
         """Return the resources that are being changed."""
         return frozenset(self._resources)
 
+    def is_free(self, resource_key: str) -> bool:
+        """Return whether nobody changes this resource, or waits to."""
+        return resource_key not in self._resources
+
     def change(self, resource_key: str, timeout_seconds: float | None = None) -> "Turn":
         """Return a turn to change `resource_key`, for `async with`.
 
@@ -56,13 +62,18 @@ class Turns:
         Raises:
             HostBusyError: on entering, when the time is over. Nothing is held then.
         """
-        return Turn(self, resource_key, timeout_seconds)
+        return Turn(self, resource_key, timeout_seconds, caller=None)
 
-    def read(self, timeout_seconds: float | None = None) -> "Turn":
-        """Return a turn to read, for `async with`; waits and raises as `change` does."""
-        return Turn(self, None, timeout_seconds)
+    def read(self, timeout_seconds: float | None = None, *, caller: str | None = None) -> "Turn":
+        """Return a turn to read, for `async with`; waits and raises as `change` does.
 
-    async def enter(self, resource_key: str | None, until: float | None) -> bool:
+        `caller` is whom it is for; those of None share nothing and count as one when they wait.
+        """
+        return Turn(self, None, timeout_seconds, caller=caller)
+
+    async def enter(
+        self, resource_key: str | None, until: float | None, *, caller: str | None = None
+    ) -> bool:
         """Take a turn, as `Turn` does; return whether a place was taken, for `leave`."""
         if resource_key is not None and not await self._enter_resource(resource_key, until):
             message = "The resource is being changed by another operation; ask again shortly."
@@ -72,7 +83,8 @@ class Turns:
             return False
         entered = False
         try:
-            entered = await self._places.enter(until, is_first=resource_key is not None)
+            is_first = resource_key is not None
+            entered = await self._places.enter(until, is_first=is_first, caller=caller)
         finally:
             if not entered and resource_key is not None:
                 self._leave_resource(resource_key)
@@ -82,11 +94,13 @@ class Turns:
         self._holders.add(task)
         return True
 
-    def leave(self, resource_key: str | None, *, has_place: bool) -> None:
+    def leave(
+        self, resource_key: str | None, *, has_place: bool, caller: str | None = None
+    ) -> None:
         """Give back what `enter` took, in the same task."""
         if has_place:
             self._holders.discard(asyncio.current_task())
-            self._places.leave()
+            self._places.leave(caller)
         if resource_key is not None:
             self._leave_resource(resource_key)
 
@@ -109,12 +123,18 @@ class Turns:
 class Turn:
     """One turn, taken by `async with` and given back on every way out."""
 
-    __slots__ = ("_has_place", "_resource_key", "_timeout_seconds", "_turns")
+    __slots__ = ("_caller", "_has_place", "_resource_key", "_timeout_seconds", "_turns")
 
     def __init__(
-        self, turns: Turns, resource_key: str | None, timeout_seconds: float | None
+        self,
+        turns: Turns,
+        resource_key: str | None,
+        timeout_seconds: float | None,
+        *,
+        caller: str | None,
     ) -> None:
         self._turns = turns
+        self._caller = caller
         self._resource_key = resource_key
         self._timeout_seconds = timeout_seconds
         self._has_place = False
@@ -122,7 +142,7 @@ class Turn:
     async def __aenter__(self) -> Self:
         timeout = self._timeout_seconds
         until = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        self._has_place = await self._turns.enter(self._resource_key, until)
+        self._has_place = await self._turns.enter(self._resource_key, until, caller=self._caller)
         return self
 
     async def __aexit__(
@@ -131,47 +151,57 @@ class Turn:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._turns.leave(self._resource_key, has_place=self._has_place)
+        self._turns.leave(self._resource_key, has_place=self._has_place, caller=self._caller)
 
 
 class _Gate:
-    """Lets `capacity` in at once, in the order of asking; those who are first before the others.
+    """Lets `capacity` in at once; those who are first before the others.
 
-    Who leaves hands the place to the first who waits, so a late comer never overtakes. A waiter's
-    future is resolved once: True by the one who leaves, or False by the clock.
+    Among the others each caller has a queue of its own, in the order of asking, and the callers
+    take turns. Who leaves hands the place to the first who waits and may have it, so a late comer
+    never overtakes. A waiter's future is resolved once: True by the one who leaves, or False by the
+    clock.
     """
 
-    __slots__ = ("_first", "_waiters", "capacity", "taken")
+    __slots__ = ("_first", "_inside", "_queues", "capacity", "taken")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.taken = 0
+        self._inside: Counter[str] = Counter()
         self._first: deque[asyncio.Future[bool]] = deque()
-        self._waiters: deque[asyncio.Future[bool]] = deque()
+        self._queues: dict[str | None, deque[asyncio.Future[bool]]] = {}
 
-    async def enter(self, until: float | None, *, is_first: bool = False) -> bool:
+    async def enter(
+        self, until: float | None, *, is_first: bool = False, caller: str | None = None
+    ) -> bool:
         """Wait for a place until the loop's time `until`; return whether one was had."""
-        if self.taken < self.capacity and not (self._first or self._waiters):
-            self.taken += 1
+        # While a place is free, nobody waits who may have it.
+        if self.taken < self.capacity and self._may_enter(caller):
+            self._take(caller)
             return True
         loop = asyncio.get_running_loop()
         if until is not None and until <= loop.time():
             return False
         waiter: asyncio.Future[bool] = loop.create_future()
-        (self._first if is_first else self._waiters).append(waiter)
-        timer = None if until is None else loop.call_at(until, self._give_up, waiter)
+        (self._first if is_first else self._queues.setdefault(caller, deque())).append(waiter)
+        timer = None if until is None else loop.call_at(until, self._give_up, waiter, caller)
         try:
             return await waiter
         except asyncio.CancelledError:
-            self._forget(waiter)
+            self._forget(waiter, caller)
             raise
         finally:
             if timer is not None:
                 timer.cancel()
 
-    def leave(self) -> None:
+    def leave(self, caller: str | None = None) -> None:
         """Give a place back."""
         self.taken -= 1
+        if caller is not None:
+            self._inside[caller] -= 1
+            if not self._inside[caller]:
+                del self._inside[caller]
         self._admit()
 
     def resize(self, capacity: int) -> None:
@@ -179,27 +209,54 @@ class _Gate:
         self.capacity = capacity
         self._admit()
 
+    def _may_enter(self, caller: str | None) -> bool:
+        return caller is None or self._inside[caller] < max(1, self.capacity - 1)
+
+    def _take(self, caller: str | None) -> None:
+        self.taken += 1
+        if caller is not None:
+            self._inside[caller] += 1
+
     def _admit(self) -> None:
-        while (waiting := self._first or self._waiters) and self.taken < self.capacity:
-            waiter = waiting.popleft()
+        while self.taken < self.capacity:
+            if self._first:
+                caller, waiter = None, self._first.popleft()
+            elif (found := self._next_in_turn()) is not None:
+                caller, waiter = found
+            else:
+                return
             if not waiter.done():
-                self.taken += 1
+                self._take(caller)
                 waiter.set_result(True)
 
-    def _give_up(self, waiter: asyncio.Future[bool]) -> None:
+    def _next_in_turn(self) -> tuple[str | None, asyncio.Future[bool]] | None:
+        """Take the first waiter of the first caller that may enter; the caller goes to the end."""
+        for caller, queue in self._queues.items():
+            if self._may_enter(caller):
+                waiter = queue.popleft()
+                del self._queues[caller]
+                if queue:
+                    self._queues[caller] = queue
+                return caller, waiter
+        return None
+
+    def _give_up(self, waiter: asyncio.Future[bool], caller: str | None) -> None:
         if not waiter.done():
-            self._drop(waiter)
+            self._drop(waiter, caller)
             waiter.set_result(False)
 
-    def _forget(self, waiter: asyncio.Future[bool]) -> None:
+    def _forget(self, waiter: asyncio.Future[bool], caller: str | None) -> None:
         """Undo the wait of a cancelled task, which may have been handed its place just before."""
         if not waiter.cancelled():
             if waiter.result():
-                self.leave()
+                self.leave(caller)
         else:
-            self._drop(waiter)
+            self._drop(waiter, caller)
 
-    def _drop(self, waiter: asyncio.Future[bool]) -> None:
-        for waiting in (self._first, self._waiters):
+    def _drop(self, waiter: asyncio.Future[bool], caller: str | None) -> None:
+        queue = self._queues.get(caller, self._first)
+        for waiting in (self._first, queue):
             if waiter in waiting:
                 waiting.remove(waiter)
+        if not queue:
+            self._queues.pop(caller, None)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -142,6 +142,15 @@ def never_asks(_params: object) -> bool:
     return False
 
 
+Deed: TypeAlias = tuple[str, str]
+"""A verb with its adapter, and the resource that it is done to: `("pct.halt", "101")`."""
+
+
+def may_reach_nothing(_params: object, _resource: str) -> bool:
+    """Say that the deeds are all there is to it: the default of `may_reach`."""
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationSpec:
     """The declaration of one operation: values and pure functions.
@@ -158,6 +167,11 @@ class OperationSpec:
       prints; never raises. It comes before `restrict` and `parse`, and is what the caller sees.
     - `restrict`: leaves out of an output what the section's allow-list does not name, for
       operations whose parameters do not name everything that they show.
+    - `deeds`: what else a change does, and to what, under names that it shares with those other
+      operations of its adapter that do the same; its own name and resource are always among them.
+      None is only these. Never asked of a read.
+    - `may_reach`: whether the run could do anything at all to a resource of any adapter, for an
+      operation whose effect is not known here.
     - `turn`: the key under which changes wait for each other; None is the resource.
     - `probe` / `parse_probe`: a read after the run; True if the effect is seen, False if not.
     - `parse`: the structured `data` of an answer, from standard output of exit status 0; raises
@@ -185,6 +199,8 @@ class OperationSpec:
     guard: Callable[[Any, Any, Output], None] | None = None
     decode: Callable[[Output], Output] | None = None
     restrict: Callable[[Any, Any, Output], Output] | None = None
+    deeds: Callable[[Any], frozenset[Deed]] | None = None
+    may_reach: Callable[[Any, str], bool] = may_reach_nothing
     turn: Callable[[Any], str] | None = None
     probe: Callable[[Any, Mapping[str, JsonValue]], Invocation] | None = None
     parse_probe: Callable[[Any, Mapping[str, JsonValue], Output], bool] | None = None
@@ -224,6 +240,26 @@ class Operation:
         return self.spec.resource(self.params)
 
     @property
+    def deeds(self) -> frozenset[Deed]:
+        """Return what a change does, and to what; nothing for a read."""
+        if self.spec.effect is Effect.READ:
+            return frozenset()
+        own = frozenset({(self.name, self.resource or "")})
+        return own if self.spec.deeds is None else own | self.spec.deeds(self.params)
+
+    def does_as(self, other: "Operation") -> bool:
+        """Return whether it is another operation than `other` and could have the same effect.
+
+        The relation is symmetric. Resources are compared as they are named; that two names are of
+        one thing (an alias of a unit, the volume of a container) is not known here.
+        """
+        if self.name == other.name or Effect.READ in (self.effect, other.effect):
+            return False
+        if self.deeds & other.deeds:
+            return True
+        return _may_reach(self, other) or _may_reach(other, self)
+
+    @property
     def turn(self) -> str:
         """Return the key under which changes of this resource wait for each other."""
         if self.spec.turn is not None:
@@ -242,6 +278,11 @@ class Operation:
         return (
             (self.spec.wrapper,) if inspects == self.spec.wrapper else (self.spec.wrapper, inspects)
         )
+
+
+def _may_reach(one: Operation, other: Operation) -> bool:
+    resources = {resource for _, resource in other.deeds if resource}
+    return any(one.spec.may_reach(one.params, resource) for resource in resources)
 
 
 CONTRACT_OPERATIONS: frozenset[str] = frozenset(

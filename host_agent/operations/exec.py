@@ -6,6 +6,7 @@ wrapper checks list, program and arguments again as root; nothing is ever read b
 command does is its own affair: it counts as `destroy`, and cannot be looked at afterwards.
 """
 
+import posixpath
 import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, NoReturn
@@ -131,6 +132,19 @@ def commands_file(section: ExecSection | None) -> str:
     return "\n".join([*lines, ""])
 
 
+def may_reach(params: RunParameters, resource: str) -> bool:
+    """Return whether an argument names `resource`: whole, or as whole parts of a path or word.
+
+    What a command does to it is its own affair, so this is all that can be told. `tank/old` is
+    named by `/tank/old/mail`, `tank/old@daily` and `pool=tank/old`, not by `tank/older`.
+    """
+    named = re.compile(rf"(?<![A-Za-z0-9_.-]){re.escape(resource)}(?![A-Za-z0-9_.-])", re.ASCII)
+    return any(
+        named.search(value) is not None or named.search(posixpath.normpath(value)) is not None
+        for value in params.arguments.values()
+    )
+
+
 # -- invocations -----------------------------------------------------------------------------------
 
 _SECONDS = 1800.0
@@ -242,6 +256,7 @@ SPECS: tuple[OperationSpec, ...] = (
         parse_inspection=_inspected,
         invoke=_invoke,
         failure=failure,
+        may_reach=may_reach,
     ),
 )
 """The operation of this adapter."""

@@ -25,6 +25,7 @@ from host_agent.errors import (
     TargetChangedError,
 )
 from host_agent.operations.catalogue import (
+    Deed,
     Effect,
     Inspection,
     Invocation,
@@ -353,6 +354,11 @@ def _resource(params: RepositoryParameters) -> str:
     return params.repository
 
 
+def _reset_deeds(params: ResetParameters) -> frozenset[Deed]:
+    """Return what a reset to the right commit stands for: the files are as after these."""
+    return frozenset({("git.pull", params.repository), ("git.switch", params.repository)})
+
+
 SPECS: tuple[OperationSpec, ...] = (
     _spec(
         "status",
@@ -414,6 +420,7 @@ SPECS: tuple[OperationSpec, ...] = (
         Effect.DESTROY,
         "Set the checked-out branch and its files to a commit; uncommitted changes are lost.",
         parameters=ResetParameters,
+        deeds=_reset_deeds,
         inspect=_inspect_reset,
         parse_inspection=_inspect_reset_output,
         invoke=_invoke_reset,

@@ -26,6 +26,7 @@ from host_agent.errors import (
     TargetChangedError,
 )
 from host_agent.operations.catalogue import (
+    Deed,
     Effect,
     Inspection,
     Invocation,
@@ -268,6 +269,10 @@ def _resource(params: ListParameters | ContainerParameters) -> str | None:
     return params.vmid if isinstance(params, ContainerParameters) else None
 
 
+def _deeds(*verbs: str) -> Callable[[ContainerParameters], frozenset[Deed]]:
+    return lambda params: frozenset((f"pct.{verb}", params.vmid) for verb in verbs)
+
+
 def _always(_params: ContainerParameters) -> bool:
     return True
 
@@ -351,6 +356,7 @@ SPECS: tuple[OperationSpec, ...] = (
         "stop",
         Effect.DESTROY,
         "Stop a container at once, as if its power were cut.",
+        deeds=_deeds("halt"),
         parse_inspection=_state("every process in it is killed"),
         invoke=_change("stop"),
         probe=_probe_status,
@@ -360,6 +366,7 @@ SPECS: tuple[OperationSpec, ...] = (
         "shutdown",
         Effect.DESTROY,
         "Shut a container down in order; one that does not end in time stays up.",
+        deeds=_deeds("halt"),
         parse_inspection=_state("it is told to shut down"),
         invoke=_change("shutdown"),
         probe=_probe_status,
@@ -370,6 +377,7 @@ SPECS: tuple[OperationSpec, ...] = (
         Effect.DESTROY,
         "Set a container back to one of its snapshots; what came after is lost.",
         parameters=SnapshotParameters,
+        deeds=_deeds("halt", "discard"),  # pct stops a running one for that
         parse_inspection=_inspected_rollback,
         invoke=_invoke_rollback,
         probe=_probe,
@@ -380,6 +388,7 @@ SPECS: tuple[OperationSpec, ...] = (
         Effect.DESTROY,
         "Destroy a stopped container with its volumes and snapshots.",
         always_asks=_always,
+        deeds=_deeds("discard"),  # a running one is refused, never stopped
         parse_inspection=_inspected_destroy,
         invoke=_change("destroy"),
         probe=_probe,

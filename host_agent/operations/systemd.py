@@ -30,6 +30,7 @@ from host_agent.errors import (
     TargetChangedError,
 )
 from host_agent.operations.catalogue import (
+    Deed,
     Effect,
     Inspection,
     Invocation,
@@ -363,6 +364,12 @@ def _change(verb: str, effect: Effect, summary: str) -> OperationSpec:
     def probe(params: UnitParameters, _held: Mapping[str, JsonValue]) -> Invocation:
         return _wrapper("inspect", "after", verb, params.unit)
 
+    def deeds(params: UnitParameters) -> frozenset[Deed]:
+        # The short name too: commands are often given that one. A restart starts what is down.
+        verbs = {f"systemd.{verb}", *(["systemd.start"] if verb == "restart" else [])}
+        names = {params.unit, params.unit.removesuffix(".service")}
+        return frozenset((verb, name) for verb in verbs for name in names)
+
     def probed(_params: UnitParameters, _held: Mapping[str, JsonValue], output: Output) -> bool:
         return is_done(output, verb=verb)
 
@@ -378,6 +385,7 @@ def _change(verb: str, effect: Effect, summary: str) -> OperationSpec:
         inspect=inspect,
         parse_inspection=inspected,
         guard=guard,
+        deeds=deeds,
         invoke=invoke,
         probe=probe,
         parse_probe=probed,

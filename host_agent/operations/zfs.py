@@ -19,6 +19,7 @@ from host_agent.errors import (
     ProtectedError,
 )
 from host_agent.operations.catalogue import (
+    Deed,
     Effect,
     Inspection,
     Invocation,
@@ -340,6 +341,12 @@ def _is_recursive(params: DestroyParameters) -> bool:
     return params.recursive
 
 
+def _discards(params: DestroyParameters | RollbackParameters) -> frozenset[Deed]:
+    """Return that what was written since is lost, for a rollback and for a whole dataset's end."""
+    is_kept = isinstance(params, DestroyParameters) and "@" in params.dataset
+    return frozenset() if is_kept else frozenset({("zfs.discard", base_of(params.dataset))})
+
+
 def _parse_list(_params: ListParameters, output: Output) -> JsonValue:
     return parse_list(output)
 
@@ -406,6 +413,7 @@ SPECS: tuple[OperationSpec, ...] = (
         "Destroy a dataset or a snapshot; never a clone with it.",
         parameters=DestroyParameters,
         always_asks=_is_recursive,
+        deeds=_discards,
         inspect=_inspect_destroy,
         parse_inspection=_inspected_destroy,
         guard=_guard_destroy,
@@ -418,6 +426,7 @@ SPECS: tuple[OperationSpec, ...] = (
         Effect.DESTROY,
         "Set a dataset back to its newest snapshot; what was written since is lost.",
         parameters=RollbackParameters,
+        deeds=_discards,
         inspect=_inspect_rollback,
         parse_inspection=_inspected_rollback,
         invoke=_invoke_rollback,

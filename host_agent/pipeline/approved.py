@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from host_agent.approvals import request as machine
-from host_agent.approvals.request import Decision, Problem, Request, State, is_eligible
+from host_agent.approvals.request import Problem, Request, State
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
@@ -20,10 +20,8 @@ from host_agent.errors import (
     HostNotFoundError,
     IdentityError,
     InternalError,
-    InvalidIdentityError,
     PolicyDeniedError,
     PolicyError,
-    RevokedIdentityError,
     RoleRequiredError,
     StoreUnavailableError,
     TargetChangedError,
@@ -31,6 +29,7 @@ from host_agent.errors import (
 from host_agent.identity.registry import Principal
 from host_agent.operations.catalogue import Operation
 from host_agent.pipeline.catching_up import catch_up
+from host_agent.pipeline.granting import still_counts
 from host_agent.pipeline.judging import digest_of, judge, require_adapter
 from host_agent.pipeline.performing import Act, Performance, inspect, perform
 from host_agent.pipeline.rooms import Rooms, Snapshot, identify_request
@@ -136,6 +135,7 @@ class Approved:
             self._unstored.append(ended)
             self.pending_changed()
         rooms.changes.tell(running.id)
+        rooms.wake_outbox()
 
     async def _store_ends(self) -> None:
         """Store the ends that the store did not take when they came."""
@@ -144,6 +144,7 @@ class Approved:
             await self._rooms.store.transition(ended, expected_version=ended.version - 1)
             self._unstored.remove(ended)
             self._rooms.changes.tell(ended.id)
+            self._rooms.wake_outbox()
 
     async def _check_again(self, request: Request, operation: Operation) -> None:
         """Ask everything again, as the world is now (step 9 of the way of a request)."""
@@ -177,35 +178,14 @@ class Approved:
         verdict = judge(snapshot, principal, operation)
         require_adapter(snapshot, operation)
         if request.decisions:
-            self._require_consents(snapshot, request)
+            self._require_consents(request)
         return snapshot, principal, verdict
 
-    def _require_consents(self, snapshot: Snapshot, request: Request) -> None:
+    def _require_consents(self, request: Request) -> None:
         """Refuse if the approvers who still count are no longer enough."""
-        counted = 0
-        for consent in request.consents:
-            identity = snapshot.identity(consent.approver)
-            if identity is None or not self._is_welcome(snapshot, consent):
-                continue
-            roles = [role.value for role in identity.roles]
-            is_same = identity.acts_for == consent.owner
-            if is_same and is_eligible(request.terms, identity.acts_for, roles):
-                counted += 1
-        if counted < request.terms.approvals:
+        if not still_counts(self._rooms, request.owner, request.consents, request.terms):
             message = "An approver no longer holds the role that the approval needs, or was revoked"
             raise RoleRequiredError(f"{message}; nothing was run.")
-
-    def _is_welcome(self, snapshot: Snapshot, consent: Decision) -> bool:
-        """Return whether the certificate that consented, where one did, would still be let in."""
-        if consent.serial is None or consent.fingerprint is None:
-            return True
-        serial = int(consent.serial, 16)
-        try:
-            self._rooms.revocation.check_serial(serial, self._rooms.clock.wall())
-            snapshot.registry.recall(consent.approver, consent.fingerprint, serial)
-        except (RevokedIdentityError, InvalidIdentityError):
-            return False
-        return True
 
     def _caller(self, snapshot: Snapshot, request: Request) -> Principal:
         serial = int(request.serial, 16)
@@ -242,6 +222,7 @@ class Approved:
         except StoreUnavailableError:
             _log.critical("request %s could not be withdrawn", request.id)
         self._rooms.changes.tell(request.id)
+        self._rooms.wake_outbox()
 
     async def announce_superseded(self, requests: Sequence[Request]) -> None:
         """Write down what the store ended for a newer request of the same ask."""
@@ -358,6 +339,7 @@ class Approved:
 
     async def _record(self, event: Event, request: Request, *, code: str | None) -> None:
         self._rooms.changes.tell(request.id)
+        self._rooms.wake_outbox()
         self.pending_changed()
         try:
             await self._rooms.audit.append(event, **identify_request(request), code=code)

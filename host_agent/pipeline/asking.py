@@ -7,37 +7,37 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from host_agent.approvals.notification import Notification
 from host_agent.approvals.port import IdempotencyKey, Inserted
-from host_agent.approvals.request import LIVE, Digest, Request, RequestId, State, Terms
+from host_agent.approvals.request import Digest, Request, RequestId, State, Terms
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.clock import rfc3339
 from host_agent.errors import (
-    BY_CODE,
     AuditUnavailableError,
     HostAgentError,
     IdempotencyConflictError,
-    RateLimitedError,
     ReasonRequiredError,
     StoreUnavailableError,
-    UnreachableError,
 )
+from host_agent.execution.turns import Turn
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Effect, Inspection, Operation
+from host_agent.pipeline.answering import Answer, answer_of, held, ran
 from host_agent.pipeline.approved import Approved
+from host_agent.pipeline.braking import hold_off, require_no_equivalent
+from host_agent.pipeline.granting import find_grant, use_grant
 from host_agent.pipeline.judging import as_now, digest_of, judge, require_adapter
-from host_agent.pipeline.performing import Act, Performance, inspect, perform
-from host_agent.pipeline.rooms import Rooms, Snapshot, identify_request
+from host_agent.pipeline.performing import Act, inspect, perform
+from host_agent.pipeline.reaching import prompts, require_reachable
+from host_agent.pipeline.rooms import Rooms, Snapshot, identify_request, preview_hash
 from host_agent.policy.rules import Allow
 from host_agent.policy.rules import Ask as AskVerdict
 
 _log = logging.getLogger("host_agent.pipeline")
-
-POLL_AFTER_SECONDS = 5
-HOLD_OFF_WINDOW = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,20 +57,15 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What the caller gets: an HTTP status and the whole JSON body."""
-
-    status: int
-    body: Mapping[str, JsonValue]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Judged:
+    """An ask and what policy says of it. `grant` is the grant that it runs by, once it is used."""
+
     snapshot: Snapshot
     principal: Principal
     operation: Operation
     verdict: Allow | AskVerdict
     ask: Ask
+    grant: str | None = None
 
     @property
     def body_sha256(self) -> str:
@@ -170,14 +165,42 @@ class Asking:
     # -- run, hold, attach ------------------------------------------------------------------------
 
     async def _answer(self, judged: _Judged, idempotency_key: str | None = None) -> Answer:
-        require_adapter(judged.snapshot, judged.operation)
-        if isinstance(judged.verdict, AskVerdict):
-            return await self._hold(judged, judged.verdict, idempotency_key)
+        rooms, verdict = self._rooms, judged.verdict
+        principal, operation = judged.principal, judged.operation
+        require_adapter(judged.snapshot, operation)
+        await require_no_equivalent(rooms, judged.snapshot, principal, operation)
+        if (
+            not isinstance(verdict, AskVerdict)
+            or await find_grant(rooms, principal, operation, verdict) is not None
+        ):
+            answer = await self._run(judged, idempotency_key)
+            if answer is not None:
+                return answer
+        return await self._hold(judged, idempotency_key)
+
+    async def _run(self, judged: _Judged, idempotency_key: str | None) -> Answer | None:
+        """Run what is allowed, or what there is a grant for; None if that is lost by then."""
+        exchange_id = judged.ask.exchange_id
         if judged.operation.effect is Effect.READ:
-            return await self._read(judged)
+            return await self._rooms.tasks.shielded(self._read(judged), name=f"read {exchange_id}")
         return await self._rooms.tasks.shielded(
-            self._change(judged, idempotency_key), name=f"change {judged.ask.exchange_id}"
+            self._change(judged, idempotency_key), name=f"change {exchange_id}"
         )
+
+    async def _licensed(self, judged: _Judged) -> _Judged | None:
+        """Return what may run now: an allowed ask as it is, another judged anew, its grant used.
+
+        It may have waited for its turn: people and rules that changed meanwhile count. None where
+        no grant can be used any more.
+
+        Raises:
+            HostAgentError: what policy says now.
+        """
+        if not isinstance(judged.verdict, AskVerdict):
+            return judged
+        now = self._judge(judged.principal, judged.operation, judged.ask)
+        grant = await use_grant(self._rooms, now.principal, now.operation, now.verdict)
+        return None if grant is None else replace(now, grant=grant.id)
 
     def _digest(self, judged: _Judged, inspection: Inspection | None) -> Digest:
         return digest_of(
@@ -189,63 +212,87 @@ class Asking:
             None if inspection is None else inspection.precondition,
         )
 
-    async def _read(self, judged: _Judged) -> Answer:
-        act = Act.of(
-            judged.principal,
-            judged.operation,
-            request_id=judged.ask.exchange_id,
-            digest=self._digest(judged, None),
-        )
-        return await self._rooms.tasks.shielded(self._run_read(act), name=f"read {act.request_id}")
+    def _reading(self, judged: _Judged) -> Turn:
+        timeout = judged.snapshot.config.execution.timeout_seconds
+        return self._rooms.turns.read(timeout, caller=judged.principal.cn)
 
-    async def _run_read(self, act: Act) -> Answer:
-        async with self._rooms.turns.read(self._rooms.snapshot.config.execution.timeout_seconds):
-            return _ran(act, await perform(self._rooms, act))
+    async def _read(self, judged: _Judged) -> Answer | None:
+        digest = self._digest(judged, None)  # what cannot be run takes no turn
+        async with self._reading(judged):
+            licensed = await self._licensed(judged)
+            if licensed is None:
+                return None
+            if licensed is not judged:
+                digest = self._digest(licensed, None)
+            act = Act.of(
+                licensed.principal,
+                licensed.operation,
+                request_id=licensed.ask.exchange_id,
+                digest=digest,
+                grant=licensed.grant,
+            )
+            return ran(act, await perform(self._rooms, act))
 
     async def _inspect(self, judged: _Judged) -> Inspection | None:
-        async with self._rooms.turns.read(judged.snapshot.config.execution.timeout_seconds):
+        async with self._reading(judged):
             return await inspect(self._rooms, judged.operation, judged.principal.unix_user)
 
-    async def _change(self, judged: _Judged, idempotency_key: str | None) -> Answer:
-        """Run an allowed change: with a durable row, so that a crash leaves `unknown`."""
-        rooms, operation = self._rooms, judged.operation
-        unix_user = judged.principal.unix_user
-        inspection = await self._inspect(judged)
-        live = await rooms.store.live_by_digest(
-            judged.principal.cn, self._digest(judged, inspection)
-        )
-        if live is not None:
-            return await self._attached(live, judged.ask)
+    async def _change(self, judged: _Judged, idempotency_key: str | None) -> Answer | None:
+        """Run a change in its turn; where it has to wait for that, perhaps attach instead."""
+        turns, turn = self._rooms.turns, judged.operation.turn
+        if not turns.is_free(turn):
+            live = await self._live(judged, await self._inspect(judged))
+            if live is not None:
+                return await self._attached(live, judged.ask)
         timeout = judged.snapshot.config.execution.timeout_seconds
-        async with rooms.turns.change(operation.turn, timeout):
-            # The turn may have come after another change: look again, and bind what is now.
-            inspection = await inspect(rooms, operation, unix_user)
-            request = self._request(judged, inspection, State.RUNNING, Terms(), ttl_seconds=None)
-            inserted = await self._insert(request, judged, idempotency_key)
-            await self._approved.announce_superseded(inserted.superseded)
-            if not inserted.created:
-                return await self._attached(inserted.request, judged.ask)
-            act = Act.of(
-                judged.principal,
-                operation,
-                request_id=request.id,
-                digest=request.digest,
-                precondition=request.precondition,
-            )
-            performance = await self._approved.perform_running(inserted.request, act)
-        return _ran(act, performance)
+        async with turns.change(turn, timeout):
+            return await self._change_in_turn(judged, idempotency_key)
 
-    async def _hold(
-        self, judged: _Judged, verdict: AskVerdict, idempotency_key: str | None
-    ) -> Answer:
-        refusals = await self._refusals(judged)
-        self._require_reachable(judged, verdict.terms)
-        inspection = await self._inspect(judged)
-        if refusals >= judged.snapshot.config.limits.held_off_after:
-            return await self._attach_or_hold_off(judged, inspection, refusals)
-        request = self._request(
-            judged, inspection, State.PENDING, verdict.terms, ttl_seconds=verdict.ttl_seconds
+    async def _change_in_turn(self, judged: _Judged, idempotency_key: str | None) -> Answer | None:
+        """Run it with a durable row, so that a crash leaves `unknown`."""
+        # The turn may have come after another change: this look is the one that is bound.
+        inspection = await inspect(self._rooms, judged.operation, judged.principal.unix_user)
+        if isinstance(judged.verdict, AskVerdict):
+            live = await self._live(judged, inspection)
+            if live is not None:
+                return await self._attached(live, judged.ask)
+        licensed = await self._licensed(judged)
+        if licensed is None:
+            return None
+        request = self._request(licensed, inspection, State.RUNNING, Terms(), ttl_seconds=None)
+        inserted = await self._insert(request, licensed, idempotency_key)
+        await self._approved.announce_superseded(inserted.superseded)
+        if not inserted.created:
+            return await self._attached(inserted.request, licensed.ask)
+        act = Act.of(
+            licensed.principal,
+            licensed.operation,
+            request_id=request.id,
+            digest=request.digest,
+            precondition=request.precondition,
+            grant=licensed.grant,
         )
+        return ran(act, await self._approved.perform_running(inserted.request, act))
+
+    async def _live(self, judged: _Judged, inspection: Inspection | None) -> Request | None:
+        """Return the caller's live request of the same digest, which an ask attaches to."""
+        digest = self._digest(judged, inspection)
+        return await self._rooms.store.live_by_digest(judged.principal.cn, digest)
+
+    async def _hold(self, judged: _Judged, idempotency_key: str | None) -> Answer:
+        terms, ttl_seconds = Terms(), None
+        if isinstance(judged.verdict, AskVerdict):
+            terms, ttl_seconds = judged.verdict.terms, judged.verdict.ttl_seconds
+        too_many = await hold_off(self._rooms, judged.snapshot, judged.principal.cn)
+        require_reachable(self._rooms, terms, judged.principal.owner)
+        inspection = await self._inspect(judged)
+        if too_many is not None:
+            # What waits already asks nobody again.
+            live = await self._live(judged, inspection)
+            if live is None:
+                raise too_many
+            return await self._attached(live, judged.ask)
+        request = self._request(judged, inspection, State.PENDING, terms, ttl_seconds=ttl_seconds)
         # From here on a client that goes away changes nothing: it is stored and written down.
         return await self._rooms.tasks.shielded(
             self._store_held(request, judged, idempotency_key), name=f"hold {request.id}"
@@ -266,11 +313,13 @@ class Asking:
                 reason=request.reason,
                 rule=request.rule,
                 expires_at=rfc3339(request.expires_at),
+                preview_sha256=preview_hash(request),
             )
         except AuditUnavailableError as error:
             await self._approved.withdraw(request, error)
             raise
         self._approved.pending_changed(request.expires_at)
+        rooms.wake_outbox()
         return held(request)
 
     async def _insert(
@@ -285,11 +334,17 @@ class Asking:
                 request_id=request.id,
                 now=request.created_at,
             )
+        told: tuple[Notification, ...] = ()
+        if request.state is State.PENDING:
+            told = prompts(
+                self._rooms, request.terms, request.owner, request.id, request.created_at
+            )
         return await self._rooms.store.insert(
             request,
             max_pending=limits.max_pending,
             max_pending_per_caller=limits.max_pending_per_caller,
             idempotency=idempotency,
+            notifications=told,
         )
 
     async def _attached(self, request: Request, ask: Ask) -> Answer:
@@ -333,108 +388,3 @@ class Asking:
             created_at=now,
             expires_at=now + timedelta(seconds=ttl),
         )
-
-    # -- refusals of an ask -----------------------------------------------------------------------
-
-    async def _refusals(self, judged: _Judged) -> int:
-        since = self._rooms.clock.now() - HOLD_OFF_WINDOW
-        return await self._rooms.store.refusals_of(judged.principal.cn, since)
-
-    async def _attach_or_hold_off(
-        self, judged: _Judged, inspection: Inspection | None, refusals: int
-    ) -> Answer:
-        """Return the live request of the same digest, which asks nobody again, or refuse."""
-        digest = self._digest(judged, inspection)
-        live = await self._rooms.store.live_by_digest(judged.principal.cn, digest)
-        if live is not None:
-            return await self._attached(live, judged.ask)
-        message = (
-            f"{refusals} requests of this identity were denied or expired within the hour; "
-            "nothing more is put before people until some time has passed."
-        )
-        raise RateLimitedError(message, retry_after_seconds=300)
-
-    def _require_reachable(self, judged: _Judged, terms: Terms) -> None:
-        snapshot = judged.snapshot
-        role = Role(terms.approver_role)
-        owners = snapshot.registry.owners_with_role(role) - {judged.principal.owner}
-        if terms.approvers is not None:
-            owners &= terms.approvers
-        if not snapshot.config.approvals.command_line:
-            owners = frozenset()
-        if len(owners) < terms.approvals:
-            message = (
-                f"This needs {terms.approvals} approval(s) by other owners and only {len(owners)} "
-                "could give one; ask the administrator of this host."
-            )
-            raise UnreachableError(message)
-
-
-def _ran(act: Act, performance: Performance) -> Answer:
-    if performance.error is not None:
-        raise performance.error
-    body: dict[str, JsonValue] = {
-        "request_id": act.request_id,
-        "operation": act.operation.name,
-        "state": performance.state.value,
-        "digest": act.digest,
-        "outcome": performance.outcome,
-    }
-    return Answer(status=200, body=body)
-
-
-def answer_of(request: Request) -> Answer:
-    """Return what to tell who asks again with the key of `request`, of which no answer was kept.
-
-    Raises:
-        HostAgentError: it has failed; the same problem again.
-    """
-    if request.state is State.SUCCEEDED:
-        body: dict[str, JsonValue] = {
-            "request_id": request.id,
-            "operation": request.operation,
-            "state": request.state.value,
-            "digest": request.digest,
-            "outcome": request.outcome,
-        }
-        return Answer(status=200, body=body)
-    if request.problem is not None and request.state in {State.FAILED, State.TIMED_OUT}:
-        error = BY_CODE[request.problem.code](request.problem.detail)
-        if request.outcome is not None:
-            error.members["outcome"] = request.outcome
-        error.is_recorded = True
-        raise error
-    return held(request)
-
-
-def held(request: Request) -> Answer:
-    """Return the 202 answer for a request that was made now or earlier."""
-    return Answer(
-        status=202,
-        body={
-            "request_id": request.id,
-            "operation": request.operation,
-            "state": request.state.value,
-            "digest": request.digest,
-            "expires_at": rfc3339(request.expires_at),
-            "rule": request.rule,
-            "poll_after_seconds": POLL_AFTER_SECONDS,
-            "message": _message(request),
-        },
-    )
-
-
-def _message(request: Request) -> str:
-    where = f"/requests/{request.id}"
-    if request.state is State.PENDING:
-        return (
-            "Nothing has run. A person has to approve this first. Sending it again returns this "
-            f"same request; it does not ask again. Follow it with GET {where}?wait=30, or do "
-            "something else meanwhile."
-        )
-    if request.state in LIVE:
-        return (
-            f"This same request is {request.state.value} already; sending it again does not run it "
-            f"again. Follow it with GET {where}?wait=30."
-        )
-    return f"This request has ended as {request.state.value}; see GET {where}."

@@ -16,7 +16,11 @@ from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.approved import Approved
 from host_agent.pipeline.asking import Asking
+from host_agent.pipeline.braking import Braking
 from host_agent.pipeline.deciding import Deciding
+from host_agent.pipeline.enrolling import Enrolling
+from host_agent.pipeline.granting import Granting
+from host_agent.pipeline.hearing import Hearing
 from host_agent.pipeline.judging import require_role
 from host_agent.pipeline.rooms import Rooms
 from host_agent.pipeline.showing import Showing
@@ -33,6 +37,11 @@ class Pipeline:
         self._asking = Asking(rooms, self.approved)
         self._deciding = Deciding(rooms, self.approved)
         self._showing = Showing(rooms, self.approved)
+        self.deciding = self._deciding
+        self.hearing = Hearing(rooms, self._deciding)
+        self._granting = Granting(rooms)
+        self._braking = Braking(rooms)
+        self._enrolling = Enrolling(rooms)
         self._throttle = RefusalThrottle()
         self.submit = self._asking.submit
         self.decide = self._deciding.decide
@@ -40,6 +49,12 @@ class Pipeline:
         self.cancel = self._deciding.cancel
         self.show = self._showing.show
         self.list_requests = self._showing.list_requests
+        self.list_grants = self._granting.list_grants
+        self.revoke_grant = self._granting.revoke_grant
+        self.release = self._braking.release
+        self.identity_changed = self._enrolling.identity_changed
+        self.approvers = self._enrolling.approvers
+        self.offer_enrolment = self._enrolling.offer_enrolment
 
     # -- who --------------------------------------------------------------------------------------
 
@@ -162,3 +177,4 @@ class Pipeline:
         count, oldest = await self.rooms.store.pending_stats()
         age = 0.0 if oldest is None else (self.rooms.clock.now() - oldest).total_seconds()
         self.rooms.metrics.pending(count, age)
+        self.rooms.metrics.notifications_waiting(await self.rooms.store.waiting_notifications())

@@ -5,14 +5,15 @@ Step 7 of the way of a request. The approver is whoever the channel proved, neve
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
-from datetime import timedelta
+from datetime import datetime
 from weakref import WeakValueDictionary
 
 from host_agent.approvals import codes
 from host_agent.approvals import request as machine
+from host_agent.approvals.notification import Purpose
 from host_agent.approvals.request import (
     Decision,
+    GrantTerms,
     Problem,
     Request,
     RequestId,
@@ -24,22 +25,22 @@ from host_agent.errors import (
     AlreadyDecidedError,
     AuditUnavailableError,
     HostAgentError,
-    RateLimitedError,
     RequestNotFoundError,
     TargetChangedError,
 )
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.approved import Approved
+from host_agent.pipeline.granting import make_grant, require_grantable, void_grants
 from host_agent.pipeline.judging import as_now
+from host_agent.pipeline.muting import Muting
 from host_agent.pipeline.rooms import Rooms, identify_request
 from host_agent.pipeline.showing import NOT_FOUND, view_for
+from host_agent.pipeline.voices import Voice, voice_of
 
 _log = logging.getLogger("host_agent.pipeline")
 
 CHECK_SECONDS = 1.0
 """How long a decision waits to see whether the target has changed; never for the run itself."""
-WRONG_CODES, WRONG_CODES_WINDOW = 5, timedelta(minutes=10)
-MAX_MUTED = 10_000
 
 
 class Deciding:
@@ -48,7 +49,7 @@ class Deciding:
     def __init__(self, rooms: Rooms, approved: Approved) -> None:
         self._rooms = rooms
         self._approved = approved
-        self._wrong: OrderedDict[str, deque[float]] = OrderedDict()
+        self.muting = Muting(rooms.clock)
         self._speaking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def decide(
@@ -60,8 +61,9 @@ class Deciding:
         digest: str | None,
         reason: str | None,
         channel: str,
+        grant: GrantTerms | None = None,
     ) -> dict[str, object]:
-        """Record one decision and return the request as GET shows it.
+        """Record the decision of a certificate and return the request as GET shows it.
 
         Raises:
             RequestNotFoundError: no such id, or a prefix of several.
@@ -69,70 +71,95 @@ class Deciding:
             RoleRequiredError: this approver does not count for it.
         """
         principal = as_now(self._rooms, principal, Role.APPROVER, Role.ADMIN)
+        try:
+            decided = await self.decide_as(
+                voice_of(principal, channel),
+                request_id,
+                decision=decision,
+                digest=digest,
+                reason=reason,
+                grant=grant,
+            )
+        except (AlreadyDecidedError, TargetChangedError) as error:
+            latest = await self._rooms.store.find(request_id)
+            error.members["request"] = view_for(principal, latest)
+            raise
+        return view_for(principal, decided)
+
+    async def decide_as(
+        self,
+        voice: Voice,
+        request_id: str,
+        *,
+        decision: Verb,
+        digest: str | None,
+        reason: str | None,
+        grant: GrantTerms | None = None,
+    ) -> Request:
+        """Record one decision of a voice that its way in has proven: the one door to a decision.
+
+        Raises:
+            HostAgentError: as `decide` does; its `about` is what the audit log needs.
+        """
         request = await self._rooms.store.find(request_id)
         try:
-            decided = await self._rooms.tasks.shielded(
+            return await self._rooms.tasks.shielded(
                 self._decide(
-                    principal,
-                    request,
-                    decision=decision,
-                    digest=digest,
-                    reason=reason,
-                    channel=channel,
+                    voice, request, decision=decision, digest=digest, reason=reason, grant=grant
                 ),
                 name=f"decide {request.id}",
             )
         except HostAgentError as error:
             error.about = {**identify_request(request), "decision": decision.value, **error.about}
-            error.about |= {"caller": principal.cn, "fingerprint": principal.fingerprint}
-            error.about |= {"owner": principal.owner, "channel": channel, "reason": reason}
-            if isinstance(error, AlreadyDecidedError | TargetChangedError):
-                latest = await self._rooms.store.get(request.id) or request
-                error.members["request"] = view_for(principal, latest)
+            error.about |= {"caller": voice.through or voice.approver, "owner": voice.owner}
+            error.about |= {"fingerprint": voice.fingerprint, "reason": reason}
+            error.about |= {"channel": voice.channel}
             raise
-        return view_for(principal, decided)
 
     async def _decide(
         self,
-        principal: Principal,
+        voice: Voice,
         request: Request,
         *,
         decision: Verb,
         digest: str | None,
         reason: str | None,
-        channel: str,
+        grant: GrantTerms | None = None,
     ) -> Request:
         rooms = self._rooms
+        if grant is not None:
+            require_grantable(rooms, request, grant)
+        plugin = rooms.plugin if decision is Verb.APPROVE else None
         while True:
             now = rooms.clock.now()
             if request.is_expired(now) and request.state is State.PENDING:
                 request = await self._approved.expire(request)
-            spoken = Decision(
-                approver=principal.cn,
-                owner=principal.owner,
-                decision=decision,
-                channel=channel,
-                at=now,
-                reason=reason,
-                fingerprint=principal.fingerprint,
-                serial=f"{principal.serial:x}",
-            )
-            roles = [role.value for role in principal.roles]
-            decided = machine.decide(request, spoken, roles=roles, digest=digest, now=now)
-            if await rooms.store.transition(decided, expected_version=request.version):
+            spoken = _spoken(voice, decision, now, reason, grant)
+            decided = machine.decide(request, spoken, roles=voice.roles, digest=digest, now=now)
+            if plugin is not None:
+                # It is asked once, about what would count; then everything is looked at anew.
+                await plugin.require(request, spoken)
+                plugin = None
+                request = await self._latest(request)
+                continue
+            given = None
+            if decided.state is State.APPROVED:
+                given = make_grant(rooms, decided, now)
+            if await rooms.store.transition(decided, expected_version=request.version, grant=given):
                 break
             request = await self._latest(request)
         # In the order in which they were stored: nothing runs by a voice while one before it is
         # not written down, and may yet be taken back.
         async with self._speaking.setdefault(request.id, asyncio.Lock()):
-            await self._tell(decided, spoken)
+            await self._tell(decided, spoken, None if given is None else given.id)
         if decided.state is not State.APPROVED:
             return decided
         return await self._run_and_look(decided)
 
-    async def _tell(self, decided: Request, spoken: Decision) -> None:
+    async def _tell(self, decided: Request, spoken: Decision, grant: str | None) -> None:
         rooms = self._rooms
         rooms.changes.tell(decided.id)
+        rooms.wake_outbox()
         seconds = (spoken.at - decided.created_at).total_seconds()
         rooms.metrics.decided(spoken.decision.value, spoken.channel, seconds)
         try:
@@ -143,8 +170,10 @@ class Deciding:
                 approver_owner=spoken.owner,
                 decision=spoken.decision.value,
                 channel=spoken.channel,
+                through=spoken.through,
                 state=decided.state.value,
                 reason=spoken.reason,
+                grant=grant,
             )
         except AuditUnavailableError as error:
             if spoken.decision is Verb.APPROVE:
@@ -165,6 +194,8 @@ class Deciding:
                 break
             request = await self._latest(request)
         self._rooms.changes.tell(decided.id)
+        self._rooms.wake_outbox()
+        await void_grants(self._rooms, decided)
 
     async def _run_and_look(self, approved: Request) -> Request:
         """Start the run; if it is refused at once because the target changed, say so here."""
@@ -197,9 +228,9 @@ class Deciding:
         is_code = not token.startswith("sha256:") and await self._is_code(principal, request, token)
         digest = request.digest if is_code else token
         # Nothing is waited for between this and the count: many at once get no more tries.
-        self._refuse_muted(principal)
+        self.muting.refuse(principal.cn)
         if digest != request.digest and request.state is State.PENDING:
-            self._count_wrong(principal)
+            self.muting.count(principal.cn)
         return await self.decide(
             principal, request.id, decision=Verb.APPROVE, digest=digest, reason=None, channel="http"
         )
@@ -207,28 +238,11 @@ class Deciding:
     async def _is_code(self, principal: Principal, request: Request, token: str) -> bool:
         sent = await self._rooms.store.codes(request.id)
         matches = [
-            codes.matches(token, hashed) for owner, hashed in sent if owner == principal.owner
+            codes.matches(token, code.code_hash)
+            for code in sent
+            if code.owner == principal.owner and code.purpose is Purpose.CONFIRM
         ]
         return any(matches)
-
-    def _refuse_muted(self, principal: Principal) -> None:
-        wrong = self._wrong.get(principal.cn)
-        if not wrong:
-            return
-        oldest_that_counts = self._rooms.clock.monotonic() - WRONG_CODES_WINDOW.total_seconds()
-        while wrong and wrong[0] <= oldest_that_counts:
-            wrong.popleft()
-        if len(wrong) >= WRONG_CODES:
-            message = "Too many wrong codes; this approver is not listened to for a while."
-            left = wrong[0] - oldest_that_counts
-            raise RateLimitedError(message, retry_after_seconds=left)
-
-    def _count_wrong(self, principal: Principal) -> None:
-        wrong = self._wrong.setdefault(principal.cn, deque(maxlen=WRONG_CODES))
-        wrong.append(self._rooms.clock.monotonic())
-        self._wrong.move_to_end(principal.cn)
-        while len(self._wrong) > MAX_MUTED:
-            self._wrong.popitem(last=False)
 
     # -- cancel -----------------------------------------------------------------------------------
 
@@ -258,6 +272,7 @@ class Deciding:
                 break
             request = await self._latest(request)
         rooms.changes.tell(cancelled.id)
+        rooms.wake_outbox()
         self._approved.pending_changed()
         fields = identify_request(cancelled)
         try:
@@ -274,3 +289,21 @@ class Deciding:
         if latest is None:
             raise RequestNotFoundError(NOT_FOUND)
         return latest
+
+
+def _spoken(
+    voice: Voice, decision: Verb, now: datetime, reason: str | None, grant: GrantTerms | None
+) -> Decision:
+    return Decision(
+        approver=voice.approver,
+        owner=voice.owner,
+        decision=decision,
+        channel=voice.channel,
+        at=now,
+        reason=reason,
+        fingerprint=voice.fingerprint,
+        serial=voice.serial,
+        address=voice.address,
+        through=voice.through,
+        grant=grant,
+    )

@@ -38,7 +38,10 @@ class Performance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
-    """What is about to run: who asked, what, its digest, and the state it assumes."""
+    """What is about to run: who asked, what, its digest, and the state it assumes.
+
+    `grant` is the id of the grant that was used for it.
+    """
 
     request_id: str
     caller: str
@@ -48,6 +51,7 @@ class Act:
     operation: Operation
     digest: Digest
     precondition: Mapping[str, JsonValue] | None = None
+    grant: str | None = None
 
     @classmethod
     def of(
@@ -58,6 +62,7 @@ class Act:
         request_id: str,
         digest: Digest,
         precondition: Mapping[str, JsonValue] | None = None,
+        grant: str | None = None,
     ) -> "Act":
         """Return the act of a principal who is here now."""
         return cls(
@@ -69,6 +74,7 @@ class Act:
             operation=operation,
             digest=digest,
             precondition=precondition,
+            grant=grant,
         )
 
     def audit_fields(self) -> dict[str, JsonValue]:
@@ -82,6 +88,7 @@ class Act:
             "params": self.operation.params.canonical(),
             "digest": self.digest,
             "request_id": self.request_id,
+            "grant": self.grant,
         }
 
 

@@ -3,7 +3,8 @@
 Everything below `pipeline` meets here and nowhere else. Concrete classes are named in `agent`.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -11,10 +12,10 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from host_agent.approvals.port import RequestStore
-from host_agent.approvals.request import Request
+from host_agent.approvals.request import Decision, Request
 from host_agent.audit.recent import Recent
 from host_agent.audit.record import Event
-from host_agent.canonical import JsonValue
+from host_agent.canonical import JsonValue, canonical_json
 from host_agent.clock import Clock
 from host_agent.config import Config, Identity
 from host_agent.execution.runner import Runner
@@ -23,6 +24,7 @@ from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Registry
 from host_agent.metrics import Metrics
 from host_agent.operations.catalogue import Catalogue, OperationSpec
+from host_agent.pipeline.book import Book
 from host_agent.pipeline.changes import Changes
 from host_agent.pipeline.tasks import Tasks
 from host_agent.policy.limits import Limits
@@ -88,6 +90,18 @@ class WrapperPort(Protocol):
         ...
 
 
+class PluginPort(Protocol):
+    """Asked before a yes counts. It can only refuse."""
+
+    async def require(self, request: Request, decision: Decision) -> None:
+        """Return if the approver may approve this.
+
+        Raises:
+            RoleRequiredError: the plugin refuses, or gives no clear answer in time.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """One configuration and what is made of it; an ask sees exactly one."""
@@ -119,7 +133,11 @@ class Snapshot:
 
 @dataclass(slots=True, kw_only=True)
 class Rooms:
-    """The collaborators of the pipeline. `snapshot` is replaced whole on reload."""
+    """The collaborators of the pipeline. `snapshot` is replaced whole on reload.
+
+    `book` says where people are reached, `wake_outbox` that there is something to send, and
+    `bridge_secrets` holds the secrets that each bridge signs with, by its common name.
+    """
 
     snapshot: Snapshot
     clock: Clock
@@ -132,6 +150,10 @@ class Rooms:
     turns: Turns
     audit: AuditPort
     metrics: Metrics
+    book: Book = field(default_factory=Book)
+    plugin: PluginPort | None = None
+    bridge_secrets: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
+    wake_outbox: Callable[[], None] = field(default=lambda: None)
     changes: Changes = field(default_factory=Changes)
     tasks: Tasks = field(default_factory=Tasks)
     is_draining: bool = False
@@ -149,3 +171,20 @@ def identify_request(request: Request) -> dict[str, JsonValue]:
         "digest": request.digest,
         "request_id": request.id,
     }
+
+
+def preview_hash(request: Request) -> str | None:
+    """Return `sha256:` and the hash of the preview that people were shown, in canonical form."""
+    if request.preview is None:
+        return None
+    return "sha256:" + hashlib.sha256(canonical_json(request.preview)).hexdigest()
+
+
+async def refresh_book(rooms: Rooms) -> None:
+    """Read anew who is enrolled, after a change of that or of the configuration.
+
+    Raises:
+        StoreUnavailableError: that cannot be read; the book stays as it was.
+    """
+    contacts = await rooms.store.contacts()
+    rooms.book = Book.of(rooms.snapshot.config, contacts)

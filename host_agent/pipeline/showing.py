@@ -4,11 +4,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
+from host_agent.approvals.notification import Notification
 from host_agent.approvals.request import Request, State, request_view
+from host_agent.canonical import JsonValue
+from host_agent.clock import rfc3339
 from host_agent.errors import InvalidParameterError, RateLimitedError, RequestNotFoundError
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.approved import Approved
-from host_agent.pipeline.rooms import Rooms
+from host_agent.pipeline.rooms import Rooms, preview_hash
 
 LONG_POLLS_PER_IDENTITY = 16
 RECHECK_SECONDS = 5.0
@@ -31,6 +34,20 @@ def view_for(principal: Principal, request: Request) -> dict[str, object]:
     decided = any(decision.approver == principal.cn for decision in request.decisions)
     with_output = request.caller == principal.cn or decided or Role.ADMIN in principal.roles
     return dict(request_view(request, with_output=with_output))
+
+
+def delivery_view(row: Notification) -> dict[str, JsonValue]:
+    """Return how far a notification has come: to whom and over what, never where."""
+    delivered = row.delivered_at
+    return {
+        "approver": row.owner,
+        "channel": row.channel,
+        "kind": row.kind.value,
+        "state": row.state.value,
+        "tries": row.tries,
+        "failure": None if row.failure is None else row.failure.value,
+        "at": None if delivered is None else rfc3339(delivered),
+    }
 
 
 class Showing:
@@ -62,7 +79,12 @@ class Showing:
         if wait_seconds > 0 and request.finished_at is None:
             request = await self._wait(principal, request, wait_seconds, still_welcome)
             principal = self._as_now(principal, request)
-        return view_for(principal, request)
+        shown = view_for(principal, request)
+        shown["preview_sha256"] = preview_hash(request)
+        shown["deliveries"] = [
+            delivery_view(row) for row in await self._rooms.store.notifications_of(request.id)
+        ]
+        return shown
 
     async def _find(self, principal: Principal, request_id: str) -> Request:
         whose = None if may_see_all(principal) else principal.cn

@@ -88,9 +88,14 @@ class Wish:
 
     @property
     def caller(self) -> str:
-        return {Kind.CHANGE: "robot", Kind.READ: "robot", Kind.EXPIRE: "late"}.get(
-            self.kind, "deployer"
-        )
+        # A reset does what a switch does, and one caller's pending switch would be in its way.
+        return {
+            Kind.CHANGE: "robot",
+            Kind.READ: "robot",
+            Kind.EXPIRE: "late",
+            Kind.QUORUM: "keeper",
+            Kind.VETO: "keeper",
+        }.get(self.kind, "deployer")
 
     def body(self, place: Place) -> bytes:
         """Return the body of its ask: the same bytes each time."""

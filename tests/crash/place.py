@@ -53,6 +53,9 @@ owner = "bob"
 cn = "robot"
 owner = "dave"
 [[identities]]
+cn = "keeper"
+owner = "karl"
+[[identities]]
 cn = "late"
 owner = "lena"
 [[identities]]
@@ -98,7 +101,7 @@ remotes = ["origin"]
 branches = ["b-[0-9]+"]
 """
 
-PEOPLE = ("deployer", "robot", "late", "alice", "erin", "root-admin")
+PEOPLE = ("deployer", "keeper", "robot", "late", "alice", "erin", "root-admin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

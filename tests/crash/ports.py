@@ -43,10 +43,10 @@ class FusedStore:
         self._fuse.reach("store.insert.after")
         return inserted
 
-    async def transition(self, request: Request, *, expected_version: int) -> bool:
+    async def transition(self, request: Request, **more: Any) -> bool:
         step = "voice" if request.state is State.PENDING else request.state.value
         self._fuse.reach(f"store.{step}.before")
-        moved = await self._store.transition(request, expected_version=expected_version)
+        moved = await self._store.transition(request, **more)
         self._fuse.reach(f"store.{step}.after")
         return moved
 

@@ -296,3 +296,87 @@ async def test_a_change_that_gives_up_leaves_its_place_in_the_queue() -> None:
     async with turns.read(), turns.change("/srv/app"):
         assert turns.changing == {"/srv/app"}
     assert not turns.changing
+
+
+# -- callers --------------------------------------------------------------------------------------
+
+
+async def test_one_caller_with_slow_reads_leaves_a_place_to_others() -> None:
+    turns = Turns(3)
+    greedy = [Visitor(turns.read(caller="greedy")) for _ in range(5)]
+    await settle()
+    assert [visitor.inside.is_set() for visitor in greedy] == [True, True, False, False, False]
+    async with inside(turns.read(0, caller="modest")):
+        assert turns.running == 3
+    await settle()
+    assert turns.running == 2  # the place stays free
+    async with inside(turns.change("/srv/app", 0)):
+        assert turns.running == 3
+    for visitor in greedy:
+        await visitor.left()
+    assert_idle(turns)
+
+
+async def test_callers_who_wait_are_let_in_by_turns() -> None:
+    turns, order = Turns(1), list[str]()
+    async with inside(turns.read(caller="first")):
+        waiting = [
+            *(Visitor(turns.read(caller="greedy"), f"greedy {n}", order) for n in range(4)),
+            *(Visitor(turns.read(caller="modest"), f"modest {n}", order) for n in range(2)),
+            Visitor(turns.read(caller="late"), "late", order),
+        ]
+        await settle()
+        for visitor in waiting:
+            visitor.leave.set()
+    await asyncio.gather(*(visitor.task for visitor in waiting))
+    assert order == [
+        *("greedy 0", "modest 0", "late", "greedy 1", "modest 1"),
+        *("greedy 2", "greedy 3"),
+    ]
+    assert_idle(turns)
+
+
+async def test_a_single_place_is_for_whoever_comes() -> None:
+    turns = Turns(1)
+    async with inside(turns.read(0, caller="greedy")):
+        with pytest.raises(HostBusyError):
+            async with turns.read(0, caller="modest"):
+                pytest.fail("more than the cap at once")
+    assert_idle(turns)
+
+
+async def test_a_caller_at_its_share_is_refused_at_the_timeout_while_others_are_not() -> None:
+    turns = Turns(2)
+    async with inside(turns.read(caller="greedy")):
+        for seconds in (0.0, 0.01):
+            with pytest.raises(HostBusyError):
+                async with turns.read(seconds, caller="greedy"):
+                    pytest.fail("more than the share at once")
+        async with turns.read(0, caller="modest"):
+            assert turns.running == 2
+    assert_idle(turns)
+
+
+async def test_a_waiter_cancelled_as_its_place_comes_gives_back_its_callers_share() -> None:
+    turns = Turns(2)
+    async with turns.read(caller="greedy"):
+        second, third = (Visitor(turns.read(caller="greedy")) for _ in range(2))
+        await settle()
+    second.task.cancel()  # it has been handed the place and has not yet run
+    await asyncio.gather(second.task, return_exceptions=True)
+    await third.inside.wait()
+    await third.left()
+    assert_idle(turns)
+
+
+async def test_a_smaller_cap_makes_every_callers_share_smaller() -> None:
+    turns = Turns(4)
+    async with inside(turns.read(caller="greedy")):
+        turns.resize(2)
+        second = Visitor(turns.read(caller="greedy"))
+        await settle()
+        assert not second.inside.is_set()
+        turns.resize(3)
+        await second.inside.wait()
+        await second.left()
+    assert_idle(turns)

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from host_agent.approvals.request import RequestId, State, Terms, Verb
+from host_agent.approvals.port import Inserted
+from host_agent.approvals.request import Request, RequestId, State, Terms, Verb
 from host_agent.audit.record import Event
 from host_agent.errors import (
     AdapterUnavailableError,
@@ -131,8 +133,10 @@ async def test_c29_the_same_change_by_another_agent_on_the_store_is_not_run_twic
     first = await bench.ask("git.fetch", FETCH)
     done = await bench.request(str(first.body["request_id"]))
 
-    async def nothing_yet(caller: str, digest: str) -> None:
-        """Look before the other agent has stored it; it does so right afterwards."""
+    insert = bench.store.insert
+
+    async def insert_second(request: Request, **named: Any) -> Inserted:
+        """Let the other agent store it right before."""
         running = replace(
             done,
             id=RequestId(done.id[::-1]),
@@ -141,9 +145,10 @@ async def test_c29_the_same_change_by_another_agent_on_the_store_is_not_run_twic
             finished_at=None,
             version=1,
         )
-        await bench.store.insert(running, max_pending=9, max_pending_per_caller=9)
+        await insert(running, max_pending=9, max_pending_per_caller=9)
+        return await insert(request, **named)
 
-    monkeypatch.setattr(bench.store, "live_by_digest", nothing_yet)
+    monkeypatch.setattr(bench.store, "insert", insert_second)
     again = await bench.ask("git.fetch", FETCH)
     assert again.status == 202
     assert again.body["request_id"] == done.id[::-1]
@@ -229,6 +234,40 @@ async def test_two_changes_of_one_resource_take_turns(bench: Workbench) -> None:
     gate.set()
     assert (await fetching).status == (await switching).status == 200
     assert [run[0] for run in bench.host.changes] == ["fetch", "switch"]
+
+
+async def test_a_change_that_does_not_wait_is_looked_at_once(bench: Workbench) -> None:
+    await bench.ask("git.fetch", FETCH)
+    assert [run[0] for run in bench.host.ran] == ["inspect-fetch", "fetch"]
+
+
+async def test_a_change_that_waited_is_bound_to_what_is_there_after_the_wait(
+    bench: Workbench,
+) -> None:
+    bench.reconfigure(rules=ALL_ALLOWED)
+    gate = bench.host.hold("fetch")
+    fetching = asyncio.ensure_future(bench.ask("git.fetch", FETCH))
+    await bench.host.reached["fetch"].wait()
+    pulling = asyncio.ensure_future(bench.ask())
+    while "inspect-pull" not in [run[0] for run in bench.host.ran]:
+        await asyncio.sleep(0)
+    bench.host.tip = "c" * 40
+    gate.set()
+    assert (await fetching).status == (await pulling).status == 200
+    assert [run[0] for run in bench.host.ran].count("inspect-pull") == 2
+    assert bench.host.changes[-1][-1] == "c" * 40
+
+
+async def test_one_caller_with_slow_reads_leaves_a_place_to_another(tmp_path: Path) -> None:
+    async with opened(tmp_path, execution="max_concurrent = 2") as bench:
+        gate = bench.host.hold("status")
+        bench.host.answers["log"] = output()
+        slow = [asyncio.ensure_future(bench.ask("git.status", STATUS)) for _ in range(3)]
+        await bench.host.reached["status"].wait()
+        assert (await bench.ask("git.log", STATUS, by="watcher")).status == 200
+        assert (await bench.ask("git.fetch", FETCH)).status == 200
+        gate.set()
+        assert [(await asking).status for asking in slow] == [200] * 3
 
 
 async def test_a_change_that_gets_no_turn_is_busy_and_leaves_nothing(bench: Workbench) -> None:

@@ -25,7 +25,14 @@ async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
 
 def spoken(bench: Workbench, verb: Verb = Verb.APPROVE, by: str = "alice") -> Decision:
     return Decision(
-        approver=by, owner=by, decision=verb, channel="http", at=bench.clock.now(), reason="so"
+        approver=by,
+        owner=by,
+        decision=verb,
+        channel="http",
+        at=bench.clock.now(),
+        reason="so",
+        fingerprint="sha256:" + "a" * 64,
+        serial="a11ce",
     )
 
 

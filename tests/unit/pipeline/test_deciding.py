@@ -23,8 +23,9 @@ from host_agent.errors import (
     StoreUnavailableError,
     TargetChangedError,
 )
-from host_agent.pipeline import deciding
+from host_agent.pipeline import deciding, muting
 from tests.support.pipeline import ASIDE, RESET, Workbench, opened
+from tests.support.request_stores import a_code
 from tests.support.site import IDENTITIES, RULES
 
 
@@ -426,7 +427,7 @@ async def test_c28_a_code_is_for_its_approver_and_dies_with_the_decision(
 ) -> None:
     request = await bench.held()
     code = codes.make()
-    assert await bench.store.add_code(request.id, "alice", codes.hash_code(code))
+    assert await bench.store.add_code(a_code(request, codes.hash_code(code), owner="alice"))
     approve = bench.pipeline.decide_by_token
     with pytest.raises(DigestMismatchError):
         await approve(bench.who("erin"), request.id, code)
@@ -471,12 +472,12 @@ async def test_a_wrong_code_for_what_is_decided_does_not_count(bench: Workbench)
 async def test_the_memory_of_wrong_codes_is_bounded(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deciding, "MAX_MUTED", 1)
+    monkeypatch.setattr(muting, "MAX_MUTED", 1)
     request = await bench.held()
     for approver in ("alice", "erin"):
         with pytest.raises(DigestMismatchError):
             await bench.pipeline.decide_by_token(bench.who(approver), request.id, "wrong")
-    assert list(bench.pipeline._deciding._wrong) == ["erin"]
+    assert list(bench.pipeline.deciding.muting._wrong) == ["erin"]
 
 
 # -- cancel ---------------------------------------------------------------------------------------

@@ -1,0 +1,316 @@
+"""What people answer over channels: read, held to who they are, decided, and answered in words.
+
+The channel has proven the sender. Whatever is refused is answered, written down, and moves nothing.
+Strangers are told nothing, but for an enrolment code.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from datetime import timedelta
+
+from host_agent.approvals import codes
+from host_agent.approvals.channels.port import Heard
+from host_agent.approvals.channels.words import (
+    ApproveReaction,
+    Chatter,
+    Confirm,
+    Deny,
+    Enrol,
+    Words,
+    read,
+    read_reaction,
+)
+from host_agent.approvals.notification import CodeHash, Failure, Kind, Purpose
+from host_agent.approvals.request import Request, State, Verb
+from host_agent.audit.record import Event
+from host_agent.audit.throttle import RefusalThrottle
+from host_agent.canonical import JsonValue
+from host_agent.errors import (
+    AlreadyDecidedError,
+    AuditUnavailableError,
+    DigestMismatchError,
+    ExpiredError,
+    HostAgentError,
+    RateLimitedError,
+    RequestNotFoundError,
+    SelfApprovalError,
+    StoreUnavailableError,
+    TargetChangedError,
+    UnknownIdentityError,
+)
+from host_agent.pipeline.deciding import Deciding
+from host_agent.pipeline.rooms import Rooms, identify_request, refresh_book
+from host_agent.pipeline.voices import Voice, voice_over
+
+_log = logging.getLogger("host_agent.pipeline")
+
+MAX_REMEMBERED = 2_000
+"""References by which a message that comes over two ways, or twice, is known."""
+CLOCKS_APART = timedelta(minutes=5)
+"""How far a sender's clock may be from ours: an older message than its request is not about it."""
+SHOWN_ID = 12
+
+HOW = "Send CONFIRM and the code to approve, DENY and the code to deny."
+_BY_BUTTON = "ntfy"
+"""Its answers come from a topic that proves nobody: the token alone says who."""
+
+
+class Hearing:
+    """Takes what channels bring. One instance lives as long as the agent."""
+
+    def __init__(self, rooms: Rooms, deciding: Deciding) -> None:
+        self._rooms = rooms
+        self._deciding = deciding
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._throttle = RefusalThrottle()
+        self._enrolling = asyncio.Lock()
+
+    async def hear(self, heard: Heard) -> str | None:
+        """Return what to answer in the same chat, or None for nothing. Raises nothing."""
+        if not self._is_new(f"{heard.channel} {heard.reference}"):
+            return None
+        words = read(heard.text) if heard.reaction is None else read_reaction(heard.reaction)
+        try:
+            return await self._answer(heard, words)
+        except StoreUnavailableError:
+            self._known.pop(f"{heard.channel} {heard.reference}", None)
+            return "Nothing was done: the agent cannot store it now. Send it again in a while."
+        except HostAgentError as error:
+            return error.detail
+        except Exception as error:  # noqa: BLE001 - a channel must go on; no text is logged
+            _log.error("an answer over %s failed: %s", heard.channel, type(error).__name__)
+            return "Nothing was done: the agent failed. Its administrator finds why in its log."
+
+    def _is_new(self, reference: str) -> bool:
+        if reference in self._known:
+            return False
+        self._known[reference] = None
+        while len(self._known) > MAX_REMEMBERED:
+            self._known.popitem(last=False)
+        return True
+
+    async def _answer(self, heard: Heard, words: Words) -> str | None:
+        if isinstance(words, Chatter):
+            return None
+        if heard.channel == _BY_BUTTON:
+            await self._press(heard, words)
+            return None
+        if isinstance(words, Enrol):
+            return await self._enrol(heard, words.code)
+        owner = self._rooms.book.owner_at(heard.channel, heard.address)
+        if owner is None:
+            await self._strange(heard, words)
+            return None
+        voice = voice_over(self._rooms, owner, heard.channel, heard.address)
+        if voice is None:
+            return None
+        if isinstance(words, Confirm):
+            return await self._by_code(voice, heard, words.code, Verb.APPROVE, None)
+        if isinstance(words, Deny) and words.code is not None:
+            return await self._by_code(voice, heard, words.code, Verb.DENY, words.reason)
+        if isinstance(words, Deny) and heard.quotes is not None:
+            return await self._by_quote(voice, heard, words.reason)
+        if isinstance(words, ApproveReaction):
+            return f"Nothing was approved: that needs the code. {HOW}"
+        return f"Nothing was done. {HOW}"
+
+    # -- decisions --------------------------------------------------------------------------------
+
+    async def _by_code(
+        self, voice: Voice, heard: Heard, code: str, verb: Verb, reason: str | None
+    ) -> str | None:
+        found = await self._rooms.store.code(codes.hash_code(code))
+        try:
+            # Nothing is waited for between this and the count: many at once get no more tries.
+            self._deciding.muting.refuse(voice.key)
+        except RateLimitedError as error:
+            await self._refused(voice, verb, error, None)
+            raise
+        if found is None or found.purpose is not Purpose.CONFIRM:
+            self._deciding.muting.count(voice.key)
+            message = "Nothing was done: that code is not known. Look at the newest message."
+            await self._refused(voice, verb, DigestMismatchError(message), None)
+            return message
+        if found.owner != voice.owner:
+            self._deciding.muting.count(voice.key)
+            message = "Nothing was done: that code was made for somebody else."
+            await self._refused(voice, verb, DigestMismatchError(message), found.request_id)
+            return message
+        request = await self._rooms.store.get(found.request_id)
+        if request is not None and _is_older(heard, request):
+            return None
+        return await self._decide(voice, found.request_id, verb, reason)
+
+    async def _by_quote(self, voice: Voice, heard: Heard, reason: str | None) -> str | None:
+        """Deny by an answer or a reaction to a prompt; never anything else."""
+        row = await self._rooms.store.prompt_by_reference(
+            voice.owner, voice.channel, heard.quotes or ""
+        )
+        if row is None or row.kind is not Kind.PROMPT:
+            return None if heard.reaction else f"Nothing was done: that is no prompt. {HOW}"
+        request = await self._rooms.store.get(row.request_id)
+        if request is None or _is_older(heard, request):
+            return None
+        return await self._decide(voice, request.id, Verb.DENY, reason)
+
+    async def _press(self, heard: Heard, words: Words) -> None:
+        """Take a button: its token says who, and may only deny. Nobody reads an answer there."""
+        if not isinstance(words, Deny) or words.code is None:
+            return
+        found = await self._rooms.store.code(codes.hash_code(words.code))
+        if found is None or not _is_of_button(found, heard):
+            return
+        voice = voice_over(self._rooms, found.owner, heard.channel, None)
+        if voice is not None:
+            await self._decide(voice, found.request_id, Verb.DENY, None)
+
+    async def _decide(self, voice: Voice, request_id: str, verb: Verb, reason: str | None) -> str:
+        request = await self._rooms.store.get(request_id)
+        if request is None:
+            return "Nothing was done: that request is not kept any more."
+        try:
+            decided = await self._deciding.decide_as(
+                voice, request_id, decision=verb, digest=request.digest, reason=reason
+            )
+        except TargetChangedError as error:
+            # The answer counted; it is the run that was refused, and that is written down already.
+            return f"Approved, but not run: {_what(request)}: {error.detail}"
+        except StoreUnavailableError:
+            raise
+        except HostAgentError as error:
+            await self._refused(voice, verb, error, request_id)
+            latest = await self._rooms.store.get(request_id) or request
+            return _refusal(error, latest, voice.owner)
+        return _done(decided, verb)
+
+    async def _refused(
+        self, voice: Voice, verb: Verb, error: HostAgentError, request_id: str | None
+    ) -> None:
+        """Count an answer that was refused, and write it down."""
+        who: dict[str, JsonValue] = {"approver_owner": voice.owner, "channel": voice.channel}
+        await self._record(f"{voice.channel} {voice.owner}", who, verb, error.code, request_id)
+
+    async def _strange(self, heard: Heard, words: Words) -> None:
+        """Write down that somebody tried to decide whom nobody has enrolled. They hear nothing."""
+        verb = Verb.APPROVE if isinstance(words, Confirm) else Verb.DENY
+        if not isinstance(words, Confirm | Deny) or words.code is None:
+            return
+        who: dict[str, JsonValue] = {"channel": heard.channel}
+        found = await self._rooms.store.code(codes.hash_code(words.code))
+        request_id = None if found is None else found.request_id
+        await self._record(heard.channel, who, verb, UnknownIdentityError.code, request_id)
+
+    async def _record(
+        self, key: str, who: dict[str, JsonValue], verb: Verb, code: str, request_id: str | None
+    ) -> None:
+        """Write down a refusal, at most ten a second of one `key`, which is not written.
+
+        No confirmation code, token or address is in it.
+        """
+        self._rooms.metrics.refused(code)
+        counted = self._throttle.admit(key, self._rooms.clock.monotonic())
+        if counted is None:
+            return
+        if request_id is not None:
+            request = await self._rooms.store.get(request_id)
+            who |= {"request_id": request_id} if request is None else identify_request(request)
+        if counted:
+            who["suppressed"] = counted
+        try:
+            await self._rooms.audit.append(
+                Event.DECISION_REFUSED, **who, decision=verb.value, code=code
+            )
+        except AuditUnavailableError:
+            _log.error("a refused answer (%s) could not be written to the audit log", code)
+
+    # -- enrolment --------------------------------------------------------------------------------
+
+    async def _enrol(self, heard: Heard, code: str) -> str:
+        async with self._enrolling:
+            # One after the other: many at once get no more tries.
+            return await self._enrol_next(heard, code)
+
+    async def _enrol_next(self, heard: Heard, code: str) -> str:
+        rooms, key = self._rooms, f"{heard.channel}:{heard.address}"
+        self._deciding.muting.refuse(key)
+        if any(entry.signal == heard.address for entry in rooms.book.entries.values()):
+            return "Nobody was enrolled: the configuration says already whose number this is."
+        contact = await rooms.store.enrol(
+            heard.channel, heard.address, code_hash=codes.hash_code(code), now=rooms.clock.now()
+        )
+        if contact is None:
+            self._deciding.muting.count(key)
+            return "Nobody was enrolled: that code is not known, or its time is over."
+        try:
+            await rooms.audit.append(
+                Event.APPROVER_ENROLLED, approver_owner=contact.owner, channel=contact.channel
+            )
+        except AuditUnavailableError as error:
+            # Who decides must be on record: without that the enrolment does not stand.
+            await self._take_back(heard, contact.owner)
+            return error.detail
+        await refresh_book(rooms)
+        if rooms.book.owner_at(heard.channel, heard.address) != contact.owner:
+            return f"Enrolled, but the configuration does not reach {contact.owner} over this."
+        return f"This number now answers for {contact.owner}. {HOW}"
+
+    async def _take_back(self, heard: Heard, owner: str) -> None:
+        await self._rooms.store.disable_contact(
+            owner,
+            heard.channel,
+            heard.address,
+            failure=Failure.DEFECT,
+            now=self._rooms.clock.now(),
+        )
+        await refresh_book(self._rooms)
+
+
+def _is_older(heard: Heard, request: Request) -> bool:
+    """Return whether a message was sent before its request was made, so is not about it."""
+    return heard.sent_at < request.created_at - CLOCKS_APART
+
+
+def _is_of_button(found: CodeHash, heard: Heard) -> bool:
+    return found.channel == heard.channel and found.purpose is Purpose.DENY
+
+
+# -- words ----------------------------------------------------------------------------------------
+
+
+def _what(request: Request) -> str:
+    return f"{request.operation} ({request.id[:SHOWN_ID]})"
+
+
+def _done(request: Request, verb: Verb) -> str:
+    if verb is Verb.DENY:
+        return f"Denied: {_what(request)}. Nothing was run."
+    if request.state is State.PENDING:
+        given, needed = len(request.consents), request.terms.approvals
+        return f"Taken: {_what(request)} has {given} of {needed} approvals and still waits."
+    return f"Approved: {_what(request)}. What became of it is told here."
+
+
+def _refusal(error: HostAgentError, request: Request, owner: str) -> str:
+    """Return why an answer did not count, and how things stand."""
+    what = _what(request)
+    if isinstance(error, ExpiredError) or request.state is State.EXPIRED:
+        return f"Too late: {what} expired; nothing was run. It has to be asked for again."
+    if isinstance(error, SelfApprovalError):
+        return f"Not counted: {what} was asked for on your own behalf; somebody else has to answer."
+    if isinstance(error, AlreadyDecidedError):
+        if request.state is State.PENDING:
+            return f"You have answered {what} already; another person has to as well."
+        return f"Already decided: {what} {_stands(request, owner)}."
+    if isinstance(error, RateLimitedError | RequestNotFoundError):
+        return error.detail
+    return f"Not counted: {what}: {error.detail}"
+
+
+def _stands(request: Request, owner: str) -> str:
+    last = request.decisions[-1] if request.decisions else None
+    by = ""
+    if last is not None:
+        who = "you" if last.owner == owner else last.owner
+        by = f", {'denied' if last.decision is Verb.DENY else 'approved'} by {who}"
+    return f"is {request.state.value.replace('_', ' ')}{by}"

@@ -1,0 +1,122 @@
+"""Who speaks in a decision, and whether what was said by them still counts.
+
+A voice is proven by its way in: a certificate, a channel that proves its senders, or a bridge that
+signs for its users. Each has the roles of that way only.
+"""
+
+from dataclasses import dataclass
+
+from host_agent.approvals.request import Decision, Terms, is_eligible, is_same_owner
+from host_agent.errors import IdentityError
+from host_agent.identity.registry import Principal, Role
+from host_agent.pipeline.rooms import Rooms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voice:
+    """One approver as a way in has proven them. The fields are those of `Decision`.
+
+    `roles` are those that count over this way.
+    """
+
+    approver: str
+    owner: str
+    roles: frozenset[str]
+    channel: str
+    fingerprint: str | None = None
+    serial: str | None = None
+    address: str | None = None
+    through: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Return what wrong codes are counted by: who could be guessing."""
+        return f"{self.channel}:{self.address}" if self.address else self.approver
+
+
+def voice_of(principal: Principal, channel: str = "http") -> Voice:
+    """Return the voice of a certificate."""
+    return Voice(
+        approver=principal.cn,
+        owner=principal.owner,
+        roles=frozenset(role.value for role in principal.roles),
+        channel=channel,
+        fingerprint=principal.fingerprint,
+        serial=f"{principal.serial:x}",
+    )
+
+
+def voice_over(rooms: Rooms, owner: str, channel: str, address: str | None) -> Voice | None:
+    """Return the voice of an approver over a channel, or None where they have none there."""
+    entry = rooms.book.entry(owner)
+    if entry is None or channel not in rooms.book.channels_of(owner):
+        return None
+    return Voice(
+        approver=entry.acts_for,
+        owner=entry.acts_for,
+        roles=frozenset(entry.roles),
+        channel=channel,
+        address=address,
+    )
+
+
+def counts(rooms: Rooms, consent: Decision, terms: Terms) -> bool:
+    """Return whether a consent still counts under `terms`, as configuration and lists are now.
+
+    Raises:
+        RevocationUnavailableError: that cannot be asked.
+    """
+    if consent.through is not None and not _relays(rooms, consent):
+        return False
+    is_of_channel = consent.through is not None or consent.address is not None
+    roles = _roles_over(rooms, consent) if is_of_channel else _roles_of(rooms, consent)
+    return roles is not None and is_eligible(terms, consent.owner, roles)
+
+
+def _roles_over(rooms: Rooms, consent: Decision) -> frozenset[str] | None:
+    """Return the roles of who spoke over a channel, if they are still reached there."""
+    address = rooms.book.address(consent.owner, consent.channel)
+    entry = rooms.book.entry(consent.owner)
+    if entry is None or address is None:
+        return None
+    if consent.address is not None and consent.address != address:
+        return None
+    return frozenset(entry.roles)
+
+
+def _roles_of(rooms: Rooms, consent: Decision) -> frozenset[str] | None:
+    """Return the roles of the certificate that spoke, if it would still be let in."""
+    principal = _principal(rooms, consent, consent.approver)
+    if principal is None or not is_same_owner(principal.owner, consent.owner):
+        return None
+    return frozenset(role.value for role in principal.roles)
+
+
+def _relays(rooms: Rooms, consent: Decision) -> bool:
+    """Return whether the bridge that relayed would still be believed."""
+    if consent.through is None:
+        return False
+    bridge = rooms.snapshot.config.bridge(consent.through)
+    principal = _principal(rooms, consent, consent.through)
+    if bridge is None or principal is None or Role.BRIDGE not in principal.roles:
+        return False
+    speaks_for = {owner.casefold() for owner in bridge.approvers.values()}
+    return consent.owner in speaks_for and not is_same_owner(principal.owner, consent.owner)
+
+
+def _principal(rooms: Rooms, consent: Decision, cn: str) -> Principal | None:
+    """Return whose certificate it was, as of now.
+
+    Raises:
+        RevocationUnavailableError: that cannot be asked.
+    """
+    if consent.serial is None or consent.fingerprint is None:
+        return None
+    serial = int(consent.serial, 16)
+    try:
+        rooms.revocation.check_serial(serial, rooms.clock.wall())
+        return rooms.snapshot.registry.recall(cn, consent.fingerprint, serial)
+    except IdentityError as error:
+        if error.status >= 500:
+            raise
+        return None
