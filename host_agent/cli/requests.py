@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from host_agent.cli import render, settings
+from host_agent.cli import granting, render, settings
 from host_agent.cli.call import wait_seconds
 from host_agent.errors import EX_OK, EX_TEMPFAIL, UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from host_agent.client import Client, RequestView
+    from host_agent.client import Client, GrantTerms, RequestView
 
 STATES = (
     "pending",
@@ -93,12 +93,14 @@ def _add_approve(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "approve",
         help="show a request, ask, and approve exactly what was shown",
         description="Show a request, ask, and approve exactly what was shown. A script gives --yes"
-        " and the digest of what it has looked at.",
+        " and the digest of what it has looked at. With --for or --count the approval is also a"
+        " bounded grant: further runs with the same parameters need no new approval.",
     )
     _add_id(parser)
     parser.add_argument("--digest", type=_digest, metavar="DIGEST", help="approve only this digest")
     parser.add_argument("--yes", action="store_true", help="do not ask; needs --digest")
     _add_reason(parser)
+    granting.add_arguments(parser)
     _finish(parser, _approve)
 
 
@@ -257,17 +259,23 @@ def _approve(args: argparse.Namespace) -> int:
     if not args.yes and not (sys.stdin.isatty() and sys.stdout.isatty()):
         message = "Without a terminal to ask on, approve takes --yes --digest DIGEST."
         raise UsageError(message)
+    grant = granting.terms(args)
     with settings.connect(args) as client:
         view = client.request(args.id)
         digest = args.digest
         if not args.yes:
-            digest = _asked(view, args.digest)
+            digest = _asked(view, args.digest, grant)
         if digest is None:
             return EX_TEMPFAIL
-        return _decided(client.approve(view.request_id, digest, args.reason), as_json=args.json)
+        if grant is not None and args.yes:
+            render.warn(granting.sentence(view, grant))
+        approved = client.approve(view.request_id, digest, args.reason, grant=grant)
+        return _decided(approved, as_json=args.json)
 
 
-def _asked(view: "RequestView", wanted: str | None) -> str | None:
+def _asked(
+    view: "RequestView", wanted: str | None, grant: "GrantTerms | None" = None
+) -> str | None:
     """Show `view`, ask, and return its digest; None where the person, or its state, says no."""
     _print(view, as_json=False)
     if view.state != "pending" or view.digest is None:
@@ -280,6 +288,8 @@ def _asked(view: "RequestView", wanted: str | None) -> str | None:
         render.visible(word, limit=128) for word in (view.operation, view.resource) if word
     )
     caller = render.visible(view.caller or "an unnamed caller", limit=64)
+    if grant is not None:
+        print(f"\n{granting.sentence(view, grant)}")
     print(f"\nApprove {subject} for {caller}, {render.visible(view.digest, limit=80)}?")
     if _answer("Type yes to approve: ") == "yes":
         return view.digest

@@ -8,7 +8,12 @@ this service's) and `ConfigurationError` (certificate files that cannot be used)
 
 from host_agent.client.results import (
     Approvals,
+    ApproverView,
+    ContactView,
     Decision,
+    Enrolment,
+    GrantTerms,
+    GrantView,
     Held,
     OperationInfo,
     Outcome,
@@ -29,11 +34,16 @@ from host_agent.errors import (
 
 __all__ = [
     "Approvals",
+    "ApproverView",
     "AsyncClient",
     "CertificateRefusedError",
     "Client",
     "ConnectionFailedError",
+    "ContactView",
     "Decision",
+    "Enrolment",
+    "GrantTerms",
+    "GrantView",
     "Held",
     "InvalidAnswerError",
     "OperationInfo",

@@ -24,7 +24,15 @@ from urllib.parse import quote, urlencode
 
 from pydantic import JsonValue
 
-from host_agent.client.results import Held, OperationInfo, Page, Ran, Readiness, RequestView
+from host_agent.client.results import (
+    GrantTerms,
+    Held,
+    OperationInfo,
+    Page,
+    Ran,
+    Readiness,
+    RequestView,
+)
 from host_agent.errors import (
     CertificateRefusedError,
     ConnectionFailedError,
@@ -136,15 +144,29 @@ class Protocol:
         return (yield from _viewed(self._poll(request_id, wait)))
 
     def decide(
-        self, request_id: str, decision: str, digest: str | None, reason: str | None
+        self,
+        request_id: str,
+        decision: str,
+        digest: str | None,
+        reason: str | None,
+        grant: GrantTerms | None = None,
     ) -> Steps[RequestView]:
         """Give a decision, once."""
-        body = {"decision": decision, "digest": digest, "reason": reason}
+        terms = None if grant is None else grant.model_dump(exclude_none=True)
+        body = {"decision": decision, "digest": digest, "reason": reason, "grant": terms}
         return (yield from _viewed(self._post(request_id, "decision", body)))
 
     def cancel(self, request_id: str, reason: str | None) -> Steps[RequestView]:
         """Withdraw a request, once."""
         return (yield from _viewed(self._post(request_id, "cancel", {"reason": reason})))
+
+    def read(self, target: str) -> Steps[dict[str, JsonValue]]:
+        """Read what is at `target`, a path."""
+        return _object((yield from _exchange(self._get(target))))
+
+    def act(self, target: str, body: Mapping[str, JsonValue]) -> Steps[dict[str, JsonValue]]:
+        """Post `body` to `target`, a path, once; nothing where it is empty."""
+        return _object((yield from _exchange(self._post_to(target, body))))
 
     def health(self) -> Steps[dict[str, JsonValue]]:
         """Ask whether the agent answers."""
@@ -206,11 +228,14 @@ class Protocol:
         target = f"/requests/{_checked_id(request_id)}" + (f"?wait={wait}" if wait else "")
         return self._get(target, waiting=wait)
 
-    def _post(self, request_id: str, verb: str, members: Mapping[str, str | None]) -> Call:
+    def _post(self, request_id: str, verb: str, members: Mapping[str, JsonValue]) -> Call:
         body: dict[str, JsonValue] = {k: v for k, v in members.items() if v is not None}
+        return self._post_to(f"/requests/{_checked_id(request_id)}/{verb}", body)
+
+    def _post_to(self, target: str, body: Mapping[str, JsonValue]) -> Call:
         return Call(
             method="POST",
-            target=f"/requests/{_checked_id(request_id)}/{verb}",
+            target=target,
             seconds=self.timeout_seconds,
             content=_encoded(body) if body else None,
             headers={"Content-Type": "application/json"} if body else {},

@@ -93,14 +93,70 @@ class Approvals(_Result):
     approver_role: str = "approver"
 
 
+class GrantTerms(_Result):
+    """What an approval grants beyond this one run: exactly one of a time and a count.
+
+    `resource` is a regular expression over whole resources; None is exactly the request's own.
+    """
+
+    for_seconds: int | None = None
+    count: int | None = None
+    resource: str | None = None
+
+
+class GrantView(_Answer):
+    """A bounded grant. `uses_left` of None is bounded by time alone."""
+
+    grant_id: str
+    caller: str
+    operation: str
+    resource: str
+    params: dict[str, JsonValue] = Field(default_factory=dict)
+    request_id: str | None = None
+    given_by: tuple[str, ...] = ()
+    created_at: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
+    uses_left: int | None = None
+    used: int = 0
+    is_live: bool = False
+    revoked_at: AwareDatetime | None = None
+    revoked_by: str | None = None
+
+
+class ContactView(_Result):
+    """One way to an approver, and how it stands."""
+
+    channel: str
+    state: str = ""
+    address: str | None = None
+
+
+class ApproverView(_Answer):
+    """A person who approves over channels."""
+
+    owner: str
+    roles: tuple[str, ...] = ()
+    channels: tuple[ContactView, ...] = ()
+
+
+class Enrolment(_Answer):
+    """A one-time code by which `owner` enrols over `channel`."""
+
+    owner: str
+    channel: str
+    code: str
+    expires_at: AwareDatetime | None = None
+
+
 class Ran(_Answer):
-    """The operation ran and succeeded."""
+    """The operation ran and succeeded; by the grant `grant`, where there was one."""
 
     request_id: str
     operation: str
     state: str = "succeeded"
     digest: str | None = None
     outcome: Outcome = Outcome()
+    grant: str | None = None
 
 
 class Held(_Answer):

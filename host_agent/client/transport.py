@@ -24,7 +24,15 @@ from host_agent.client.connection import (
     translating,
 )
 from host_agent.client.exchange import Call, Pause, Protocol, Reply, Steps
-from host_agent.client.results import Held, OperationInfo, Page, Ran, Readiness, RequestView
+from host_agent.client.results import (
+    GrantTerms,
+    Held,
+    OperationInfo,
+    Page,
+    Ran,
+    Readiness,
+    RequestView,
+)
 from host_agent.errors import ConnectionFailedError, InvalidAnswerError
 
 TIMEOUT_SECONDS = 30.0
@@ -165,9 +173,19 @@ class Client(_Settings):
         """
         return self._run(self._protocol.request(request_id, wait))
 
-    def approve(self, request_id: str, digest: str, reason: str | None = None) -> RequestView:
-        """Approve exactly what `digest` names; returns at once, not after the run."""
-        return self._run(self._protocol.decide(request_id, "approve", digest, reason))
+    def approve(
+        self,
+        request_id: str,
+        digest: str,
+        reason: str | None = None,
+        *,
+        grant: GrantTerms | None = None,
+    ) -> RequestView:
+        """Approve exactly what `digest` names; returns at once, not after the run.
+
+        With `grant`, further runs like it too.
+        """
+        return self._run(self._protocol.decide(request_id, "approve", digest, reason, grant))
 
     def deny(self, request_id: str, reason: str | None = None) -> RequestView:
         """Deny a request."""
@@ -176,6 +194,10 @@ class Client(_Settings):
     def cancel(self, request_id: str, reason: str | None = None) -> RequestView:
         """Withdraw a request of one's own."""
         return self._run(self._protocol.cancel(request_id, reason))
+
+    def administer(self, steps: Callable[[Protocol], Steps[T]]) -> T:
+        """Do one of the exchanges of `host_agent.client.administration`."""
+        return self._run(steps(self._protocol))
 
     def health(self) -> dict[str, JsonValue]:
         """Return what the agent says of itself."""
@@ -321,9 +343,16 @@ class AsyncClient(_Settings):
         """Return a request by its id or a unique prefix, at once or at its next change."""
         return await self._run(self._protocol.request(request_id, wait))
 
-    async def approve(self, request_id: str, digest: str, reason: str | None = None) -> RequestView:
+    async def approve(
+        self,
+        request_id: str,
+        digest: str,
+        reason: str | None = None,
+        *,
+        grant: GrantTerms | None = None,
+    ) -> RequestView:
         """Approve exactly what `digest` names; returns at once, not after the run."""
-        return await self._run(self._protocol.decide(request_id, "approve", digest, reason))
+        return await self._run(self._protocol.decide(request_id, "approve", digest, reason, grant))
 
     async def deny(self, request_id: str, reason: str | None = None) -> RequestView:
         """Deny a request."""
@@ -332,6 +361,10 @@ class AsyncClient(_Settings):
     async def cancel(self, request_id: str, reason: str | None = None) -> RequestView:
         """Withdraw a request of one's own."""
         return await self._run(self._protocol.cancel(request_id, reason))
+
+    async def administer(self, steps: Callable[[Protocol], Steps[T]]) -> T:
+        """Do one of the exchanges of `host_agent.client.administration`."""
+        return await self._run(steps(self._protocol))
 
     async def health(self) -> dict[str, JsonValue]:
         """Return what the agent says of itself."""

@@ -33,6 +33,7 @@ from host_agent.errors import (
 )
 from host_agent.gateway import body as bodies
 from host_agent.gateway import legacy, openapi
+from host_agent.gateway.administration import AdministrationRoutes
 from host_agent.gateway.ports import AgentPort
 from host_agent.gateway.problems import (
     HEALTH,
@@ -46,7 +47,8 @@ from host_agent.gateway.request import AgentConnection, AgentRequest, current
 from host_agent.gateway.routes import ROUTES
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Role
-from host_agent.pipeline.asking import Answer, Ask
+from host_agent.pipeline.answering import Answer
+from host_agent.pipeline.asking import Ask
 
 _log = logging.getLogger("host_agent.gateway")
 
@@ -89,10 +91,9 @@ _ParseAsk = Callable[
 
 
 @dataclass(frozen=True, slots=True)
-class Routes:
+class Routes(AdministrationRoutes):
     """The handlers; each is named in `ROUTES`."""
 
-    agent: AgentPort
     large_bodies: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(bodies.LARGE_BODIES)
     )
@@ -282,6 +283,7 @@ class Routes:
                 digest=decision.digest,
                 reason=decision.reason,
                 channel="http",
+                grant=None if decision.grant is None else decision.grant.terms(),
             )
         )
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from host_agent.approvals.request import GrantTerms
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
     InvalidParameterError,
@@ -113,6 +114,27 @@ class OlderZfsDestroy(_Body):
     )
 
 
+class GrantBody(_Body):
+    """What an approval grants beyond this one run: exactly one of a time and a count."""
+
+    for_seconds: int | None = Field(
+        default=None, ge=60, le=86_400, description="For so long, however often."
+    )
+    count: int | None = Field(
+        default=None, ge=1, le=1000, description="For so many further runs, within 24 hours."
+    )
+    resource: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="A regular expression over whole resources; left out, exactly the request's.",
+    )
+
+    def terms(self) -> GrantTerms:
+        """Return it as the value that it stands for."""
+        return GrantTerms(for_seconds=self.for_seconds, count=self.count, resource=self.resource)
+
+
 class DecisionBody(_Body):
     """A person's answer to a request."""
 
@@ -123,6 +145,13 @@ class DecisionBody(_Body):
         description="The digest of what is approved; a denial need not repeat it.",
     )
     reason: Reason | None = None
+    grant: GrantBody | None = None
+
+
+class EnrolBody(_Body):
+    """The channel over which an approver enrols."""
+
+    channel: str = Field(max_length=32, description="A channel that proves who speaks: `signal`.")
 
 
 class CancelBody(_Body):
@@ -260,6 +289,9 @@ def parse_decision(data: bytes) -> DecisionBody:
     decision = fit(DecisionBody, parse_object(data))
     if decision.decision == "approve" and decision.digest is None:
         message = "digest: an approval must repeat the digest of what is approved."
+        raise InvalidParameterError(message)
+    if decision.decision == "deny" and decision.grant is not None:
+        message = "grant: a denial grants nothing."
         raise InvalidParameterError(message)
     return decision
 

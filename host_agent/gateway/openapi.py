@@ -12,6 +12,7 @@ from host_agent.errors import BY_CODE
 from host_agent.gateway.body import (
     CancelBody,
     DecisionBody,
+    EnrolBody,
     OlderApproval,
     OlderAsk,
     OlderZfsDestroy,
@@ -83,8 +84,11 @@ def _operation(route: Route) -> Schema:
 
 def _parameters(route: Route) -> list[Schema]:
     found: list[Schema] = []
-    if "{request_id}" in route.path:
-        found.append({"name": "request_id", "in": "path", "required": True, "schema": _REQUEST_ID})
+    found += [
+        {"name": name, "in": "path", "required": True, "schema": schema}
+        for name, schema in _IN_PATH.items()
+        if f"{{{name}}}" in route.path
+    ]
     found += [
         {"name": name, "in": "query", "required": False, "schema": dict(schema)}
         for name, schema in route.query.items()
@@ -95,6 +99,12 @@ def _parameters(route: Route) -> list[Schema]:
     return found
 
 
+_IN_PATH: Mapping[str, Schema] = {
+    "request_id": _REQUEST_ID,
+    "grant_id": _REQUEST_ID,
+    "owner": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$"},
+    "cn": {"type": "string", "pattern": "^[a-z_][a-z0-9_.-]{0,63}$"},
+}
 _RESULTS: Mapping[str, str] = {
     "submit": "Ran",
     "zfs_list": "Ran",
@@ -108,6 +118,11 @@ _RESULTS: Mapping[str, str] = {
     "approve": "Request",
     "pending": "Requests",
     "admin_pending": "Requests",
+    "approvers": "Approvers",
+    "enrol": "Enrolment",
+    "grants": "Grants",
+    "revoke_grant": "Grant",
+    "release": "Released",
     "sudoers": "Sudoers",
     "warn_permissions": "Sudoers",
 }
@@ -151,6 +166,7 @@ def _bodies(catalogue: Catalogue) -> Schema:
         ("OlderAsk", OlderAsk),
         ("Decision", DecisionBody),
         ("Cancel", CancelBody),
+        ("Enrol", EnrolBody),
         ("OlderApproval", OlderApproval),
         ("OlderZfsList", OlderZfsList),
         ("OlderZfsSnapshot", OlderZfsSnapshot),
@@ -241,7 +257,9 @@ def _answers() -> Schema:
                 "state": _STATE,
                 "digest": _DIGEST,
                 "outcome": {"anyOf": [_ref("Outcome"), {"type": "null"}]},
-            }
+                "grant": {"type": "string", "description": "The grant that it ran by."},
+            },
+            "grant",
         ),
         "Held": _object(
             {
@@ -274,6 +292,7 @@ def _answers() -> Schema:
                 }
             }
         ),
+        **_administration(),
         "Sudoers": _object(
             {
                 "scan_ok": {"type": "boolean"},
@@ -294,6 +313,43 @@ def _answers() -> Schema:
             }
         ),
         "Problem": _problem(),
+    }
+
+
+def _administration() -> Schema:
+    """Return the answers about people, grants and identities."""
+    contact = _object({"channel": _TEXT, "state": _TEXT, "address": _TEXT_OR_NULL}, "address")
+    approver = _object(
+        {
+            "owner": _TEXT,
+            "roles": {"type": "array", "items": _TEXT},
+            "channels": {"type": "array", "items": contact},
+        }
+    )
+    grant = {
+        "grant_id": _TEXT,
+        "request_id": _TEXT,
+        "caller": _TEXT,
+        "operation": _TEXT,
+        "resource": _TEXT,
+        "params": {"type": "object"},
+        "given_by": {"type": "array", "items": _TEXT},
+        "created_at": _TEXT,
+        "expires_at": _TEXT,
+        "uses_left": {"type": ["integer", "null"]},
+        "used": {"type": "integer"},
+        "is_live": {"type": "boolean"},
+        "revoked_at": _TEXT_OR_NULL,
+        "revoked_by": _TEXT_OR_NULL,
+    }
+    return {
+        "Approvers": _object({"approvers": {"type": "array", "items": approver}}),
+        "Enrolment": _object(
+            {"owner": _TEXT, "channel": _TEXT, "code": _TEXT, "expires_at": _TEXT}
+        ),
+        "Grant": _object(grant),
+        "Grants": _object({"grants": {"type": "array", "items": _ref("Grant")}}),
+        "Released": _object({"cn": _TEXT, "released": {"const": True}}),
     }
 
 

@@ -7,7 +7,8 @@ from host_agent.errors import HostAgentError
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Catalogue
-from host_agent.pipeline.asking import Answer, Ask
+from host_agent.pipeline.answering import Answer
+from host_agent.pipeline.asking import Ask
 
 
 class PipelinePort(Protocol):
@@ -61,6 +62,31 @@ class PipelinePort(Protocol):
     @property
     def cancel(self) -> Callable[..., Awaitable[dict[str, object]]]:
         """Withdraw a request."""
+        ...
+
+    @property
+    def approvers(self) -> Callable[[Principal], Awaitable[dict[str, object]]]:
+        """Return who approves, and how each is reached."""
+        ...
+
+    @property
+    def offer_enrolment(self) -> Callable[[Principal, str, str], Awaitable[dict[str, object]]]:
+        """Make a one-time code by which an owner enrols over a channel."""
+        ...
+
+    @property
+    def list_grants(self) -> Callable[[Principal], Awaitable[dict[str, object]]]:
+        """Return the grants of the last 30 days."""
+        ...
+
+    @property
+    def revoke_grant(self) -> Callable[[Principal, str], Awaitable[dict[str, object]]]:
+        """End a grant."""
+        ...
+
+    @property
+    def release(self) -> Callable[[Principal, str], Awaitable[dict[str, object]]]:
+        """End the hold-off of an identity."""
         ...
 
     async def record_refusal(

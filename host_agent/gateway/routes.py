@@ -68,6 +68,19 @@ def _post(
     )
 
 
+def _act(rule: str, name: str, who: str, summary: str, *statuses: int) -> Route:
+    """Return a POST that takes no body: the path says it all."""
+    return Route(
+        method="POST",
+        rule=rule,
+        name=name,
+        who=who,
+        summary=summary,
+        statuses=_ALWAYS | {200, 404, 413, 429, *statuses},
+        query={},
+    )
+
+
 STATES = (
     "pending",
     "approved",
@@ -131,6 +144,38 @@ ROUTES: tuple[Route, ...] = (
         "Withdraw a request that has not begun to run.",
         "Cancel",
         *(404, 409, 410, 429),
+    ),
+    _get(
+        "/approvers",
+        "approvers",
+        "admin",
+        "Who approves, and over which channels each of them is reached.",
+    ),
+    _post(
+        "/approvers/<owner>/enrol",
+        "enrol",
+        "admin",
+        "Make a one-time code by which an approver enrols over a channel.",
+        "Enrol",
+        *(404, 409, 429),
+    ),
+    _get(
+        "/grants",
+        "grants",
+        "approver, admin",
+        "Bounded grants of the last 30 days, newest first.",
+    ),
+    _act(
+        "/grants/<grant_id>/revoke",
+        "revoke_grant",
+        "approver, admin",
+        "End a grant; no further run by it begins.",
+    ),
+    _act(
+        "/identities/<cn>/release",
+        "release",
+        "admin",
+        "Forget what came to nothing of an identity so far, which ends its hold-off.",
     ),
     _get(
         "/admin/sudoers",

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from host_agent.approvals import codes
+from host_agent.approvals.notification import CodeHash, Purpose
 from tests.support.site import make_site
 from tests.support.visit import Visit, objects, problem, visited
 
@@ -187,7 +188,15 @@ async def test_c33_a_code_is_nowhere_but_with_its_approver(visit: Visit) -> None
     held = await visit.held()
     code = codes.make()
     store = visit.agent.rooms.store
-    assert await store.add_code(held["request_id"], "alice", codes.hash_code(code))
+    assert await store.add_code(
+        CodeHash(
+            request_id=held["request_id"],
+            owner="alice",
+            channel="signal",
+            purpose=Purpose.CONFIRM,
+            code_hash=codes.hash_code(code),
+        )
+    )
     seen = [
         (await visit.look(held)).text,
         (await visit.look(held, by="alice")).text,

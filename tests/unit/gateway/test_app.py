@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import re
 from typing import Any, cast
 
 import pytest
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Quart
 
+from host_agent.approvals.request import GrantTerms
 from host_agent.errors import (
     HostFailedError,
     InvalidIdentityError,
@@ -300,8 +302,10 @@ async def test_unknown_or_repeated_query_parameters_are_400(door: Door, query: s
 
 async def test_queries_are_refused_where_none_are_taken(door: Door) -> None:
     for route in ROUTES:
-        target = route.rule.replace("<request_id>", "abc")
+        target = re.sub("<[a-z_]+>", "abc", route.rule)
         cn = {"decide": "alice", "approve": "alice", "admin_pending": "root-admin"}
+        cn |= {"grants": "alice", "revoke_grant": "alice", "approvers": "root-admin"}
+        cn |= {"enrol": "root-admin", "release": "root-admin"}
         cn |= {"sudoers": "root-admin", "warn_permissions": "root-admin"}
         reply = await door(route.method, f"{target}?user=root", cn.get(route.name, "librarian"))
         assert (reply.status, reply.code) == (400, "request:invalid-parameter"), route
@@ -406,13 +410,103 @@ async def test_an_approval_repeats_the_digest(door: Door) -> None:
     assert reply.json["request"]["state"] == "approved"
 
 
-async def test_a_decision_names_no_approver_and_no_grant(door: Door) -> None:
+async def test_a_decision_names_no_approver(door: Door) -> None:
     request_id = await door.held()
-    for extra in ({"approver": "root-admin"}, {"grant": {"count": 1}}, {"force": True}):
+    for extra in ({"approver": "root-admin"}, {"grant": {"to": "alice"}}, {"force": True}):
         body = {"decision": "approve", "digest": DIGEST, **extra}
         reply = await door("POST", f"/requests/{request_id}/decision", "alice", body=body)
         assert (reply.status, reply.code) == (400, "request:malformed")
     assert door.agent.pipeline.requests[request_id]["state"] == "pending"
+
+
+async def test_an_approval_may_carry_a_grant(door: Door) -> None:
+    request_id = await door.held()
+    body = {"decision": "approve", "digest": DIGEST, "grant": {"count": 3, "resource": "/srv/.*"}}
+    reply = await door("POST", f"/requests/{request_id}/decision", "alice", body=body)
+    assert (reply.status, reply.json["state"]) == (200, "approved")
+    assert door.agent.pipeline.granted == [GrantTerms(count=3, resource="/srv/.*")]
+
+
+@pytest.mark.parametrize(
+    "grant",
+    [
+        *({"count": 0}, {"count": 1001}, {"count": True}, {"count": "3"}),
+        *({"for_seconds": 59}, {"for_seconds": 86_401}, {"count": 1, "resource": ""}),
+        *({"count": 1, "resource": "a" * 257}, [], "3", 3),
+    ],
+)
+async def test_a_grant_out_of_bounds_is_refused_with_its_approval(
+    door: Door, grant: object
+) -> None:
+    request_id = await door.held()
+    body = {"decision": "approve", "digest": DIGEST, "grant": grant}
+    reply = await door("POST", f"/requests/{request_id}/decision", "alice", body=body)
+    assert (reply.status, reply.code) == (400, "request:malformed")
+    assert door.agent.pipeline.requests[request_id]["state"] == "pending"
+
+
+async def test_a_denial_grants_nothing(door: Door) -> None:
+    request_id = await door.held()
+    body = {"decision": "deny", "grant": {"count": 1}}
+    reply = await door("POST", f"/requests/{request_id}/decision", "alice", body=body)
+    assert (reply.status, reply.code) == (400, "request:invalid-parameter")
+    assert door.agent.pipeline.requests[request_id]["state"] == "pending"
+
+
+async def test_grants_are_listed_and_revoked_by_approvers_and_admins(door: Door) -> None:
+    for cn in ("alice", "root-admin"):
+        assert (await door("GET", "/grants", cn)).json == {"grants": []}
+        assert (await door("POST", "/grants/abc/revoke", cn)).status == 200
+    assert door.agent.pipeline.administered == [("revoke", "abc")] * 2
+
+
+async def test_enrolments_and_releases_are_the_admins(door: Door) -> None:
+    body = {"channel": "signal"}
+    reply = await door("POST", "/approvers/alice@home/enrol", "root-admin", body=body)
+    assert (reply.status, reply.json["code"]) == (200, "ABCDEFGHJKLMNPQR")
+    assert (await door("GET", "/approvers", "root-admin")).json == {"approvers": []}
+    reply = await door("POST", "/identities/librarian/release", "root-admin")
+    assert reply.json == {"cn": "librarian", "released": True}
+    assert door.agent.pipeline.administered == [
+        ("enrol", "alice@home", "signal"),
+        ("release", "librarian"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "cn"),
+    [
+        ("GET", "/approvers", "alice"),
+        ("POST", "/approvers/alice/enrol", "alice"),
+        ("POST", "/identities/librarian/release", "alice"),
+        ("POST", "/identities/librarian/release", "librarian"),
+        ("GET", "/grants", "librarian"),
+        ("POST", "/grants/abc/revoke", "librarian"),
+    ],
+)
+async def test_nobody_else_administers_anything(
+    door: Door, method: str, target: str, cn: str
+) -> None:
+    body = {"channel": "signal"} if target.endswith("enrol") else None
+    reply = await door(method, target, cn, **({} if body is None else {"body": body}))
+    assert (reply.status, reply.code) == (403, "identity:role-required")
+    assert not door.agent.pipeline.administered
+
+
+@pytest.mark.parametrize("target", ["/grants/abc/revoke", "/identities/librarian/release"])
+async def test_what_the_path_says_takes_no_body(door: Door, target: str) -> None:
+    reply = await door("POST", target, "root-admin", body={"cn": "deployer"})
+    assert (reply.status, reply.code) == (400, "request:malformed")
+    assert not door.agent.pipeline.administered
+
+
+@pytest.mark.parametrize("body", [{}, {"channel": 1}, {"channel": "signal", "owner": "bob"}])
+async def test_an_enrolment_names_its_channel_and_nothing_else(
+    door: Door, body: dict[str, object]
+) -> None:
+    reply = await door("POST", "/approvers/alice/enrol", "root-admin", body=body)
+    assert (reply.status, reply.code) == (400, "request:malformed")
+    assert not door.agent.pipeline.administered
 
 
 async def test_the_older_approval_takes_the_digest_as_token(door: Door) -> None:

@@ -323,7 +323,7 @@ GOOD_DIGEST = "sha256:" + "0" * 64
         ({"decision": "approve", "digest": GOOD_DIGEST + "\n"}, MalformedRequestError),
         ({"decision": "approve", "digest": GOOD_DIGEST.upper()}, MalformedRequestError),
         ({"decision": "approve", "digest": GOOD_DIGEST, "approver": "a"}, MalformedRequestError),
-        ({"decision": "approve", "digest": GOOD_DIGEST, "grant": {}}, MalformedRequestError),
+        ({"decision": "approve", "digest": GOOD_DIGEST, "grant": {"by": 1}}, MalformedRequestError),
     ],
 )
 def test_a_decision_that_does_not_fit_is_refused(
