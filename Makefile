@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 T ?= tests
 
-.PHONY: help demo test test-host check format lint types unit shellcheck bench crash docs lock clean
+.PHONY: help demo test test-host check format lint types unit shellcheck bench crash races docs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,10 @@ bench: $(STAMP) ## speed against the bare command and against peers, as ratios o
 KILLS ?= 1000
 crash: $(STAMP) ## kill the agent KILLS times, restart it, and look for a broken promise
 	$(BIN)/python -m tests.crash --kills $(KILLS)
+
+RACES ?= 10000
+races: $(STAMP) ## approve, deny, expire and cancel one request from four processes, RACES times
+	$(BIN)/python -m tests.races --races $(RACES)
 
 docs: $(STAMP) ## write the reference pages anew from the code
 	$(BIN)/python -m tests.support.reference_pages

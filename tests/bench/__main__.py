@@ -17,6 +17,7 @@ from tests.bench import (
     ground,
     idling,
     listing,
+    notifying,
     peers,
     refusing,
     restarting,
@@ -26,7 +27,7 @@ from tests.bench import (
 from tests.bench.ground import Setting
 from tests.bench.table import Beside, Row, machine, render, render_beside, skipped, write_page
 
-NAMES = ("run", "list", "refuse", "approve", "restart", "verify", "idle")
+NAMES = ("run", "list", "refuse", "approve", "notify", "restart", "verify", "idle")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,7 @@ def measure(names: Sequence[str]) -> tuple[list[Row], list[Beside]]:
         "list": lambda on: listing.figures(on.place),
         "refuse": lambda on: refusing.figures(on.direct),
         "approve": lambda on: approving.figures(on.settings),
+        "notify": lambda on: notifying.figures(on.direct),
         "restart": lambda on: restarting.figures(on.direct),
         "verify": lambda on: verifying.figures(on.place),
         "idle": lambda on: idling.figures(on.direct),
