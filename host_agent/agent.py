@@ -25,6 +25,7 @@ from host_agent.assembly import (
     read_door,
     refuse_moved,
 )
+from host_agent.assembly_channels import make_bridge_secrets, make_channels, make_plugin
 from host_agent.audit.log import AuditLog
 from host_agent.audit.record import Event
 from host_agent.clock import Clock, SystemClock
@@ -43,7 +44,7 @@ from host_agent.gateway.server import Gateway
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.revocation import Revocation
 from host_agent.lock import AgentLock
-from host_agent.messaging import Messaging, make_bridge_secrets, make_channels, make_plugin
+from host_agent.messaging import Messaging
 from host_agent.metrics import Metrics
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Catalogue

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from host_agent.assembly_channels import make_channels
 from host_agent.cli import render
 from host_agent.diagnosis.examining import examine
 from host_agent.diagnosis.values import Check, State, is_well
@@ -27,7 +28,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="prove each part of an installed agent",
         description="Proves each part of an installed agent: configuration, permissions,"
         " certificates, clock, store, audit log, disk, tools, root's lists, every wrapper through"
-        " sudo, the service. Changes nothing. Ends with 1 where there is a problem; warnings do not"
+        " sudo, every channel, the service. Changes nothing. Ends with 1 where there is a problem;"
+        " warnings do not"
         " count. Run it as root, to whom nothing is hidden.",
     )
     parser.add_argument(
@@ -58,7 +60,10 @@ def run(args: argparse.Namespace) -> int:
         return asyncio.run(tools.run(tool, *arguments))
 
     now = datetime.now(UTC)
-    checks = list(examine(args.config, user=user, uid=uid, tools=run_tool, now=now))
+    examined = examine(
+        args.config, user=user, uid=uid, tools=run_tool, now=now, channels=make_channels
+    )
+    checks = list(examined)
     if args.json:
         table = {"ok": is_well(checks), "checks": [check.as_json() for check in checks]}
         sys.stdout.write(render.json_text(table) + "\n")

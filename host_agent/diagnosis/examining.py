@@ -1,12 +1,14 @@
 """The examination: all checks, in the order in which one explains the next."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from host_agent import preflight
+from host_agent.approvals.channels.port import Channel
 from host_agent.config import Config, load
 from host_agent.diagnosis.certificates import certificate_checks
+from host_agent.diagnosis.channels import channel_checks
 from host_agent.diagnosis.host import (
     list_checks,
     permission_checks,
@@ -30,8 +32,19 @@ from host_agent.operations.exec import commands_file
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
-def examine(path: Path, *, user: str, uid: int, tools: Tools, now: datetime) -> Iterator[Check]:
-    """Yield every check of the agent whose configuration is at `path` and that runs as `user`."""
+def examine(
+    path: Path,
+    *,
+    user: str,
+    uid: int,
+    tools: Tools,
+    now: datetime,
+    channels: Callable[[Config], Mapping[str, Channel]],
+) -> Iterator[Check]:
+    """Yield every check of the agent whose configuration is at `path` and that runs as `user`.
+
+    `channels` makes the configured channels, to be asked whether they answer.
+    """
     try:
         config = load(path, uid=uid)
     except ConfigurationError as error:
@@ -52,6 +65,7 @@ def examine(path: Path, *, user: str, uid: int, tools: Tools, now: datetime) -> 
     yield from sudoers_check(config, user)
     yield shipped_check(config, read_source().wrappers)
     yield from wrapper_checks(config, user, tools)
+    yield from channel_checks(config, channels)
     yield from service_check(tools)
     yield from listening_checks(config)
 

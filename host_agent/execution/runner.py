@@ -1,8 +1,9 @@
 """The only door to a process: a wrapper through `sudo -n`, or directly as the agent's own user.
 
 There is no shell and nothing is inherited: the environment is built from nothing, standard input is
-/dev/null, the working directory is `/`, no other descriptor passes, and the process leads a session
-and a group of its own. This is the one module that starts a process; `child` sees it to its end.
+/dev/null (for `ProgramRunner`, what the program is asked), the working directory is `/`, no other
+descriptor passes, and the process leads a session and a group of its own. This is the one module
+that starts a process; `child` sees it to its end.
 """
 
 import asyncio
@@ -341,7 +342,7 @@ class ProgramRunner:
     """Runs one program of the administrator's as the present user, with an input.
 
     The path is looked at before each run: it must be a plain file of root that nobody else may
-    write.
+    write, in directories of root where nobody else may put another in its place.
     """
 
     def __init__(self, path: str, *, timeout_seconds: float, max_output_bytes: int) -> None:
@@ -368,9 +369,22 @@ class ProgramRunner:
 
 
 def _is_of_root(path: str) -> bool:
+    named = Path(path)
     try:
-        status = os.lstat(path)
-    except (OSError, ValueError):
+        status = named.lstat()
+        above = {*named.parents, *(named.parent.resolve() / named.name).parents}
+        is_held = all(_is_held(directory.lstat()) for directory in above)
+    except (OSError, ValueError, RuntimeError):
         return False
     is_program = stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o111)
-    return is_program and status.st_uid == 0 and not status.st_mode & 0o022
+    is_roots = status.st_uid == 0 and not status.st_mode & 0o022
+    return named.is_absolute() and is_program and is_roots and is_held
+
+
+def _is_held(directory: os.stat_result) -> bool:
+    """Return whether only root can put something else in the place of root's file there.
+
+    A link's own mode means nothing; where it leads is looked at as well.
+    """
+    is_open = bool(directory.st_mode & 0o022) and not directory.st_mode & stat.S_ISVTX
+    return directory.st_uid == 0 and (stat.S_ISLNK(directory.st_mode) or not is_open)

@@ -157,7 +157,7 @@ path = "{AUDIT}"
 asks_per_second = 500
 ask_burst = 500
 held_off_after = 1000
-{IDENTITIES}
+{identities}
 {rules}
 {sections}
 """

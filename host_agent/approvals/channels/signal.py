@@ -6,44 +6,34 @@ is who Signal proves: the ACI. Numbers can be absent, and are given to somebody 
 
 import asyncio
 import logging
+import math
 import random
-import re
+import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from host_agent.approvals.channels.port import ChannelError, Delivery, Hear, Heard, Message
+from host_agent.approvals.channels.signal_arrivals import Complaints, Inbox, Manners
+from host_agent.approvals.channels.signal_envelope import NAME, Params, is_aci, read_envelope
 from host_agent.approvals.notification import Failure, Purpose
 
 _log = logging.getLogger("host_agent.approvals.signal")
 
-NAME = "signal"
 MAX_CHARACTERS = 2_000
 """Longer texts become an attachment on some phones; a prompt has to be read where it is shown."""
-MAX_HEARD_CHARACTERS = 1_000
-"""Of a longer message, only the beginning is read."""
-MAX_QUEUED = 200
-"""Messages that wait to be read. When there are more, the oldest goes: its sender repeats it."""
 MAX_REMEMBERED = 2_000
 """References by which a message that comes twice is known."""
+MAX_ANSWERS = 200
+"""Answers that wait to be sent."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
-
-Params: TypeAlias = Mapping[str, object]
-"""The `params` of one `receive` notification: `envelope` and `account`."""
-
-_ACI = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_OTHERS = (
-    "syncMessage",
-    "editMessage",
-    "storyMessage",
-    "receiptMessage",
-    "typingMessage",
-    "callMessage",
-)
-"""Envelopes that are no message from a person to us. The first is our own account's devices."""
-_LATEST = 253_402_300_799_000
+LOST_SECONDS = 30.0
+"""After so long without a connection it is said that messages may be lost, where they can be."""
+FINISH_SECONDS = 2.0
+"""For what was taken already when listening ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +43,14 @@ class Quote:
     timestamp: str
     author: str
     text: str
+
+
+class Opened(Protocol):
+    """Is told that messages arrive from now on."""
+
+    def __call__(self, *, keeps: bool) -> None:
+        """`keeps`: what was sent while nobody listened arrives as well."""
+        ...
 
 
 class Driver(Protocol):
@@ -71,7 +69,7 @@ class Driver(Protocol):
         """
         ...
 
-    def receive(self) -> AsyncIterator[Params]:
+    def receive(self, opened: Opened) -> AsyncGenerator[Params, None]:
         """Yield what arrives.
 
         Raises:
@@ -83,7 +81,7 @@ class Driver(Protocol):
         """Return a clause that says which program answers.
 
         Raises:
-            ChannelError: none does.
+            ChannelError: none does, or it cannot do what is needed.
         """
         ...
 
@@ -92,8 +90,15 @@ class Driver(Protocol):
         ...
 
 
+def _wall() -> datetime:
+    return datetime.now(UTC)
+
+
 class SignalChannel:
-    """The channel `signal` over one driver."""
+    """The channel `signal` over one driver.
+
+    `lost_since` is when the last outage began in which messages may have been lost, or None.
+    """
 
     name = NAME
     purpose = Purpose.CONFIRM
@@ -105,12 +110,22 @@ class SignalChannel:
         *,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = _wall,
     ) -> None:
         self._driver = driver
         self._pause = pause
         self._jitter = jitter
-        self._queue: asyncio.Queue[Heard] = asyncio.Queue(MAX_QUEUED)
+        self._monotonic = monotonic
+        self._now = now
+        complaints = Complaints(monotonic)
+        self._inbox = Inbox(complaints)
+        self._manners = Manners(complaints, monotonic)
+        self._answers: asyncio.Queue[tuple[Heard, str]] = asyncio.Queue(MAX_ANSWERS)
         self._known: OrderedDict[str, None] = OrderedDict()
+        self._opened_at: float | None = None
+        self._away: tuple[float, datetime] | None = None
+        self.lost_since: datetime | None = None
 
     async def send(self, message: Message) -> Delivery:
         """Send one text; its timestamp is the reference.
@@ -118,11 +133,11 @@ class SignalChannel:
         Raises:
             ChannelError: it was not taken.
         """
-        if message.address is None or not _ACI.fullmatch(message.address):
+        if message.address is None or not is_aci(message.address):
             error = "This approver has no address on Signal."
             raise ChannelError(Failure.NOT_ENROLLED, error, is_final=True)
         quote = None
-        if message.reply_to is not None:
+        if message.reply_to is not None and _is_timestamp(message.reply_to):
             quote = Quote(
                 timestamp=message.reply_to,
                 author=self._driver.account,
@@ -135,7 +150,7 @@ class SignalChannel:
         """Return which program answers.
 
         Raises:
-            ChannelError: none does.
+            ChannelError: none does, or it cannot do what is needed.
         """
         return await self._driver.about()
 
@@ -149,28 +164,55 @@ class SignalChannel:
         """Bring what people send, until cancelled.
 
         Receiving does nothing but put into a queue: the program on the other side drops what is
-        not taken at once.
+        not taken at once. What was taken is read to its end, for a moment, after cancellation.
         """
-        answering = asyncio.create_task(self._answer_forever(hear), name="signal answers")
+        workers = [
+            asyncio.create_task(self._hear_forever(hear), name="signal hearing"),
+            asyncio.create_task(self._answer_forever(), name="signal answers"),
+        ]
         try:
             await self._receive_forever()
         finally:
-            answering.cancel()
-            await asyncio.gather(answering, return_exceptions=True)
+            try:
+                await self._inbox.emptied(FINISH_SECONDS)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
 
     async def _receive_forever(self) -> None:
         pause = FIRST_PAUSE_SECONDS
         while True:
+            self._opened_at = None
             try:
-                async for params in self._driver.receive():
-                    pause = FIRST_PAUSE_SECONDS
-                    self._take(params)
+                async with aclosing(self._driver.receive(self._opened)) as arriving:
+                    async for params in arriving:
+                        pause = FIRST_PAUSE_SECONDS
+                        self._take(params)
             except ChannelError as error:
                 _log.warning("Signal is not heard (%s); trying again", error)
             except Exception as error:  # noqa: BLE001 - or nobody would be heard any more
                 _log.error("Signal is not heard: a defect, %s", type(error).__name__)
+            if self._broke():
+                pause = FIRST_PAUSE_SECONDS
             await self._pause(pause * (0.5 + self._jitter() / 2))
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    def _opened(self, *, keeps: bool) -> None:
+        self._opened_at = self._monotonic()
+        away, self._away = self._away, None
+        if away is None or keeps or self._opened_at - away[0] < LOST_SECONDS:
+            return
+        self.lost_since = away[1]
+        seconds = int(self._opened_at - away[0])
+        _log.warning("Signal was not heard for %d s: what was sent then must be repeated", seconds)
+
+    def _broke(self) -> bool:
+        """Note that nothing is heard now; return whether the connection had held for a while."""
+        now = self._monotonic()
+        if self._away is None:
+            self._away = (now, self._now())
+        return self._opened_at is not None and now - self._opened_at >= LONGEST_PAUSE_SECONDS
 
     def _take(self, params: Params) -> None:
         heard = read_envelope(params, account=self._driver.account)
@@ -179,19 +221,29 @@ class SignalChannel:
         self._known[heard.reference] = None
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
-        if self._queue.full():
-            self._queue.get_nowait()
-            _log.warning(
-                "more arrives over Signal than can be read; the oldest message was dropped"
-            )
-        self._queue.put_nowait(heard)
+        self._inbox.put(heard)
 
-    async def _answer_forever(self, hear: Hear) -> None:
+    # -- what is answered -----------------------------------------------------------------------
+
+    async def _hear_forever(self, hear: Hear) -> None:
+        """Decide one by one; an answer on its way holds up no decision."""
         while True:
-            heard = await self._queue.get()
-            answer = await hear(heard)
-            if answer is None:
+            heard = await self._inbox.get()
+            try:
+                answer = await hear(heard)
+            except Exception as error:  # noqa: BLE001 - or nobody would be heard any more
+                _log.error("a message over Signal was not read: a defect, %s", type(error).__name__)
                 continue
+            if answer is None or not self._manners.may_answer(heard.address):
+                continue
+            if self._answers.full():
+                self._answers.get_nowait()
+                _log.warning("answers over Signal do not get out; the oldest was dropped")
+            self._answers.put_nowait((heard, answer))
+
+    async def _answer_forever(self) -> None:
+        while True:
+            heard, answer = await self._answers.get()
             quote = Quote(
                 timestamp=heard.reference.rpartition(":")[2], author=heard.address, text=""
             )
@@ -203,75 +255,8 @@ class SignalChannel:
                 _log.error("an answer over Signal was not sent: a defect, %s", type(error).__name__)
 
 
-def read_envelope(params: Params, *, account: str) -> Heard | None:
-    """Return what one person sent to `account`, or None where it is nothing to act on.
-
-    Pure. Only messages straight to the account count: nothing of groups, of its own devices, no
-    edits, stories or receipts. A quote or a reaction counts only where it is of our own message.
-    """
-    envelope = params.get("envelope")
-    if params.get("account") not in {None, account} or not isinstance(envelope, Mapping):
-        return None
-    if any(envelope.get(kind) is not None for kind in _OTHERS):
-        return None
-    aci, data = envelope.get("sourceUuid"), envelope.get("dataMessage")
-    sent = _instant(envelope.get("timestamp"))
-    if not isinstance(aci, str) or not isinstance(data, Mapping) or sent is None:
-        return None
-    aci = aci.lower()
-    if not _ACI.fullmatch(aci) or envelope.get("sourceNumber") == account:
-        return None
-    if data.get("groupInfo") is not None or data.get("groupV2") is not None:
-        return None
-    stamp, sent_at = sent
-    if data.get("reaction") is not None:
-        return _reaction(data["reaction"], account, aci, stamp, sent_at)
-    text = data.get("message")
-    if not isinstance(text, str) or not text.strip():
-        return None
-    return Heard(
-        channel=NAME,
-        address=aci,
-        text=text[:MAX_HEARD_CHARACTERS],
-        sent_at=sent_at,
-        reference=f"{aci}:{stamp}",
-        quotes=_quoted(data.get("quote"), account),
-    )
-
-
-def _reaction(
-    reaction: object, account: str, aci: str, stamp: int, sent_at: datetime
-) -> Heard | None:
-    if not isinstance(reaction, Mapping) or reaction.get("isRemove") is not False:
-        return None
-    emoji, target = reaction.get("emoji"), _instant(reaction.get("targetSentTimestamp"))
-    is_ours = account in {reaction.get("targetAuthorNumber"), reaction.get("targetAuthor")}
-    if not is_ours or target is None or not isinstance(emoji, str) or not emoji:
-        return None
-    return Heard(
-        channel=NAME,
-        address=aci,
-        text="",
-        sent_at=sent_at,
-        reference=f"{aci}:{stamp}",
-        quotes=str(target[0]),
-        reaction=emoji[:16],
-    )
-
-
-def _quoted(quote: object, account: str) -> str | None:
-    if not isinstance(quote, Mapping):
-        return None
-    quoted = _instant(quote.get("id"))
-    is_ours = account in {quote.get("authorNumber"), quote.get("author")}
-    return str(quoted[0]) if is_ours and quoted is not None else None
-
-
-def _instant(value: object) -> tuple[int, datetime] | None:
-    """Return a timestamp of Signal, milliseconds since 1970, as number and instant."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _LATEST:
-        return None
-    return value, datetime.fromtimestamp(value / 1000, UTC)
+def _is_timestamp(reference: str) -> bool:
+    return reference.isascii() and reference.isdecimal() and len(reference) <= 15
 
 
 # -- how sendings fail ----------------------------------------------------------------------------
@@ -281,25 +266,33 @@ _TYPES: Mapping[str, tuple[Failure, bool]] = {
     "UNREGISTERED_FAILURE": (Failure.REFUSED, True),
     "IDENTITY_FAILURE": (Failure.IDENTITY_CHANGED, True),
     "RATE_LIMIT_FAILURE": (Failure.RATE_LIMITED, False),
-    "PROOF_REQUIRED_FAILURE": (Failure.RATE_LIMITED, False),
     "INVALID_PRE_KEY_FAILURE": (Failure.REFUSED, False),
 }
 """What signal-cli calls a recipient's result: what it is here, and whether a repeat is useless."""
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 
-def refusal(kind: object, *, retry_after: object = None) -> ChannelError:
+def refusal(
+    kind: object, *, retry_after: object = None, wants_captcha: bool = False
+) -> ChannelError:
     """Return the error for a recipient's result of this type."""
     failure, is_final = _TYPES.get(str(kind), (Failure.REFUSED, False))
-    seconds = None
-    if isinstance(retry_after, int | float) and not isinstance(retry_after, bool):
-        seconds = min(max(float(retry_after), 0.0), MAX_RETRY_AFTER_SECONDS)
     sentence = {
         Failure.IDENTITY_CHANGED: "Another key speaks for this approver's address now.",
-        Failure.RATE_LIMITED: "Signal asks for fewer messages, or for a captcha.",
+        Failure.RATE_LIMITED: "Signal asks for fewer messages.",
         Failure.UNREACHABLE: "Signal's servers were not reached.",
     }.get(failure, "Signal did not take the message.")
+    if wants_captcha and failure is Failure.RATE_LIMITED:
+        sentence = "Signal takes no more messages of this account until a captcha is solved."
+    seconds = _seconds(retry_after)
     return ChannelError(failure, sentence, retry_after_seconds=seconds, is_final=is_final)
+
+
+def _seconds(value: object) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        return None
+    seconds = min(value, MAX_RETRY_AFTER_SECONDS)
+    return float(seconds) if math.isfinite(seconds) else None
 
 
 def require_success(results: object) -> None:
@@ -310,4 +303,8 @@ def require_success(results: object) -> None:
     """
     for result in results if isinstance(results, list) else ():
         if isinstance(result, Mapping) and result.get("type") != "SUCCESS":
-            raise refusal(result.get("type"), retry_after=result.get("retryAfterSeconds"))
+            raise refusal(
+                result.get("type"),
+                retry_after=result.get("retryAfterSeconds"),
+                wants_captcha=bool(result.get("token")),
+            )

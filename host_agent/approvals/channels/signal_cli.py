@@ -1,34 +1,33 @@
 """The driver for the daemon of signal-cli on its unix socket: JSON-RPC, one object a line.
 
 One connection carries what is sent and what arrives. Where the daemon runs with `--receive-mode
-on-connection`, messages wait on Signal's servers while nobody is attached, so none is lost.
+on-connection` or `manual`, messages wait on Signal's servers while nobody is attached, so none is
+lost. It has no word for the mode: with any other one, what is sent while we are away is gone.
 """
 
 import asyncio
 import contextlib
 import itertools
 import json
-import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
 from host_agent.approvals.channels.port import ChannelError
-from host_agent.approvals.channels.signal import Params, Quote, refusal, require_success
+from host_agent.approvals.channels.signal import Opened, Quote, refusal, require_success
+from host_agent.approvals.channels.signal_arrivals import Arrivals, Complaints
+from host_agent.approvals.channels.signal_envelope import Params
 from host_agent.approvals.notification import Failure
 from host_agent.canonical import JsonValue
 
-_log = logging.getLogger("host_agent.approvals.signal")
-
 DEADLINE_SECONDS = 15.0
 MAX_LINE_BYTES = 1_048_576
-MAX_WAITING = 500
 _CODES: Mapping[int, str] = {
     -3: "NETWORK_FAILURE",
     -4: "IDENTITY_FAILURE",
     -5: "RATE_LIMIT_FAILURE",
-    -6: "RATE_LIMIT_FAILURE",
 }
 """signal-cli's own error codes, as the types of results that mean the same."""
+_NO_METHOD, _NO_ACCOUNT = -32_601, -32_602
 
 
 class SignalCli:
@@ -42,6 +41,7 @@ class SignalCli:
         self._deadline_seconds = deadline_seconds
         self._link: _Link | None = None
         self._linking = asyncio.Lock()
+        self._complaints = Complaints()
 
     @property
     def account(self) -> str:
@@ -66,32 +66,49 @@ class SignalCli:
                 "quoteMessage": quote.text,
             }
         result = await self._call("send", params)
-        require_success(result.get("results"))
-        timestamp = result.get("timestamp")
-        if not isinstance(timestamp, int) or isinstance(timestamp, bool):
+        if isinstance(result, Mapping):
+            require_success(result.get("results"))
+        timestamp = result.get("timestamp") if isinstance(result, Mapping) else None
+        if not isinstance(timestamp, int) or isinstance(timestamp, bool) or timestamp <= 0:
             message = "signal-cli answered without the message's timestamp."
             raise ChannelError(Failure.BAD_ANSWER, message)
         return str(timestamp)
 
     async def about(self) -> str:
-        """Return which version answers.
+        """Return which version answers; a daemon of several accounts is asked whether it has ours.
 
         Raises:
-            ChannelError: none does.
+            ChannelError: none does, or it does not hold the account.
         """
         result = await self._call("version", {})
-        version = result.get("version")
-        shown = version if isinstance(version, str) and version.isprintable() else "unknown"
-        return f"signal-cli {shown[:32]} answers on its socket"
+        version = result.get("version") if isinstance(result, Mapping) else None
+        is_plain = isinstance(version, str) and version.isascii() and version.isprintable()
+        shown = version[:32] if isinstance(version, str) and is_plain else "unknown"
+        try:
+            held = await self._call("listAccounts", {})
+        except _CallError as error:
+            if error.code != _NO_METHOD:
+                raise
+            return f"signal-cli {shown} answers on its socket, for one account"
+        accounts = held if isinstance(held, list) else []
+        if not any(
+            isinstance(one, dict) and one.get("number") == self._account for one in accounts
+        ):
+            raise _no_account()
+        return f"signal-cli {shown} answers on its socket and holds the account"
 
-    async def receive(self) -> AsyncIterator[Params]:
+    async def receive(self, opened: Opened) -> AsyncGenerator[Params, None]:
         """Yield what arrives until the connection is lost.
+
+        A daemon in the mode `manual` has to be asked for messages. Asked for nothing, the others
+        send each of them twice, which is known by its reference.
 
         Raises:
             ChannelError: it is lost, or cannot be made.
         """
-        link = await self._linked()
-        while (params := await link.arrived.get()) is not None:
+        link = await self._subscribed()
+        opened(keeps=True)
+        while (params := await link.arrivals.get()) is not None:
             yield params
         message = "the connection to signal-cli's socket was lost"
         raise ChannelError(Failure.UNREACHABLE, message)
@@ -102,7 +119,7 @@ class SignalCli:
         if link is not None:
             await link.close()
 
-    async def _call(self, method: str, params: Mapping[str, JsonValue]) -> Params:
+    async def _call(self, method: str, params: Mapping[str, JsonValue]) -> object:
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 link = await self._linked()
@@ -111,28 +128,55 @@ class SignalCli:
             message = "signal-cli did not answer in time."
             raise ChannelError(Failure.TIMED_OUT, message) from None
 
+    async def _subscribed(self) -> "_Link":
+        try:
+            await self._call("subscribeReceive", {"account": self._account})
+        except _CallError as error:
+            if error.code != _NO_METHOD:
+                raise
+        return await self._linked()
+
     async def _linked(self) -> "_Link":
         async with self._linking:
             if self._link is None or self._link.is_lost:
                 await self.close()
-                self._link = await _Link.open(self._socket)
+                self._link = await _Link.open(self._socket, self._complaints)
             return self._link
 
 
-class _Link:
-    """One connection: calls by their ids, and a queue of what arrives, ended by None."""
+class _CallError(ChannelError):
+    """The daemon's own answer is an error; `code` is its number."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, code: object, refused: ChannelError) -> None:
+        super().__init__(
+            refused.failure,
+            str(refused),
+            retry_after_seconds=refused.retry_after_seconds,
+            is_final=refused.is_final,
+        )
+        self.code = code
+
+
+class _Link:
+    """One connection: calls by their ids, and what arrives."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        complaints: Complaints,
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._complaints = complaints
         self._ids = itertools.count(1)
-        self._waiting: dict[str, asyncio.Future[Params]] = {}
-        self.arrived: asyncio.Queue[Params | None] = asyncio.Queue()
+        self._waiting: dict[str, asyncio.Future[object]] = {}
+        self.arrivals = Arrivals(complaints)
         self.is_lost = False
         self._reading = asyncio.create_task(self._read_forever(), name="signal-cli socket")
 
     @classmethod
-    async def open(cls, socket: Path) -> "_Link":
+    async def open(cls, socket: Path, complaints: Complaints) -> "_Link":
         """Connect.
 
         Raises:
@@ -143,9 +187,9 @@ class _Link:
         except OSError as error:
             message = f"signal-cli's socket {socket}: {(error.strerror or 'no answer').lower()}."
             raise ChannelError(Failure.UNREACHABLE, message) from None
-        return cls(*streams)
+        return cls(*streams, complaints)
 
-    async def call(self, method: str, params: Mapping[str, JsonValue]) -> Params:
+    async def call(self, method: str, params: Mapping[str, JsonValue]) -> object:
         """Call and return the result.
 
         Raises:
@@ -155,7 +199,7 @@ class _Link:
             raise _lost()
         number = str(next(self._ids))
         call = {"jsonrpc": "2.0", "id": number, "method": method, "params": dict(params)}
-        answer: asyncio.Future[Params] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         try:
             self._writer.write(json.dumps(call).encode() + b"\n")
@@ -164,7 +208,9 @@ class _Link:
         except OSError:
             raise _lost() from None
         finally:
-            self._waiting.pop(number, None)
+            del self._waiting[number]
+            if not answer.cancel() and not answer.cancelled():
+                answer.exception()  # looked at: the event loop need not complain of it
 
     async def close(self) -> None:
         """Hang up."""
@@ -176,23 +222,33 @@ class _Link:
 
     async def _read_forever(self) -> None:
         try:
-            while True:
-                try:
-                    line = await self._reader.readline()
-                except ValueError:
-                    _log.warning("signal-cli sent a line over %d bytes; skipped", MAX_LINE_BYTES)
-                    continue
-                if not line:
-                    return
+            while (line := await self._line()) is not None:
                 self._take(line)
         except OSError:
             return
         finally:
             self.is_lost = True
-            self.arrived.put_nowait(None)
+            self.arrivals.end()
             for answer in self._waiting.values():
                 if not answer.done():
                     answer.set_exception(_lost())
+
+    async def _line(self) -> bytes | None:
+        """Return the next line that is not too long, or None at the end."""
+        is_passing_over = False
+        while True:
+            try:
+                line = await self._reader.readuntil(b"\n")
+            except asyncio.LimitOverrunError as error:
+                await self._reader.readexactly(error.consumed)
+                is_passing_over = True
+                continue
+            except asyncio.IncompleteReadError:
+                return None
+            if not is_passing_over:
+                return line
+            is_passing_over = False
+            self._complaints.add("signal-cli sent a line of more than is taken; skipped")
 
     def _take(self, line: bytes) -> None:
         try:
@@ -200,30 +256,29 @@ class _Link:
         except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
-            _log.warning("signal-cli sent a line that is no JSON object; skipped")
+            self._complaints.add("signal-cli sent a line that is no JSON object; skipped")
         elif message.get("method") == "receive":
             self._take_received(message.get("params"))
-        elif (answer := self._waiting.get(str(message.get("id")))) and not answer.done():
-            _settle(answer, message)
+        elif isinstance(number := message.get("id"), str):
+            answer = self._waiting.get(number)
+            if answer is not None and not answer.done():
+                _settle(answer, message)
 
     def _take_received(self, params: object) -> None:
         if isinstance(params, dict) and isinstance(params.get("result"), dict):
-            params = params["result"]  # a daemon that was asked by subscribeReceive
-        if not isinstance(params, dict):
-            _log.warning("signal-cli sent a notification without params; skipped")
-            return
-        if self.arrived.qsize() >= MAX_WAITING:
-            self.arrived.get_nowait()
-            _log.warning("more arrives over Signal than can be read; the oldest was dropped")
-        self.arrived.put_nowait(params)
+            params = params["result"]  # the form for who has asked by subscribeReceive
+        if isinstance(params, dict):
+            self.arrivals.put(params)
+        else:
+            self._complaints.add("signal-cli sent a notification without params; skipped")
 
 
-def _settle(answer: asyncio.Future[Params], message: Mapping[str, object]) -> None:
-    result, error = message.get("result"), message.get("error")
+def _settle(answer: asyncio.Future[object], message: Mapping[str, object]) -> None:
+    error = message.get("error")
     if isinstance(error, Mapping):
-        answer.set_exception(_refused(error))
-    elif isinstance(result, Mapping):
-        answer.set_result(result)
+        answer.set_exception(_CallError(error.get("code"), _refused(error)))
+    elif "result" in message:
+        answer.set_result(message["result"])
     else:
         text = "signal-cli answered with neither a result nor an error."
         answer.set_exception(ChannelError(Failure.BAD_ANSWER, text))
@@ -239,11 +294,18 @@ def _refused(error: Mapping[str, object]) -> ChannelError:
         except ChannelError as refused:
             return refused
     code = error.get("code")
-    if isinstance(code, int) and code in _CODES:
-        return refusal(_CODES[code])
-    if isinstance(code, int) and -32_700 <= code <= -32_000:
+    if not isinstance(code, int):
+        return refusal(None)
+    if code == _NO_ACCOUNT:
+        return _no_account()
+    if -32_700 <= code <= -32_000:
         return ChannelError(Failure.BAD_ANSWER, "signal-cli does not understand the call.")
-    return refusal(None)
+    return refusal(_CODES.get(code))
+
+
+def _no_account() -> ChannelError:
+    message = "signal-cli does not hold the configured account."
+    return ChannelError(Failure.NOT_CONFIGURED, message)
 
 
 def _lost() -> ChannelError:

@@ -1,44 +1,69 @@
 """The driver for signal-cli-rest-api: HTTP to send, a websocket or polling to receive.
 
-The service asks nobody who they are: it stays on loopback. It keeps nothing for a reader who is
-away, so what was sent to it meanwhile has to be repeated; the socket of the daemon is better.
+The service asks nobody who they are: it stays on loopback. In its modes with a websocket it keeps
+nothing for a reader who is away, so what was sent meanwhile has to be repeated; the socket of the
+daemon is better. In the others it starts a program for each poll.
 """
 
 import asyncio
+import importlib.util
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as percent
 
 from host_agent.approvals.channels.outbound import Answer, Outbound
 from host_agent.approvals.channels.port import ChannelError
-from host_agent.approvals.channels.signal import Params, Quote, refusal
+from host_agent.approvals.channels.signal import Opened, Quote, refusal
+from host_agent.approvals.channels.signal_arrivals import Arrivals, Complaints
+from host_agent.approvals.channels.signal_envelope import Params
 from host_agent.approvals.notification import Failure
 from host_agent.canonical import JsonValue
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
-_log = logging.getLogger("host_agent.approvals.signal")
-
 MAX_FRAME_BYTES = 1_048_576
-MAX_WAITING = 500
-POLL_SECONDS = 2.0
+MAX_POLLED = 100
+"""Messages in the answer to one poll: taken they are gone, so they must fit into it."""
+POLL_SECONDS = 5.0
+OPEN_SECONDS = 15.0
+PING_SECONDS = 20.0
+"""A websocket that answers no ping for so long is lost."""
+
 _JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 _WEBSOCKET_MODES = frozenset({"json-rpc", "json-rpc-native"})
+_WORDS: Mapping[str, str] = {
+    "untrusted": "IDENTITY_FAILURE",
+    "identity_failure": "IDENTITY_FAILURE",
+    "unregistered": "UNREGISTERED_FAILURE",
+    "rate limit": "RATE_LIMIT_FAILURE",
+    "rate_limit": "RATE_LIMIT_FAILURE",
+    "captcha": "RATE_LIMIT_FAILURE",
+    "network failure": "NETWORK_FAILURE",
+    "network_failure": "NETWORK_FAILURE",
+}
+"""What a 400 has in it, whatever signal-cli refused: the type of result that it means."""
 
 
 class SignalRest:
     """One account of a service."""
 
     def __init__(
-        self, outbound: Outbound, account: str, *, poll_seconds: float = POLL_SECONDS
+        self,
+        outbound: Outbound,
+        account: str,
+        *,
+        poll_seconds: float = POLL_SECONDS,
+        ping_seconds: float = PING_SECONDS,
     ) -> None:
         self._outbound = outbound
         self._account = account
         self._poll_seconds = poll_seconds
+        self._ping_seconds = ping_seconds
+        self._complaints = Complaints()
 
     @property
     def account(self) -> str:
@@ -69,26 +94,52 @@ class SignalRest:
         return _timestamp(_parsed(answer.body))
 
     async def about(self) -> str:
-        """Return which version answers, and its mode.
+        """Return which version answers, its mode, and that it holds the account, where it tells.
 
         Raises:
-            ChannelError: none does.
+            ChannelError: none does, it does not hold the account, or its mode needs a package
+                that is missing.
         """
         about = await self._about()
+        if about.get("mode") in _WEBSOCKET_MODES:
+            _require_websockets()
         version, mode = (_word(about.get(key)) for key in ("version", "mode"))
-        return f"signal-cli-rest-api {version} answers, mode {mode}"
+        said = f"signal-cli-rest-api {version} answers, mode {mode}"
+        try:
+            answer = await self._outbound.get(headers=_JSON, path="/v1/accounts")
+        except ChannelError as error:
+            if error.failure is not Failure.REFUSED:
+                raise
+            return f"{said}; it does not tell its accounts"
+        held = _parsed(answer.body)
+        if not isinstance(held, list) or self._account not in held:
+            message = "signal-cli-rest-api does not hold the configured account."
+            raise ChannelError(Failure.NOT_CONFIGURED, message)
+        return f"{said}, and holds the account"
 
-    async def receive(self) -> AsyncIterator[Params]:
+    async def receive(self, opened: Opened) -> AsyncGenerator[Params, None]:
         """Yield what arrives until the connection is lost.
 
         Raises:
             ChannelError: it is lost, or cannot be made.
         """
         if (await self._about()).get("mode") in _WEBSOCKET_MODES:
-            async for params in self._follow():
-                yield params
+            arrivals = Arrivals(self._complaints)
+            async with _Socket(self._outbound, self._path, self._ping_seconds) as socket:
+                opened(keeps=False)
+                reading = asyncio.create_task(self._read(socket, arrivals), name="signal websocket")
+                try:
+                    while (params := await arrivals.get()) is not None:
+                        yield params
+                finally:
+                    reading.cancel()
+                    await asyncio.gather(reading, return_exceptions=True)
+            message = "the websocket to signal-cli-rest-api was lost"
+            raise ChannelError(Failure.UNREACHABLE, message)
         while True:
-            for params in await self._poll():
+            polled = await self._poll()
+            opened(keeps=True)
+            for params in polled:
                 yield params
             await asyncio.sleep(self._poll_seconds)
 
@@ -98,100 +149,125 @@ class SignalRest:
 
     async def _about(self) -> Params:
         found = _parsed((await self._outbound.get(headers=_JSON, path="/v1/about")).body)
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or not isinstance(found.get("mode", ""), str):
             raise _not_understood()
         return found
-
-    # -- websocket ------------------------------------------------------------------------------
-
-    async def _follow(self) -> AsyncIterator[Params]:
-        """Yield frames. A reader of its own takes them: the service drops what is not taken."""
-        frames: asyncio.Queue[Params | None] = asyncio.Queue()
-        async with self._connect() as socket:
-            reading = asyncio.create_task(_read(socket, frames), name="signal websocket")
-            try:
-                while (params := await frames.get()) is not None:
-                    yield params
-            finally:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
-        message = "the websocket to signal-cli-rest-api was lost"
-        raise ChannelError(Failure.UNREACHABLE, message)
-
-    def _connect(self) -> "AbstractAsyncContextManager[ClientConnection]":
-        return _Socket(self._outbound, self._path)
 
     @property
     def _path(self) -> str:
         return f"/v1/receive/{percent(self._account, safe='')}"
 
-    # -- polling --------------------------------------------------------------------------------
-
     async def _poll(self) -> list[Params]:
-        path = f"{self._path}?timeout=1&ignore_attachments=true&ignore_stories=true"
+        path = (
+            f"{self._path}?timeout=1&max_messages={MAX_POLLED}&ignore_attachments=true"
+            "&ignore_stories=true&send_read_receipts=false"
+        )
         found = _parsed((await self._outbound.get(headers=_JSON, path=path)).body)
         if not isinstance(found, list):
             raise _not_understood()
         return [params for params in found if isinstance(params, dict)]
 
+    async def _read(self, socket: "ClientConnection", arrivals: Arrivals) -> None:
+        """Take frames and do nothing else: the service drops what is not taken at once."""
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            while True:
+                params = _frame(await socket.recv())
+                if params is None:
+                    self._complaints.add(
+                        "signal-cli-rest-api sent a frame that is no JSON object; skipped"
+                    )
+                else:
+                    arrivals.put(params)
+        except ConnectionClosed:
+            return
+        finally:
+            arrivals.end()
+
+
+# -- websocket ------------------------------------------------------------------------------------
+
 
 class _Socket:
-    """A websocket to the service, as a context; what goes wrong on the way in is translated."""
+    """A websocket to the service, as a context; what goes wrong on the way in is translated.
 
-    def __init__(self, outbound: Outbound, path: str) -> None:
-        self._outbound = outbound
+    It goes where the exchanges of `Outbound` may go: to an address that was looked at, with no
+    proxy, no redirect, names verified, and nothing of the library in the log.
+    """
+
+    def __init__(self, outbound: Outbound, path: str, ping_seconds: float) -> None:
+        self._target = outbound.target
         self._path = path
+        self._ping_seconds = ping_seconds
         self._connection: ClientConnection | None = None
 
     async def __aenter__(self) -> "ClientConnection":
+        _require_websockets()
+        from websockets.exceptions import WebSocketException
+
+        failure = ChannelError(Failure.UNREACHABLE, "signal-cli-rest-api does not open a websocket")
         try:
-            from websockets.asyncio.client import connect
-            from websockets.exceptions import WebSocketException
-        except ImportError:
-            message = "the package websockets is missing: install host-agent[signal]"
-            raise ChannelError(Failure.NOT_CONFIGURED, message) from None
-        target = self._outbound.target
-        scheme = "wss" if target.scheme == "https" else "ws"
-        # No proxy of the environment, no redirect, and nothing of the library in our log.
-        quiet = logging.getLogger("host_agent.approvals.signal.websocket")
-        quiet.setLevel(logging.CRITICAL)
-        try:
-            self._connection = await connect(
-                f"{scheme}://{target.place}{self._path}",
-                max_size=MAX_FRAME_BYTES,
-                open_timeout=15,
-                close_timeout=2,
-                proxy=None,
-                logger=quiet,
-                process_exception=lambda error: error,
-            )
+            async with asyncio.timeout(OPEN_SECONDS):
+                self._connection = await self._connected()
         except (OSError, TimeoutError, WebSocketException):
-            message = "signal-cli-rest-api does not open a websocket"
-            raise ChannelError(Failure.UNREACHABLE, message) from None
+            raise failure from None
         return self._connection
+
+    async def _connected(self) -> "ClientConnection":
+        """Return a connection to the first address that takes one."""
+        from host_agent.approvals.channels import dialing
+
+        target = self._target
+        backend = dialing.CheckedBackend(target, dialing.system_addresses)
+        broken = OSError("no address")
+        for address in await backend.addresses(target.host, target.port):
+            try:
+                return await self._dialled(address)
+            except OSError as error:
+                broken = error
+        raise broken
+
+    async def _dialled(self, address: str) -> "ClientConnection":
+        from websockets.asyncio.client import connect
+
+        from host_agent.approvals.channels import dialing
+
+        class Direct(connect):
+            """Connects where it is told to."""
+
+            def process_redirect(self, exc: Exception) -> Exception | str:
+                """Follow nothing."""
+                return exc
+
+        quiet = logging.getLogger("host_agent.approvals.signal.websocket")
+        quiet.setLevel(logging.CRITICAL + 1)
+        is_secure = self._target.scheme == "https"
+        return await Direct(
+            f"{'wss' if is_secure else 'ws'}://{self._target.place}{self._path}",
+            host=address,
+            port=self._target.port,
+            ssl=dialing.client_context(None) if is_secure else None,
+            max_size=MAX_FRAME_BYTES,
+            compression=None,
+            open_timeout=OPEN_SECONDS,
+            close_timeout=2,
+            ping_interval=self._ping_seconds,
+            ping_timeout=self._ping_seconds,
+            proxy=None,
+            logger=quiet,
+        )
 
     async def __aexit__(self, *_: object) -> None:
         if self._connection is not None:
-            await self._connection.close()
+            with suppress(OSError):
+                await self._connection.close()
 
 
-async def _read(socket: "ClientConnection", frames: "asyncio.Queue[Params | None]") -> None:
-    from websockets.exceptions import ConnectionClosed
-
-    try:
-        while True:
-            params = _frame(await socket.recv())
-            if params is None:
-                _log.warning("signal-cli-rest-api sent a frame that is no JSON object; skipped")
-                continue
-            if frames.qsize() >= MAX_WAITING:
-                frames.get_nowait()
-                _log.warning("more arrives over Signal than can be read; the oldest was dropped")
-            frames.put_nowait(params)
-    except ConnectionClosed:
-        return
-    finally:
-        frames.put_nowait(None)
+def _require_websockets() -> None:
+    if importlib.util.find_spec("websockets") is None:
+        message = "The package websockets is missing: install host-agent with the extra signal."
+        raise ChannelError(Failure.NOT_CONFIGURED, message)
 
 
 def _frame(frame: str | bytes) -> Params | None:
@@ -207,23 +283,20 @@ def _frame(frame: str | bytes) -> Params | None:
 
 def _explain(answer: Answer) -> ChannelError | None:
     """Return what a refused sending means. The service says 400 to whatever signal-cli refused."""
-    if answer.status < 400 or answer.status >= 500:
-        return None
     if answer.status == 429:
-        return refusal("RATE_LIMIT_FAILURE", retry_after=_seconds(answer.headers))
+        captcha = b'"challenge_tokens"' in answer.body
+        seconds = _seconds(answer.headers)
+        return refusal("RATE_LIMIT_FAILURE", retry_after=seconds, wants_captcha=captcha)
+    if answer.status != 400:
+        return None
     said = answer.body.decode("utf-8", "replace").lower()
-    if "untrusted" in said or "identity_failure" in said:
-        return refusal("IDENTITY_FAILURE")
-    if "unregistered" in said:
-        return refusal("UNREGISTERED_FAILURE")
-    if answer.status == 400:
-        return refusal(None)
-    return None
+    kind = next((kind for words, kind in _WORDS.items() if words in said), None)
+    return refusal(kind, wants_captcha="captcha" in said)
 
 
 def _seconds(headers: Mapping[str, str]) -> float | None:
     value = headers.get("retry-after", "")
-    return float(value) if value.isdecimal() and len(value) < 9 else None
+    return float(value) if value.isascii() and value.isdecimal() and len(value) < 10 else None
 
 
 def _timestamp(answer: Any) -> str:  # noqa: ANN401 - JSON of a peer
@@ -237,7 +310,7 @@ def _timestamp(answer: Any) -> str:  # noqa: ANN401 - JSON of a peer
         if isinstance(recipient, dict):
             raise refusal(recipient.get("reason"))
     timestamp = str(one.get("timestamp", ""))
-    if not timestamp.isdecimal() or not timestamp.isascii() or len(timestamp) > 16:
+    if not timestamp.isdecimal() or not timestamp.isascii() or len(timestamp) > 15:
         raise _not_understood()
     return timestamp
 
@@ -255,4 +328,5 @@ def _not_understood() -> ChannelError:
 
 
 def _word(value: object) -> str:
-    return value[:32] if isinstance(value, str) and value.isprintable() and value else "unknown"
+    is_plain = isinstance(value, str) and value.isascii() and value.isprintable() and value
+    return str(value)[:32] if is_plain else "unknown"

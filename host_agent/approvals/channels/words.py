@@ -17,7 +17,7 @@ MAX_REASON = 300
 
 _LETTERS = frozenset(ALPHABET + ALPHABET.lower())
 _VERB = re.compile(r"\s*([A-Za-z]{1,16})(?!\w)[\s:,.]*")
-_END = " \t\r\n.:,;!"
+_END = "- \t\r\n.:,;!"
 """What may follow a code right away, and what is passed over before a reason."""
 _TAKEN = frozenset({"CONFIRM", "ENROL", "ENROLL"})
 _MEANT = frozenset(
@@ -129,7 +129,7 @@ def _split(text: str) -> tuple[str | None, str]:
     code = ""
     for position, character in enumerate(text):
         if len(code) == LENGTH:
-            return (code, text[position:]) if character in f"-{_END}" else (None, text)
+            return (code, text[position:]) if character in _END else (None, text)
         if character in _LETTERS:
             code += character.upper()
         elif character not in " -":
@@ -149,4 +149,4 @@ def _is_likely_code(typed: str) -> bool:
 def _reason(text: str) -> str | None:
     """Return a reason that can be stored: bounded, without NUL and halves of characters."""
     whole = text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
-    return whole.strip(f"-{_END}")[:MAX_REASON].rstrip() or None
+    return whole.strip(_END)[:MAX_REASON].rstrip() or None

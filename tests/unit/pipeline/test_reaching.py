@@ -80,7 +80,8 @@ async def test_a_webhook_needs_a_bridge_that_speaks_for_the_owner(tmp_path: Path
         assert able(bench) == set()
         await bench.reload(people=relayed + BRIDGE, identities=identities)
         assert able(bench) == {"erin"}
-        other = ALICE_ENTRY + BRIDGE.replace('"Erin"', '"alice"')
+        reached = ALICE_ENTRY.replace('"ntfy"', '"webhook"')
+        other = reached + BRIDGE.replace('"Erin"', '"alice"')
         await bench.reload(people=relayed + other, identities=identities)
         assert able(bench) == {"alice"}
 

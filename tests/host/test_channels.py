@@ -1,0 +1,307 @@
+"""People far from the keyboard: prompts over Signal and a webhook, answers by code, on the host.
+
+Signal is a stand-in that speaks as the daemon of signal-cli does; the receiver keeps what it got.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.installed import (
+    AUDIT,
+    IDENTITIES,
+    RULES,
+    SECTIONS,
+    STATE_DIR,
+    UNIT,
+    Host,
+    configuration,
+)
+
+PROGRAMS = Path(__file__).parents[1] / "support"
+ALICE = "3f0a1b2c-0000-4000-8000-00000000a11c"
+ERIN = "3f0a1b2c-0000-4000-8000-00000000e419"
+BOB = "3f0a1b2c-0000-4000-8000-000000000b0b"
+STRANGER = "3f0a1b2c-0000-4000-8000-0000000057a9"
+RECORD = "/var/lib/hook/record.jsonl"
+SECRET = "host-test-webhook-secret-0123456789"
+SHORT = """
+[[rules]]
+name = "these do not wait long"
+operations = ["zfs.destroy"]
+resources = ["tank/media@short"]
+verdict = "ask"
+ttl_seconds = 60
+"""
+CHANNELS = f"""
+[approvals]
+command_line = true
+escalate_seconds = 5
+[channels.signal]
+socket = "/run/signal-cli/socket"
+account = "+431234"
+[channels.webhook]
+url = "http://127.0.0.1:9900/hook"
+secret_file = "secrets/webhook"
+[[approvers]]
+owner = "alice"
+channels = ["signal"]
+[[approvers]]
+owner = "erin"
+signal = "{ERIN}"
+channels = ["signal"]
+[[approvers]]
+owner = "bob"
+signal = "{BOB}"
+channels = ["signal"]
+[[approvers]]
+owner = "frank"
+roles = ["admin"]
+channels = ["webhook"]
+"""
+_SIGNAL = """\
+[Service]
+ExecStart=/usr/bin/python3 /usr/local/bin/signal_cli_server.py --socket /run/signal-cli/socket \
+ --control /run/signal-cli/control --state /var/lib/signal-cli/state.json --account +431234 --single
+Group=host-agent
+UMask=0007
+RuntimeDirectory=signal-cli
+RuntimeDirectoryMode=0750
+StateDirectory=signal-cli
+"""
+_HOOK = f"""\
+[Service]
+ExecStart=/usr/bin/python3 /usr/local/bin/webhook_receiver.py --record {RECORD} --port 9900
+StateDirectory=hook
+"""
+_CONTROL = """\
+import json, socket, sys
+with socket.socket(socket.AF_UNIX) as link:
+    link.settimeout(60)
+    link.connect("/run/signal-cli/control")
+    link.sendall(sys.stdin.read().encode() + b"\\n")
+    print(link.makefile().readline())
+"""
+seen_codes: set[str] = set()
+"""Every code that came out during this module."""
+
+
+class Phone:
+    """What the people's phones show, and what they send."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def do(self, **wish: object) -> Any:  # noqa: ANN401 - JSON of the stand-in
+        """Ask the stand-in for something."""
+        answer = json.loads(
+            self._host.machine.must("python3", "-c", _CONTROL, stdin=json.dumps(wish))
+        )
+        assert "ok" in answer, answer
+        return answer["ok"]
+
+    def texts(self, aci: str) -> list[str]:
+        """Return what was sent to one person so far."""
+        return [sent["message"] for sent in self.do(do="sent") if sent["recipient"] == [aci]]
+
+    def until(self, aci: str, pattern: str, *, after: int = 0, seconds: float = 20) -> str:
+        """Wait for a text to one person that has `pattern`, and return it."""
+        found: list[str] = []
+
+        def is_there() -> bool:
+            found[:] = [t for t in self.texts(aci)[after:] if re.search(pattern, t)]
+            return bool(found)
+
+        self._host.machine.until(is_there, f"no message with {pattern}", seconds=seconds)
+        return found[-1]
+
+    def say(self, aci: str, text: str) -> str:
+        """Send a message and return the answer to it."""
+        before = len(self.texts(aci))
+        self.do(do="say", aci=aci, text=text)
+        return self.until(aci, "", after=before)
+
+    def code(self, aci: str, request: dict[str, Any], *, seconds: float = 20) -> str:
+        """Return the code that somebody was sent for a request."""
+        about = re.escape(request["request_id"][:12])
+        text = self.until(aci, rf"(?s){about}.*CONFIRM|CONFIRM.*{about}", seconds=seconds)
+        (code,) = set(re.findall(r"CONFIRM ([A-Z2-9]{16})", text))
+        seen_codes.add(code)
+        return str(code)
+
+
+@pytest.fixture(scope="module")
+def phone(host: Host) -> Iterator[Phone]:
+    machine = host.machine
+    for program in ("signal_cli_server.py", "webhook_receiver.py"):
+        content = (PROGRAMS / program).read_bytes()
+        machine.write(f"/usr/local/bin/{program}", content)
+    machine.write("/etc/systemd/system/signal-cli.service", _SIGNAL)
+    machine.write("/etc/systemd/system/hook.service", _HOOK)
+    machine.must("systemctl", "daemon-reload")
+    machine.must("systemctl", "start", "signal-cli.service", "hook.service")
+    machine.must("install", "-d", "-m", "700", "-o", "host-agent", "/etc/host-agent/secrets")
+    machine.write("/etc/host-agent/secrets/webhook", SECRET, mode=0o600, owner="host-agent")
+    machine.until(lambda: machine.path("/run/signal-cli/control").exists(), "no stand-in")
+    text = configuration(rules=SHORT + RULES, sections=SECTIONS + CHANNELS, identities=IDENTITIES)
+    assert host.reload(text)["event"] == "config.loaded"
+    people = Phone(host)
+    offered = host.http("frank").post("/approvers/alice/enrol", json={"channel": "signal"})
+    assert offered.status_code == 200, offered.text
+    code = offered.json()["code"]
+    seen_codes.add(code)
+    assert "alice" in people.say(ALICE, f"enrol {code.lower()}")
+    assert "Nobody was enrolled" in people.say(STRANGER, f"ENROL {code}")
+    yield people
+    assert host.reload(configuration())["event"] == "config.loaded"
+    machine.must("systemctl", "stop", "signal-cli.service", "hook.service")
+
+
+def snapshots(host: Host) -> str:
+    return host.machine.must("zfs", "list", "-H", "-o", "name", "-t", "snapshot")
+
+
+def held(host: Host, name: str) -> dict[str, Any]:
+    """Ask for the end of a snapshot that is there."""
+    host.machine.must("zfs", "snapshot", f"tank/media@{name}")
+    return host.held("zfs.destroy", dataset=f"tank/media@{name}")
+
+
+def refused(host: Host, since: int) -> list[tuple[str | None, str]]:
+    """Return owner and code of each refused answer in the audit log since then."""
+    return [
+        (record.get("approver_owner"), record["code"])
+        for record in host.since(since)
+        if record["event"] == "decision.refused"
+    ]
+
+
+def hooked(host: Host) -> list[dict[str, Any]]:
+    """Return the events that the webhook got."""
+    lines = host.machine.path(RECORD).read_text().splitlines()
+    return [json.loads(json.loads(line)["body"]) for line in lines]
+
+
+def test_an_answer_over_signal_runs_it_and_only_the_right_one_counts(
+    host: Host, phone: Phone
+) -> None:
+    since = host.sequence
+    request = held(host, "chan")
+    alices, erins = phone.code(ALICE, request), phone.code(ERIN, request)
+    assert alices != erins
+    assert not any(request["request_id"][:12] in text for text in phone.texts(BOB))
+    host.machine.until(
+        lambda: any(event["subject"] == request["request_id"] for event in hooked(host)),
+        "the webhook got nothing",
+    )
+    assert "somebody else" in phone.say(ERIN, f"CONFIRM {alices}")
+    assert "somebody else" in phone.say(BOB, f"CONFIRM {alices}")
+    assert "not known" in phone.say(ERIN, "CONFIRM AAAAAAAAAAAAAAAA")
+    stranger = len(phone.texts(STRANGER))
+    phone.do(do="say", aci=STRANGER, text=f"CONFIRM {alices}")
+    assert "CONFIRM and the code" in phone.say(ERIN, "approve")
+    assert host.look(request)["state"] == "pending"
+    assert "tank/media@chan" in snapshots(host)
+    assert "Approved" in phone.say(ALICE, f"confirm {alices[:4]}-{alices[4:].lower()}")
+    assert host.ended(request)["state"] == "succeeded"
+    assert "tank/media@chan" not in snapshots(host)
+    phone.until(ALICE, "(?i)succeeded|done|ran")
+    assert "Already decided" in phone.say(ALICE, f"CONFIRM {alices}")
+    assert len(phone.texts(STRANGER)) == stranger
+    codes = [code for _, code in refused(host, since)]
+    assert codes.count("approval:digest-mismatch") == 3
+    assert codes.count("approval:already-decided") == 1
+    assert codes.count("identity:unknown") == 1
+    decided = [r for r in host.since(since) if r["event"] == "request.decided"]
+    assert [(r["channel"], r["approver_owner"]) for r in decided] == [("signal", "alice")]
+
+
+def test_a_code_is_for_its_own_request_only(host: Host, phone: Phone) -> None:
+    one, other = held(host, "one"), held(host, "other")
+    code = phone.code(ALICE, one)
+    assert "Denied" in phone.say(ALICE, f"DENY {code} not this one")
+    assert host.look(one)["state"] == "denied"
+    assert host.look(other)["state"] == "pending"
+    assert "tank/media@other" in snapshots(host)
+    assert host.http("operator").post(f"/requests/{other['request_id']}/cancel").status_code == 200
+
+
+def test_the_requesters_own_owner_gets_no_prompt_and_has_no_voice(host: Host, phone: Phone) -> None:
+    since = host.sequence
+    request = held(host, "own")
+    code = phone.code(ALICE, request)
+    assert "somebody else" in phone.say(BOB, f"CONFIRM {code}")
+    assert host.look(request)["state"] == "pending"
+    assert refused(host, since) == [("bob", "approval:digest-mismatch")]
+    assert (
+        host.http("operator").post(f"/requests/{request['request_id']}/cancel").status_code == 200
+    )
+    assert "tank/media@own" in snapshots(host)
+
+
+def test_too_late_is_said_and_nothing_runs(host: Host, phone: Phone) -> None:
+    since = host.sequence
+    request = held(host, "short")
+    code = phone.code(ALICE, request)
+    end = time.monotonic() + 90
+    while host.look(request, wait=30)["state"] == "pending":
+        assert time.monotonic() < end
+    assert "Too late" in phone.say(ALICE, f"CONFIRM {code}")
+    assert host.look(request)["state"] == "expired"
+    assert "tank/media@short" in snapshots(host)
+    assert refused(host, since) == [("alice", "approval:expired")]
+
+
+def test_c44_a_killed_agent_loses_neither_prompt_nor_answer(host: Host, phone: Phone) -> None:
+    request = held(host, "killed")
+    code = phone.code(ALICE, request)
+    pid, before = host.main_pid, len(phone.texts(ALICE))
+    host.machine.must("systemctl", "kill", "--signal=KILL", "--kill-whom=main", UNIT)
+    phone.do(do="say", aci=ALICE, text=f"CONFIRM {code}")  # while it is down
+    host.machine.until(lambda: host.main_pid not in {0, pid}, "it is not started again")
+    host.leave()
+    phone.until(ALICE, "Approved", after=before)
+    assert host.ended(request)["state"] == "succeeded"
+    assert "tank/media@killed" not in snapshots(host)
+
+
+def test_c44_a_dead_server_delays_and_then_delivers(host: Host, phone: Phone) -> None:
+    host.machine.must("systemctl", "stop", "signal-cli.service")
+    request = held(host, "later")
+    host.machine.until(
+        lambda: any(
+            row["approver"] == "alice" and row["tries"] > 0 for row in host.look(request)["deliveries"]
+        ),
+        "it was not tried",
+    )
+    assert host.ask("zfs.list", {"dataset": "tank/media"}).status_code == 200
+    host.machine.must("systemctl", "start", "signal-cli.service")
+    host.machine.until(lambda: host.machine.path("/run/signal-cli/control").exists(), "no stand-in")
+    code = phone.code(ALICE, request, seconds=90)
+    assert "Approved" in phone.say(ALICE, f"CONFIRM {code}")
+    assert host.ended(request)["state"] == "succeeded"
+
+
+def test_no_code_and_no_secret_is_left_anywhere(host: Host, phone: Phone) -> None:
+    assert len(seen_codes) >= 6
+    machine = host.machine
+    said = {
+        "metrics": host.inside("/metrics"),
+        "journal": machine.must("journalctl", "-o", "cat", "-u", UNIT),
+        "processes": machine.must("ps", "-eo", "args", "-ww"),
+        "audit": "".join(machine.path(file).read_text() for file in host.audit_files()),
+    }
+    assert AUDIT in host.audit_files()
+    for file in machine.path(STATE_DIR).iterdir():
+        if file.name.startswith("host-agent.db"):
+            said[file.name] = file.read_bytes().decode("latin-1")
+    assert len(phone.texts(ALICE)) > 1
+    for secret in {*seen_codes, SECRET}:
+        for place, text in said.items():
+            assert secret not in text, place
+    host.require_whole()
