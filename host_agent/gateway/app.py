@@ -33,7 +33,7 @@ from host_agent.errors import (
 )
 from host_agent.gateway import body as bodies
 from host_agent.gateway import legacy, openapi
-from host_agent.gateway.administration import AdministrationRoutes
+from host_agent.gateway.bridges import BridgeRoutes
 from host_agent.gateway.ports import AgentPort
 from host_agent.gateway.problems import (
     HEALTH,
@@ -91,7 +91,7 @@ _ParseAsk = Callable[
 
 
 @dataclass(frozen=True, slots=True)
-class Routes(AdministrationRoutes):
+class Routes(BridgeRoutes):
     """The handlers; each is named in `ROUTES`."""
 
     large_bodies: asyncio.Semaphore = field(

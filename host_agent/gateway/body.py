@@ -24,6 +24,7 @@ from host_agent.errors import (
 from host_agent.operations.catalogue import explain
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+DecisionT = TypeVar("DecisionT", bound="DecisionBody")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -146,6 +147,39 @@ class DecisionBody(_Body):
     )
     reason: Reason | None = None
     grant: GrantBody | None = None
+
+
+class BridgedDecisionBody(DecisionBody):
+    """A person's answer that a bridge relays."""
+
+    request_id: str = Field(pattern=r"^[0-9A-Za-z-]{1,64}$", description="What it is about.")
+    user: str = Field(
+        pattern=r"^[!-~]{1,128}$",
+        description="Who answered, as the bridge knows them: a key of its `approvers`.",
+    )
+
+
+class SignalBody(_Body):
+    """What signal-cli-rest-api posts of an arriving message: a line of JSON-RPC, or its params."""
+
+    jsonrpc: Literal["2.0"] | None = None
+    method: Literal["receive"] | None = None
+    params: dict[str, Any] | None = None
+    envelope: dict[str, Any] | None = None
+    account: str | None = Field(default=None, max_length=64)
+
+    def received(self) -> Mapping[str, Any]:
+        """Return the params of either form.
+
+        Raises:
+            MalformedRequestError: it is both, or neither.
+        """
+        if (self.params is None) == (self.envelope is None):
+            message = "Give either a line of JSON-RPC with params, or envelope and account."
+            raise MalformedRequestError(message)
+        if self.params is not None:
+            return self.params
+        return {"envelope": self.envelope, "account": self.account}
 
 
 class EnrolBody(_Body):
@@ -286,7 +320,19 @@ def parse_decision(data: bytes) -> DecisionBody:
         MalformedRequestError: the body does not fit.
         InvalidParameterError: an approval that does not say of what.
     """
-    decision = fit(DecisionBody, parse_object(data))
+    return _consistent(fit(DecisionBody, parse_object(data)))
+
+
+def parse_bridged(data: bytes) -> BridgedDecisionBody:
+    """Return a decision that a bridge relays.
+
+    Raises:
+        MalformedRequestError, InvalidParameterError: as `parse_decision` does.
+    """
+    return _consistent(fit(BridgedDecisionBody, parse_object(data)))
+
+
+def _consistent(decision: DecisionT) -> DecisionT:
     if decision.decision == "approve" and decision.digest is None:
         message = "digest: an approval must repeat the digest of what is approved."
         raise InvalidParameterError(message)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 import host_agent
 from host_agent.errors import BY_CODE
 from host_agent.gateway.body import (
+    BridgedDecisionBody,
     CancelBody,
     DecisionBody,
     EnrolBody,
@@ -18,6 +19,7 @@ from host_agent.gateway.body import (
     OlderZfsDestroy,
     OlderZfsList,
     OlderZfsSnapshot,
+    SignalBody,
 )
 from host_agent.gateway.problems import JSON, PROBLEM_JSON, problem_type, to_bytes
 from host_agent.gateway.routes import ROUTES, STATES, Route
@@ -166,6 +168,8 @@ def _bodies(catalogue: Catalogue) -> Schema:
         ("OlderAsk", OlderAsk),
         ("Decision", DecisionBody),
         ("Cancel", CancelBody),
+        ("BridgedDecision", BridgedDecisionBody),
+        ("BridgedSignal", SignalBody),
         ("Enrol", EnrolBody),
         ("OlderApproval", OlderApproval),
         ("OlderZfsList", OlderZfsList),

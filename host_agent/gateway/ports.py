@@ -3,12 +3,14 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
+from host_agent.canonical import JsonValue
 from host_agent.errors import HostAgentError
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Catalogue
 from host_agent.pipeline.answering import Answer
 from host_agent.pipeline.asking import Ask
+from host_agent.pipeline.bridging import Signed
 
 
 class PipelinePort(Protocol):
@@ -87,6 +89,28 @@ class PipelinePort(Protocol):
     @property
     def release(self) -> Callable[[Principal, str], Awaitable[dict[str, object]]]:
         """End the hold-off of an identity."""
+        ...
+
+    @property
+    def admit_bridge(self) -> Callable[[Principal], None]:
+        """Refuse who is no bridge, or relays too often."""
+        ...
+
+    @property
+    def accept(self) -> Callable[[Principal, Signed], Awaitable[None]]:
+        """Refuse what a bridge did not sign just now, or has sent before."""
+        ...
+
+    @property
+    def decide_by_bridge(self) -> Callable[..., Awaitable[dict[str, object]]]:
+        """Take a decision that a bridge relays."""
+        ...
+
+    @property
+    def relay_signal(
+        self,
+    ) -> Callable[[Principal, Mapping[str, JsonValue]], Awaitable[dict[str, object]]]:
+        """Take a message that a bridge relays from Signal."""
         ...
 
     async def record_refusal(

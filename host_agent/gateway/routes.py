@@ -199,6 +199,14 @@ ROUTES: tuple[Route, ...] = (
             ("destroy", "OlderZfsDestroy"),
         )
     ),
+    _post(
+        "/webhook/decision",
+        "bridged_decision",
+        "bridge",
+        "A person's answer, relayed and signed by a bridge.",
+        "BridgedDecision",
+        *(401, 404, 409, 410, 429),
+    ),
     _get("/health", "health", _ANYBODY, "That the agent lives."),
     _get("/ready", "ready", _ANYBODY, "Whether the agent can serve; 503 says why not."),
     _get("/openapi.json", "openapi", _ANYBODY, "This interface as an OpenAPI document."),
@@ -209,6 +217,15 @@ ROUTES: tuple[Route, ...] = (
         "Approve with the code that was sent to this approver, or with the request's digest.",
         "OlderApproval",
         *(404, 409, 410, 429),
+        is_older=True,
+    ),
+    _post(
+        "/webhook/signal",
+        "bridged_signal",
+        "bridge",
+        "A message that arrived over Signal, as signal-cli-rest-api posts it.",
+        "BridgedSignal",
+        *(429,),
         is_older=True,
     ),
     _get(

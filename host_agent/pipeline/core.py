@@ -17,6 +17,7 @@ from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.approved import Approved
 from host_agent.pipeline.asking import Asking
 from host_agent.pipeline.braking import Braking
+from host_agent.pipeline.bridging import Bridging
 from host_agent.pipeline.deciding import Deciding
 from host_agent.pipeline.enrolling import Enrolling
 from host_agent.pipeline.granting import Granting
@@ -39,6 +40,11 @@ class Pipeline:
         self._showing = Showing(rooms, self.approved)
         self.deciding = self._deciding
         self.hearing = Hearing(rooms, self._deciding)
+        bridging = Bridging(rooms, self._deciding, self.hearing)
+        self.admit_bridge = bridging.admit_bridge
+        self.accept = bridging.accept
+        self.decide_by_bridge = bridging.decide_by_bridge
+        self.relay_signal = bridging.relay_signal
         self._granting = Granting(rooms)
         self._braking = Braking(rooms)
         self._enrolling = Enrolling(rooms)

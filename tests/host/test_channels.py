@@ -275,7 +275,8 @@ def test_c44_a_dead_server_delays_and_then_delivers(host: Host, phone: Phone) ->
     request = held(host, "later")
     host.machine.until(
         lambda: any(
-            row["approver"] == "alice" and row["tries"] > 0 for row in host.look(request)["deliveries"]
+            row["approver"] == "alice" and row["tries"] > 0
+            for row in host.look(request)["deliveries"]
         ),
         "it was not tried",
     )

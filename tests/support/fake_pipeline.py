@@ -13,6 +13,7 @@ from host_agent.approvals.request import GrantTerms, Verb
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
     AlreadyDecidedError,
+    BadSignatureError,
     DigestMismatchError,
     HostAgentError,
     RateLimitedError,
@@ -33,12 +34,14 @@ from host_agent.operations.catalogue import (
 )
 from host_agent.pipeline.answering import Answer
 from host_agent.pipeline.asking import Ask
+from host_agent.pipeline.bridging import Signed
 
 DIGEST = "sha256:" + "d" * 64
 ROLES: Mapping[str, frozenset[Role]] = {
     "librarian": frozenset({Role.CALLER}),
     "alice": frozenset({Role.APPROVER}),
     "root-admin": frozenset({Role.ADMIN}),
+    "chat-bridge": frozenset({Role.BRIDGE}),
 }
 
 
@@ -277,6 +280,27 @@ class FakePipeline:
     async def release(self, principal: Principal, cn: str) -> dict[str, object]:
         self.administered.append(("release", cn))
         return {"cn": cn, "released": True}
+
+    def admit_bridge(self, principal: Principal) -> None:
+        self.require_role(principal, Role.BRIDGE)
+
+    async def accept(self, principal: Principal, signed: Signed) -> None:
+        self.administered.append((principal.cn, signed.body.decode()))
+        if signed.signature != "good":
+            message = "The signature is missing or wrong."
+            raise BadSignatureError(message)
+
+    async def decide_by_bridge(
+        self, principal: Principal, request_id: str, **said: object
+    ) -> dict[str, object]:
+        self.administered.append((principal.cn, request_id, str(said["user"])))
+        return {"request_id": request_id}
+
+    async def relay_signal(
+        self, principal: Principal, params: Mapping[str, JsonValue]
+    ) -> dict[str, object]:
+        self.administered.append((principal.cn, *params))
+        return {"answer": None}
 
     async def record_refusal(
         self,

@@ -49,6 +49,8 @@ class Socket:
         self.writer = writer
         self.protocol = WSConnection(ConnectionType.SERVER)
         self.pongs_back = True
+        self.hangs_up = True
+        self.is_closed = False
 
     def send(self, event: Event) -> None:
         self.writer.write(self.protocol.send(event))
@@ -59,7 +61,7 @@ class Socket:
     async def serve(self, head: bytes) -> None:
         self.protocol.receive_data(head)
         self._react()
-        while data := await self.reader.read(65_536):
+        while not self.is_closed and (data := await self.reader.read(65_536)):
             self.protocol.receive_data(data)
             self._react()
 
@@ -71,6 +73,7 @@ class Socket:
                 isinstance(event, Ping) and self.pongs_back
             ):
                 self.send(event.response())
+                self.is_closed = isinstance(event, CloseConnection) and self.hangs_up
 
 
 class SignalRestServer:

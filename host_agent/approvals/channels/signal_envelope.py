@@ -49,6 +49,8 @@ def read_envelope(params: Params, *, account: str) -> Heard | None:
     envelope = params.get("envelope")
     if params.get("account") not in (None, account) or not isinstance(envelope, Mapping):
         return None
+    if params.get("exception") is not None:  # not decrypted, or from a key that is not trusted
+        return None
     if any(envelope.get(kind) is not None for kind in _OTHERS):
         return None
     aci, data = envelope.get("sourceUuid"), envelope.get("dataMessage")

@@ -30,8 +30,8 @@ MAX_POLLED = 100
 """Messages in the answer to one poll: taken they are gone, so they must fit into it."""
 POLL_SECONDS = 5.0
 OPEN_SECONDS = 15.0
-PING_SECONDS = 20.0
-"""A websocket that answers no ping for so long is lost."""
+PING_SECONDS = 10.0
+"""How often a websocket is pinged, and for how long it may leave that unanswered."""
 
 _JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 _WEBSOCKET_MODES = frozenset({"json-rpc", "json-rpc-native"})

@@ -306,6 +306,7 @@ async def test_queries_are_refused_where_none_are_taken(door: Door) -> None:
         cn = {"decide": "alice", "approve": "alice", "admin_pending": "root-admin"}
         cn |= {"grants": "alice", "revoke_grant": "alice", "approvers": "root-admin"}
         cn |= {"enrol": "root-admin", "release": "root-admin"}
+        cn |= {"bridged_decision": "chat-bridge", "bridged_signal": "chat-bridge"}
         cn |= {"sudoers": "root-admin", "warn_permissions": "root-admin"}
         reply = await door(route.method, f"{target}?user=root", cn.get(route.name, "librarian"))
         assert (reply.status, reply.code) == (400, "request:invalid-parameter"), route

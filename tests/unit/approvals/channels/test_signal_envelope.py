@@ -120,6 +120,11 @@ def test_what_is_said_elsewhere_is_none(part: dict[str, Any]) -> None:
     assert heard(reaction) is None
 
 
+def test_what_could_not_be_read_or_trusted_is_none() -> None:
+    fault = {"message": "", "type": "UntrustedIdentityException"}
+    assert heard({**said(ALICE, "DENY", STAMP), "exception": fault}) is None
+
+
 def test_another_account_of_the_daemon_is_none_of_ours() -> None:
     assert heard({**said(ALICE, "DENY", STAMP), "account": "+439999"}) is None
     assert heard({"envelope": said(ALICE, "DENY", STAMP)["envelope"]}) is not None

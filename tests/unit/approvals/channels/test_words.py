@@ -147,12 +147,12 @@ def test_whatever_is_typed_a_code_is_a_code(text: str) -> None:
             words.reason.encode()
 
 
-@pytest.mark.parametrize("emoji", [*DENIES, "❌", "✖️", "👎🏿", "🚫", "⛔", "🛑"])
+@pytest.mark.parametrize("emoji", [*sorted(DENIES), "❌", "✖️", "👎🏿", "🚫", "⛔", "🛑"])
 def test_reactions_that_deny(emoji: str) -> None:
     assert read_reaction(emoji) == Deny()
 
 
-@pytest.mark.parametrize("emoji", [*APPROVES, "👍🏽", "✅", "✔️"])
+@pytest.mark.parametrize("emoji", [*sorted(APPROVES), "👍🏽", "✅", "✔️"])
 def test_no_reaction_approves(emoji: str) -> None:
     assert read_reaction(emoji) == ApproveReaction()
 
