@@ -50,6 +50,7 @@ from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Catalogue
 from host_agent.pipeline import Pipeline, Rooms, Snapshot
 from host_agent.pipeline.book import Book
+from host_agent.pipeline.events import Events
 from host_agent.pipeline.privileges import Privileges
 from host_agent.pipeline.rooms import refresh_book
 from host_agent.policy.limits import Limits
@@ -106,6 +107,7 @@ class Agent:
     async def _start(self) -> None:
         config = read_configuration(self._config_path)
         self.metrics = Metrics(spec.name for spec in self._catalogue)
+        self._events = Events(self.metrics.event_sent)
         self._lock = AgentLock(config.store.path.parent)
         self._exits.callback(self._lock.release)
         self._lock.take()
@@ -131,7 +133,7 @@ class Agent:
             plugin=make_plugin(config, clock.wall),
             bridge_secrets=make_bridge_secrets(config),
         )
-        self.pipeline = Pipeline(self.rooms)
+        self.pipeline = Pipeline(self.rooms, self._events)
         self._messaging = Messaging(self.rooms, self.pipeline)
         self.watch = Watch(self.pipeline, audit)
         self._privileges = Privileges(self.rooms, ToolRunner())
@@ -148,9 +150,11 @@ class Agent:
             clock=clock,
             on_records=self.metrics.audit_recorded,
             on_failure=self.metrics.audit_write_failed,
+            on_appended=self._events.publish,
         )
         self.metrics.audit_follows(lambda: audit.sequence)
         await audit.open()
+        self._events.fill(await audit.recent())
         self._audit = audit
         self._exits.push_async_callback(audit.close)
         return audit
@@ -231,6 +235,7 @@ class Agent:
         """Take nothing new, end long polls, let running answers go out."""
         self.rooms.is_draining = True
         self.rooms.changes.tell_all()
+        self._events.wake_all()
         await self._gateway.close(self.config.server.drain_seconds)
 
     async def _finish_work(self) -> None:

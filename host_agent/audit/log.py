@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -55,12 +55,16 @@ def _ignore(_count: int) -> None: ...
 def _ignore_failure() -> None: ...
 
 
+def _ignore_record(_sequence: int, _members: Mapping[str, JsonValue]) -> None: ...
+
+
 class AuditLog:
     """Appends to one chain; the only writer of its file.
 
     All methods belong to the event loop on which `open` ran. `append_seconds` bounds how long a
     caller waits for a sink that hangs. `on_records` is told how many records became durable,
-    `on_failure` that a write failed; both run on the event loop.
+    `on_failure` that a write failed, `on_appended` of the sequence and members of each record that
+    was appended, in their order; all run on the event loop.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class AuditLog:
         append_seconds: float = 10.0,
         on_records: Callable[[int], None] = _ignore,
         on_failure: Callable[[], None] = _ignore_failure,
+        on_appended: Callable[[int, Mapping[str, JsonValue]], None] = _ignore_record,
         fsync: Callable[[int], None] = os.fdatasync,
     ) -> None:
         self._path = path
@@ -81,6 +86,7 @@ class AuditLog:
         self._append_seconds = append_seconds
         self._on_records = on_records
         self._on_failure = on_failure
+        self._on_appended = on_appended
         self._queue: SimpleQueue[_Entry | _Look | None] = SimpleQueue()
         self._waiting: deque[_Entry] = deque()
         self._overdue_timer: asyncio.TimerHandle | None = None
@@ -284,6 +290,8 @@ class AuditLog:
         for entry, result in zip(entries, written.results, strict=True):
             if self._waiting and self._waiting[0] is entry:
                 self._waiting.popleft()
+            if isinstance(result, int):
+                self._on_appended(result, entry.members)
             if entry.future.done():
                 continue
             if isinstance(result, int):

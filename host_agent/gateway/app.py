@@ -43,7 +43,7 @@ from host_agent.gateway.problems import (
     render_unready,
     to_bytes,
 )
-from host_agent.gateway.request import AgentConnection, AgentRequest, current
+from host_agent.gateway.request import AgentConnection, AgentRequest, current, until_gone
 from host_agent.gateway.routes import ROUTES
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Role
@@ -57,6 +57,7 @@ DEFAULT_LIMIT = 50
 NO_ROUTE = "There is no such route; GET /openapi.json lists those there are."
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,64}")
 _REQUEST_ID = re.compile(r"[0-9A-Za-z-]{1,64}", re.ASCII)
+_SEQUENCE = re.compile(r"[0-9]{1,15}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
 
 
@@ -257,7 +258,7 @@ class Routes(BridgeRoutes):
                 request.principal, request_id, wait_seconds=seconds, still_welcome=still_welcome
             )
         )
-        gone = asyncio.ensure_future(_until_gone(request.receive))
+        gone = asyncio.ensure_future(until_gone(request.receive))
         try:
             await asyncio.wait((poll, gone), return_when=asyncio.FIRST_COMPLETED)
             if poll.done():
@@ -268,6 +269,21 @@ class Routes(BridgeRoutes):
             await asyncio.gather(poll, gone, return_exceptions=True)
         still_welcome()  # it may have ended its own half only, and read what comes
         return await pipeline.show(request.principal, request_id)
+
+    async def events(self) -> Response:
+        """GET /events: a stream that ends when its reader leaves or is not welcome any more."""
+        request = current()
+        request.query()
+        after = request.headers.get("Last-Event-ID")
+        if after is not None and _SEQUENCE.fullmatch(after) is None:
+            message = "Last-Event-ID: the id of an event, a number."
+            raise InvalidParameterError(message)
+        stream = self.agent.pipeline.stream(
+            request.principal, None if after is None else int(after)
+        )
+        response = Response(stream, 200, content_type="text/event-stream")
+        response.timeout = None
+        return response
 
     async def decide(self, request_id: str) -> Response:
         """POST /requests/{id}/decision."""
@@ -364,11 +380,6 @@ def _older_zfs(verb: str, shape: type[BaseModel]) -> _ParseAsk:
 
 
 # -- small pieces ---------------------------------------------------------------------------------
-
-
-async def _until_gone(receive: bodies.Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _json(body: Mapping[str, object]) -> Response:

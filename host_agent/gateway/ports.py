@@ -1,6 +1,6 @@
 """What the routes ask of the agent: the pipeline, the catalogue and readiness, as ports."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 
 from host_agent.canonical import JsonValue
@@ -89,6 +89,11 @@ class PipelinePort(Protocol):
     @property
     def release(self) -> Callable[[Principal, str], Awaitable[dict[str, object]]]:
         """End the hold-off of an identity."""
+        ...
+
+    @property
+    def stream(self) -> Callable[[Principal, int | None], AsyncIterator[bytes]]:
+        """Begin a stream of events."""
         ...
 
     @property

@@ -8,6 +8,7 @@ from quart import Request, Response
 from quart.asgi import ASGIHTTPConnection
 from quart.globals import request_ctx
 from quart.utils import encode_headers
+from quart.wrappers.response import IterableBody
 
 from host_agent.errors import InvalidIdentityError, InvalidParameterError
 from host_agent.gateway import body as bodies
@@ -58,6 +59,36 @@ def current() -> AgentRequest:
     return cast("AgentRequest", request_ctx.request)
 
 
+async def until_gone(receive: bodies.Receive) -> None:
+    """Return once the peer is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _stream(body: IterableBody, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """Send pieces as they come, until there are no more or the peer is gone.
+
+    Sending waits for a peer that reads slowly, so nothing piles up here.
+    """
+    sending = asyncio.ensure_future(_send_all(body, send))
+    gone = asyncio.ensure_future(until_gone(cast("bodies.Receive", receive)))
+    try:
+        await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+    finally:
+        sending.cancel()
+        gone.cancel()
+        await asyncio.gather(sending, gone, return_exceptions=True)
+
+
+async def _send_all(body: IterableBody, send: ASGISendCallable) -> None:
+    async with body as pieces:
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 class AgentConnection(ASGIHTTPConnection):
     """Quart's ASGI side without its tasks: one request, one task, no reading ahead.
 
@@ -80,5 +111,8 @@ class AgentConnection(ASGIHTTPConnection):
                 "headers": encode_headers(response.headers),
             }
         )
+        if isinstance(response.response, IterableBody):
+            await _stream(response.response, receive, send)
+            return
         data = await response.get_data(as_text=False)
         await send({"type": "http.response.body", "body": data, "more_body": False})

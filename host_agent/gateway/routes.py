@@ -129,6 +129,13 @@ ROUTES: tuple[Route, ...] = (
         *(404, 429),
         query={"wait": _WAIT},
     ),
+    _get(
+        "/events",
+        "events",
+        "caller: own; approver: requests, operations and grants; admin: all",
+        "What happens, as server-sent events; `Last-Event-ID` goes on after that one.",
+        429,
+    ),
     _post(
         "/requests/<request_id>/decision",
         "decide",

@@ -20,6 +20,7 @@ from host_agent.pipeline.braking import Braking
 from host_agent.pipeline.bridging import Bridging
 from host_agent.pipeline.deciding import Deciding
 from host_agent.pipeline.enrolling import Enrolling
+from host_agent.pipeline.events import Events, Streaming
 from host_agent.pipeline.granting import Granting
 from host_agent.pipeline.hearing import Hearing
 from host_agent.pipeline.judging import require_role
@@ -32,8 +33,10 @@ _log = logging.getLogger("host_agent.pipeline")
 class Pipeline:
     """Submit, show, decide, cancel; identify and refuse. Everything else is behind it."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: Rooms, events: Events | None = None) -> None:
         self.rooms = rooms
+        self.events = events or Events(rooms.metrics.event_sent)
+        self.stream = Streaming(rooms, self.events).open
         self.approved = Approved(rooms)
         self._asking = Asking(rooms, self.approved)
         self._deciding = Deciding(rooms, self.approved)

@@ -95,7 +95,6 @@ async def test_c29_processes_on_one_file_take_what_can_be_taken_once(tmp_path: P
     assert [claimant.returncode for claimant in claimants] == [0] * 2
     won = Counter(line for lines in said for line in lines)
     assert won == Counter(f"won {what} {index}" for what in CLAIMS for index in range(CLAIMED))
-    assert all(said)
     async with opened(tmp_path) as store:
         assert len(await store.contacts()) == 2 * CLAIMED
         grants = {grant.id: grant for grant in await store.grants()}

@@ -5,7 +5,7 @@ approvals use the real pipeline.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -280,6 +280,12 @@ class FakePipeline:
     async def release(self, principal: Principal, cn: str) -> dict[str, object]:
         self.administered.append(("release", cn))
         return {"cn": cn, "released": True}
+
+    def stream(self, principal: Principal, after: int | None) -> AsyncIterator[bytes]:
+        async def frames() -> AsyncIterator[bytes]:
+            yield f"data: {principal.cn} {after}\n\n".encode()
+
+        return frames()
 
     def admit_bridge(self, principal: Principal) -> None:
         self.require_role(principal, Role.BRIDGE)

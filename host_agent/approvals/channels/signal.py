@@ -11,7 +11,7 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -164,7 +164,7 @@ class SignalChannel:
         """Bring what people send, until cancelled.
 
         Receiving does nothing but put into a queue: the program on the other side drops what is
-        not taken at once. What was taken is read to its end, for a moment, after cancellation.
+        not taken at once. What was taken is read and answered, for a moment, after cancellation.
         """
         workers = [
             asyncio.create_task(self._hear_forever(hear), name="signal hearing"),
@@ -174,7 +174,10 @@ class SignalChannel:
             await self._receive_forever()
         finally:
             try:
-                await self._inbox.emptied(FINISH_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(FINISH_SECONDS):
+                        await self._inbox.emptied()
+                        await self._answers.join()
             finally:
                 for worker in workers:
                     worker.cancel()
@@ -238,6 +241,7 @@ class SignalChannel:
                 continue
             if self._answers.full():
                 self._answers.get_nowait()
+                self._answers.task_done()
                 _log.warning("answers over Signal do not get out; the oldest was dropped")
             self._answers.put_nowait((heard, answer))
 
@@ -253,6 +257,8 @@ class SignalChannel:
                 _log.warning("an answer over Signal was not sent: %s", error)
             except Exception as error:  # noqa: BLE001 - or nobody would be answered any more
                 _log.error("an answer over Signal was not sent: a defect, %s", type(error).__name__)
+            finally:
+                self._answers.task_done()
 
 
 def _is_timestamp(reference: str) -> bool:

@@ -5,7 +5,6 @@ log, nor push out what an approver says.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import OrderedDict, deque
@@ -103,11 +102,9 @@ class Inbox:
             await self._arrived.wait()
         return self._waiting.popleft()
 
-    async def emptied(self, seconds: float) -> None:
-        """Wait for so long at most until all of it has been read."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
+    async def emptied(self) -> None:
+        """Wait until all of it has been read."""
+        await self._idle.wait()
 
 
 class Manners:

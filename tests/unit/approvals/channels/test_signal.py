@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from host_agent.approvals.channels import signal
 from host_agent.approvals.channels.port import Channel, ChannelError, Heard
 from host_agent.approvals.channels.signal import (
     LONGEST_PAUSE_SECONDS,
@@ -218,15 +219,17 @@ async def test_an_answer_on_its_way_holds_up_no_decision() -> None:
     async with listening(channel(line), Ears(lambda _: "taken")) as ears:
         line.connect(*(said(ALICE, str(number), SPOKEN + number) for number in range(5)))
         assert await ears.texts_until("4") == ["0", "1", "2", "3", "4"]
+        stuck.set()
 
 
-async def test_what_was_taken_is_read_when_listening_ends() -> None:
+async def test_what_was_taken_is_read_and_answered_when_listening_ends() -> None:
     line, held = Line(), asyncio.Event()
     texts: list[str] = []
 
-    async def hear(heard: Heard) -> None:
+    async def hear(heard: Heard) -> str:
         await held.wait()
         texts.append(heard.text)
+        return f"taken: {heard.text}"
 
     it = channel(line)
     task = asyncio.create_task(it.listen(hear))
@@ -239,6 +242,23 @@ async def test_what_was_taken_is_read_when_listening_ends() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert texts == ["first", "second"]
+    assert [(await line.next_sent())[1] for _ in texts] == ["taken: first", "taken: second"]
+
+
+async def test_what_cannot_be_read_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "FINISH_SECONDS", 0.01)
+    line, begun = Line(), asyncio.Event()
+
+    async def hear(heard: Heard) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(channel(line).listen(hear))
+    line.connect(said(ALICE, "first", SPOKEN))
+    await asyncio.wait_for(begun.wait(), 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 10)
 
 
 # -- crowds ----------------------------------------------------------------------------------------
