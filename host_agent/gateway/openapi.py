@@ -98,6 +98,9 @@ def _parameters(route: Route) -> list[Schema]:
     if _RESULTS.get(route.name) == "Ran":
         key = {"type": "string", "pattern": "^[!-~]{1,64}$"}
         found.append({"name": "Idempotency-Key", "in": "header", "required": False, "schema": key})
+    if route.name == "events":
+        last = {"type": "string", "pattern": "^[0-9]{1,15}$"}
+        found.append({"name": "Last-Event-ID", "in": "header", "required": False, "schema": last})
     return found
 
 
@@ -125,6 +128,7 @@ _RESULTS: Mapping[str, str] = {
     "grants": "Grants",
     "revoke_grant": "Grant",
     "release": "Released",
+    "bridged_decision": "Request",
     "sudoers": "Sudoers",
     "warn_permissions": "Sudoers",
 }
@@ -147,6 +151,12 @@ def _response(route: Route, status: int) -> Schema:
         name = _RESULTS.get(route.name)
         schema = _ref(name) if name else {"type": "object"}
         description = "Done."
+    if route.name == "events":
+        return {
+            "description": "A stream without end.",
+            "headers": headers,
+            "content": {"text/event-stream": {"schema": _TEXT}},
+        }
     return {"description": description, "headers": headers, "content": {JSON: {"schema": schema}}}
 
 
