@@ -119,16 +119,18 @@ def _add_ending(
 def _add_watch(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = verbs.add_parser(
         "watch",
-        help="show pending requests as they come and go, until interrupted",
-        description="Show pending requests as they come and go, until interrupted. With --json,"
-        ' each change is one line: {"change": "new" | "changed" | "gone", "request": {...}}.',
+        help="show pending requests as they come and go, and answer them by keys",
+        description="Show pending requests as they come and go, the selected one whole, until q:"
+        " a approves what is shown, after a question; d denies it, with a reason. Nothing is"
+        " taken in the last five seconds of a request. Without a terminal, each change is one"
+        ' line; with --json: {"change": "new" | "changed" | "gone", "request": {...}}.',
     )
     parser.add_argument(
         "--interval",
         type=_count,
         default=2,
         metavar="SECONDS",
-        help="look so often (default: 2)",
+        help="without the agent's events, look so often (default: 2)",
     )
     _finish(parser, _watch)
 
@@ -241,8 +243,13 @@ def _print(view: "RequestView", *, as_json: bool) -> None:
 
 
 def _watch(args: argparse.Namespace) -> int:
-    from host_agent.cli import watching
+    import asyncio
 
+    from host_agent.cli import live, watching
+
+    if not args.json and live.is_possible():
+        connection = settings.connect_async(args)
+        return asyncio.run(live.watch(connection, interval_seconds=args.interval))
     with settings.connect(args) as client:
         watching.watch(client, interval_seconds=args.interval, as_json=args.json)
     return EX_OK

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from host_agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from host_agent.client import Client
+    from host_agent.client import AsyncClient, Client
 
 KEYS: Mapping[str, str] = {
     "url": "where the agent listens, https://HOST:PORT",
@@ -58,6 +58,18 @@ def connect(args: argparse.Namespace) -> "Client":
 
     found = read(args, os.environ, Path.home())
     return Client(url=found.url, cert=found.cert, key=found.key, ca=found.ca)
+
+
+def connect_async(args: argparse.Namespace) -> "AsyncClient":
+    """Return the same client for asyncio; the caller closes it.
+
+    Raises:
+        ConfigurationError: a setting is missing, or a file cannot be used.
+    """
+    from host_agent.client import AsyncClient
+
+    found = read(args, os.environ, Path.home())
+    return AsyncClient(url=found.url, cert=found.cert, key=found.key, ca=found.ca)
 
 
 def read(args: argparse.Namespace, environ: Mapping[str, str], home: Path) -> Settings:

@@ -1,4 +1,4 @@
-"""`requests watch`: pending requests as they come and go, drawn for a person or one line a change.
+"""`requests watch` without a terminal: pending requests as they come and go, one line a change.
 
 It asks for the pending requests again and again; what has left them is looked up once, so that the
 last line says how it ended.
@@ -6,12 +6,12 @@ last line says how it ended.
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from host_agent.cli import render
-from host_agent.cli.requests import fetch, listing
+from host_agent.cli.requests import fetch
 from host_agent.client import (
     CertificateRefusedError,
     Client,
@@ -19,9 +19,6 @@ from host_agent.client import (
     ProblemError,
     RequestView,
 )
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 MOST = 500
 
@@ -60,30 +57,6 @@ def watch(
     Raises:
         ProblemError: the agent refuses the listing for a reason that waiting does not mend.
     """
-    if as_json or not render.is_terminal(sys.stdout):
-        _stream(client, interval_seconds, sleep, as_json=as_json)
-    else:
-        _draw(client, interval_seconds, sleep)
-
-
-def look(client: Client) -> tuple[RequestView, ...] | str:
-    """Return the pending requests, or a sentence on why they cannot be seen at the moment."""
-    try:
-        views, _ = fetch(client, state="pending", limit=MOST)
-    except CertificateRefusedError:
-        raise
-    except ConnectionFailedError as error:
-        return render.visible(str(error), limit=400)
-    except ProblemError as problem:
-        if problem.status not in (429, 503):
-            raise
-        return render.visible(f"{problem.detail} ({problem.code})", limit=400)
-    return tuple(views)
-
-
-def _stream(
-    client: Client, interval_seconds: float, sleep: Callable[[float], None], *, as_json: bool
-) -> None:
     before: dict[str, RequestView] = {}
     trouble = ""
     while True:
@@ -99,6 +72,21 @@ def _stream(
                 _write(client, change, as_json=as_json)
             before = after
         sleep(interval_seconds)
+
+
+def look(client: Client) -> tuple[RequestView, ...] | str:
+    """Return the pending requests, or a sentence on why they cannot be seen at the moment."""
+    try:
+        views, _ = fetch(client, state="pending", limit=MOST)
+    except CertificateRefusedError:
+        raise
+    except ConnectionFailedError as error:
+        return render.visible(str(error), limit=400)
+    except ProblemError as problem:
+        if problem.status not in (429, 503):
+            raise
+        return render.visible(f"{problem.detail} ({problem.code})", limit=400)
+    return tuple(views)
 
 
 def _write(client: Client, change: Change, *, as_json: bool) -> None:
@@ -118,27 +106,3 @@ def _ended(client: Client, view: RequestView) -> RequestView:
         return client.request(view.request_id)
     except (ConnectionFailedError, ProblemError):
         return view
-
-
-def _draw(client: Client, interval_seconds: float, sleep: Callable[[float], None]) -> None:
-    from rich.live import Live
-
-    seen: Sequence[RequestView] = ()
-    with Live(console=render.console(), auto_refresh=False, screen=False) as live:
-        while True:
-            newest = look(client)
-            if not isinstance(newest, str):
-                seen = newest
-            trouble = newest if isinstance(newest, str) else ""
-            live.update(_drawing(seen, trouble), refresh=True)
-            sleep(interval_seconds)
-
-
-def _drawing(seen: Sequence[RequestView], trouble: str) -> "RenderableType":
-    from rich.console import Group
-    from rich.text import Text
-
-    hint = "`host-agent requests approve ID` or `deny ID` in another terminal; Ctrl-C ends."
-    foot = Text(trouble, style="red") if trouble else Text(hint, style="dim")
-    body = listing(seen) if seen else Text("No pending requests.")
-    return Group(body, Text(), foot)

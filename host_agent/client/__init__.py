@@ -6,6 +6,7 @@ with a problem), `ConnectionFailedError` (no answer), `InvalidAnswerError` (an a
 this service's) and `ConfigurationError` (certificate files that cannot be used).
 """
 
+from host_agent.client.events import Event
 from host_agent.client.results import (
     Approvals,
     ApproverView,
@@ -42,6 +43,7 @@ __all__ = [
     "ContactView",
     "Decision",
     "Enrolment",
+    "Event",
     "GrantTerms",
     "GrantView",
     "Held",

@@ -87,6 +87,12 @@ def headers_of(call: Call) -> dict[str, str]:
     return {"Accept": "application/json", "Accept-Encoding": "identity", **call.headers}
 
 
+def is_stream(response: httpx.Response) -> bool:
+    """Return whether this is a stream of events, and no other answer."""
+    kind = str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+    return response.status_code == httpx.codes.OK and kind == "text/event-stream"
+
+
 class Received:
     """The body of one answer while it arrives, bounded in size and in time."""
 

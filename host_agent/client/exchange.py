@@ -309,6 +309,11 @@ def _object(reply: Reply) -> dict[str, JsonValue]:
     raise problem_from(reply.status, body, _retry_after(reply))
 
 
+def refused_stream(reply: Reply) -> ProblemError | InvalidAnswerError:
+    """Return the error for an answer that came where a stream was asked for."""
+    return problem_from(reply.status, _json(reply), _retry_after(reply))
+
+
 def problem_from(
     status: int, body: Mapping[str, JsonValue], retry_after_seconds: float | None = None
 ) -> ProblemError | InvalidAnswerError:

@@ -7,7 +7,7 @@ followed.
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, overload
@@ -23,6 +23,7 @@ from host_agent.client.connection import (
     timeout_of,
     translating,
 )
+from host_agent.client.events import Event, OnState, Position
 from host_agent.client.exchange import Call, Pause, Protocol, Reply, Steps
 from host_agent.client.results import (
     GrantTerms,
@@ -33,6 +34,7 @@ from host_agent.client.results import (
     Readiness,
     RequestView,
 )
+from host_agent.client.streaming import follow, follow_async
 from host_agent.errors import ConnectionFailedError, InvalidAnswerError
 
 TIMEOUT_SECONDS = 30.0
@@ -220,6 +222,19 @@ class Client(_Settings):
         """
         return self._run(self._protocol.follow(request_id, timeout, on_view))
 
+    def events(
+        self, *, after: int | None = None, on_state: OnState | None = None
+    ) -> Generator[Event, None, None]:
+        """Return what happens, after the event `after` where it is given, until it is closed.
+
+        A stream that ends or breaks is begun again after the last event that was seen. `on_state`
+        is told when one has begun or ended: without `after`, what happened between is missing.
+
+        Raises:
+            ProblemError: refused for a reason that waiting does not mend.
+        """
+        return follow(self._http, self._url, Position(after, on_state=on_state))
+
     def _run(self, steps: Steps[T]) -> T:
         try:
             step = next(steps)
@@ -383,6 +398,12 @@ class AsyncClient(_Settings):
     ) -> RequestView:
         """Return the request once it is finished, or its newest view after `timeout` seconds."""
         return await self._run(self._protocol.follow(request_id, timeout, on_view))
+
+    def events(
+        self, *, after: int | None = None, on_state: OnState | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """Yield what happens, until it is closed (see `Client.events`)."""
+        return follow_async(self._http, self._url, Position(after, on_state=on_state))
 
     async def _run(self, steps: Steps[T]) -> T:
         try:

@@ -204,11 +204,13 @@ def test_c6_logrotate_renames_the_log_and_the_chain_goes_on(host: Host) -> None:
 def test_c1_killed_it_is_started_again_by_systemd_with_its_queue(host: Host) -> None:
     host.machine.must("zfs", "snapshot", "tank/media@kept")
     held = host.held("zfs.destroy", dataset="tank/media@kept")
-    pid = host.main_pid
+    pid, restarts = host.main_pid, int(show(host, "NRestarts"))
     host.leave()
     host.machine.must("kill", "-KILL", str(pid))
     host.machine.until(
-        lambda: (show(host, "NRestarts"), show(host, "ActiveState")) == ("1", "active"),
+        lambda: (
+            (int(show(host, "NRestarts")), show(host, "ActiveState")) == (restarts + 1, "active")
+        ),
         "systemd does not start it again",
     )
     assert host.main_pid != pid

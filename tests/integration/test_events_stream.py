@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from host_agent.client import Client
 from tests.support.site import Served, Site, make_site
 
 SECONDS = 30
@@ -117,3 +118,31 @@ def test_a_stop_ends_streams_at_once(site: Site, served: Served) -> None:
         assert served.stop() == 0
         with suppress(httpx.RemoteProtocolError):
             assert all(chunk.startswith(b":") for chunk in chunks)
+
+
+def test_the_client_stays_with_it_over_a_restart(site: Site) -> None:
+    states: list[bool] = []
+    alice = site.client("alice")
+    with (
+        Served(site) as served,
+        Client(
+            url=served.url,
+            cert=alice.certificate_path,
+            key=alice.key_path,
+            ca=site.pki.ca_path,
+        ) as client,
+    ):
+        first = ask(site, served)["request_id"]
+        events = client.events(after=0, on_state=states.append)
+        seen = next(events)
+        assert (seen.name, seen.data["request_id"]) == ("request.held", first)
+        assert served.stop() == 0
+        text = site.config_path.read_text()
+        place = served.url.removeprefix("https://")
+        site.config_path.write_text(text.replace('bind = "127.0.0.1:0"', f'bind = "{place}"', 1))
+        with Served(site) as again:
+            ask(site, again)  # the same again, and it may be there before the reader is
+            found = next(events)
+            assert (found.name, found.data["request_id"]) == ("request.attached", first)
+        events.close()
+    assert states[:3] == [True, False, True]

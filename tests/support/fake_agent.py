@@ -32,7 +32,8 @@ FAR_FUTURE = "2099-11-20T22:00:00Z"
 class Answer:
     """One answer. `content` instead of `body` for what is not JSON; `drops` answers nothing.
 
-    `waits_for` holds the answer back until the test sets it, `delay_seconds` so long.
+    `waits_for` holds the answer back until the test sets it, `delay_seconds` so long. `then` is
+    added to a body that has no length: after `content`, each piece is sent once its event is set.
     """
 
     status: int = 200
@@ -42,6 +43,7 @@ class Answer:
     drops: bool = False
     waits_for: threading.Event | None = None
     delay_seconds: float = 0.0
+    then: tuple[tuple[threading.Event, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,9 +194,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
+        if not answer.then:
+            self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+        for event, piece in answer.then:
+            event.wait(20)
+            self.wfile.write(piece)
+            self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Say nothing."""
@@ -296,6 +303,17 @@ def view(**members: Any) -> dict[str, Any]:
         "problem": None,
         **members,
     }
+
+
+def stream(*pieces: tuple[threading.Event, bytes], first: bytes = b": events\n\n") -> Answer:
+    """Return a stream of events: `first` at once, each piece once its event is set."""
+    kind = {"Content-Type": "text/event-stream"}
+    return Answer(content=first, headers=kind, then=pieces)
+
+
+def frame(sequence: int, event: str = "request.held") -> bytes:
+    """Return one event as it is sent."""
+    return f'id: {sequence}\nevent: {event}\ndata: {{"sequence":{sequence}}}\n\n'.encode()
 
 
 def operations() -> dict[str, Any]:

@@ -31,12 +31,13 @@ class Terminal:
         program: Sequence[str] = (sys.executable, "-m", "host_agent"),
         environ: Mapping[str, str],
         columns: int = 100,
+        lines: int = 50,
         deadline_seconds: float = 20.0,
     ) -> None:
         self._deadline = time.monotonic() + deadline_seconds
         self.raw = b""
         self._leader, follower = pty.openpty()
-        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self._process = subprocess.Popen(
             [*program, *arguments],
             stdin=follower,
@@ -75,6 +76,14 @@ class Terminal:
 
     def type(self, text: str) -> None:
         os.write(self._leader, text.encode())
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    @property
+    def modes(self) -> list[object]:
+        """The terminal's modes as they are now."""
+        return termios.tcgetattr(self._leader)
 
     def end(self) -> int:
         """Read to the end and return the exit status."""
