@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NoReturn
 
 from host_agent.canonical import MAX_SAFE_INTEGER, JsonValue
@@ -70,6 +71,7 @@ def _restrict_json(stdout: str, keep: Keep) -> str:
 def _kept_lines(stdout: str, keep: Keep) -> Iterator[str]:
     rows = [line.split("\t") for line in stdout.split("\n")[:-1]]
     types = {row[0]: row[2] for row in rows if len(row) == 3 and row[1] == "type"}
+    keep = cache(keep)  # a dataset has a row for each property
     for row in rows:
         if len(row) == len(LIST_FIELDS) + 1:
             is_kept = keep(row[0], row[1])

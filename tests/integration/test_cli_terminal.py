@@ -236,19 +236,3 @@ def test_a_held_request_is_followed_with_progress(
 
     assert "nothing has run yet" in terminal.text
     assert "merged\n" in terminal.text
-
-
-def test_watch_draws_the_pending_requests_until_interrupted(
-    agent: FakeAgent, environ: dict[str, str]
-) -> None:
-    agent.script(
-        "GET", "/requests", Answer(body={"requests": [hostile_view()], "next_cursor": None})
-    )
-
-    with Terminal(["requests", "watch", "--interval", "1"], environ=environ) as terminal:
-        terminal.read_until("Ctrl-C ends")
-        terminal.type("\x03")
-        assert terminal.end() == 130
-
-    drawn = OWN_SEQUENCES.sub(b"", terminal.raw).decode().replace("^C", "")
-    assert not [c for c in drawn if c in HOSTILE and c not in "\r\n"]

@@ -4,14 +4,16 @@ import base64
 import importlib
 import inspect
 import pkgutil
+import re
 import time
 
 import detect_secrets.plugins
 import pytest
 from detect_secrets.plugins.base import RegexBasedDetector
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from host_agent.execution import redaction
 from host_agent.execution.redaction import MARK, redact, redact_output
 from host_agent.operations.catalogue import Output
 from host_agent.operations.git_output import parse_log
@@ -38,6 +40,23 @@ TOKENS = {
     "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0." + LETTERS[:43],
     "vault": "hvs." + LETTERS[:24],
 }
+
+ASCII = st.characters(max_codepoint=127)
+PARTS = [
+    *(
+        " ",
+        "\n",
+        "=",
+        ":",
+        ".",
+        "tank/media\t12\n",
+        "key",
+        "Token: ",
+        "PASSWORD=",
+        "pa\u017fsword=",
+    ),
+    *("to\u212aen = ", LETTERS, LETTERS[:24], "://user:", "pass@", "BEGIN ", "é"),
+]
 
 
 @pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
@@ -133,6 +152,34 @@ def test_redaction_is_stable(text: str) -> None:
     assert redact(once) == once
 
 
+FORMS = [
+    (group, form, with_case)
+    for group in redaction._GROUPS
+    for whole in group.forms
+    for form in (whole.replace("++", "+").replace("}+", "}"),)
+    for with_case in ((False, True) if "(?i:" in form else (False,))
+]
+
+
+@pytest.mark.parametrize(("group", "form", "with_case"), FORMS)
+@given(data=st.data())
+@settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+def test_c49_a_group_is_searched_wherever_one_of_its_expressions_matches(
+    data: st.DataObject, group: redaction._Group, form: str, with_case: bool
+) -> None:
+    text = data.draw(st.from_regex(re.compile(form, re.ASCII), alphabet=ASCII))
+    text = text.swapcase() if with_case else text
+    if re.search(form, text) is not None:
+        assert group in redaction._groups_in(text)
+
+
+@given(st.lists(st.sampled_from([*TOKENS.values(), PEM, *PARTS]), max_size=12))
+def test_what_is_searched_for_changes_no_answer(parts: list[str]) -> None:
+    text = "".join(parts)
+    everything = redaction._expression(redaction._GROUPS)
+    assert redaction._substitute(text) == everything.sub(redaction._replaced, text)
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "unit", ["a", "a=", "password", "-----BEGIN ", "://a:", "eyJ", "aws key ", "A"]
@@ -149,7 +196,9 @@ def test_beginnings_of_secrets_in_a_row_do_not_hold_up_the_agent(unit: str) -> N
         return time.perf_counter() - begun
 
     size = 64_000  # what is searched on the event loop, in one piece
-    plain = min(seconds("some words " * (size // 11)) for _ in range(3))
+    searched = "a key. AP ://\n" + "some words " * (size // 11)  # for everything
+    assert redaction._groups_in(searched) == redaction._GROUPS
+    plain = min(seconds(searched) for _ in range(3))
     assert min(seconds(unit * (size // len(unit))) for _ in range(2)) < 12 * plain
 
 
