@@ -21,7 +21,7 @@ from host_agent.approvals.channels.words import (
     read,
     read_reaction,
 )
-from host_agent.approvals.notification import CodeHash, Failure, Kind, Purpose
+from host_agent.approvals.notification import CodeHash, Failure, Kind, Notification, Purpose
 from host_agent.approvals.request import Request, State, Verb
 from host_agent.audit.record import Event
 from host_agent.audit.throttle import RefusalThrottle
@@ -112,7 +112,8 @@ class Hearing:
         if isinstance(words, Deny) and heard.quotes is not None:
             return await self._by_quote(voice, heard, words.reason)
         if isinstance(words, ApproveReaction):
-            return f"Nothing was approved: that needs the code. {HOW}"
+            is_prompt = await self._prompt_of(voice, heard) is not None
+            return f"Nothing was approved: that needs the code. {HOW}" if is_prompt else None
         return f"Nothing was done. {HOW}"
 
     # -- decisions --------------------------------------------------------------------------------
@@ -144,15 +145,20 @@ class Hearing:
 
     async def _by_quote(self, voice: Voice, heard: Heard, reason: str | None) -> str | None:
         """Deny by an answer or a reaction to a prompt; never anything else."""
-        row = await self._rooms.store.prompt_by_reference(
-            voice.owner, voice.channel, heard.quotes or ""
-        )
-        if row is None or row.kind is not Kind.PROMPT:
+        row = await self._prompt_of(voice, heard)
+        if row is None:
             return None if heard.reaction else f"Nothing was done: that is no prompt. {HOW}"
         request = await self._rooms.store.get(row.request_id)
         if request is None or _is_older(heard, request):
             return None
         return await self._decide(voice, request.id, Verb.DENY, reason)
+
+    async def _prompt_of(self, voice: Voice, heard: Heard) -> Notification | None:
+        """Return the prompt of this person that the message quotes or reacts to."""
+        row = await self._rooms.store.prompt_by_reference(
+            voice.owner, voice.channel, heard.quotes or ""
+        )
+        return row if row is not None and row.kind is Kind.PROMPT else None
 
     async def _press(self, heard: Heard, words: Words) -> None:
         """Take a button: its token says who, and may only deny. Nobody reads an answer there."""

@@ -394,6 +394,7 @@ async def test_an_answer_to_no_prompt_of_ours_denies_nothing(bench: Workbench, c
         assert "no prompt" in str(await chat.react("101", text="DENY"))
         assert "Nothing was done" in str(await chat.say("DENY"))
         assert await chat.react("101", reaction=DOWN) is None
+        assert await chat.react("101", reaction=UP) is None
 
 
 async def test_a_message_older_than_the_request_is_ignored(bench: Workbench, chat: Chat) -> None:
