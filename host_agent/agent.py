@@ -19,6 +19,7 @@ from host_agent.approvals.store import SqlRequestStore
 from host_agent.assembly import (
     make_context,
     make_revocation,
+    make_rotation,
     make_runner,
     make_wrapper_digests,
     read_configuration,
@@ -116,7 +117,8 @@ class Agent:
         revocation = make_revocation(config, None, now)
         context = make_context(config)
         self._door = read_door(config, now)
-        audit = await self._open_audit(config, clock)
+        runner = self._given_runner or make_runner(config)
+        audit = await self._open_audit(config, clock, runner)
         store = await self._open_store(config, clock)
         self.rooms = Rooms(
             snapshot=Snapshot.of(config),
@@ -125,7 +127,7 @@ class Agent:
             revocation=revocation,
             limits=Limits(config.limits),
             store=store,
-            runner=self._given_runner or make_runner(config),
+            runner=runner,
             wrappers=make_wrapper_digests(config),
             turns=Turns(config.execution.max_concurrent),
             audit=audit,
@@ -142,7 +144,7 @@ class Agent:
         self._tell_ends()
         await self._open_door(config, context)
 
-    async def _open_audit(self, config: Config, clock: Clock) -> AuditLog:
+    async def _open_audit(self, config: Config, clock: Clock, runner: Runner) -> AuditLog:
         audit = AuditLog(
             config.audit.path,
             max_bytes=config.audit.max_bytes,
@@ -151,6 +153,7 @@ class Agent:
             on_records=self.metrics.audit_recorded,
             on_failure=self.metrics.audit_write_failed,
             on_appended=self._events.publish,
+            rotate=make_rotation(config, runner, asyncio.get_running_loop()),
         )
         self.metrics.audit_follows(lambda: audit.sequence)
         await audit.open()

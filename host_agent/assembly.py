@@ -3,10 +3,14 @@
 What `agent` does the same way at its start and at a reload. Nothing here keeps anything.
 """
 
+import asyncio
+import errno
 import hashlib
 import logging
 import os
 import ssl
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,14 +18,20 @@ from pathlib import Path
 from host_agent import preflight
 from host_agent.clock import SystemClock
 from host_agent.config import Config, RunnerKind, load
-from host_agent.errors import ConfigurationError
+from host_agent.errors import ConfigurationError, HostAgentError
 from host_agent.execution.runner import Runner, SudoRunner, UnsafeDirectRunner
 from host_agent.execution.wrappers import WrapperDigests
 from host_agent.gateway.tls import server_context
 from host_agent.identity.files import read_linked
 from host_agent.identity.revocation import Revocation
 from host_agent.identity.verification import check_server_pair, load_certificates
+from host_agent.operations.catalogue import Invocation, RunAs
+from host_agent.privileges.render import AUDIT_ROTATOR
 
+ROTATION_SECONDS = 60.0
+ROTATION = Invocation(
+    wrapper=AUDIT_ROTATOR, arguments=(), run_as=RunAs.ROOT, timeout_seconds=ROTATION_SECONDS
+)
 _log = logging.getLogger("host_agent.agent")
 
 
@@ -63,6 +73,33 @@ def make_runner(config: Config) -> Runner:
     return kind(execution.wrapper_dir, execution.timeout_seconds, execution.max_output_bytes)
 
 
+def make_rotation(
+    config: Config, runner: Runner, loop: asyncio.AbstractEventLoop
+) -> Callable[[], str] | None:
+    """Return what has root's wrapper begin a new audit file; None where the agent does it itself.
+
+    What is returned blocks, belongs to another thread than `loop`'s, and raises OSError.
+    """
+    if not config.audit.append_only:
+        return None
+
+    def rotate() -> str:
+        running = asyncio.run_coroutine_threadsafe(runner.run(ROTATION, unix_user=None), loop)
+        try:
+            output = running.result(2 * ROTATION_SECONDS)
+        except HostAgentError as error:
+            raise OSError(errno.EACCES, error.detail) from error
+        except (TimeoutError, CancelledError) as error:
+            running.cancel()
+            raise OSError(errno.ETIMEDOUT, "the wrapper does not answer") from error
+        if output.exit_code != 0 or output.timed_out:
+            said = output.stderr.strip().partition("\n")[0] or "the wrapper failed"
+            raise OSError(errno.EIO, said)
+        return output.stdout.strip()
+
+    return rotate
+
+
 def refuse_moved(old: Config, new: Config) -> None:
     """Refuse a reload that moves what only a start can move."""
     faults = [
@@ -71,6 +108,7 @@ def refuse_moved(old: Config, new: Config) -> None:
             ("server.bind", old.server.bind, new.server.bind),
             ("store.url", old.store.url, new.store.url),
             ("audit.path", old.audit.path, new.audit.path),
+            ("audit.append_only", old.audit.append_only, new.audit.append_only),
             ("metrics.bind", old.metrics.bind, new.metrics.bind),
         )
         if before != after

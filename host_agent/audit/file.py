@@ -17,21 +17,18 @@ from datetime import timedelta
 from pathlib import Path
 
 from host_agent.audit.batch import Plan, Written
+from host_agent.audit.place import FLAGS, OwnPlace, Place, RootPlace
 from host_agent.audit.record import ORIGIN, Event, Members, build, digest_of
 from host_agent.audit.rotation import (
     MAX_TAIL_BYTES,
-    finished_name,
     has_whole_object,
     predecessor,
     read_tail,
-    remove_old,
 )
 from host_agent.canonical import JsonValue
 
 logger = logging.getLogger(__name__)
 
-_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_MODE = 0o600
 _ATTEMPTS = 3
 """How often one batch is written anew because its file went away under it."""
 
@@ -61,8 +58,10 @@ class AuditFile:
         max_bytes: int,
         retain_days: int,
         fsync: Callable[[int], None] = os.fdatasync,
+        rotate: Callable[[], str] | None = None,
     ) -> None:
         self._path = path
+        self._place: Place = OwnPlace(path) if rotate is None else RootPlace(path, rotate)
         self._max_bytes = max_bytes
         self._retain = timedelta(days=retain_days)
         self._fsync = fsync
@@ -90,7 +89,6 @@ class AuditFile:
             AuditFileError: another agent writes here, or what lies there is no audit log.
             OSError: the directory or the file cannot be used.
         """
-        self._path.parent.mkdir(mode=0o700, exist_ok=True)
         try:
             self._take_lock()
             self._open_live()
@@ -106,9 +104,7 @@ class AuditFile:
             self._lock = None
 
     def _take_lock(self) -> None:
-        path = self._path.with_name(f".{self._path.name}.lock")
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        self._lock = os.open(path, flags, _MODE)
+        self._lock = self._place.open_lock()
         self._exclude_others(self._lock)
 
     def _exclude_others(self, descriptor: int) -> None:
@@ -120,7 +116,7 @@ class AuditFile:
 
     def _open_live(self) -> None:
         try:
-            descriptor = os.open(self._path, _FLAGS)
+            descriptor = os.open(self._path, FLAGS)
         except FileNotFoundError:
             self._follow_predecessor()
             self._create()
@@ -334,7 +330,7 @@ class AuditFile:
                 self._has_warned = True
             return
         self._has_warned = False
-        for path in remove_old(self._path, retain=self._retain, time=time):
+        for path in self._place.remove_old(retain=self._retain, time=time):
             logger.info("audit: removed %s, past its retention", path)
 
     def _leave(self, cause: str, time: str) -> None:
@@ -361,47 +357,13 @@ class AuditFile:
             if self._is_worthless and cause in {"sync-failed", "write-failed"}:
                 self._path.unlink()
                 return ""
-            return self._path.rename(finished_name(self._path, time)).name
+            return self._place.put_aside(time)
         except OSError as error:
             raise _CannotLeaveError(error.errno, error.strerror) from error
 
     def _create(self) -> None:
-        self._displace()
-        descriptor = os.open(self._path, _FLAGS | os.O_CREAT | os.O_EXCL, _MODE)
-        self._descriptor, self._is_ours = descriptor, True
+        self._descriptor, self._is_ours = self._place.create()
         self._end, self._size, self._rest, self._owes_newline = 0, 0, b"", False
-        try:
-            os.fchmod(descriptor, _MODE)  # whatever the umask says
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._sync_directory()
-        except OSError:
-            self._close_live()
-            with suppress(OSError):
-                self._path.unlink()
-            raise
-
-    def _displace(self) -> None:
-        """Move what lies at the path out of the way: it is not ours, and it is not lost."""
-        try:
-            there = self._path.lstat()
-        except FileNotFoundError:
-            return
-        if stat.S_ISREG(there.st_mode) and there.st_size == 0:
-            self._path.unlink()  # logrotate's `create`, say
-            return
-        number = 0
-        while os.path.lexists(self._path.with_name(f"{self._path.name}.displaced-{number}")):
-            number += 1
-        aside = self._path.with_name(f"{self._path.name}.displaced-{number}")
-        self._path.rename(aside)
-        logger.error("audit: %s was not the agent's file, moved to %s", self._path, aside.name)
-
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _opened(self) -> int:
         if self._descriptor is None:

@@ -64,7 +64,8 @@ class AuditLog:
     All methods belong to the event loop on which `open` ran. `append_seconds` bounds how long a
     caller waits for a sink that hangs. `on_records` is told how many records became durable,
     `on_failure` that a write failed, `on_appended` of the sequence and members of each record that
-    was appended, in their order; all run on the event loop.
+    was appended, in their order; all run on the event loop. `rotate` is for a directory of root's:
+    it runs root's wrapper, in the writer's thread (`place.RootPlace`).
     """
 
     def __init__(
@@ -79,9 +80,12 @@ class AuditLog:
         on_failure: Callable[[], None] = _ignore_failure,
         on_appended: Callable[[int, Mapping[str, JsonValue]], None] = _ignore_record,
         fsync: Callable[[int], None] = os.fdatasync,
+        rotate: Callable[[], str] | None = None,
     ) -> None:
         self._path = path
-        self._file = AuditFile(path, max_bytes=max_bytes, retain_days=retain_days, fsync=fsync)
+        self._file = AuditFile(
+            path, max_bytes=max_bytes, retain_days=retain_days, fsync=fsync, rotate=rotate
+        )
         self._clock = clock
         self._append_seconds = append_seconds
         self._on_records = on_records

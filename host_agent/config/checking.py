@@ -8,17 +8,18 @@ import difflib
 import json
 import os
 import pwd
+import re
 import socket
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
-from host_agent.config.models import DEFAULT_WRAPPER_DIR, Config, RunnerKind
+from host_agent.config.models import DEFAULT_WRAPPER_DIR, SQLITE_PREFIX, Config, RunnerKind
 from host_agent.config.people import people_faults, plugin_fault, secret_files
 from host_agent.errors import ConfigurationError
 from host_agent.identity.registry import Role
@@ -29,6 +30,9 @@ Origins: TypeAlias = dict[Key, str]
 
 ADAPTERS = frozenset({"git", "zfs", "systemd", "pct", "exec"})
 """The sections whose operations run wrappers."""
+
+_KEPT_NAME = re.compile(r"[A-Za-z0-9_+-]+\.[a-z0-9]+", re.ASCII)
+"""What root's wrapper takes for the name of an audit log."""
 
 _WORDS = (
     ("Input should be a valid ", "must be a "),
@@ -167,10 +171,30 @@ def _contradictions(table: Table) -> Iterator[tuple[Key, str]]:
             if isinstance(name, str) and name not in names:
                 yield ("rules", index, "identities", position), "names no identity"
     yield from people_faults(table)
+    yield from _append_only_faults(table)
     repositories = _tables(_table(table.get("git")).get("repositories"))
     yield from (
         (("git", *key), message) for key, message in _twice("repositories", "path", repositories)
     )
+
+
+def _append_only_faults(table: Table) -> Iterator[tuple[Key, str]]:
+    """Find why root could not keep the audit log, where it should."""
+    audit = _table(table.get("audit"))
+    if audit.get("append_only") is not True:
+        return
+    if _table(table.get("execution")).get("runner") == RunnerKind.DIRECT:
+        yield ("audit", "append_only"), "needs runner `sudo`: root's wrapper begins each file"
+    path = PurePosixPath(_text(audit.get("path")) or "state/audit.jsonl")
+    url = _text(_table(table.get("store")).get("url")) or f"{SQLITE_PREFIX}state/host-agent.db"
+    store = PurePosixPath(url.removeprefix(SQLITE_PREFIX))
+    if _KEPT_NAME.fullmatch(path.name) is None:
+        yield ("audit", "path"), "has to end as in `audit.jsonl` where root keeps the log"
+    if path.parent == store.parent:
+        message = (
+            "lies with the store, where the agent may write; root keeps a directory of its own"
+        )
+        yield ("audit", "path"), message
 
 
 def _tables(value: object) -> list[tuple[int, Table]]:

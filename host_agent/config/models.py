@@ -175,6 +175,12 @@ class Audit(_Table):
         validate_default=True,
         description="The file that records are appended to.",
     )
+    append_only: bool = Field(
+        default=False,
+        description="The directory of the log is root's, and the agent may append to the live "
+        "file and nothing else: root's wrapper finishes it and begins the next. Needs runner "
+        "`sudo`, and `host-agent install` after each change of this table.",
+    )
     max_bytes: int = Field(
         default=104_857_600,
         ge=4096,

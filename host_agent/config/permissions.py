@@ -1,6 +1,7 @@
 """Owners and modes of the files that the agent trusts, or that must stay secret.
 
-Private keys, the store, the state directory and the audit log give nothing to group or others.
+Private keys, the store, the state directory and the audit log give nothing to group or others. An
+append-only audit log belongs to root, with its directory; the agent's group may write the file.
 Configuration, `conf.d`, the client authority, its list and the wrappers belong to root or to the
 agent's user, and nobody else may write them; nor may anybody else replace a directory above any of
 these. A sticky directory of root (`/tmp`) is accepted above: in it nobody replaces what is
@@ -29,6 +30,7 @@ class _Demand:
     key: str
     path: Path
     is_secret: bool = False
+    is_roots: bool = False
     group_may_write: bool = False
 
 
@@ -60,9 +62,12 @@ def _demands(config: "Config") -> Iterator[_Demand]:
     for suffix in ("", "-wal", "-shm"):
         file = config.store.path.with_name(config.store.path.name + suffix)
         yield _Demand(key="store.url", path=file, is_secret=True)
-    if config.audit.path.parent != state:
-        yield _Demand(key="audit.path", path=config.audit.path.parent)
-    yield _Demand(key="audit.path", path=config.audit.path, is_secret=True)
+    log, is_roots = config.audit.path, config.audit.append_only
+    if log.parent != state:
+        yield _Demand(key="audit.path", path=log.parent, is_roots=is_roots)
+    yield _Demand(
+        key="audit.path", path=log, is_secret=True, is_roots=is_roots, group_may_write=is_roots
+    )
     for key, file in config.secret_files:
         yield _Demand(key=key, path=file, is_secret=True)
     is_direct = config.execution.runner == "direct"
@@ -86,8 +91,10 @@ def _faults(demand: _Demand, uid: int) -> Iterator[str]:
     except OSError as error:
         yield f"{demand.key}: {demand.path} cannot be looked at ({error.strerror})"
         return
-    if demand.is_secret:
-        fault = _secret_fault(status, uid)
+    if demand.is_roots and status.st_uid != 0:
+        fault: str | None = f"belongs to uid {status.st_uid}; with append_only it must be root's"
+    elif demand.is_secret:
+        fault = _secret_fault(status, uid, group_may_write=demand.group_may_write)
     else:
         fault = _written_fault(status, uid, group_may_write=demand.group_may_write)
     if fault:
@@ -115,9 +122,11 @@ def _owner_fault(status: os.stat_result, uid: int) -> str | None:
     return f"belongs to uid {status.st_uid}, neither root nor the agent's user (uid {uid})"
 
 
-def _secret_fault(status: os.stat_result, uid: int) -> str | None:
+def _secret_fault(status: os.stat_result, uid: int, *, group_may_write: bool) -> str | None:
     if fault := _owner_fault(status, uid):
         return fault
+    if group_may_write:
+        return _written_fault(status, uid, group_may_write=True)
     if status.st_mode & _GROUP_OR_OTHERS:
         return f"is mode {_mode(status)} and must give nothing to group or others (chmod go=)"
     return None

@@ -18,13 +18,14 @@ from host_agent.diagnosis.host import (
     tool_checks,
     wrapper_checks,
 )
+from host_agent.diagnosis.keeping import keeping_checks
 from host_agent.diagnosis.listening import listening_checks
 from host_agent.diagnosis.state import state_checks
 from host_agent.diagnosis.values import Check, ok, problem, warning
 from host_agent.errors import ConfigurationError
 from host_agent.installation import layout
 from host_agent.installation.datasets import datasets_of
-from host_agent.installation.rendering import own_paths, protected_list
+from host_agent.installation.rendering import audit_keeping, own_paths, protected_list
 from host_agent.installation.source import read_source
 from host_agent.installation.values import Tools
 from host_agent.operations.exec import commands_file
@@ -60,6 +61,7 @@ def examine(
     yield from permission_checks(config, uid)
     yield from certificate_checks(config, now)
     yield from state_checks(config, now)
+    yield from keeping_checks(config)
     yield from tool_checks(config, tools)
     yield from list_checks(config, _lists(config))
     yield from sudoers_check(config, user)
@@ -78,4 +80,6 @@ def _lists(config: Config) -> Mapping[str, bytes]:
     lists = {f"{folder}/{Path(layout.PROTECTED).name}": protected}
     if config.exec is not None:
         lists[f"{folder}/{Path(layout.COMMANDS).name}"] = commands_file(config.exec).encode("ascii")
+    if config.audit.append_only:
+        lists[f"{folder}/{Path(layout.AUDIT).name}"] = audit_keeping(config)
     return lists

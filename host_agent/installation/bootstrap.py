@@ -39,7 +39,8 @@ crl = "pki/ca.crl"                 # it ends: sign it again in time
 url = "sqlite:///{layout.STATE_DIR}/host-agent.db"
 
 [audit]
-path = "{layout.STATE_DIR}/audit.jsonl"
+path = "{layout.LOG_DIR}/audit.jsonl"
+append_only = true                 # the agent can add to it, and change nothing in it
 
 [[identities]]
 cn = "{CALLER}"                      # the name in its certificate

@@ -13,6 +13,12 @@ WRAPPER_DIR: Final = "/usr/local/lib/host-agent"
 PROTECTED: Final = f"{WRAPPER_DIR}/protected"
 """Root's own list of what the wrappers never change."""
 
+AUDIT: Final = f"{WRAPPER_DIR}/audit"
+"""Root's own word on where an append-only audit log lies."""
+
+LOG_DIR: Final = "/var/log/host-agent"
+"""Where a bootstrap has the audit log: root's, and the agent's to append to."""
+
 COMMANDS: Final = f"{WRAPPER_DIR}/commands"
 """Root's own list of the commands that the exec adapter may run."""
 

@@ -12,6 +12,10 @@ _HEAD = """\
 # the configuration; the wrappers have further names built in. One line each: adapter and pattern,
 # a POSIX extended regular expression over the whole name. Without this file they change nothing.
 """
+_AUDIT_HEAD = """\
+# The audit log that the agent appends to, and root keeps. Written by `host-agent install` from the
+# configuration, for the wrapper `audit-rotate`.
+"""
 _EXEC_START = re.compile(r"^ExecStart=\S+( .*)$", re.MULTILINE)
 
 
@@ -25,6 +29,13 @@ def protected_list(config: Config, datasets: Iterable[str]) -> bytes:
     lines = [f"systemd {re.escape(layout.UNIT_NAME)}", *(f"zfs {pattern}" for pattern in patterns)]
     # re.escape writes `\-`, which a POSIX expression does not know.
     return (_HEAD + "".join(f"{line}\n" for line in lines)).replace("\\-", "-").encode("ascii")
+
+
+def audit_keeping(config: Config) -> bytes:
+    """Return root's word on the append-only audit log, for the wrapper that begins its files."""
+    audit = config.audit
+    lines = f"path {audit.path}\ngroup {layout.USER}\ndays {audit.retain_days}\n"
+    return (_AUDIT_HEAD + lines).encode()
 
 
 def own_paths(config: Config) -> tuple[str, ...]:

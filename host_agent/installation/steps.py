@@ -69,6 +69,7 @@ class Installation:
             ("the first configuration", self._make_first),
             ("the list of what is protected", self._put_protected),
             ("the list of commands", self._put_commands),
+            ("the place of the audit log", self._put_audit),
             ("the sudoers fragment", self._put_sudoers),
             ("the service", self._put_service),
             ("the record of the installation", self._put_manifest),
@@ -100,7 +101,7 @@ class Installation:
         wanted = self._source.wrapper_files()
         for file in wanted:
             work.file(file, self.report)
-        rendered = (layout.PROTECTED, layout.COMMANDS, layout.MANIFEST)
+        rendered = (layout.PROTECTED, layout.COMMANDS, layout.AUDIT, layout.MANIFEST)
         kept = {*rendered, *(file.path for file in wanted)}
         for path in sorted(work.manifest.files):
             is_wrapper = path.startswith(f"{layout.WRAPPER_DIR}/")
@@ -128,9 +129,24 @@ class Installation:
             wanted = WantedFile(path=layout.COMMANDS, content=content, mode=_RENDERED_MODE)
             self._work.file(wanted, self.report)
         elif config is not None:
-            for path in (layout.COMMANDS, layout.beside(layout.COMMANDS)):
-                if path in self._work.manifest.files:
-                    self._work.forget(path, self.report)
+            self._forget(layout.COMMANDS)
+
+    def _put_audit(self) -> None:
+        config = read_configuration(self._work, is_early=self._work.is_dry)
+        if config is not None and config.audit.append_only:
+            place = str(config.audit.path.parent)
+            directory = WantedDirectory(path=place, mode=0o750, group=layout.USER)
+            self._work.directory(directory, self.report)
+            content = rendering.audit_keeping(config)
+            wanted = WantedFile(path=layout.AUDIT, content=content, mode=_RENDERED_MODE)
+            self._work.file(wanted, self.report)
+        elif config is not None:
+            self._forget(layout.AUDIT)
+
+    def _forget(self, path: str) -> None:
+        for made in (path, layout.beside(path)):
+            if made in self._work.manifest.files:
+                self._work.forget(made, self.report)
 
     def _put_sudoers(self) -> None:
         config = read_configuration(self._work, is_early=self._work.is_dry)

@@ -18,6 +18,8 @@ from host_agent.privileges.findings import Audience
 SERVICE_USER = "host-agent"
 SUDOERS_READER = "sudoers-read"
 """The wrapper by which the agent itself looks at sudoers; no operation uses it."""
+AUDIT_ROTATOR = "audit-rotate"
+"""The wrapper by which the agent has an append-only audit log go on in a new file."""
 
 _HEAD = """\
 # What the agent may do through sudo: run these wrappers as these users, and nothing else.
@@ -60,6 +62,8 @@ def grants(config: Config, catalogue: Catalogue) -> tuple[Grant, ...]:
         ConfigurationError: a path or name that cannot stand in sudoers as it is.
     """
     found = {_grant(config, SUDOERS_READER, "root")}
+    if config.audit.append_only:
+        found.add(_grant(config, AUDIT_ROTATOR, "root"))
     users = [
         identity.unix_user
         for identity in config.identities
@@ -96,7 +100,7 @@ def audience(
     yet is no risk beyond what the wrapper itself allows. Without a configuration the identities'
     users are not known.
     """
-    root = {SUDOERS_READER, *_wrappers(catalogue, RunAs.ROOT)}
+    root = {SUDOERS_READER, AUDIT_ROTATOR, *_wrappers(catalogue, RunAs.ROOT)}
     return Audience(
         service_user=user,
         unix_users=None

@@ -9,11 +9,15 @@ from tests.support.installed import (
     AUTHORITY,
     CONFIGURATION,
     FRAGMENT,
+    LOG_DIR,
     PROGRAM,
+    STATE_DIR,
     UNIT,
     USER,
     WRAPPERS,
     Host,
+    configuration,
+    write_configuration,
 )
 
 
@@ -112,8 +116,159 @@ def test_c34_what_comes_along_in_the_environment_runs_nothing(host: Host) -> Non
     assert not host.machine.path("/tmp/canary").exists()
 
 
-def test_c7_a_past_line_of_the_log_cannot_be_changed_unseen(host: Host) -> None:
-    """The log is the agent's own file, so its user can write it: the chain and a kept head tell."""
+WRITES = {
+    "an edit": 'printf x | dd of="$log" conv=notrunc bs=1 seek=20',
+    "an edit by a program that opens it to write": "python3 -c \"open('$log', 'r+b')\"",
+    "an edit through memory": (
+        "python3 -c \"import mmap, os; mmap.mmap(os.open('$log', os.O_RDWR | os.O_APPEND), 20)\""
+    ),
+    "an edit behind the agent's own descriptor": (
+        "python3 -c \"import fcntl, os; fd = os.open('$log', os.O_RDWR | os.O_APPEND);"
+        ' fcntl.fcntl(fd, fcntl.F_SETFL, 0)"'
+    ),
+    "a cut": 'truncate --size=100 "$log"',
+    "emptying it": ': >"$log"',
+    "a hole": 'fallocate --punch-hole --offset 0 --length 100 "$log"',
+    "another name": 'mv "$log" "$log.old"',
+    "a second name": 'ln "$log" /var/lib/host-agent/log',
+    "removing it": 'rm -f "$log"',
+    "another file in its place": 'cp "$log" /tmp/log && mv -f /tmp/log "$log"',
+    "taking the attribute away": 'chattr -a "$log"',
+    "other rights": 'chmod 0666 "$log"',
+    "a file beside it": 'touch "${log%/*}/audit-20200101T000000000000Z.jsonl"',
+    "an edit of a finished one": 'printf x | dd of="$old" conv=notrunc bs=1 seek=20',
+    "removing a finished one": 'rm -f "$old"',
+    "other rights of a finished one": 'chmod 0660 "$old"',
+    "the directory": 'mv "${log%/*}" /tmp/logs',
+    "its own retention": f"sudo -n {WRAPPERS}/audit-rotate 1",
+    "its own path": f"sudo -n {WRAPPERS}/audit-rotate /tmp/x",
+    "root's word on it": f"echo 'days 1' >>{WRAPPERS}/audit",
+    "the lock of rotations": 'flock -n "${log%/*}/.rotate.lock" true',
+}
+
+
+@pytest.fixture(scope="module")
+def finished(host: Host) -> str:
+    """Return a finished file of the audit log."""
+    assert host.ask("zfs.list", {}).status_code == 200
+    done = host.as_service("sudo", "-n", f"{WRAPPERS}/audit-rotate")
+    assert done.exit_code == 0, (done.stdout, done.stderr)
+    return f"{LOG_DIR}/{done.stdout.strip()}"
+
+
+@pytest.mark.parametrize("script", WRITES.values(), ids=WRITES.keys())
+def test_c7_the_service_user_cannot_change_a_past_line(
+    host: Host, finished: str, script: str
+) -> None:
+    assert host.ask("zfs.list", {}).status_code == 200
+    before = {file: host.machine.path(file).read_bytes() for file in host.audit_files()}
+    assert {AUDIT, finished} <= set(before)
+    done = host.as_service("env", f"log={AUDIT}", f"old={finished}", "bash", "-c", script)
+    assert done.exit_code != 0, (done.stdout, done.stderr)
+    assert set(host.audit_files()) == set(before)
+    for file, content in before.items():
+        assert host.machine.path(file).read_bytes().startswith(content), file
+    assert host.ask("zfs.list", {}).status_code == 200
+    host.require_whole()
+
+
+NOT_OF_FILES = ("directory", "retention", "own path", "word on it", "lock of")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [script for name, script in WRITES.items() if not any(w in name for w in NOT_OF_FILES)],
+)
+def test_a_log_of_its_own_it_could_change(host: Host, script: str) -> None:
+    """What is refused above is refused for whose file it is, not for how it is tried."""
+    own = "/var/lib/host-agent/twin"
+    lay = f"mkdir -p {own} && head -c 2000 /dev/zero | tee {own}/audit.jsonl >{own}/old"
+    try:
+        assert host.as_service("bash", "-c", lay).exit_code == 0
+        done = host.as_service(
+            "env", f"log={own}/audit.jsonl", f"old={own}/old", "bash", "-c", script
+        )
+        assert done.exit_code == 0, (done.stdout, done.stderr)
+    finally:
+        host.machine.must("rm", "-rf", own, "/var/lib/host-agent/log")
+
+
+def test_c6_whoever_finishes_the_file_the_chain_goes_on_in_the_next(host: Host) -> None:
+    wrapper = f"{WRAPPERS}/audit-rotate"
+    for is_root in (False, True):
+        assert host.ask("zfs.list", {}).status_code == 200
+        files, before = host.audit_files(), host.sequence
+        done = host.machine.run(wrapper) if is_root else host.as_service("sudo", "-n", wrapper)
+        assert done.exit_code == 0
+        assert host.ask("zfs.list", {}).status_code == 200
+        assert len(host.audit_files()) == len(files) + 1
+        assert "audit.rotated" in [record["event"] for record in host.since(before)]
+        assert [record["sequence"] for record in host.records()] == list(
+            range(1, host.sequence + 1)
+        )
+        host.require_whole()
+
+
+def test_the_agent_begins_a_new_file_where_only_root_may(host: Host) -> None:
+    host.leave()
+    host.machine.must("systemctl", "stop", UNIT)
+    try:
+        audit = f'path = "{AUDIT}"\nappend_only = true\nmax_bytes = 4096\n'
+        write_configuration(host.machine, configuration(audit=audit))
+        host.start()
+        files, before = host.audit_files(), host.sequence
+        for _ in range(12):
+            assert host.ask("zfs.list", {}).status_code == 200
+        assert len(host.audit_files()) >= len(files) + 2
+        rotated = [r for r in host.since(before) if r["event"] == "audit.rotated"]
+        assert {record["cause"] for record in rotated} == {"size"}
+        assert {f"{LOG_DIR}/{record['file']}" for record in rotated} <= set(host.audit_files())
+        host.require_whole()
+    finally:
+        write_configuration(host.machine, configuration())
+        host.start()
+
+
+def test_a_log_of_the_agents_own_moves_to_root_and_the_chain_goes_on(host: Host) -> None:
+    """As docs/how-to/keep-the-log.md says, to another directory than this machine's."""
+    own, kept = f"{STATE_DIR}/audit.jsonl", "/var/log/kept"
+    try:
+        write_configuration(host.machine, configuration(audit=f'path = "{own}"\nmax_bytes = 4096'))
+        host.start()
+        for _ in range(8):
+            assert host.ask("zfs.list", {}).status_code == 200
+        host.leave()
+        host.machine.must("systemctl", "stop", UNIT)
+        audit = f'path = "{kept}/audit.jsonl"\nappend_only = true'
+        write_configuration(host.machine, configuration(audit=audit))
+        move = (
+            f"install -d -o root -g host-agent -m 0750 {kept} && "
+            f"install -o root -g host-agent -m 0440 {STATE_DIR}/audit-*.jsonl {kept}/ && "
+            f"install -o root -g host-agent -m 0440 {own} "
+            f"{kept}/audit-$(date --utc +%Y%m%dT%H%M%S%6NZ).jsonl"
+        )
+        host.machine.must("bash", "-c", move)
+        host.machine.must(PROGRAM, "install")
+        host.start()
+        assert host.ask("zfs.list", {}).status_code == 200
+        files = host.machine.must("bash", "-c", f"ls {kept}/audit*.jsonl").split()
+        assert len(files) > 3
+        verified = host.machine.must(PROGRAM, "audit", "verify", *files)
+        assert "audit-" in verified
+        first = json.loads(host.machine.must("head", "-n1", f"{kept}/audit.jsonl"))
+        assert (first["event"], first["sequence"] > 8) == ("audit.rotated", True)
+    finally:
+        host.leave()
+        host.machine.must("systemctl", "stop", UNIT)
+        write_configuration(host.machine, configuration())
+        host.machine.must(PROGRAM, "install")
+        host.machine.must("bash", "-c", f"rm -f {STATE_DIR}/audit* {STATE_DIR}/.audit*")
+        host.machine.must("chattr", "-R", "-f", "-a", kept)
+        host.machine.must("rm", "-r", kept)
+        host.start()
+
+
+def test_c7_a_line_changed_by_root_is_found(host: Host) -> None:
     host.ask("zfs.list", {})
     lines = host.machine.path(AUDIT).read_bytes().splitlines(keepends=True)
     copy = "/root/audit.copy"

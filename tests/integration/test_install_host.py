@@ -65,7 +65,8 @@ chmod 0666 /usr/local/lib/host-agent/protected
 chmod 0644 /etc/host-agent/pki/server.key
 sed -i /systemd-stop/d /etc/sudoers.d/host-agent
 printf '#!/bin/bash -p\\nexit 0\\n' >/usr/local/lib/host-agent/systemd-list
-sed -i '1s/started/stopped/' /var/lib/host-agent/audit.jsonl
+chattr -a /var/log/host-agent/audit.jsonl
+sed -i '1s/started/stopped/' /var/log/host-agent/audit.jsonl
 {PROGRAM} doctor --json || echo "status $?" >&2
 kill $agent
 """)
@@ -81,7 +82,7 @@ kill $agent
     assert "sudo refuses it" in bad["wrapper systemd-stop as root"]["sentence"]
     assert "It answers 0" in bad["wrapper systemd-list as root"]["sentence"]
     uneasy = {check["name"] for check in checks if check["state"] == "warning"}
-    assert uneasy >= {"sudoers", "wrapper files"}
+    assert uneasy >= {"sudoers", "wrapper files", "audit log, append-only"}
 
 
 def test_the_doctor_leaves_everything_as_it_is(prepared: Path) -> None:
@@ -91,8 +92,8 @@ def test_the_doctor_leaves_everything_as_it_is(prepared: Path) -> None:
 {SERVE}
 kill $agent
 wait $agent || true
-look() {{ find /etc/host-agent /var/lib/host-agent /usr/local/lib/host-agent /etc/sudoers.d \\
-  -type f -printf '%p %U %m %s %T@\\n' | sort; }}
+look() {{ find /etc/host-agent /var/{{lib,log}}/host-agent /usr/local/lib/host-agent \\
+  /etc/sudoers.d -type f -printf '%p %U %m %s %T@\\n' | sort; }}
 before=$(look)
 {PROGRAM} doctor >/dev/null || true
 [[ $before == "$(look)" ]]

@@ -24,7 +24,8 @@ PROGRAM = "/opt/host-agent/bin/host-agent"
 AUTHORITY = "/root/host-agent-ca"
 CONFIGURATION = "/etc/host-agent/config.toml"
 STATE_DIR = "/var/lib/host-agent"
-AUDIT = f"{STATE_DIR}/audit.jsonl"
+LOG_DIR = "/var/log/host-agent"
+AUDIT = f"{LOG_DIR}/audit.jsonl"
 WRAPPERS = "/usr/local/lib/host-agent"
 FRAGMENT = "/etc/sudoers.d/host-agent"
 USER = "host-agent"
@@ -138,6 +139,7 @@ def configuration(
     sections: str = SECTIONS,
     execution: str = "",
     identities: str = IDENTITIES,
+    audit: str = f'path = "{AUDIT}"\nappend_only = true\n',
 ) -> str:
     """Return the configuration of the machine's agent."""
     return f"""
@@ -150,7 +152,7 @@ crl = "pki/ca.crl"
 [store]
 url = "sqlite:///{STATE_DIR}/host-agent.db"
 [audit]
-path = "{AUDIT}"
+{audit}
 [execution]
 {execution}
 [limits]
@@ -450,10 +452,10 @@ class Host:
 
     def audit_files(self) -> list[str]:
         """Return the files of the audit log, oldest first, the present one last."""
-        place = self.machine.path(STATE_DIR)
+        place = self.machine.path(LOG_DIR)
         older = [file for file in place.glob("audit-*.jsonl") if file.stat().st_size]
         older.sort(key=lambda file: file.stat().st_mtime_ns)
-        return [*(f"{STATE_DIR}/{file.name}" for file in older), AUDIT]
+        return [*(f"{LOG_DIR}/{file.name}" for file in older), AUDIT]
 
     def records(self) -> list[dict[str, Any]]:
         """Return the audit records, those of older files too."""

@@ -168,6 +168,8 @@ class Machine:
                         os.kill(pid, signal.SIGKILL)
             self._process.wait(30)
         if self._directory is not None:
+            logs = self._directory / "root/var/log"
+            subprocess.run(["chattr", "-R", "-f", "-a", str(logs)], check=False)
             shutil.rmtree(self._directory)
 
     def _boot(self, root: Path) -> None:

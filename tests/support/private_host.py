@@ -1,7 +1,7 @@
 """This host, with changes that nobody else sees: private mounts, network and processes.
 
-`/etc`, `/usr/local`, `/var/lib` and `/root` are covered by overlays that end with the namespace, so
-a test can install into the real paths, use the real sudo, and leave nothing behind.
+What `_COVERED` names is covered by overlays that end with the namespace, so a test can install into
+the real paths, use the real sudo, and leave nothing behind.
 """
 
 import functools
@@ -12,7 +12,7 @@ from pathlib import Path
 _PLACE = "/usr/local/lib/host-agent-program"
 PROGRAM = f"{_PLACE}/bin/host-agent"
 """Where `program_in_place` puts the program."""
-_COVERED = ("/etc", "/usr/local", "/var/lib", "/root")
+_COVERED = ("/etc", "/usr/local", "/var/lib", "/var/log", "/root")
 _PRELUDE = """\
 set -euo pipefail
 space=/mnt

@@ -621,3 +621,28 @@ def test_c42_hostile_bytes_are_faults_and_nothing_else(tmp_path: Path, text: byt
     path = write(tmp_path)
     path.write_bytes(text)
     assert faults_of(path)
+
+
+SUDO = MINIMAL.replace('"direct"', '"sudo"')
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "why"),
+    [
+        (MINIMAL + '[audit]\npath = "log/audit.jsonl"', "audit.append_only", "needs runner `sudo`"),
+        (SUDO + "[audit]", "audit.path", "lies with the store"),
+        (SUDO + '[audit]\npath = "state/other.log"', "audit.path", "lies with the store"),
+        (SUDO + '[audit]\npath = "log/audit"', "audit.path", "has to end as in"),
+        (SUDO + '[audit]\npath = "log/audit.2026.jsonl"', "audit.path", "has to end as in"),
+    ],
+)
+def test_a_log_that_root_could_not_keep_is_named(
+    tmp_path: Path, text: str, key: str, why: str
+) -> None:
+    faults = faults_of(write(tmp_path, f"{text}\nappend_only = true\n"))
+    assert any(fault.startswith(key) and why in fault for fault in faults), faults
+
+
+def test_a_log_that_root_keeps_is_taken(tmp_path: Path) -> None:
+    text = f'{SUDO}[audit]\npath = "log/audit.jsonl"\nappend_only = true\n'
+    assert load(write(tmp_path, text)).audit.append_only

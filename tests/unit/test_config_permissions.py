@@ -172,3 +172,38 @@ def test_c13_an_audit_log_in_a_shared_directory_is_accepted(tmp_path: Path) -> N
     assert faults(path) == []
     logs.chmod(0o777)
     assert any(fault.startswith(f"audit.path: {logs} is mode 0777") for fault in faults(path))
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """A site whose audit log root keeps."""
+    log = tmp_path / "log"
+    log.mkdir(mode=0o750)
+    (log / "audit.jsonl").touch()
+    (log / "audit.jsonl").chmod(0o660)
+    text = MINIMAL.replace('"direct"', '"sudo"')
+    return write(tmp_path, f'{text}\n[audit]\npath = "log/audit.jsonl"\nappend_only = true\n')
+
+
+@pytest.mark.root
+def test_c13_a_log_that_root_keeps_may_be_its_groups_to_write(kept: Path) -> None:
+    assert faults(kept, uid=FOREIGN) == [
+        fault for fault in faults(kept, uid=FOREIGN) if not fault.startswith("audit.path")
+    ]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["log", "log/audit.jsonl"])
+def test_c13_a_log_that_root_keeps_is_not_the_agents_own(kept: Path, name: str) -> None:
+    os.chown(kept.parent / name, FOREIGN, -1)
+    (fault,) = [f for f in faults(kept, uid=FOREIGN) if f.startswith("audit.path")]
+    assert "with append_only it must be root's" in fault
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("name", "mode"), [("log", 0o770), ("log", 0o757), ("log/audit.jsonl", 0o662)]
+)
+def test_c13_a_log_that_root_keeps_is_not_others_to_write(kept: Path, name: str, mode: int) -> None:
+    (kept.parent / name).chmod(mode)
+    assert [f for f in faults(kept, uid=FOREIGN) if f.startswith("audit.path")] != []

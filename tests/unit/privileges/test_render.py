@@ -12,6 +12,7 @@ from host_agent.errors import ConfigurationError
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import OperationSpec, RunAs
 from host_agent.privileges.render import (
+    AUDIT_ROTATOR,
     SUDOERS_READER,
     audience,
     grants,
@@ -42,8 +43,9 @@ def test_catalogue_wrappers_and_sudoers_are_one() -> None:
     granted = {m[3] for line in lines(sudoers_example()) if (m := LINE.fullmatch(line))}
     left_out = {name for name in declared if name.startswith("exec-")}
 
-    assert files == declared | {SUDOERS_READER}
-    assert granted == files - left_out  # the example has no [exec]
+    assert files == declared | {SUDOERS_READER, AUDIT_ROTATOR}
+    left_out.add(AUDIT_ROTATOR)  # the example has neither [exec] nor an append-only log
+    assert granted == files - left_out
 
 
 SAMPLES: dict[str, JsonValue] = {
@@ -87,6 +89,15 @@ def test_only_configured_adapters_are_granted() -> None:
     bare = changed(zfs=None, systemd=None, pct=None, git=None)
 
     assert [grant.path.rpartition("/")[2] for grant in grants(bare, CATALOGUE)] == [SUDOERS_READER]
+
+
+def test_an_append_only_log_has_a_wrapper_that_begins_its_files() -> None:
+    kept = changed(audit=example().audit.model_copy(update={"append_only": True}))
+
+    added = set(grants(kept, CATALOGUE)) - set(grants(example(), CATALOGUE))
+    assert [(grant.path.rpartition("/")[2], grant.run_as) for grant in added] == [
+        (AUDIT_ROTATOR, "root")
+    ]
 
 
 def test_wrappers_of_unix_users_are_for_callers_and_never_for_root() -> None:

@@ -1,0 +1,175 @@
+"""Who makes and names the audit files: the agent itself, or root where the directory is root's.
+
+In a directory of its own the agent renames and creates. In one of root's it can only append to the
+live file; root's wrapper `audit-rotate` finishes it, begins the next, and removes what is past its
+time. Blocking; for the one thread that writes.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import re
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+from host_agent.audit.rotation import finished_name, remove_old
+
+logger = logging.getLogger(__name__)
+
+FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+NOTHING_FINISHED = "-"
+"""What the wrapper prints where the live file was empty or missing."""
+_LOCK_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_MODE = 0o600
+
+
+class Place(Protocol):
+    """The directory of one chain."""
+
+    def open_lock(self) -> int:
+        """Return a descriptor of the file whose lock means: only one agent writes here."""
+        ...
+
+    def put_aside(self, time: str) -> str:
+        """Take the live file off its path, finished at `time`, and return its name from then on."""
+        ...
+
+    def create(self) -> tuple[int, bool]:
+        """Return a descriptor of a new, empty live file, and whether the agent made it itself."""
+        ...
+
+    def remove_old(self, *, retain: timedelta, time: str) -> list[Path]:
+        """Remove finished files over `retain` old at `time`, and return which."""
+        ...
+
+
+class OwnPlace:
+    """A directory that the agent may write."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def open_lock(self) -> int:
+        """Return a descriptor of the lock's file; it and the directory are made where missing."""
+        self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        return os.open(_lock_path(self._path), _LOCK_FLAGS | os.O_CREAT, _MODE)
+
+    def put_aside(self, time: str) -> str:
+        """Rename the live file."""
+        return self._path.rename(finished_name(self._path, time)).name
+
+    def create(self) -> tuple[int, bool]:
+        """Create the live file; what lies at its path is moved out of the way."""
+        self._displace()
+        descriptor = os.open(self._path, FLAGS | os.O_CREAT | os.O_EXCL, _MODE)
+        try:
+            os.fchmod(descriptor, _MODE)  # whatever the umask says
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._sync_directory()
+        except OSError:
+            with suppress(OSError):
+                os.close(descriptor)
+            with suppress(OSError):
+                self._path.unlink()
+            raise
+        return descriptor, True
+
+    def remove_old(self, *, retain: timedelta, time: str) -> list[Path]:
+        """Remove finished files over `retain` old at `time`, and return which."""
+        return remove_old(self._path, retain=retain, time=time)
+
+    def _displace(self) -> None:
+        """Move what lies at the path out of the way: it is not ours, and it is not lost."""
+        try:
+            there = self._path.lstat()
+        except FileNotFoundError:
+            return
+        if stat.S_ISREG(there.st_mode) and there.st_size == 0:
+            self._path.unlink()  # logrotate's `create`, say
+            return
+        number = 0
+        while os.path.lexists(self._path.with_name(f"{self._path.name}.displaced-{number}")):
+            number += 1
+        aside = self._path.with_name(f"{self._path.name}.displaced-{number}")
+        self._path.rename(aside)
+        logger.error("audit: %s was not the agent's file, moved to %s", self._path, aside.name)
+
+    def _sync_directory(self) -> None:
+        descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class RootPlace:
+    """A directory of root's. `rotate` runs root's wrapper and returns what it printed.
+
+    `rotate` raises OSError where the wrapper could not do it; the live file is then as it was.
+    """
+
+    def __init__(self, path: Path, rotate: Callable[[], str]) -> None:
+        self._path = path
+        self._rotate = rotate
+        self._finished = re.compile(
+            re.escape(path.stem) + r"-[0-9]{8}T[0-9]{12}Z" + re.escape(path.suffix)
+        )
+
+    def open_lock(self) -> int:
+        """Return a descriptor of the lock's file; the wrapper makes it where it is missing."""
+        try:
+            return os.open(_lock_path(self._path), _LOCK_FLAGS)
+        except (FileNotFoundError, PermissionError):  # not begun yet, or half done when it ended
+            self._run()
+            return os.open(_lock_path(self._path), _LOCK_FLAGS)
+
+    def put_aside(self, time: str) -> str:  # noqa: ARG002 - root asks its own clock
+        """Have the live file finished."""
+        name = self._run()
+        if name == NOTHING_FINISHED:
+            raise OSError(errno.ENOENT, "the wrapper found nothing to finish")
+        return name
+
+    def create(self) -> tuple[int, bool]:
+        """Open the live file that the wrapper began; what is not empty is finished before."""
+        descriptor = self._open_empty()
+        if descriptor is None:
+            self._run()
+            descriptor = self._open_empty()
+        if descriptor is None:
+            raise OSError(errno.EEXIST, "the wrapper began no empty file")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor, False
+
+    def remove_old(self, *, retain: timedelta, time: str) -> list[Path]:  # noqa: ARG002
+        """Return nothing: the wrapper removes them, by root's own rule."""
+        return []
+
+    def _open_empty(self) -> int | None:
+        try:
+            descriptor = os.open(self._path, FLAGS)
+        except FileNotFoundError:
+            return None
+        if os.fstat(descriptor).st_size == 0:
+            return descriptor
+        os.close(descriptor)
+        return None
+
+    def _run(self) -> str:
+        name = self._rotate()
+        if name != NOTHING_FINISHED and self._finished.fullmatch(name) is None:
+            raise OSError(errno.EBADMSG, "the wrapper printed no name of a finished file")
+        return name
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")

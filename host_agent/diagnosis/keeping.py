@@ -1,0 +1,64 @@
+"""Who keeps the audit log: root, so that the agent can only append, or the agent itself."""
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from host_agent.config import Config, RunnerKind
+from host_agent.diagnosis.values import Check, ok, warning
+
+_GET_FLAGS = 0x8008_6601
+"""`FS_IOC_GETFLAGS` of linux/fs.h, on 64 bits."""
+_APPEND_ONLY = 0x20
+"""`FS_APPEND_FL`: what `chattr +a` sets and `lsattr` shows as `a`."""
+_NAME = "audit log, append-only"
+
+
+def keeping_checks(config: Config) -> Iterator[Check]:
+    """Yield whether what was written to the audit log is out of the agent's own reach."""
+    if not config.audit.append_only:
+        if config.execution.runner is RunnerKind.SUDO:
+            sentence = (
+                f"{config.audit.path} belongs to the agent: whoever takes its user could change"
+                " what is written there. The chain would tell."
+            )
+            remedy = "let root keep it, [audit] append_only: docs/how-to/keep-the-log.md"
+            yield warning(_NAME, sentence, remedy)
+        return
+    yield _attribute_check(config.audit.path)
+
+
+def _attribute_check(path: Path) -> Check:
+    try:
+        is_set = is_append_only(path)
+    except FileNotFoundError:
+        remedy = "start the agent: systemctl start host-agent.service"
+        return warning(_NAME, f"There is no {path} yet.", remedy)
+    except PermissionError:
+        return warning(_NAME, f"{path} cannot be read by this user.", "run the doctor as root")
+    except OSError:  # a file system without attributes
+        is_set = False
+    if is_set:
+        return ok(_NAME, f"{path} can be appended to, and nothing else.")
+    sentence = (
+        f"{path} has no append-only attribute: whoever takes the agent's user could change lines of"
+        " the live file. Finished files they could not."
+    )
+    remedy = "keep the log on a file system that has it (ext4, xfs, btrfs): chattr(1)"
+    return warning(_NAME, sentence, remedy)
+
+
+def is_append_only(path: Path) -> bool:
+    """Return whether the file at `path` has the append-only attribute.
+
+    Raises:
+        OSError: it cannot be opened, or its file system knows no attributes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        flags = fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8))
+    finally:
+        os.close(descriptor)
+    return bool(struct.unpack("I", flags[:4])[0] & _APPEND_ONLY)

@@ -1,0 +1,361 @@
+"""Root's wrapper that finishes the audit log's file and begins the next: used, misused, killed."""
+
+import fcntl
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from host_agent.audit.log import AuditLog
+from host_agent.audit.record import Event
+from host_agent.audit.verify import Concern, verify
+from host_agent.diagnosis.keeping import is_append_only
+from tests.support.audit_files import HeldClock
+
+WRAPPER = Path(__file__).parents[2] / "wrappers" / "audit-rotate"
+GROUP = "nogroup"
+NOBODY = pwd.getpwnam("nobody")
+FINISHED = re.compile(r"audit-[0-9]{8}T[0-9]{12}Z\.jsonl")
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who keeps the log"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A log that root keeps, and the wrapper beside root's word on it."""
+
+    folder: Path
+
+    @property
+    def wrapper(self) -> Path:
+        return self.folder / "lib" / "audit-rotate"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log" / "audit.jsonl"
+
+    def register(self, text: str | None = None, *, mode: int = 0o644) -> None:
+        word = self.wrapper.with_name("audit")
+        word.write_text(f"path {self.log}\ngroup {GROUP}\ndays 30\n" if text is None else text)
+        word.chmod(mode)
+
+    def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [self.wrapper, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env={"PATH": "/usr/bin:/bin", **environment},
+        )
+
+    def rotate(self) -> str:
+        done = self.run()
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout.strip()
+
+    def picture(self) -> dict[str, tuple[int, int, bytes]]:
+        return {
+            path.name: (path.stat().st_mode, path.stat().st_gid, path.read_bytes())
+            for path in self.log.parent.iterdir()
+        }
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    for folder in (*tmp_path.parents, tmp_path):
+        if folder.stat().st_mode & 0o055 != 0o055:
+            folder.chmod(folder.stat().st_mode | 0o055)
+    made = Place(tmp_path)
+    for folder in (made.wrapper.parent, made.log.parent):
+        folder.mkdir(mode=0o755)
+        folder.chmod(0o755)
+    shutil.copy(WRAPPER, made.wrapper)
+    made.register()
+    yield made
+    subprocess.run(["chattr", "-R", "-f", "-a", made.folder], check=False)
+
+
+def as_nobody(act: Callable[[], object]) -> int:
+    """Run `act` as nobody in the log's group, and return the errno that it got; 0 for none."""
+    child = os.fork()
+    if child == 0:
+        code = 255
+        with suppress(BaseException):
+            os.setgroups([])
+            os.setgid(NOBODY.pw_gid)
+            os.setuid(NOBODY.pw_uid)
+            try:
+                act()
+                code = 0
+            except OSError as error:
+                code = error.errno or 255
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def append(log: Path, data: bytes = b"more\n") -> int:
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
+    try:
+        return os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+# -- what it does ---------------------------------------------------------------------------------
+
+
+def test_it_begins_a_file_that_the_group_can_append_to_and_nothing_else(place: Place) -> None:
+    assert place.rotate() == "-"
+    assert (place.log.stat().st_mode & 0o777, place.log.stat().st_uid) == (0o660, 0)
+    assert place.log.parent.stat().st_mode & 0o777 == 0o750
+    assert is_append_only(place.log)
+    assert as_nobody(lambda: append(place.log)) == 0
+    for act in (
+        lambda: os.open(place.log, os.O_WRONLY),
+        lambda: os.truncate(place.log, 0),
+        lambda: place.log.rename(place.log.with_name("other")),
+        lambda: place.log.unlink(),
+        lambda: place.log.chmod(0o666),
+        lambda: os.close(os.open(place.log.with_name("new"), os.O_CREAT | os.O_WRONLY)),
+        lambda: fcntl.fcntl(os.open(place.log, os.O_WRONLY | os.O_APPEND), fcntl.F_SETFL, 0),
+    ):
+        assert as_nobody(act) not in {0, 255}
+    assert place.log.read_bytes() == b"more\n"
+
+
+def test_a_finished_file_has_all_of_it_and_is_nobodys_to_write(place: Place) -> None:
+    place.rotate()
+    assert as_nobody(lambda: append(place.log, b"one\ntwo\n")) == 0
+    name = place.rotate()
+    finished = place.log.with_name(name)
+    assert FINISHED.fullmatch(name)
+    assert finished.read_bytes() == b"one\ntwo\n"
+    assert (finished.stat().st_mode & 0o777, finished.stat().st_uid) == (0o440, 0)
+    assert place.log.read_bytes() == b""
+    assert is_append_only(place.log)
+    assert as_nobody(lambda: append(finished)) not in {0, 255}
+    assert as_nobody(lambda: finished.unlink()) not in {0, 255}
+    assert place.rotate() == "-"  # an empty one is not finished
+
+
+def test_who_has_the_file_open_changes_nothing_of_a_finished_one(place: Place) -> None:
+    place.rotate()
+    with place.log.open("ab", buffering=0) as held:
+        held.write(b"past\n")
+        name = place.rotate()
+        fcntl.fcntl(held, fcntl.F_SETFL, 0)  # it is nobody's file any more
+        os.pwrite(held.fileno(), b"X", 0)
+        held.write(b"late\n")
+    assert place.log.with_name(name).read_bytes() == b"past\n"
+    assert place.log.read_bytes() == b""
+
+
+def test_files_past_their_days_go_and_no_others(place: Place) -> None:
+    place.rotate()
+    now = time.time()
+    names = {
+        days: time.strftime("audit-%Y%m%dT%H%M%S000000Z.jsonl", time.gmtime(now - days * 86_400))
+        for days in (29, 31, 400)
+    }
+    others = ("audit-20200101.jsonl", "other-20200101T000000000000Z.jsonl", "audit-x.jsonl")
+    for name in (*names.values(), *others):
+        place.log.with_name(name).write_bytes(b"x")
+    place.rotate()
+    there = {path.name for path in place.log.parent.iterdir()}
+    assert {names[29], *others} <= there
+    assert not {names[31], names[400]} & there
+
+
+async def test_the_log_goes_on_over_files_that_root_begins(place: Place) -> None:
+    log = AuditLog(
+        place.log, max_bytes=4096, retain_days=30, clock=HeldClock(), rotate=place.rotate
+    )
+    await log.open()
+    for number in range(40):
+        await log.append(Event.OPERATION_STARTED, caller="librarian", params={"number": number})
+        if number == 20:
+            place.rotate()  # somebody else does
+    await log.close()
+    files = sorted(place.log.parent.glob("audit-*.jsonl"))
+    assert len(files) > 2
+    report = verify([*files, place.log])
+    assert all(report.is_clean(concern) for concern in Concern)
+    assert report.records == log.sequence
+    causes = [line for file in (*files, place.log) for line in file.read_text().splitlines()]
+    assert sum('"cause":"unlinked"' in line for line in causes) == 1
+    assert sum('"cause":"size"' in line for line in causes) == len(files) - 1
+
+
+# -- what it refuses ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [("1",), ("",), ("--help",), ("/etc/passwd",), ("-", "x")])
+def test_it_takes_no_argument(place: Place, arguments: tuple[str, ...]) -> None:
+    place.rotate()
+    append(place.log)
+    before = place.picture()
+    assert place.run(*arguments).returncode == 64
+    assert place.picture() == before
+
+
+WORDS = {
+    "no path": "group nogroup\ndays 30\n",
+    "a relative path": "path log/audit.jsonl\ngroup nogroup\ndays 30\n",
+    "dots in the path": "path {folder}/../log/audit.jsonl\ngroup nogroup\ndays 30\n",
+    "a pattern": "path {folder}/*.jsonl\ngroup nogroup\ndays 30\n",
+    "a command": "path {folder}/$(touch canary).jsonl\ngroup nogroup\ndays 30\n",
+    "a name without an end": "path {folder}/audit\ngroup nogroup\ndays 30\n",
+    "no days": "path {folder}/audit.jsonl\ngroup nogroup\ndays 0\n",
+    "negative days": "path {folder}/audit.jsonl\ngroup nogroup\ndays -1\n",
+    "days that are none": "path {folder}/audit.jsonl\ngroup nogroup\ndays 1 year ago\n",
+    "a group that is an option": "path {folder}/audit.jsonl\ngroup --help\ndays 30\n",
+    "another key": "path {folder}/audit.jsonl\ngroup nogroup\ndays 30\nrun id\n",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("text", WORDS.values(), ids=WORDS)
+def test_what_root_did_not_write_in_this_form_is_refused(place: Place, text: str) -> None:
+    place.rotate()
+    append(place.log)
+    before = place.picture()
+    place.register(text.format(folder=place.log.parent))
+    done = place.run()
+    assert (done.returncode, done.stdout) == (77, ""), done
+    assert place.picture() == before
+
+
+def test_a_word_that_others_may_write_is_not_roots(place: Place) -> None:
+    place.rotate()
+    word = place.wrapper.with_name("audit")
+    copy = place.folder / "word"
+    shutil.copy(word, copy)
+    for spoiled in ("its group may write", "others may write", "another's", "a link", "missing"):
+        place.register()
+        match spoiled:
+            case "its group may write":
+                word.chmod(0o664)
+            case "others may write":
+                word.chmod(0o646)
+            case "another's":
+                os.chown(word, NOBODY.pw_uid, 0)
+            case "a link":
+                word.unlink()
+                word.symlink_to(copy)
+            case _:
+                word.unlink()
+        assert place.run().returncode == 77, spoiled
+        word.unlink(missing_ok=True)
+    place.register()
+    assert place.rotate() == "-"
+
+
+def test_a_directory_that_others_may_replace_is_not_roots(place: Place) -> None:
+    place.rotate()
+    append(place.log)
+    before = place.picture()
+    folder = place.log.parent
+    folder.chmod(0o770)
+    assert place.run().returncode == 77
+    folder.chmod(0o750)
+    os.chown(folder, NOBODY.pw_uid, 0)
+    assert place.run().returncode == 77
+    os.chown(folder, 0, NOBODY.pw_gid)
+    place.folder.chmod(0o777)
+    assert place.run().returncode == 77
+    place.folder.chmod(0o755)
+    link = place.folder / "link"
+    link.symlink_to(folder)
+    place.register(f"path {link}/audit.jsonl\ngroup {GROUP}\ndays 30\n")
+    assert place.run().returncode == 77
+    assert place.picture() == before
+
+
+@pytest.mark.parametrize("kind", ["link", "directory", "fifo", "file of somebody"])
+def test_what_lies_at_the_path_and_is_no_file_of_roots_stays(place: Place, kind: str) -> None:
+    target = place.folder / "target"
+    target.write_bytes(b"target")
+    match kind:
+        case "link":
+            place.log.symlink_to(target)
+        case "directory":
+            place.log.mkdir()
+        case "fifo":
+            os.mkfifo(place.log)
+        case _:
+            place.log.write_bytes(b"x")
+            os.chown(place.log, NOBODY.pw_uid, NOBODY.pw_gid)
+    before = place.log.lstat()
+    assert place.run().returncode == 77
+    assert place.log.lstat() == before
+    assert target.read_bytes() == b"target"
+    assert place.log.parent.stat().st_mode & 0o777 == 0o750  # it is open again
+
+
+def test_c34_what_comes_along_in_the_environment_runs_nothing(place: Place) -> None:
+    canary = place.folder / "canary"
+    evil = place.folder / "evil"
+    evil.write_text(f"touch {canary}\n")
+    for name in ("date", "cp", "rm", "chattr", "chgrp", "mv"):
+        tool = place.folder / name
+        tool.write_text(f"#!/bin/sh\ntouch {canary}\n")
+        tool.chmod(0o755)
+    along = {
+        "PATH": str(place.folder),
+        "BASH_ENV": str(evil),
+        "ENV": str(evil),
+        "SHELLOPTS": "xtrace",
+        "PS4": f"$(touch {canary})",
+        "TZ": "Asia/Tokyo",
+        "SUDO_UID": "$(id)",
+    }
+    done = place.run(**along)
+    assert (done.returncode, done.stdout) == (0, "-\n"), done
+    assert place.run(**along, **{"BASH_FUNC_log%%": f"() {{ touch {canary}; }}"}).returncode == 64
+    assert not canary.exists()
+
+
+# -- half done ------------------------------------------------------------------------------------
+
+
+def test_c3_killed_anywhere_nothing_is_lost_and_the_next_run_completes_it(place: Place) -> None:
+    place.rotate()
+    written = b""
+    for turn in range(40):
+        line = b"%d " % turn + b"x" * 2000 + b"\n"
+        append(place.log, line)
+        written += line
+        running = subprocess.Popen([place.wrapper], stdout=subprocess.DEVNULL)
+        time.sleep(0.002 * turn)
+        running.kill()
+        running.wait()
+        place.run()
+        place.rotate()
+        assert is_append_only(place.log)
+        assert place.log.parent.stat().st_mode & 0o777 == 0o750
+    files = sorted(p for p in place.log.parent.iterdir() if FINISHED.fullmatch(p.name))
+    assert b"".join(file.read_bytes() for file in files) + place.log.read_bytes() == written
+    assert not (place.log.parent / ".next").exists()
+
+
+def test_two_at_once_finish_it_once(place: Place) -> None:
+    place.rotate()
+    append(place.log)
+    running = [
+        subprocess.Popen([place.wrapper], stdout=subprocess.PIPE, text=True) for _ in range(6)
+    ]
+    said = [process.communicate(timeout=60)[0].strip() for process in running]
+    assert sorted(said)[:5] == ["-"] * 5
+    assert len(list(place.log.parent.glob("audit-*.jsonl"))) == 1

@@ -1,0 +1,123 @@
+"""A log whose files root begins, with root played by the test."""
+
+import errno
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from host_agent.audit.place import NOTHING_FINISHED, RootPlace
+from host_agent.audit.record import Event
+from host_agent.audit.rotation import finished_name
+from host_agent.audit.verify import Concern, verify
+from host_agent.errors import AuditUnavailableError
+from tests.support.audit_files import HeldClock, events, opened
+
+NAME = "audit-20261120T220000000000Z.jsonl"
+
+
+class Root:
+    """Begins files as the wrapper does; says what `says` has instead, or fails with `error`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.runs = 0
+        self.says: str | None = None
+        self.error: OSError | None = None
+
+    def __call__(self) -> str:
+        self.runs += 1
+        if self.error is not None:
+            raise self.error
+        said = NOTHING_FINISHED
+        self.path.parent.mkdir(exist_ok=True)
+        if self.path.exists() and self.path.stat().st_size:
+            finished = finished_name(self.path, f"2026-11-20T22:00:{self.runs:02}.000000Z")
+            self.path.rename(finished)
+            said = finished.name
+        for path in (self.path, self.path.with_name(f".{self.path.name}.lock")):
+            path.touch()
+        return said if self.says is None else self.says
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    return Root(tmp_path / "log" / "audit.jsonl")
+
+
+async def test_root_begins_the_first_file_and_every_next_one(root: Root) -> None:
+    async with opened(root.path, max_bytes=4096, rotate=root) as log:
+        assert root.runs == 1
+        for number in range(40):
+            await log.append(Event.OPERATION_STARTED, params={"number": number})
+        assert root.runs > 2
+    files = sorted(root.path.parent.glob("audit-*.jsonl"))
+    report = verify([*files, root.path])
+    assert len(files) == root.runs - 1
+    assert all(report.is_clean(concern) for concern in Concern)
+
+
+async def test_a_log_that_was_begun_is_gone_on_with_and_root_is_not_asked(root: Root) -> None:
+    for expected in (1, 2, 3):
+        async with opened(root.path, rotate=root) as log:
+            assert await log.append(Event.AGENT_STARTED) == expected
+    assert root.runs == 1
+
+
+async def test_a_new_day_is_a_new_file_of_roots(root: Root) -> None:
+    clock = HeldClock()
+    async with opened(root.path, clock=clock, rotate=root) as log:
+        await log.append(Event.AGENT_STARTED)
+        clock.advance(days=1)
+        await log.append(Event.AGENT_STARTED)
+    assert [name for _, name in events(root.path)] == ["audit.rotated", "agent.started"]
+
+
+async def test_where_root_does_not_the_log_goes_on_in_the_same_file(
+    root: Root, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(root.path, max_bytes=4096, rotate=root) as log:
+        root.error = OSError(errno.EACCES, "sudo refuses it")
+        with caplog.at_level(logging.WARNING):
+            for _ in range(40):
+                await log.append(Event.AGENT_STARTED)
+        assert "due for rotation and stays" in caplog.text
+        assert caplog.text.count("sudo refuses it") == 1
+        root.error = None
+        await log.append(Event.AGENT_STARTED)
+    assert len(list(root.path.parent.glob("audit-*.jsonl"))) == 1
+
+
+async def test_where_root_does_not_begin_one_there_is_no_log(root: Root) -> None:
+    root.error = OSError(errno.EACCES, "sudo refuses it")
+    with pytest.raises(AuditUnavailableError, match="sudo refuses it"):
+        async with opened(root.path, rotate=root):
+            pass
+    assert not root.path.parent.exists()
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "audit.jsonl", "", "x", f"{NAME}\n"])
+async def test_what_is_no_name_of_a_finished_file_is_not_believed(root: Root, name: str) -> None:
+    root.says = name
+    with pytest.raises(OSError, match="no name of a finished file"):
+        RootPlace(root.path, root).put_aside("2026-11-20T22:00:00.000000Z")
+
+
+async def test_a_file_with_content_where_an_empty_one_belongs_is_finished_first(root: Root) -> None:
+    root()
+    root.path.write_bytes(b"x\n")
+    descriptor, is_own = RootPlace(root.path, root).create()
+    os.close(descriptor)
+    assert (is_own, root.path.read_bytes()) == (False, b"")
+    assert [p.read_bytes() for p in root.path.parent.glob("audit-*")] == [b"x\n"]
+
+
+async def test_another_rotation_is_followed(root: Root) -> None:
+    async with opened(root.path, rotate=root) as log:
+        await log.append(Event.AGENT_STARTED)
+        root()
+        await log.append(Event.AGENT_STARTED)
+    assert [name for _, name in events(root.path)] == ["audit.rotated", "agent.started"]
+    files = sorted(root.path.parent.glob("audit-*.jsonl"))
+    assert all(verify([*files, root.path]).is_clean(concern) for concern in Concern)
