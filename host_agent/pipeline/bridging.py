@@ -111,7 +111,8 @@ class Bridging:
 
         Raises:
             RoleRequiredError: no bridge, or not a user of its table who is reached by webhook.
-            SelfApprovalError: the user's owner is the caller's, or the bridge's own.
+            SelfApprovalError: the user's owner is the caller's or the bridge's own, or the bridge
+                acts for the caller's owner.
             ApprovalError: as of any decision.
         """
         principal = as_now(self._rooms, principal, Role.BRIDGE)
@@ -149,6 +150,7 @@ class Bridging:
             through=principal.cn,
             fingerprint=principal.fingerprint,
             serial=f"{principal.serial:x}",
+            bridge_owner=principal.owner,
         )
 
     async def relay_signal(
@@ -171,4 +173,6 @@ class Bridging:
             message = "No account of Signal is configured here."
             raise InvalidParameterError(message)
         heard = read_envelope(params, account=config.channels.signal.account)
-        return {"answer": None if heard is None else await self._hearing.hear(heard)}
+        if heard is None:
+            return {"answer": None}
+        return {"answer": await self._hearing.hear(heard, bridge_owner=principal.owner)}

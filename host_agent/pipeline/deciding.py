@@ -19,6 +19,7 @@ from host_agent.approvals.request import (
     RequestId,
     State,
     Verb,
+    is_same_owner,
 )
 from host_agent.audit.record import Event
 from host_agent.errors import (
@@ -26,6 +27,7 @@ from host_agent.errors import (
     AuditUnavailableError,
     HostAgentError,
     RequestNotFoundError,
+    SelfApprovalError,
     TargetChangedError,
 )
 from host_agent.identity.registry import Principal, Role
@@ -127,6 +129,9 @@ class Deciding:
         grant: GrantTerms | None = None,
     ) -> Request:
         rooms = self._rooms
+        if voice.bridge_owner is not None and is_same_owner(voice.bridge_owner, request.owner):
+            message = "A bridge relays no answer about what its own owner asked for."
+            raise SelfApprovalError(message)
         if grant is not None:
             require_grantable(rooms, request, grant)
         plugin = rooms.plugin if decision is Verb.APPROVE else None

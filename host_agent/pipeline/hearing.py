@@ -7,6 +7,7 @@ Strangers are told nothing, but for an enrolment code.
 import asyncio
 import logging
 from collections import OrderedDict
+from dataclasses import replace
 from datetime import timedelta
 
 from host_agent.approvals import codes
@@ -22,7 +23,7 @@ from host_agent.approvals.channels.words import (
     read_reaction,
 )
 from host_agent.approvals.notification import CodeHash, Failure, Kind, Notification, Purpose
-from host_agent.approvals.request import Request, State, Verb
+from host_agent.approvals.request import Request, State, Verb, is_same_owner
 from host_agent.audit.record import Event
 from host_agent.audit.throttle import RefusalThrottle
 from host_agent.canonical import JsonValue
@@ -66,13 +67,16 @@ class Hearing:
         self._throttle = RefusalThrottle()
         self._enrolling = asyncio.Lock()
 
-    async def hear(self, heard: Heard) -> str | None:
-        """Return what to answer in the same chat, or None for nothing. Raises nothing."""
+    async def hear(self, heard: Heard, *, bridge_owner: str | None = None) -> str | None:
+        """Return what to answer in the same chat, or None for nothing. Raises nothing.
+
+        `bridge_owner` is whom the bridge acts for that brought it, where one did.
+        """
         if not self._is_new(f"{heard.channel} {heard.reference}"):
             return None
         words = read(heard.text) if heard.reaction is None else read_reaction(heard.reaction)
         try:
-            return await self._answer(heard, words)
+            return await self._answer(heard, words, bridge_owner)
         except StoreUnavailableError:
             self._known.pop(f"{heard.channel} {heard.reference}", None)
             return "Nothing was done: the agent cannot store it now. Send it again in a while."
@@ -90,7 +94,7 @@ class Hearing:
             self._known.popitem(last=False)
         return True
 
-    async def _answer(self, heard: Heard, words: Words) -> str | None:
+    async def _answer(self, heard: Heard, words: Words, bridge_owner: str | None) -> str | None:
         if isinstance(words, Chatter):
             return None
         if heard.channel == _BY_BUTTON:
@@ -105,6 +109,7 @@ class Hearing:
         voice = voice_over(self._rooms, owner, heard.channel, heard.address)
         if voice is None:
             return None
+        voice = replace(voice, bridge_owner=bridge_owner)
         if isinstance(words, Confirm):
             return await self._by_code(voice, heard, words.code, Verb.APPROVE, None)
         if isinstance(words, Deny) and words.code is not None:
@@ -302,7 +307,7 @@ def _refusal(error: HostAgentError, request: Request, owner: str) -> str:
     what = _what(request)
     if isinstance(error, ExpiredError) or request.state is State.EXPIRED:
         return f"Too late: {what} expired; nothing was run. It has to be asked for again."
-    if isinstance(error, SelfApprovalError):
+    if isinstance(error, SelfApprovalError) and is_same_owner(owner, request.owner):
         return f"Not counted: {what} was asked for on your own behalf; somebody else has to answer."
     if isinstance(error, AlreadyDecidedError):
         if request.state is State.PENDING:

@@ -16,7 +16,8 @@ from host_agent.pipeline.rooms import Rooms
 class Voice:
     """One approver as a way in has proven them. The fields are those of `Decision`.
 
-    `roles` are those that count over this way.
+    `roles` are those that count over this way. `bridge_owner` is whom the bridge acts for that
+    vouches for the sender, where there is one.
     """
 
     approver: str
@@ -27,6 +28,7 @@ class Voice:
     serial: str | None = None
     address: str | None = None
     through: str | None = None
+    bridge_owner: str | None = None
 
     @property
     def key(self) -> str:

@@ -36,15 +36,16 @@ from tests.support.pipeline import Workbench, opened
 
 SECRET, OLD, FOREIGN = b"s" * 32, b"o" * 32, b"f" * 32
 BODY = b'{"decision":"approve"}'
+TABLE = (
+    (PEOPLE + BRIDGE.replace('U1 = "Erin"', 'U1 = "Erin"\nU2 = "alice"'))
+    .replace('channels = ["signal", "webhook"]', 'channels = ["webhook", "signal"]')
+    .replace('channels = ["signal", "ntfy"]', 'channels = ["signal", "ntfy", "webhook"]')
+)
 
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
-    people = PEOPLE + BRIDGE.replace('U1 = "Erin"', 'U1 = "Erin"\nU2 = "alice"')
-    people = people.replace(
-        'channels = ["signal", "webhook"]', 'channels = ["webhook", "signal"]'
-    ).replace('channels = ["signal", "ntfy"]', 'channels = ["signal", "ntfy", "webhook"]')
-    async with opened(tmp_path, people=people, identities=IDENTITIES_AND_BRIDGE) as bench:
+    async with opened(tmp_path, people=TABLE, identities=IDENTITIES_AND_BRIDGE) as bench:
         bench.rooms.bridge_secrets = {"chat-bridge": (SECRET, OLD)}
         yield bench
 
@@ -219,6 +220,9 @@ async def test_only_a_bridge_relays(bench: Workbench, by: str) -> None:
     await nothing_moved(bench, request)
 
 
+SAID = {Verb.APPROVE: "CONFIRM", Verb.DENY: "DENY"}
+
+
 @pytest.mark.parametrize("owner", ["bob", "chat"])
 async def test_neither_the_callers_owner_nor_the_bridges_own_counts(
     bench: Workbench, owner: str
@@ -233,6 +237,26 @@ async def test_neither_the_callers_owner_nor_the_bridges_own_counts(
     with pytest.raises(SelfApprovalError):
         await relay(bench, request)
     await nothing_moved(bench, request)
+
+
+@pytest.mark.parametrize("verb", Verb)
+async def test_a_bridge_of_the_callers_owner_relays_nothing_about_it(
+    bench: Workbench, verb: Verb
+) -> None:
+    request = await bench.held()
+    code = await Chat(bench).code(request)
+    identities = IDENTITIES_AND_BRIDGE.replace('"chat"', f'"{request.owner.upper()}"')
+    await bench.reload(people=TABLE, identities=identities)
+    bridge = bench.who("chat-bridge")
+    with pytest.raises(SelfApprovalError):
+        await bench.pipeline.decide_by_bridge(
+            bridge, request.id, user="U1", decision=verb, digest=request.digest, reason="no"
+        )
+    answer = await bench.pipeline.relay_signal(bridge, envelope(f"{SAID[verb]} {code}"))
+    assert "own owner" in str(answer["answer"])
+    await nothing_moved(bench, request)
+    refused = [r for r in bench.records() if r["event"] == Event.DECISION_REFUSED]
+    assert [record["code"] for record in refused] == ["approval:self-approval"]
 
 
 async def test_an_expired_request_is_not_answered(bench: Workbench) -> None:
