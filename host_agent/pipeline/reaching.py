@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from host_agent.approvals.notification import Notification, prompt
-from host_agent.approvals.request import Terms, is_eligible
-from host_agent.config import Config
+from host_agent.approvals.request import Terms, is_eligible, is_same_owner
 from host_agent.errors import UnreachableError
 from host_agent.identity.registry import Role
 from host_agent.pipeline.book import Book
-from host_agent.pipeline.rooms import Rooms
+from host_agent.pipeline.rooms import Rooms, Snapshot
 
 
 def require_reachable(rooms: Rooms, terms: Terms, caller_owner: str) -> None:
@@ -34,12 +33,13 @@ def eligible(rooms: Rooms, terms: Terms, caller_owner: str) -> frozenset[str]:
     channel that delivers; and says yes with a certificate, over Signal, or through a bridge.
     """
     config, book = rooms.snapshot.config, rooms.book
+    relayed = _relayed(rooms.snapshot, caller_owner)
     certified = rooms.snapshot.registry.owners_with_role(Role(terms.approver_role))
     named = certified if terms.approvers is None else certified & terms.approvers
     able = set(named) if config.counts_command_line else set()
     for owner in _told(book, terms):
         channels = book.channels_of(owner)
-        if owner in named or "signal" in channels or _is_relayed(config, owner, channels):
+        if owner in named or "signal" in channels or ("webhook" in channels and owner in relayed):
             able.add(owner)
     return frozenset(able - {caller_owner.casefold()})
 
@@ -67,8 +67,13 @@ def _told(book: Book, terms: Terms) -> Iterator[str]:
             yield owner
 
 
-def _is_relayed(config: Config, owner: str, channels: tuple[str, ...]) -> bool:
-    return "webhook" in channels and any(
-        owner in {said.casefold() for said in bridge.approvers.values()}
-        for bridge in config.bridges
+def _relayed(snapshot: Snapshot, caller_owner: str) -> frozenset[str]:
+    """Return the owners for whom a bridge may answer what `caller_owner` asks for."""
+    return frozenset(
+        said.casefold()
+        for bridge in snapshot.config.bridges
+        if (own := snapshot.identity(bridge.cn)) is not None
+        and not is_same_owner(own.acts_for, caller_owner)
+        for said in bridge.approvers.values()
+        if not is_same_owner(said, own.acts_for)
     )

@@ -80,6 +80,9 @@ async def test_a_webhook_needs_a_bridge_that_speaks_for_the_owner(tmp_path: Path
         assert able(bench) == set()
         await bench.reload(people=relayed + BRIDGE, identities=identities)
         assert able(bench) == {"erin"}
+        own = identities.replace('owner = "chat"', 'owner = "BOB"')  # the caller's
+        await bench.reload(people=relayed + BRIDGE, identities=own)
+        assert able(bench) == set()
         reached = ALICE_ENTRY.replace('"ntfy"', '"webhook"')
         other = reached + BRIDGE.replace('"Erin"', '"alice"')
         await bench.reload(people=relayed + other, identities=identities)
