@@ -7,6 +7,7 @@ from host_agent.approvals import codes
 from host_agent.approvals.channels.port import Heard
 from host_agent.approvals.notification import CodeHash, DeliveryState, Purpose
 from host_agent.approvals.request import Request
+from tests.support.audit_files import NOW
 from tests.support.pipeline import Workbench
 from tests.support.site import IDENTITIES
 
@@ -129,3 +130,15 @@ class Chat:
         if not await self.bench.store.settle_notification(sent, expected_tries=0):
             message = "somebody else has settled it"
             raise LookupError(message)
+
+
+SENT = int(NOW.timestamp() * 1000) + 1000
+
+
+def envelope(text: str, aci: str = ALICE, account: str = "+431234567") -> dict[str, object]:
+    """Return what signal-cli-rest-api posts of a message."""
+    message = {"timestamp": SENT, "message": text}
+    return {
+        "envelope": {"sourceUuid": aci, "timestamp": SENT, "dataMessage": message},
+        "account": account,
+    }

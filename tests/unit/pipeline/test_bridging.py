@@ -1,7 +1,6 @@
 """What a bridge relays: its signature, its table, its own owner; and what moves nothing."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -24,13 +23,12 @@ from host_agent.errors import (
 )
 from host_agent.pipeline import bridging
 from host_agent.pipeline.bridging import Signed
-from tests.support.audit_files import NOW
 from tests.support.people import (
-    ALICE,
     BRIDGE,
     IDENTITIES_AND_BRIDGE,
     PEOPLE,
     Chat,
+    envelope,
 )
 from tests.support.pipeline import Workbench, opened
 
@@ -277,28 +275,6 @@ async def test_one_answer_delivered_twice_at_once_decides_once(bench: Workbench)
 
 
 # -- the older way in for Signal ------------------------------------------------------------------
-
-
-SENT = int(NOW.timestamp() * 1000) + 1000
-
-
-def envelope(text: str, aci: str = ALICE, account: str = "+431234567") -> dict[str, object]:
-    parsed: dict[str, object] = json.loads(
-        json.dumps(
-            {
-                "envelope": {
-                    "sourceUuid": aci,
-                    "timestamp": SENT,
-                    "dataMessage": {
-                        "timestamp": SENT,
-                        "message": text,
-                    },
-                },
-                "account": account,
-            }
-        )
-    )
-    return parsed
 
 
 async def test_a_code_that_is_relayed_from_signal_counts_as_over_signal(bench: Workbench) -> None:
