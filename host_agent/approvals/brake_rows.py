@@ -43,11 +43,10 @@ REFUSALS = select(func.count()).where(
         and_(_c.problem.is_(None), _SOMEBODY_WAS_ASKED),
     ),
 )
-DENIED = select(requests).where(
-    _c.caller == bindparam("caller"), _c.state == State.DENIED.value, *_SINCE
-)
+_OTHERS = (_c.caller == bindparam("caller"), _c.operation != bindparam("but"))
+DENIED = select(requests).where(*_OTHERS, _c.state == State.DENIED.value, *_SINCE)
 PENDING = select(requests).where(
-    _c.caller == bindparam("caller"),
+    *_OTHERS,
     _c.finished_at.is_(None),
     _c.state == State.PENDING.value,
 )
@@ -69,14 +68,16 @@ def refusals_of(connection: Connection, caller: str, since: datetime) -> int:
     return int(connection.execute(REFUSALS, _keys(connection, caller, since)).scalar_one())
 
 
-def refused_or_waiting(connection: Connection, caller: str, denied_since: datetime) -> Requests:
+def refused_or_waiting(
+    connection: Connection, caller: str, denied_since: datetime, but: str
+) -> Requests:
     """Return the caller's pending requests, and those denied since then and its last release.
 
-    Oldest first.
+    Those of the operation `but` are left out. Oldest first.
     """
     found = [
-        *connection.execute(PENDING, {"caller": caller}),
-        *connection.execute(DENIED, _keys(connection, caller, denied_since)),
+        *connection.execute(PENDING, {"caller": caller, "but": but}),
+        *connection.execute(DENIED, {**_keys(connection, caller, denied_since), "but": but}),
     ]
     return [rows.read_row(row) for row in sorted(found, key=lambda row: row.sequence)]
 

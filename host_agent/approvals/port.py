@@ -346,10 +346,12 @@ class RequestStore(Protocol):
         """Forget a caller's refusals up to `now`: `refusals_of` counts later ones only."""
         ...
 
-    async def refused_or_waiting(self, caller: str, denied_since: datetime) -> Requests:
+    async def refused_or_waiting(
+        self, caller: str, denied_since: datetime, *, but: str
+    ) -> Requests:
         """Return the caller's pending requests, and those denied since then, without output.
 
-        A release forgets the denials before it.
+        Those of the operation `but` are left out. A release forgets the denials before it.
         """
         ...
 

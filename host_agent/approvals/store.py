@@ -351,10 +351,15 @@ class SqlRequestStore:
             lambda connection: brake_rows.refusals_of(connection, caller, since)
         )
 
-    async def refused_or_waiting(self, caller: str, denied_since: datetime) -> Requests:
-        """Return the caller's pending requests, and those denied since then, without output."""
+    async def refused_or_waiting(
+        self, caller: str, denied_since: datetime, *, but: str
+    ) -> Requests:
+        """Return the caller's pending requests, and those denied since then, without output.
+
+        Those of the operation `but` are left out.
+        """
         return await self._read(
-            lambda connection: brake_rows.refused_or_waiting(connection, caller, denied_since)
+            lambda connection: brake_rows.refused_or_waiting(connection, caller, denied_since, but)
         )
 
     async def newest_time(self) -> datetime | None:

@@ -307,7 +307,7 @@ class AuditFile:
         if held.st_nlink == 0:
             return "unlinked"
         try:
-            there = self._path.lstat()
+            there = self._place.look()
         except FileNotFoundError:
             return "moved"
         if (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
@@ -330,7 +330,7 @@ class AuditFile:
                 self._has_warned = True
             return
         self._has_warned = False
-        for path in self._place.remove_old(retain=self._retain, time=time):
+        for path in self._place.remove_old(retain=self._retain, at=time):
             logger.info("audit: removed %s, past its retention", path)
 
     def _leave(self, cause: str, time: str) -> None:

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import stat
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -26,6 +27,7 @@ NOTHING_FINISHED = "-"
 """What the wrapper prints where the live file was empty or missing."""
 _LOCK_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _MODE = 0o600
+_CLOSED_TRIES, _CLOSED_SECONDS = 30, 0.1
 
 
 class Place(Protocol):
@@ -35,16 +37,23 @@ class Place(Protocol):
         """Return a descriptor of the file whose lock means: only one agent writes here."""
         ...
 
-    def put_aside(self, time: str) -> str:
-        """Take the live file off its path, finished at `time`, and return its name from then on."""
+    def look(self) -> os.stat_result:
+        """Return what is at the path of the live file; raises FileNotFoundError for nothing."""
+        ...
+
+    def put_aside(self, at: str) -> str:
+        """Take the live file off its path and return its name from then on.
+
+        `at` is the time at which it is finished (RFC 3339, UTC).
+        """
         ...
 
     def create(self) -> tuple[int, bool]:
         """Return a descriptor of a new, empty live file, and whether the agent made it itself."""
         ...
 
-    def remove_old(self, *, retain: timedelta, time: str) -> list[Path]:
-        """Remove finished files over `retain` old at `time`, and return which."""
+    def remove_old(self, *, retain: timedelta, at: str) -> list[Path]:
+        """Remove finished files over `retain` old at `at`, and return which."""
         ...
 
 
@@ -59,9 +68,13 @@ class OwnPlace:
         self._path.parent.mkdir(mode=0o700, exist_ok=True)
         return os.open(_lock_path(self._path), _LOCK_FLAGS | os.O_CREAT, _MODE)
 
-    def put_aside(self, time: str) -> str:
+    def look(self) -> os.stat_result:
+        """Return what is at the path of the live file."""
+        return self._path.lstat()
+
+    def put_aside(self, at: str) -> str:
         """Rename the live file."""
-        return self._path.rename(finished_name(self._path, time)).name
+        return self._path.rename(finished_name(self._path, at)).name
 
     def create(self) -> tuple[int, bool]:
         """Create the live file; what lies at its path is moved out of the way."""
@@ -79,9 +92,9 @@ class OwnPlace:
             raise
         return descriptor, True
 
-    def remove_old(self, *, retain: timedelta, time: str) -> list[Path]:
-        """Remove finished files over `retain` old at `time`, and return which."""
-        return remove_old(self._path, retain=retain, time=time)
+    def remove_old(self, *, retain: timedelta, at: str) -> list[Path]:
+        """Remove finished files over `retain` old at `at`, and return which."""
+        return remove_old(self._path, retain=retain, time=at)
 
     def _displace(self) -> None:
         """Move what lies at the path out of the way: it is not ours, and it is not lost."""
@@ -128,7 +141,16 @@ class RootPlace:
             self._run()
             return os.open(_lock_path(self._path), _LOCK_FLAGS)
 
-    def put_aside(self, time: str) -> str:  # noqa: ARG002 - root asks its own clock
+    def look(self) -> os.stat_result:
+        """Return what is at the path; waits while somebody else has the wrapper run."""
+        for _ in range(_CLOSED_TRIES):
+            try:
+                return self._path.lstat()
+            except PermissionError:  # the directory is closed while files change places
+                time.sleep(_CLOSED_SECONDS)
+        return self._path.lstat()
+
+    def put_aside(self, at: str) -> str:  # noqa: ARG002 - root asks its own clock
         """Have the live file finished."""
         name = self._run()
         if name == NOTHING_FINISHED:
@@ -150,14 +172,14 @@ class RootPlace:
             raise
         return descriptor, False
 
-    def remove_old(self, *, retain: timedelta, time: str) -> list[Path]:  # noqa: ARG002
+    def remove_old(self, *, retain: timedelta, at: str) -> list[Path]:  # noqa: ARG002
         """Return nothing: the wrapper removes them, by root's own rule."""
         return []
 
     def _open_empty(self) -> int | None:
         try:
             descriptor = os.open(self._path, FLAGS)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             return None
         if os.fstat(descriptor).st_size == 0:
             return descriptor

@@ -57,7 +57,8 @@ async def require_no_equivalent(
         return
     now = rooms.clock.now()
     since = now - timedelta(seconds=snapshot.config.approvals.cooldown_seconds)
-    for request in await rooms.store.refused_or_waiting(principal.cn, since):
+    others = await rooms.store.refused_or_waiting(principal.cn, since, but=operation.name)
+    for request in others:
         if request.state is State.PENDING and request.is_expired(now):
             continue
         if _is_equivalent(rooms, operation, request):

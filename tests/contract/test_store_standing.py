@@ -434,7 +434,7 @@ async def test_release_forgets_what_was_until_then(store: RequestStore) -> None:
 
 
 async def test_refused_or_waiting_is_of_the_caller_and_since_then(store: RequestStore) -> None:
-    assert await store.refused_or_waiting("librarian", NOW) == []
+    assert await store.refused_or_waiting("librarian", NOW, but="git.log") == []
     await refuse(store, 0, 0)
     late = await refuse(store, 1, 5)
     pending = a_request(2)
@@ -445,9 +445,13 @@ async def test_refused_or_waiting_is_of_the_caller_and_since_then(store: Request
     await put(store, consented)
     await step(store, consented, approved(consented))
     await withdraw(store, 6)
-    assert await store.refused_or_waiting("librarian", NOW + SECOND) == [late, pending]
-    assert len(await store.refused_or_waiting("librarian", NOW)) == 3
-    assert await store.refused_or_waiting("librarian", NOW + 6 * SECOND) == [pending]
+    assert await store.refused_or_waiting("librarian", NOW + SECOND, but="git.log") == [
+        late,
+        pending,
+    ]
+    assert len(await store.refused_or_waiting("librarian", NOW, but="git.log")) == 3
+    assert await store.refused_or_waiting("librarian", NOW + 6 * SECOND, but="git.log") == [pending]
+    assert await store.refused_or_waiting("librarian", NOW, but=pending.operation) == []
 
 
 async def test_release_forgets_denials_not_what_waits(store: RequestStore) -> None:
@@ -455,7 +459,7 @@ async def test_release_forgets_denials_not_what_waits(store: RequestStore) -> No
     pending = a_request(1)
     await put(store, pending)
     await store.release("librarian", by="root-admin", now=NOW)
-    assert await store.refused_or_waiting("librarian", NOW) == [pending]
+    assert await store.refused_or_waiting("librarian", NOW, but="git.log") == [pending]
 
 
 # -- life -----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A shell as the agent's own user, in the agent's own namespaces: what it cannot do."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -207,6 +208,22 @@ def test_c6_whoever_finishes_the_file_the_chain_goes_on_in_the_next(host: Host) 
             range(1, host.sequence + 1)
         )
         host.require_whole()
+
+
+def test_c6_while_others_have_files_finished_nothing_is_refused_or_lost(host: Host) -> None:
+    often = f"for ((turn = 0; turn < 15; turn++)); do {WRAPPERS}/audit-rotate || exit 1; done"
+    before = host.sequence
+    with ThreadPoolExecutor(1) as others:
+        turning = others.submit(host.machine.run, "bash", "-c", often)
+        answers = [host.ask("zfs.list", {}).status_code]
+        while not turning.done():
+            answers.append(host.ask("zfs.list", {}).status_code)
+    assert turning.result().exit_code == 0
+    assert set(answers) == {200}
+    causes = [r["cause"] for r in host.since(before) if r["event"] == "audit.rotated"]
+    assert (len(causes) > 5, set(causes)) == (True, {"unlinked"})
+    assert [record["sequence"] for record in host.records()] == list(range(1, host.sequence + 1))
+    host.require_whole()
 
 
 def test_the_agent_begins_a_new_file_where_only_root_may(host: Host) -> None:

@@ -125,9 +125,9 @@ async def test_what_no_version_takes_any_more_is_no_reason(
 ) -> None:
     waiting = await bench.held()
 
-    async def renamed(caller: str, since: datetime) -> list[Request]:
+    async def renamed(caller: str, since: datetime, *, but: str) -> list[Request]:
         """Return what is stored, as an operation that this version does not have."""
-        assert caller == "deployer"
+        assert (caller, but) == ("deployer", "git.reset")
         assert since < bench.clock.now()
         return [replace(waiting, operation="git.push")]
 
