@@ -74,6 +74,20 @@ class Spent(StrEnum):
     """No room: too many are within their time. It must be refused."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What stands between a caller and one more ask.
+
+    `refusals` are the caller's requests that came to nothing: denied, expired, or withdrawn by the
+    caller after somebody was asked. `others` are those of other operations that wait, or were
+    denied, without output, oldest first. `grants` can be used for the operation.
+    """
+
+    refusals: int
+    others: Requests
+    grants: Grants
+
+
 class RequestStore(Protocol):
     """The durable queue. A write is on disk when its call returns.
 
@@ -172,14 +186,6 @@ class RequestStore(Protocol):
 
     async def pending_stats(self) -> tuple[int, datetime | None]:
         """Return how many are pending, and when the oldest of them was made."""
-        ...
-
-    async def refusals_of(self, caller: str, since: datetime) -> int:
-        """Return how many of the caller's requests came to nothing since then.
-
-        Denied, expired, or withdrawn by the caller after somebody was asked; and only those since
-        the caller's last `release`.
-        """
         ...
 
     async def newest_time(self) -> datetime | None:
@@ -343,15 +349,21 @@ class RequestStore(Protocol):
     # -- the brake ----------------------------------------------------------------------------
 
     async def release(self, caller: str, *, by: str, now: datetime) -> None:
-        """Forget a caller's refusals up to `now`: `refusals_of` counts later ones only."""
+        """Forget a caller's refusals up to `now`: `standing` counts later ones only."""
         ...
 
-    async def refused_or_waiting(
-        self, caller: str, denied_since: datetime, *, but: str
-    ) -> Requests:
-        """Return the caller's pending requests, and those denied since then, without output.
+    async def standing(
+        self,
+        caller: str,
+        operation: str,
+        *,
+        refused_since: datetime,
+        denied_since: datetime,
+        now: datetime,
+    ) -> Standing:
+        """Return what decides about one more ask of `caller` for `operation`, in one look.
 
-        Those of the operation `but` are left out. A release forgets the denials before it.
+        A release forgets the refusals and denials before it.
         """
         ...
 

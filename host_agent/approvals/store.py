@@ -43,6 +43,7 @@ from host_agent.approvals.port import (
     Page,
     Requests,
     Spent,
+    Standing,
     StoredAnswer,
 )
 from host_agent.approvals.request import LIVE, Digest, Request, State
@@ -282,7 +283,7 @@ class SqlRequestStore:
         )
 
     async def release(self, caller: str, *, by: str, now: datetime) -> None:
-        """Forget a caller's refusals up to `now`: `refusals_of` counts later ones only."""
+        """Forget a caller's refusals up to `now`: `standing` counts later ones only."""
         await self._write(lambda connection: brake_rows.release(connection, caller, by, now))
 
     # -- read -------------------------------------------------------------------------------------
@@ -345,22 +346,25 @@ class SqlRequestStore:
         )
         return count, rows.optional_instant(oldest)
 
-    async def refusals_of(self, caller: str, since: datetime) -> int:
-        """Return how many of the caller's requests came to nothing since then."""
-        return await self._read(
-            lambda connection: brake_rows.refusals_of(connection, caller, since)
-        )
+    async def standing(
+        self,
+        caller: str,
+        operation: str,
+        *,
+        refused_since: datetime,
+        denied_since: datetime,
+        now: datetime,
+    ) -> Standing:
+        """Return what decides about one more ask of `caller` for `operation`, in one look."""
 
-    async def refused_or_waiting(
-        self, caller: str, denied_since: datetime, *, but: str
-    ) -> Requests:
-        """Return the caller's pending requests, and those denied since then, without output.
+        def look(connection: Connection) -> Standing:
+            return Standing(
+                refusals=brake_rows.refusals_of(connection, caller, refused_since),
+                others=brake_rows.refused_or_waiting(connection, caller, denied_since, operation),
+                grants=grant_rows.live_of(connection, caller, operation, now),
+            )
 
-        Those of the operation `but` are left out.
-        """
-        return await self._read(
-            lambda connection: brake_rows.refused_or_waiting(connection, caller, denied_since, but)
-        )
+        return await self._read(look)
 
     async def newest_time(self) -> datetime | None:
         """Return the newest instant that the store knows: a floor for the clock."""

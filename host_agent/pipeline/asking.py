@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from host_agent.approvals.notification import Notification
-from host_agent.approvals.port import IdempotencyKey, Inserted
+from host_agent.approvals.port import IdempotencyKey, Inserted, Standing
 from host_agent.approvals.request import Digest, Request, RequestId, State, Terms
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
@@ -28,8 +28,8 @@ from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Effect, Inspection, Operation
 from host_agent.pipeline.answering import Answer, answer_of, held, ran
 from host_agent.pipeline.approved import Approved
-from host_agent.pipeline.braking import hold_off, require_no_equivalent
-from host_agent.pipeline.granting import find_grant, use_grant
+from host_agent.pipeline.braking import hold_off, look_around, require_no_equivalent
+from host_agent.pipeline.granting import is_granted, use_grant
 from host_agent.pipeline.judging import as_now, digest_of, judge, require_adapter
 from host_agent.pipeline.performing import Act, inspect, perform
 from host_agent.pipeline.reaching import prompts, require_reachable
@@ -168,15 +168,16 @@ class Asking:
         rooms, verdict = self._rooms, judged.verdict
         principal, operation = judged.principal, judged.operation
         require_adapter(judged.snapshot, operation)
-        await require_no_equivalent(rooms, judged.snapshot, principal, operation)
-        if (
-            not isinstance(verdict, AskVerdict)
-            or await find_grant(rooms, principal, operation, verdict) is not None
-        ):
+        is_allowed = not isinstance(verdict, AskVerdict)
+        standing = await look_around(
+            rooms, judged.snapshot, principal, operation, is_allowed=is_allowed
+        )
+        require_no_equivalent(rooms, operation, standing.others)
+        if is_allowed or is_granted(rooms, principal, operation, verdict, standing.grants):
             answer = await self._run(judged, idempotency_key)
             if answer is not None:
                 return answer
-        return await self._hold(judged, idempotency_key)
+        return await self._hold(judged, standing, idempotency_key)
 
     async def _run(self, judged: _Judged, idempotency_key: str | None) -> Answer | None:
         """Run what is allowed, or what there is a grant for; None if that is lost by then."""
@@ -279,11 +280,13 @@ class Asking:
         digest = self._digest(judged, inspection)
         return await self._rooms.store.live_by_digest(judged.principal.cn, digest)
 
-    async def _hold(self, judged: _Judged, idempotency_key: str | None) -> Answer:
+    async def _hold(
+        self, judged: _Judged, standing: Standing, idempotency_key: str | None
+    ) -> Answer:
         terms, ttl_seconds = Terms(), None
         if isinstance(judged.verdict, AskVerdict):
             terms, ttl_seconds = judged.verdict.terms, judged.verdict.ttl_seconds
-        too_many = await hold_off(self._rooms, judged.snapshot, judged.principal.cn)
+        too_many = hold_off(judged.snapshot, standing.refusals)
         require_reachable(self._rooms, terms, judged.principal.owner)
         inspection = await self._inspect(judged)
         if too_many is not None:

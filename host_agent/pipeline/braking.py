@@ -8,6 +8,7 @@ again; it is a new request.
 
 from datetime import timedelta
 
+from host_agent.approvals.port import Requests, Standing
 from host_agent.approvals.request import Request, State
 from host_agent.audit.record import Event
 from host_agent.errors import (
@@ -28,10 +29,33 @@ RETRY_SECONDS = 300.0
 # -- too many --------------------------------------------------------------------------------------
 
 
-async def hold_off(rooms: Rooms, snapshot: Snapshot, cn: str) -> RateLimitedError | None:
-    """Return why nothing more of `cn` is put before people now, or None."""
-    since = rooms.clock.now() - HOLD_OFF_WINDOW
-    refusals = await rooms.store.refusals_of(cn, since)
+async def look_around(
+    rooms: Rooms,
+    snapshot: Snapshot,
+    principal: Principal,
+    operation: Operation,
+    *,
+    is_allowed: bool,
+) -> Standing:
+    """Return what stands between `principal` and one more ask; for a read that is allowed nothing.
+
+    Raises:
+        StoreUnavailableError: that cannot be known.
+    """
+    if is_allowed and operation.effect is Effect.READ:
+        return Standing(refusals=0, others=[], grants=[])
+    now = rooms.clock.now()
+    return await rooms.store.standing(
+        principal.cn,
+        operation.name,
+        refused_since=now - HOLD_OFF_WINDOW,
+        denied_since=now - timedelta(seconds=snapshot.config.approvals.cooldown_seconds),
+        now=now,
+    )
+
+
+def hold_off(snapshot: Snapshot, refusals: int) -> RateLimitedError | None:
+    """Return why nothing more is put before people for who has so many refusals, or None."""
     if refusals < snapshot.config.limits.held_off_after:
         return None
     message = (
@@ -44,9 +68,7 @@ async def hold_off(rooms: Rooms, snapshot: Snapshot, cn: str) -> RateLimitedErro
 # -- by another door -------------------------------------------------------------------------------
 
 
-async def require_no_equivalent(
-    rooms: Rooms, snapshot: Snapshot, principal: Principal, operation: Operation
-) -> None:
+def require_no_equivalent(rooms: Rooms, operation: Operation, others: Requests) -> None:
     """Refuse a change that does what another operation of this caller waits for or was denied.
 
     Raises:
@@ -56,8 +78,6 @@ async def require_no_equivalent(
     if operation.effect is Effect.READ:
         return
     now = rooms.clock.now()
-    since = now - timedelta(seconds=snapshot.config.approvals.cooldown_seconds)
-    others = await rooms.store.refused_or_waiting(principal.cn, since, but=operation.name)
     for request in others:
         if request.state is State.PENDING and request.is_expired(now):
             continue

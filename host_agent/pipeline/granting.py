@@ -182,12 +182,15 @@ async def void_grants(rooms: Rooms, request: Request) -> None:
 # -- using -----------------------------------------------------------------------------------------
 
 
-async def find_grant(
-    rooms: Rooms, principal: Principal, operation: Operation, verdict: Allow | Ask
-) -> Grant | None:
-    """Return a grant that could be used for this ask now, without using it."""
-    found = await _usable(rooms, principal, operation, verdict)
-    return found[0] if found else None
+def is_granted(
+    rooms: Rooms,
+    principal: Principal,
+    operation: Operation,
+    verdict: Allow | Ask,
+    live: Sequence[Grant],
+) -> bool:
+    """Return whether one of `live` could be used for this ask now."""
+    return bool(_usable(rooms, principal, operation, verdict, live))
 
 
 async def use_grant(
@@ -197,19 +200,24 @@ async def use_grant(
 
     The use is counted on disk before anything runs, and is spent whatever comes of the run.
     """
-    for grant in await _usable(rooms, principal, operation, verdict):
+    now = rooms.clock.now()
+    live = await rooms.store.live_grants(principal.cn, operation.name, now)
+    for grant in _usable(rooms, principal, operation, verdict, live):
         if await rooms.store.use_grant(grant.id, rooms.clock.now()):
             return grant
     return None
 
 
-async def _usable(
-    rooms: Rooms, principal: Principal, operation: Operation, verdict: Allow | Ask
+def _usable(
+    rooms: Rooms,
+    principal: Principal,
+    operation: Operation,
+    verdict: Allow | Ask,
+    live: Sequence[Grant],
 ) -> Sequence[Grant]:
     if not isinstance(verdict, Ask) or not _is_grantable(operation, verdict):
         return ()
     now = rooms.clock.now()
-    live = await rooms.store.live_grants(principal.cn, operation.name, now)
     return [
         grant
         for grant in live

@@ -23,7 +23,7 @@ from host_agent.errors import (
     RequestNotFoundError,
     StoreUnavailableError,
 )
-from tests.support.request_stores import OPENERS, Opener, a_code, approved, put, step
+from tests.support.request_stores import OPENERS, Opener, a_code, approved, put, refusals, step
 from tests.support.stored_requests import NOW, TTL, a_decision, a_request
 
 SECOND = timedelta(seconds=1)
@@ -463,10 +463,10 @@ async def test_refusals_are_counted_by_caller_and_time(store: RequestStore) -> N
     gone = a_request(9)
     await put(store, gone)
     await step(store, gone, cancelled(gone))
-    assert await store.refusals_of("librarian", NOW) == 4
-    assert await store.refusals_of("librarian", NOW + SECOND) == 3
-    assert await store.refusals_of("librarian", late.expires_at + SECOND) == 0
-    assert await store.refusals_of("other", NOW) == 0
+    assert await refusals(store, "librarian", NOW) == 4
+    assert await refusals(store, "librarian", NOW + SECOND) == 3
+    assert await refusals(store, "librarian", late.expires_at + SECOND) == 0
+    assert await refusals(store, "other", NOW) == 0
 
 
 async def test_newest_time_is_a_floor_for_the_clock(store: RequestStore) -> None:

@@ -14,7 +14,16 @@ from host_agent.approvals.grant import Grant
 from host_agent.approvals.notification import Contact, DeliveryState, Failure
 from host_agent.approvals.port import RequestStore, Spent
 from host_agent.approvals.request import GrantTerms, Problem, Request, State, Terms, Verb
-from tests.support.request_stores import OPENERS, Opener, a_prompt, approved, put, step
+from tests.support.request_stores import (
+    OPENERS,
+    Opener,
+    a_prompt,
+    approved,
+    others,
+    put,
+    refusals,
+    step,
+)
 from tests.support.stored_requests import NOW, a_decision, a_request
 
 SECOND = timedelta(seconds=1)
@@ -409,32 +418,32 @@ async def withdraw(
 
 async def test_withdrawing_after_somebody_was_asked_is_counted(store: RequestStore) -> None:
     await withdraw(store, 0)
-    assert await store.refusals_of("librarian", NOW) == 1
+    assert await refusals(store, "librarian", NOW) == 1
     await withdraw(store, 1, was_asked=False)
     await withdraw(store, 2, problem=Problem(code="approval:target-changed", detail="It moved."))
-    assert await store.refusals_of("librarian", NOW) == 1
-    assert await store.refusals_of("librarian", NOW + SECOND) == 0
+    assert await refusals(store, "librarian", NOW) == 1
+    assert await refusals(store, "librarian", NOW + SECOND) == 0
 
 
 async def test_release_forgets_what_was_until_then(store: RequestStore) -> None:
     for number in range(3):
         await refuse(store, number, number)
-    assert await store.refusals_of("librarian", NOW) == 3
+    assert await refusals(store, "librarian", NOW) == 3
     await store.release("other", by="root-admin", now=NOW + 9 * SECOND)
-    assert await store.refusals_of("librarian", NOW) == 3
+    assert await refusals(store, "librarian", NOW) == 3
     await store.release("librarian", by="root-admin", now=NOW + SECOND)
-    assert await store.refusals_of("librarian", NOW) == 1
+    assert await refusals(store, "librarian", NOW) == 1
     # An older release takes nothing back.
     await store.release("librarian", by="root-admin", now=NOW)
-    assert await store.refusals_of("librarian", NOW) == 1
+    assert await refusals(store, "librarian", NOW) == 1
     await store.release("librarian", by="root-admin", now=NOW + 2 * SECOND)
-    assert await store.refusals_of("librarian", NOW) == 0
+    assert await refusals(store, "librarian", NOW) == 0
     await refuse(store, 9, 3)
-    assert await store.refusals_of("librarian", NOW) == 1
+    assert await refusals(store, "librarian", NOW) == 1
 
 
 async def test_refused_or_waiting_is_of_the_caller_and_since_then(store: RequestStore) -> None:
-    assert await store.refused_or_waiting("librarian", NOW, but="git.log") == []
+    assert await others(store, NOW, but="git.log") == []
     await refuse(store, 0, 0)
     late = await refuse(store, 1, 5)
     pending = a_request(2)
@@ -445,13 +454,13 @@ async def test_refused_or_waiting_is_of_the_caller_and_since_then(store: Request
     await put(store, consented)
     await step(store, consented, approved(consented))
     await withdraw(store, 6)
-    assert await store.refused_or_waiting("librarian", NOW + SECOND, but="git.log") == [
+    assert await others(store, NOW + SECOND, but="git.log") == [
         late,
         pending,
     ]
-    assert len(await store.refused_or_waiting("librarian", NOW, but="git.log")) == 3
-    assert await store.refused_or_waiting("librarian", NOW + 6 * SECOND, but="git.log") == [pending]
-    assert await store.refused_or_waiting("librarian", NOW, but=pending.operation) == []
+    assert len(await others(store, NOW, but="git.log")) == 3
+    assert await others(store, NOW + 6 * SECOND, but="git.log") == [pending]
+    assert await others(store, NOW, but=pending.operation) == []
 
 
 async def test_release_forgets_denials_not_what_waits(store: RequestStore) -> None:
@@ -459,7 +468,7 @@ async def test_release_forgets_denials_not_what_waits(store: RequestStore) -> No
     pending = a_request(1)
     await put(store, pending)
     await store.release("librarian", by="root-admin", now=NOW)
-    assert await store.refused_or_waiting("librarian", NOW, but="git.log") == [pending]
+    assert await others(store, NOW, but="git.log") == [pending]
 
 
 # -- life -----------------------------------------------------------------------------------------
@@ -480,5 +489,5 @@ async def test_what_stands_survives_a_restart(opener: Opener, tmp_path: Path) ->
         assert await store.contacts() == [a_contact(disabled=Failure.IDENTITY_CHANGED)]
         assert await spend(store) is Spent.REPLAYED
         assert await store.grants() == [replace(grant, uses_left=1, used=1)]
-        assert await store.refusals_of("librarian", NOW) == 0
+        assert await refusals(store, "librarian", NOW) == 0
         assert await enrol(store, OTHER) == a_contact("carol", OTHER)

@@ -2,12 +2,12 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from host_agent.approvals.request import GrantTerms, Request, State, Verb
+from host_agent.approvals.port import Standing
+from host_agent.approvals.request import GrantTerms, State, Verb
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
@@ -125,13 +125,12 @@ async def test_what_no_version_takes_any_more_is_no_reason(
 ) -> None:
     waiting = await bench.held()
 
-    async def renamed(caller: str, since: datetime, *, but: str) -> list[Request]:
+    async def renamed(caller: str, operation: str, **_: object) -> Standing:
         """Return what is stored, as an operation that this version does not have."""
-        assert (caller, but) == ("deployer", "git.reset")
-        assert since < bench.clock.now()
-        return [replace(waiting, operation="git.push")]
+        assert (caller, operation) == ("deployer", "git.reset")
+        return Standing(refusals=0, others=[replace(waiting, operation="git.push")], grants=[])
 
-    monkeypatch.setattr(bench.store, "refused_or_waiting", renamed)
+    monkeypatch.setattr(bench.store, "standing", renamed)
     assert (await bench.ask("git.reset", RESET)).status == 202
 
 
