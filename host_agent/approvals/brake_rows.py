@@ -5,7 +5,17 @@ A release moves the start of the count; it deletes nothing.
 
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, bindparam, exists, func, or_, select
+from sqlalchemy import (
+    Connection,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.dialects.sqlite import insert as insert_or
 
 from host_agent.approvals import rows
@@ -26,10 +36,11 @@ _RELEASE = _new.on_conflict_do_update(
     },
     where=_r.released_at <= _new.excluded.released_at,
 )
-RELEASED_AT = select(_r.released_at).where(_r.caller == bindparam("caller"))
+_NEVER = -(2**62)
+_RELEASED_AT = select(_r.released_at).where(_r.caller == bindparam("caller")).scalar_subquery()
 _SINCE = (
     _c.finished_at >= bindparam("since"),
-    _c.finished_at > bindparam("released_at"),
+    _c.finished_at > func.coalesce(_RELEASED_AT, literal(_NEVER)),
 )
 _SOMEBODY_WAS_ASKED = exists(
     select(_n.sequence).where(_n.request_id == _c.id, _n.kind == Kind.PROMPT.value, _n.tries > 0)
@@ -44,13 +55,17 @@ REFUSALS = select(func.count()).where(
     ),
 )
 _OTHERS = (_c.caller == bindparam("caller"), _c.operation != bindparam("but"))
-DENIED = select(requests).where(*_OTHERS, _c.state == State.DENIED.value, *_SINCE)
-PENDING = select(requests).where(
-    *_OTHERS,
+_WAITS = (
+    _c.caller == bindparam("caller"),
     _c.finished_at.is_(None),
     _c.state == State.PENDING.value,
 )
-_NEVER = -(2**62)
+DENIED_OR_PENDING = union_all(
+    select(requests).where(*_OTHERS, _c.state == State.DENIED.value, *_SINCE),
+    # Two ranges, so that the index passes over the operation's own: there may be hundreds.
+    select(requests).where(*_WAITS, _c.operation < bindparam("but")),
+    select(requests).where(*_WAITS, _c.operation > bindparam("but")),
+)
 
 
 def release(connection: Connection, caller: str, by: str, now: datetime) -> None:
@@ -65,7 +80,8 @@ def refusals_of(connection: Connection, caller: str, since: datetime) -> int:
     Denied, expired, or withdrawn by the caller: cancelled without a problem, after a prompt for it
     was tried at least once. A request that nobody was prompted for is no weight on anybody.
     """
-    return int(connection.execute(REFUSALS, _keys(connection, caller, since)).scalar_one())
+    keys = {"caller": caller, "since": rows.microseconds(since)}
+    return int(connection.execute(REFUSALS, keys).scalar_one())
 
 
 def refused_or_waiting(
@@ -75,17 +91,6 @@ def refused_or_waiting(
 
     Those of the operation `but` are left out. Oldest first.
     """
-    found = [
-        *connection.execute(PENDING, {"caller": caller, "but": but}),
-        *connection.execute(DENIED, {**_keys(connection, caller, denied_since), "but": but}),
-    ]
+    keys = {"caller": caller, "since": rows.microseconds(denied_since), "but": but}
+    found = connection.execute(DENIED_OR_PENDING, keys)
     return [rows.read_row(row) for row in sorted(found, key=lambda row: row.sequence)]
-
-
-def _keys(connection: Connection, caller: str, since: datetime) -> rows.Values:
-    released_at = connection.execute(RELEASED_AT, {"caller": caller}).scalar_one_or_none()
-    return {
-        "caller": caller,
-        "since": rows.microseconds(since),
-        "released_at": _NEVER if released_at is None else released_at,
-    }

@@ -86,6 +86,12 @@ Index(
     sqlite_where=_is_live,
 )
 Index(
+    "live_operation",
+    requests.c.caller,
+    requests.c.operation,
+    sqlite_where=_is_live,
+)
+Index(
     "live_expiry",
     requests.c.expires_at,
     requests.c.state,
