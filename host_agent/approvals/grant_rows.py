@@ -9,16 +9,30 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Integer, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Row,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from host_agent.approvals import queries, rows
 from host_agent.approvals.grant import Grant
 from host_agent.approvals.port import Grants
-from host_agent.approvals.schema import grants
+from host_agent.approvals.request import State
+from host_agent.approvals.schema import grants, requests
 
 HISTORY: Final = timedelta(days=30)
 """How far back grants are listed that can no longer be used."""
 LISTED_AT_ONCE = 1000
+AGENT: Final = "host-agent"
+"""Who revokes where nobody does."""
 
 _g = grants.c
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
@@ -28,6 +42,13 @@ _IS_LIVE = (
     _g.expires_at > bindparam("now", type_=Integer),
     _g.uses_left.is_(None) | (_g.uses_left > 0),
 )
+_HAS_BEGUN = ~exists(
+    select(requests.c.sequence).where(
+        requests.c.id == _g.request_id,
+        requests.c.state.in_([State.PENDING.value, State.APPROVED.value]),
+    )
+)
+"""The run that it was given with has begun: what was shown was there. Until then it is no use."""
 _ADD = insert(grants)
 _NEWEST_MADE = select(func.max(_g.created_at))
 SINCE = (
@@ -39,7 +60,8 @@ SINCE = (
 ALL_LIVE = select(grants).where(*_IS_LIVE)
 LIVE_OF = (
     select(grants)
-    .where(_g.caller == bindparam("caller"), _g.operation == bindparam("operation"), *_IS_LIVE)
+    .where(_g.caller == bindparam("caller"), _g.operation == bindparam("operation"))
+    .where(*_IS_LIVE, _HAS_BEGUN)
     .order_by(_g.expires_at, _g.sequence)
 )
 _LIVE_NAMED = (
@@ -50,10 +72,11 @@ _LIVE_NAMED = (
 )
 _USE = (
     update(grants)
-    .where(_g.id == bindparam("key_id"), *_IS_LIVE)
+    .where(_g.id == bindparam("key_id"), *_IS_LIVE, _HAS_BEGUN)
     .values(uses_left=_g.uses_left - 1, used=_g.used + 1)
 )
 _REVOKE = update(grants).where(_g.id == bindparam("key_id"))
+_VOID = update(grants).where(_g.request_id == bindparam("key_id"), _g.revoked_at.is_(None))
 _FORGET = delete(grants).where(_g.expires_at < bindparam("before"))
 
 
@@ -105,6 +128,12 @@ def revoke(connection: Connection, prefix: str, by: str, now: datetime) -> Grant
     values = {"revoked_at": rows.microseconds(now), "revoked_by": by}
     connection.execute(_REVOKE, {**values, "key_id": revoked.id})
     return revoked
+
+
+def void(connection: Connection, request_id: str, now: datetime) -> None:
+    """Revoke what was given with a request that ended before it ran."""
+    values = {"revoked_at": rows.microseconds(now), "revoked_by": AGENT, "key_id": request_id}
+    connection.execute(_VOID, values)
 
 
 def forget(connection: Connection, older_than: datetime) -> None:

@@ -43,6 +43,8 @@ def move(
     has_left_pending = before is State.PENDING and request.state is not State.PENDING
     if has_left_pending:
         code_rows.spend(connection, request.id)
+    if before is State.APPROVED and request.finished_at is not None:
+        grant_rows.void(connection, request.id, request.finished_at)
     if has_left_pending or request.finished_at is not None:
         outbox_rows.withdraw_and_tell(
             connection, request.id, has_left_pending=has_left_pending, ended=request.finished_at

@@ -32,7 +32,7 @@ from host_agent.errors import (
 )
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.approved import Approved
-from host_agent.pipeline.granting import make_grant, require_grantable, void_grants
+from host_agent.pipeline.granting import make_grant, require_grantable
 from host_agent.pipeline.judging import as_now
 from host_agent.pipeline.muting import Muting
 from host_agent.pipeline.rooms import Rooms, identify_request
@@ -200,7 +200,6 @@ class Deciding:
             request = await self._latest(request)
         self._rooms.changes.tell(decided.id)
         self._rooms.wake_outbox()
-        await void_grants(self._rooms, decided)
 
     async def _run_and_look(self, approved: Request) -> Request:
         """Start the run; if it is refused at once because the target changed, say so here."""

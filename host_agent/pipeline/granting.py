@@ -28,7 +28,6 @@ from host_agent.errors import (
     HostAgentError,
     InvalidParameterError,
     RequestNotFoundError,
-    StoreUnavailableError,
 )
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Operation
@@ -45,8 +44,6 @@ COUNTED_FOR = timedelta(hours=24)
 """How long a grant of so many uses can be used at most."""
 MAX_REPEATS, MAX_ALTERNATIVES = 3, 8
 """A pattern is matched while others wait, so it must not be able to take long."""
-
-_AGENT = "host-agent"
 
 # -- giving ----------------------------------------------------------------------------------------
 
@@ -167,16 +164,6 @@ def bound_params(operation: Operation) -> Mapping[str, JsonValue]:
     of_resource = operation.spec.parameters.positional[:1]
     named = operation.params.canonical().items()
     return {name: value for name, value in named if name not in of_resource}
-
-
-async def void_grants(rooms: Rooms, request: Request) -> None:
-    """Revoke what was given with a consent that could not be written down."""
-    try:
-        for grant in await rooms.store.grants():
-            if grant.request_id == request.id:
-                await rooms.store.revoke_grant(grant.id, by=_AGENT, now=rooms.clock.now())
-    except StoreUnavailableError:
-        _log.critical("a grant of request %s could not be revoked", request.id)
 
 
 # -- using -----------------------------------------------------------------------------------------

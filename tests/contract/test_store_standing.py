@@ -265,7 +265,28 @@ async def test_grant_is_stored_with_the_approval(store: RequestStore) -> None:
     assert await store.grants() == []
     assert await store.transition(approved(request), expected_version=1, grant=grant)
     assert await store.grants() == [grant]
+
+
+async def test_grant_is_live_once_what_it_was_given_with_has_begun(store: RequestStore) -> None:
+    request, grant = a_request(), a_grant()
+    await put(store, request)
+    assert await store.transition(approved(request), expected_version=1, grant=grant)
+    assert await store.live_grants("librarian", "git.pull", NOW) == []
+    assert not await store.use_grant(grant.id, NOW)
+    await step(store, approved(request), machine.start(approved(request), now=NOW))
     assert await store.live_grants("librarian", "git.pull", NOW) == [grant]
+    assert await store.use_grant(grant.id, NOW)
+
+
+async def test_grant_of_what_never_began_is_revoked_with_it(store: RequestStore) -> None:
+    request, grant = a_request(), a_grant()
+    await put(store, request)
+    assert await store.transition(approved(request), expected_version=1, grant=grant)
+    problem = Problem(code="approval:target-changed", detail="It changed.")
+    await step(store, approved(request), machine.fail(approved(request), problem=problem, now=NOW))
+    (found,) = await store.grants()
+    assert (found.revoked_at, found.revoked_by) == (NOW, "host-agent")
+    assert not await store.use_grant(grant.id, NOW)
 
 
 async def test_lost_race_gives_no_grant(store: RequestStore) -> None:

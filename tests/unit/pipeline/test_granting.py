@@ -25,7 +25,7 @@ from host_agent.errors import (
     RequestNotFoundError,
     RevokedIdentityError,
     RoleRequiredError,
-    StoreUnavailableError,
+    TargetChangedError,
 )
 from host_agent.pipeline.granting import check_terms, make_grant, may_be_granted
 from host_agent.pipeline.rooms import refresh_book
@@ -438,18 +438,33 @@ async def test_a_consent_that_cannot_be_written_down_gives_none(
     assert "could not be revoked" not in caplog.text
 
 
-async def test_a_grant_that_cannot_be_taken_back_is_told(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def unavailable(grant_id: str, **named: object) -> None:
-        raise StoreUnavailableError("The request store is locked; try again.")
-
+async def test_what_was_approved_and_did_not_run_gives_no_grant(bench: Workbench) -> None:
+    """A yes to what was shown is no yes to what came in its place."""
     request = await bench.held()
-    bench.audit.refused = frozenset({Event.REQUEST_DECIDED})
-    monkeypatch.setattr(bench.store, "revoke_grant", unavailable)
-    with pytest.raises(AuditUnavailableError):
+    bench.host.head = "e" * 40
+    with pytest.raises(TargetChangedError):
         await bench.decide(request, grant=ANYWHERE)
-    assert "could not be revoked" in caplog.text
+    await bench.settle()
+    (grant,) = await bench.store.grants()
+    assert (grant.revoked_by, grant.is_live(bench.clock.now())) == ("host-agent", False)
+    await held(bench)
+
+
+async def test_a_grant_is_not_used_before_the_run_that_it_was_given_with(
+    bench: Workbench,
+) -> None:
+    request = await bench.held()
+    gate = bench.host.hold("inspect-pull")
+    deciding = asyncio.create_task(bench.decide(request, grant=ANYWHERE))
+    await bench.host.reached["inspect-pull"].wait()
+    (grant,) = await bench.store.grants()
+    now = bench.clock.now()
+    assert await bench.store.live_grants("deployer", "git.pull", now) == []
+    assert not await bench.store.use_grant(grant.id, now)
+    gate.set()
+    await deciding
+    await bench.settle()
+    assert await bench.store.live_grants("deployer", "git.pull", now) == [grant]
 
 
 async def test_a_quorum_gives_what_all_of_it_gave_alike(bench: Workbench) -> None:
