@@ -81,7 +81,13 @@ def disable(connection: Connection, contact: Contact) -> bool:
 
 
 def offer(
-    connection: Connection, owner: str, channel: str, code_hash: str, expires_at: datetime
+    connection: Connection,
+    owner: str,
+    channel: str,
+    *,
+    code_hash: str,
+    expires_at: datetime,
+    by: str,
 ) -> None:
     """Keep the hash of an enrolment code in place of the owner's older one on that channel."""
     values = {
@@ -89,6 +95,7 @@ def offer(
         "channel": channel,
         "code_hash": code_hash,
         "expires_at": rows.microseconds(expires_at),
+        "offered_by": by,
     }
     connection.execute(_OFFER, values)
 
@@ -100,7 +107,13 @@ def enrol(
     offered = connection.execute(OFFERED, {"channel": channel, "hash": code_hash}).first()
     if offered is None or rows.microseconds(now) >= offered.expires_at:
         return None
-    contact = Contact(owner=offered.owner, channel=channel, address=address, since=now)
+    contact = Contact(
+        owner=offered.owner,
+        channel=channel,
+        address=address,
+        since=now,
+        offered_by=offered.offered_by,
+    )
     if not put(connection, contact):
         return None
     connection.execute(_USE_UP, {"owner": offered.owner, "channel": channel})
@@ -115,6 +128,7 @@ def _row(contact: Contact, *, is_enrolled: bool) -> rows.Values:
         "since": rows.microseconds(contact.since),
         "disabled": None if contact.disabled is None else contact.disabled.value,
         "is_enrolled": int(is_enrolled),
+        "offered_by": contact.offered_by,
     }
 
 
@@ -124,6 +138,7 @@ def _read(row: Row[Any]) -> Contact:
         channel=row.channel,
         address=row.address,
         since=rows.instant(row.since),
+        offered_by=row.offered_by,
     )
     if row.disabled is None:
         return contact

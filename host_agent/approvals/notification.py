@@ -112,7 +112,8 @@ class Contact:
     """Where an owner is reached over a channel, as enrolled or as met.
 
     `address` is what the channel proves of a sender (Signal: the ACI). `disabled` says why nothing
-    is sent there and nothing is taken from there until it is enrolled anew.
+    is sent there and nothing is taken from there until it is enrolled anew. `offered_by` is the
+    owner of the admin whose code it was enrolled with.
     """
 
     owner: str
@@ -120,3 +121,4 @@ class Contact:
     address: str
     since: datetime
     disabled: Failure | None = None
+    offered_by: str | None = None

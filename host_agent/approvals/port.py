@@ -301,9 +301,12 @@ class RequestStore(Protocol):
         ...
 
     async def offer_enrolment(
-        self, owner: str, channel: str, *, code_hash: str, expires_at: datetime
+        self, owner: str, channel: str, *, code_hash: str, expires_at: datetime, by: str
     ) -> None:
-        """Keep the hash of a one-time enrolment code, in place of the owner's older one."""
+        """Keep the hash of a one-time enrolment code, in place of the owner's older one.
+
+        `by` is the owner of the admin who offers it; the contact keeps it.
+        """
         ...
 
     async def enrol(

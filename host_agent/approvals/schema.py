@@ -172,6 +172,7 @@ contacts = Table(
     Column("since", Integer, nullable=False),
     Column("disabled", String),
     Column("is_enrolled", Integer, nullable=False, comment="0: only the configuration names it"),
+    Column("offered_by", String),
 )
 Index("contact_by_address", contacts.c.channel, contacts.c.address)
 
@@ -182,6 +183,7 @@ enrolments = Table(
     Column("channel", String, primary_key=True),
     Column("code_hash", String, nullable=False),
     Column("expires_at", Integer, nullable=False),
+    Column("offered_by", String, nullable=False),
 )
 Index("enrolment_by_hash", enrolments.c.channel, enrolments.c.code_hash)
 

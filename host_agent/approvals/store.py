@@ -247,11 +247,13 @@ class SqlRequestStore:
         return await self._write(lambda connection: contact_rows.disable(connection, contact))
 
     async def offer_enrolment(
-        self, owner: str, channel: str, *, code_hash: str, expires_at: datetime
+        self, owner: str, channel: str, *, code_hash: str, expires_at: datetime, by: str
     ) -> None:
         """Keep the hash of a one-time enrolment code, in place of the owner's older one."""
         await self._write(
-            lambda connection: contact_rows.offer(connection, owner, channel, code_hash, expires_at)
+            lambda connection: contact_rows.offer(
+                connection, owner, channel, code_hash=code_hash, expires_at=expires_at, by=by
+            )
         )
 
     async def enrol(

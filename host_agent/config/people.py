@@ -84,6 +84,8 @@ def _bridge_faults(table: Table, approvers: list[tuple[int, Table]]) -> Iterator
         identity = identities.get(cn)
         if identity is None or "bridge" not in (identity.get("roles") or ()):
             yield ("bridges", index, "cn"), "names no identity with the role bridge"
+        elif set(identity["roles"]) != {"bridge"}:
+            yield ("bridges", index, "cn"), "names an identity that has other roles too"
         own = _folded((identity or {}).get("owner", cn))
         yield from _relayed_faults(index, bridge, reached, own)
 

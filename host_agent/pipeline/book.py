@@ -19,6 +19,8 @@ class Book:
     """By owner and channel; only what may be used now."""
     owners: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """By channel and address; only of channels that prove their senders."""
+    vouchers: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """By owner and channel: whose admin enrolled what is at `addresses`."""
 
     @classmethod
     def of(cls, config: Config, contacts: Iterable[Contact] = ()) -> "Book":
@@ -38,7 +40,14 @@ class Book:
             for (owner, channel), address in addresses.items()
             if channel == "signal"
         }
-        return cls(entries=entries, addresses=addresses, owners=owners)
+        vouchers = {
+            (contact.owner, contact.channel): contact.offered_by
+            for contact in met
+            if contact.offered_by is not None
+            and contact.address == addresses.get((contact.owner, contact.channel))
+            and contact.address not in given
+        }
+        return cls(entries=entries, addresses=addresses, owners=owners, vouchers=vouchers)
 
     def entry(self, owner: str) -> Approver | None:
         """Return how `owner` is reached, where that is configured."""
@@ -47,6 +56,10 @@ class Book:
     def address(self, owner: str, channel: str) -> str | None:
         """Return where `owner` is reached over `channel`; None: nowhere, or not any more."""
         return self.addresses.get((owner.casefold(), channel))
+
+    def voucher(self, owner: str, channel: str) -> str | None:
+        """Return the owner of the admin by whose code `owner` enrolled; None: nobody's."""
+        return self.vouchers.get((owner.casefold(), channel))
 
     def owner_at(self, channel: str, address: str) -> str | None:
         """Return whose address this is on a channel that proves its senders."""

@@ -6,7 +6,7 @@ roles of their `[[approvers]]` entry, and never more than that.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from host_agent.approvals.channels.signal_envelope import read_envelope
@@ -28,7 +28,7 @@ from host_agent.pipeline.deciding import Deciding
 from host_agent.pipeline.hearing import Hearing
 from host_agent.pipeline.judging import as_now
 from host_agent.pipeline.rooms import Rooms
-from host_agent.pipeline.voices import Voice, voice_over
+from host_agent.pipeline.voices import Voice, through, voice_over
 
 CHANNEL = "webhook"
 MAX_NONCES = 10_000
@@ -145,20 +145,15 @@ class Bridging:
         if voice is None:
             message = "That user is not reached by webhook here, so has no voice over a bridge."
             raise RoleRequiredError(message)
-        return replace(
-            voice,
-            through=principal.cn,
-            fingerprint=principal.fingerprint,
-            serial=f"{principal.serial:x}",
-            bridge_owner=principal.owner,
-        )
+        return through(voice, principal)
 
     async def relay_signal(
         self, principal: Principal, params: Mapping[str, object]
     ) -> dict[str, object]:
         """Take what signal-cli-rest-api posts of an arriving message; return what to answer.
 
-        The older way in: the bridge vouches for the sender, and a code is asked for all the same.
+        The older way in: the bridge vouches for the sender, and a code is asked for all the same,
+        to deny too. Nobody is enrolled over it.
 
         Raises:
             RoleRequiredError: no bridge, or none of the configuration.
@@ -175,4 +170,4 @@ class Bridging:
         heard = read_envelope(params, account=config.channels.signal.account)
         if heard is None:
             return {"answer": None}
-        return {"answer": await self._hearing.hear(heard, bridge_owner=principal.owner)}
+        return {"answer": await self._hearing.hear(heard, bridge=principal)}

@@ -129,8 +129,11 @@ class Deciding:
         grant: GrantTerms | None = None,
     ) -> Request:
         rooms = self._rooms
-        if voice.bridge_owner is not None and is_same_owner(voice.bridge_owner, request.owner):
-            message = "A bridge relays no answer about what its own owner asked for."
+        if any(is_same_owner(voucher, request.owner) for voucher in voice.vouchers):
+            message = (
+                "Who vouches for this answer, by a bridge or an enrolment, acts for the owner who"
+                " asked; it does not count."
+            )
             raise SelfApprovalError(message)
         if grant is not None:
             require_grantable(rooms, request, grant)

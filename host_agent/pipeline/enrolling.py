@@ -76,7 +76,11 @@ class Enrolling:
             by=principal.cn,
         )
         await rooms.store.offer_enrolment(
-            owner, channel, code_hash=codes.hash_code(code), expires_at=expires_at
+            owner,
+            channel,
+            code_hash=codes.hash_code(code),
+            expires_at=expires_at,
+            by=principal.owner,
         )
         return {
             "owner": owner,

@@ -220,7 +220,7 @@ def still_counts(rooms: Rooms, owner: str, consents: Sequence[Decision], terms: 
     speakers = {
         consent.owner
         for consent in consents
-        if not is_same_owner(consent.owner, owner) and counts(rooms, consent, terms)
+        if not is_same_owner(consent.owner, owner) and counts(rooms, consent, terms, owner)
     }
     return len(speakers) >= terms.approvals
 

@@ -40,9 +40,10 @@ from host_agent.errors import (
     TargetChangedError,
     UnknownIdentityError,
 )
+from host_agent.identity.registry import Principal
 from host_agent.pipeline.deciding import Deciding
 from host_agent.pipeline.rooms import Rooms, identify_request, refresh_book
-from host_agent.pipeline.voices import Voice, voice_over
+from host_agent.pipeline.voices import Voice, through, voice_over
 
 _log = logging.getLogger("host_agent.pipeline")
 
@@ -67,16 +68,16 @@ class Hearing:
         self._throttle = RefusalThrottle()
         self._enrolling = asyncio.Lock()
 
-    async def hear(self, heard: Heard, *, bridge_owner: str | None = None) -> str | None:
+    async def hear(self, heard: Heard, *, bridge: Principal | None = None) -> str | None:
         """Return what to answer in the same chat, or None for nothing. Raises nothing.
 
-        `bridge_owner` is whom the bridge acts for that brought it, where one did.
+        `bridge` is the one that relays it, where one does; then only a code decides.
         """
         if not self._is_new(f"{heard.channel} {heard.reference}"):
             return None
         words = read(heard.text) if heard.reaction is None else read_reaction(heard.reaction)
         try:
-            return await self._answer(heard, words, bridge_owner)
+            return await self._answer(heard, words, bridge)
         except StoreUnavailableError:
             self._known.pop(f"{heard.channel} {heard.reference}", None)
             return "Nothing was done: the agent cannot store it now. Send it again in a while."
@@ -94,13 +95,15 @@ class Hearing:
             self._known.popitem(last=False)
         return True
 
-    async def _answer(self, heard: Heard, words: Words, bridge_owner: str | None) -> str | None:
+    async def _answer(self, heard: Heard, words: Words, bridge: Principal | None) -> str | None:
         if isinstance(words, Chatter):
             return None
         if heard.channel == _BY_BUTTON:
             await self._press(heard, words)
             return None
         if isinstance(words, Enrol):
+            if bridge is not None:
+                return "Nobody was enrolled: a bridge cannot vouch for that. Send it over Signal."
             return await self._enrol(heard, words.code)
         owner = self._rooms.book.owner_at(heard.channel, heard.address)
         if owner is None:
@@ -109,7 +112,8 @@ class Hearing:
         voice = voice_over(self._rooms, owner, heard.channel, heard.address)
         if voice is None:
             return None
-        voice = replace(voice, bridge_owner=bridge_owner)
+        if bridge is not None:
+            voice, heard = through(voice, bridge), replace(heard, quotes=None)
         if isinstance(words, Confirm):
             return await self._by_code(voice, heard, words.code, Verb.APPROVE, None)
         if isinstance(words, Deny) and words.code is not None:
@@ -200,6 +204,8 @@ class Hearing:
     ) -> None:
         """Count an answer that was refused, and write it down."""
         who: dict[str, JsonValue] = {"approver_owner": voice.owner, "channel": voice.channel}
+        if voice.through is not None:
+            who["through"] = voice.through
         await self._record(f"{voice.channel} {voice.owner}", who, verb, error.code, request_id)
 
     async def _strange(self, heard: Heard, words: Words) -> None:

@@ -39,7 +39,10 @@ def eligible(rooms: Rooms, terms: Terms, caller_owner: str) -> frozenset[str]:
     able = set(named) if config.counts_command_line else set()
     for owner in _told(book, terms):
         channels = book.channels_of(owner)
-        if owner in named or "signal" in channels or ("webhook" in channels and owner in relayed):
+        is_met = "signal" in channels and not is_same_owner(
+            book.voucher(owner, "signal") or "", caller_owner
+        )
+        if owner in named or is_met or ("webhook" in channels and owner in relayed):
             able.add(owner)
     return frozenset(able - {caller_owner.casefold()})
 

@@ -4,7 +4,7 @@ A voice is proven by its way in: a certificate, a channel that proves its sender
 signs for its users. Each has the roles of that way only.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from host_agent.approvals.request import Decision, Terms, is_eligible, is_same_owner
 from host_agent.errors import IdentityError
@@ -16,8 +16,9 @@ from host_agent.pipeline.rooms import Rooms
 class Voice:
     """One approver as a way in has proven them. The fields are those of `Decision`.
 
-    `roles` are those that count over this way. `bridge_owner` is whom the bridge acts for that
-    vouches for the sender, where there is one.
+    `roles` are those that count over this way. `vouchers` are the owners on whose word it is who
+    speaks: of the bridge that relays, of the admin who enrolled the address. What one of them asked
+    for is not answered by it.
     """
 
     approver: str
@@ -28,7 +29,7 @@ class Voice:
     serial: str | None = None
     address: str | None = None
     through: str | None = None
-    bridge_owner: str | None = None
+    vouchers: frozenset[str] = frozenset()
 
     @property
     def key(self) -> str:
@@ -59,16 +60,33 @@ def voice_over(rooms: Rooms, owner: str, channel: str, address: str | None) -> V
         roles=frozenset(entry.roles),
         channel=channel,
         address=address,
+        vouchers=frozenset(filter(None, (rooms.book.voucher(owner, channel),))),
     )
 
 
-def counts(rooms: Rooms, consent: Decision, terms: Terms) -> bool:
-    """Return whether a consent still counts under `terms`, as configuration and lists are now.
+def through(voice: Voice, bridge: Principal) -> Voice:
+    """Return the same voice as `bridge` relays it."""
+    return replace(
+        voice,
+        through=bridge.cn,
+        fingerprint=bridge.fingerprint,
+        serial=f"{bridge.serial:x}",
+        vouchers=voice.vouchers | {bridge.owner},
+    )
+
+
+def counts(rooms: Rooms, consent: Decision, terms: Terms, asker: str) -> bool:
+    """Return whether a consent to what the owner `asker` asks for still counts under `terms`.
+
+    As configuration, enrolments and lists are now.
 
     Raises:
         RevocationUnavailableError: that cannot be asked.
     """
-    if consent.through is not None and not _relays(rooms, consent):
+    if consent.through is not None and not _relays(rooms, consent, asker):
+        return False
+    voucher = rooms.book.voucher(consent.owner, consent.channel)
+    if consent.address is not None and voucher is not None and is_same_owner(voucher, asker):
         return False
     is_of_channel = consent.through is not None or consent.address is not None
     roles = _roles_over(rooms, consent) if is_of_channel else _roles_of(rooms, consent)
@@ -94,7 +112,7 @@ def _roles_of(rooms: Rooms, consent: Decision) -> frozenset[str] | None:
     return frozenset(role.value for role in principal.roles)
 
 
-def _relays(rooms: Rooms, consent: Decision) -> bool:
+def _relays(rooms: Rooms, consent: Decision, asker: str) -> bool:
     """Return whether the bridge that relayed would still be believed."""
     if consent.through is None:
         return False
@@ -102,8 +120,11 @@ def _relays(rooms: Rooms, consent: Decision) -> bool:
     principal = _principal(rooms, consent, consent.through)
     if bridge is None or principal is None or Role.BRIDGE not in principal.roles:
         return False
+    if is_same_owner(principal.owner, consent.owner) or is_same_owner(principal.owner, asker):
+        return False
     speaks_for = {owner.casefold() for owner in bridge.approvers.values()}
-    return consent.owner in speaks_for and not is_same_owner(principal.owner, consent.owner)
+    # What it relays of Signal names the sender by an address, and is held to that.
+    return consent.address is not None or consent.owner in speaks_for
 
 
 def _principal(rooms: Rooms, consent: Decision, cn: str) -> Principal | None:

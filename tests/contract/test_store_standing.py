@@ -50,6 +50,11 @@ def a_contact(owner: str = "bob", address: str = ACI, **changes: Any) -> Contact
     return replace(contact, **changes)
 
 
+def met(owner: str = "bob", address: str = ACI) -> Contact:
+    """Return a contact as it is enrolled by the code that `offer` offers."""
+    return a_contact(owner, address, offered_by="root")
+
+
 async def disable(store: RequestStore, contact: Contact) -> bool:
     return await store.disable_contact(
         contact.owner,
@@ -114,7 +119,9 @@ async def test_disabled_contact_is_replaced_by_a_new_address(store: RequestStore
 
 
 async def offer(store: RequestStore, owner: str = "bob", code_hash: str = "sha256:1") -> None:
-    await store.offer_enrolment(owner, "signal", code_hash=code_hash, expires_at=NOW + DAY)
+    await store.offer_enrolment(
+        owner, "signal", code_hash=code_hash, expires_at=NOW + DAY, by="root"
+    )
 
 
 async def enrol(
@@ -126,10 +133,10 @@ async def enrol(
 
 async def test_enrolment_is_used_up_by_success(store: RequestStore) -> None:
     await offer(store, "Bob")
-    assert await enrol(store) == a_contact()
-    assert await store.contacts() == [a_contact()]
+    assert await enrol(store) == met()
+    assert await store.contacts() == [met()]
     assert await enrol(store, OTHER) is None
-    assert await store.contacts() == [a_contact()]
+    assert await store.contacts() == [met()]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +158,7 @@ async def test_enrolment_with_the_address_of_another_owner_moves_nothing(
     await offer(store)
     assert await enrol(store) is None
     assert await store.contacts() == [a_contact("carol")]
-    assert await enrol(store, OTHER) == a_contact(address=OTHER)
+    assert await enrol(store, OTHER) == met(address=OTHER)
 
 
 async def test_newer_offer_takes_the_place_of_the_older(store: RequestStore) -> None:
@@ -159,15 +166,15 @@ async def test_newer_offer_takes_the_place_of_the_older(store: RequestStore) -> 
     await offer(store, "BOB", "sha256:2")
     await offer(store, "carol", "sha256:3")
     assert await enrol(store) is None
-    assert await enrol(store, code_hash="sha256:2") == a_contact()
-    assert await enrol(store, OTHER, "sha256:3") == a_contact("carol", OTHER)
+    assert await enrol(store, code_hash="sha256:2") == met()
+    assert await enrol(store, OTHER, "sha256:3") == met("carol", OTHER)
 
 
 async def test_enrolment_ends_that_a_contact_is_disabled(store: RequestStore) -> None:
     await disable(store, a_contact())
     await offer(store)
-    assert await enrol(store) == a_contact()
-    assert await store.contacts() == [a_contact()]
+    assert await enrol(store) == met()
+    assert await store.contacts() == [met()]
 
 
 async def test_many_enrol_with_one_code_and_one_does(store: RequestStore) -> None:
@@ -511,4 +518,4 @@ async def test_what_stands_survives_a_restart(opener: Opener, tmp_path: Path) ->
         assert await spend(store) is Spent.REPLAYED
         assert await store.grants() == [replace(grant, uses_left=1, used=1)]
         assert await refusals(store, "librarian", NOW) == 0
-        assert await enrol(store, OTHER) == a_contact("carol", OTHER)
+        assert await enrol(store, OTHER) == met("carol", OTHER)

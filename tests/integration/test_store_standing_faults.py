@@ -56,7 +56,7 @@ async def offer_claims(store: SqlRequestStore, index: int) -> None:
         grant = a_grant(name, uses_left=None if number else 1)
         assert await store.transition(approved(giving), expected_version=1, grant=grant)
     await store.offer_enrolment(
-        f"owner{index}", "signal", code_hash=f"code-{index}", expires_at=NOW + DAY
+        f"owner{index}", "signal", code_hash=f"code-{index}", expires_at=NOW + DAY, by="root"
     )
 
 
@@ -171,7 +171,9 @@ def standing_writes(store: SqlRequestStore) -> dict[str, Callable[[], Awaitable[
         "hasten": lambda: store.hasten_notifications(ID, "bob", NOW - DAY),
         "contact": lambda: store.put_contact(a_contact()),
         "disabled": lambda: store.disable_contact("dave", "signal", "x", **lost),
-        "offer": lambda: store.offer_enrolment("eve", "signal", code_hash="c", expires_at=NOW),
+        "offer": lambda: store.offer_enrolment(
+            "eve", "signal", code_hash="c", expires_at=NOW, by="root"
+        ),
         "enrol": lambda: store.enrol("signal", "y", code_hash="code-0", now=NOW),
         "nonce": lambda: spend(store, "n"),
         "use": lambda: store.use_grant("grant-0", NOW),

@@ -1,5 +1,6 @@
 """Approvers who are reached over channels, and what they send, for tests of the pipeline."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -135,9 +136,15 @@ class Chat:
 SENT = int(NOW.timestamp() * 1000) + 1000
 
 
-def envelope(text: str, aci: str = ALICE, account: str = "+431234567") -> dict[str, object]:
+def envelope(
+    text: str,
+    aci: str = ALICE,
+    account: str = "+431234567",
+    *,
+    said: Mapping[str, object] | None = None,
+) -> dict[str, object]:
     """Return what signal-cli-rest-api posts of a message."""
-    message = {"timestamp": SENT, "message": text}
+    message = {"timestamp": SENT, "message": text, **(said or {})}
     return {
         "envelope": {"sourceUuid": aci, "timestamp": SENT, "dataMessage": message},
         "account": account,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from host_agent.approvals.channels.signal_envelope import read_envelope
 from host_agent.approvals.channels.signing import sign
 from host_agent.approvals.request import Request, State, Verb
 from host_agent.audit.record import Event
@@ -30,7 +31,8 @@ from tests.support.people import (
     Chat,
     envelope,
 )
-from tests.support.pipeline import Workbench, opened
+from tests.support.pipeline import RESET, Workbench, opened
+from tests.support.site import IDENTITIES
 
 SECRET, OLD, FOREIGN = b"s" * 32, b"o" * 32, b"f" * 32
 BODY = b'{"decision":"approve"}'
@@ -251,7 +253,7 @@ async def test_a_bridge_of_the_callers_owner_relays_nothing_about_it(
             bridge, request.id, user="U1", decision=verb, digest=request.digest, reason="no"
         )
     answer = await bench.pipeline.relay_signal(bridge, envelope(f"{SAID[verb]} {code}"))
-    assert "own owner" in str(answer["answer"])
+    assert "vouches for this answer" in str(answer["answer"])
     await nothing_moved(bench, request)
     refused = [r for r in bench.records() if r["event"] == Event.DECISION_REFUSED]
     assert [record["code"] for record in refused] == ["approval:self-approval"]
@@ -298,6 +300,61 @@ async def test_a_wrong_code_that_is_relayed_moves_nothing(bench: Workbench) -> N
     )
     assert "not known" in str(answer["answer"])
     await nothing_moved(bench, request)
+
+
+async def test_what_a_bridge_relays_of_signal_names_it_and_is_lost_with_it(
+    bench: Workbench,
+) -> None:
+    request = await bench.held(operation="git.reset", params=RESET, reason="because")
+    code = await Chat(bench).code(request)
+    await bench.pipeline.relay_signal(bench.who("chat-bridge"), envelope(f"CONFIRM {code}"))
+    (said,) = (await bench.request(request.id)).decisions
+    assert (said.channel, said.through) == ("signal", "chat-bridge")
+    assert bench.last(Event.REQUEST_DECIDED)["through"] == "chat-bridge"
+    await bench.reload(people=PEOPLE, identities=IDENTITIES)
+    await bench.decide(request, by="erin")
+    await bench.settle()
+    assert (await bench.request(request.id)).state is not State.SUCCEEDED
+    assert bench.host.changes == []
+
+
+OURS = {"authorNumber": "+431234567", "targetAuthorNumber": "+431234567"}
+BY_QUOTE: dict[str, dict[str, object]] = {
+    "an answer": {"message": "DENY", "quote": {"id": 100, **OURS}},
+    "a reaction": {
+        "reaction": {
+            "emoji": "\U0001f44e",
+            "isRemove": False,
+            "targetSentTimestamp": 100,
+            **OURS,
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("said", BY_QUOTE.values(), ids=BY_QUOTE)
+async def test_a_bridge_denies_nothing_by_a_quote(
+    bench: Workbench, said: dict[str, object]
+) -> None:
+    request = await bench.held()
+    await Chat(bench).deliver(request)
+    body = envelope("", said=said)
+    await bench.pipeline.relay_signal(bench.who("chat-bridge"), body)
+    await nothing_moved(bench, request)
+    heard = read_envelope(body, account="+431234567")
+    assert heard is not None
+    await bench.pipeline.hearing.hear(replace(heard, reference="not relayed"))
+    assert (await bench.request(request.id)).state is State.DENIED
+
+
+async def test_a_bridge_enrols_nobody(bench: Workbench) -> None:
+    carol = '[[approvers]]\nowner = "carol"\nchannels = ["signal"]\n'
+    await bench.reload(people=TABLE + carol, identities=IDENTITIES_AND_BRIDGE)
+    offered = await bench.pipeline.offer_enrolment(bench.who("root-admin"), "carol", "signal")
+    said = envelope(f"ENROL {offered['code']}", aci="3f0a1b2c-0000-4000-8000-0000000057a9")
+    enrol = await bench.pipeline.relay_signal(bench.who("chat-bridge"), said)
+    assert "cannot vouch" in str(enrol["answer"])
+    assert await bench.store.contacts() == []
 
 
 async def test_without_an_entry_a_bridge_relays_nothing_from_signal(bench: Workbench) -> None:

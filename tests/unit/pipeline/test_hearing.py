@@ -24,6 +24,7 @@ from tests.support.people import (
     Chat,
 )
 from tests.support.pipeline import ASIDE, RESET, Workbench, opened
+from tests.support.site import IDENTITIES
 
 DOWN, UP = "\N{THUMBS DOWN SIGN}", "\N{THUMBS UP SIGN}"
 UNENROLLED = """
@@ -511,6 +512,23 @@ async def test_who_sends_the_code_is_the_approver_from_then_on(
     assert STRANGER not in str(bench.records())
     request = await bench.held()
     await chat.say(f"CONFIRM {await chat.code(request, 'carol')}", by=STRANGER)
+    assert await bench.state(request) is State.SUCCEEDED
+
+
+async def test_c33_who_enrolled_somebody_is_not_answered_by_them(
+    bench: Workbench, chat: Chat
+) -> None:
+    """An admin who enrols a phone of their own as somebody else's is still themselves."""
+    code = await offered(bench)
+    await chat.say(f"ENROL {code}", by=STRANGER)
+    franks = IDENTITIES.replace('owner = "bob"', 'owner = "FRANK"')  # whose admin offered the code
+    await bench.reload(people=PEOPLE + UNENROLLED, identities=franks)
+    request = await bench.held()
+    confirm = await chat.code(request, "carol")
+    async with Untouched(bench, request):
+        assert "vouches for this answer" in str(await chat.say(f"CONFIRM {confirm}", by=STRANGER))
+    assert refused(bench) == [("carol", "approval:self-approval")]
+    await chat.say(f"CONFIRM {await chat.code(request)}")
     assert await bench.state(request) is State.SUCCEEDED
 
 

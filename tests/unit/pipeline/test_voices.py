@@ -262,7 +262,7 @@ async def test_a_bridge_without_its_role_relays_nothing(bench: Workbench) -> Non
         fingerprint=bench.who("chat-bridge").fingerprint,
         serial=f"{bench.who('chat-bridge').serial:x}",
     )
-    assert counts(bench.rooms, said, Terms())
+    assert counts(bench.rooms, said, Terms(), "bob")
     config = bench.rooms.snapshot.config
     for changed in ({"roles": ("caller",)}, {"owner": "erin"}):
         identities = tuple(
@@ -270,7 +270,7 @@ async def test_a_bridge_without_its_role_relays_nothing(bench: Workbench) -> Non
             for identity in config.identities
         )
         bench.rooms.snapshot = Snapshot.of(config.model_copy(update={"identities": identities}))
-        assert not counts(bench.rooms, said, Terms())
+        assert not counts(bench.rooms, said, Terms(), "bob")
 
 
 async def test_nothing_changed_before_the_run_lets_it_run(
@@ -313,10 +313,10 @@ def consent(bench: Workbench, **said: str | None) -> Decision:
 async def test_a_consent_that_nobody_proved_counts_for_nothing(
     bench: Workbench, said: dict[str, str | None]
 ) -> None:
-    assert counts(bench.rooms, consent(bench), Terms())
-    assert not counts(bench.rooms, consent(bench, **said), Terms())
-    assert not counts(bench.rooms, consent(bench), Terms(approver_role="admin"))
-    assert not counts(bench.rooms, consent(bench), Terms(approvers=frozenset({"erin"})))
+    assert counts(bench.rooms, consent(bench), Terms(), "bob")
+    assert not counts(bench.rooms, consent(bench, **said), Terms(), "bob")
+    assert not counts(bench.rooms, consent(bench), Terms(approver_role="admin"), "bob")
+    assert not counts(bench.rooms, consent(bench), Terms(approvers=frozenset({"erin"})), "bob")
 
 
 # -- the older route -------------------------------------------------------------------------------

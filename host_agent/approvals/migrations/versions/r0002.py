@@ -83,6 +83,7 @@ def _contacts() -> None:
         sa.Column("since", sa.Integer, nullable=False),
         sa.Column("disabled", sa.String),
         sa.Column("is_enrolled", sa.Integer, nullable=False),
+        sa.Column("offered_by", sa.String),
     )
     op.create_index("contact_by_address", "contacts", ["channel", "address"])
     op.create_table(
@@ -91,6 +92,7 @@ def _contacts() -> None:
         sa.Column("channel", sa.String, primary_key=True),
         sa.Column("code_hash", sa.String, nullable=False),
         sa.Column("expires_at", sa.Integer, nullable=False),
+        sa.Column("offered_by", sa.String, nullable=False),
     )
     op.create_index("enrolment_by_hash", "enrolments", ["channel", "code_hash"])
 
