@@ -341,15 +341,16 @@ class Agent:
         channels = make_channels(config, self.rooms.clock.wall)
         plugin = make_plugin(config, self.rooms.clock.wall)
         secrets = make_bridge_secrets(config)
-        book = Book.of(config, await self.rooms.store.contacts())
         self._audit.reopen()
-        # What is not written down does not serve.
-        await self._say_loaded(config)
-        # Nothing below fails: the new configuration serves whole or not at all.
-        self.rooms.snapshot = snapshot
+        async with self.rooms.booking:  # who is disabled meanwhile is not brought back
+            book = Book.of(config, await self.rooms.store.contacts())
+            # What is not written down does not serve.
+            await self._say_loaded(config)
+            # Nothing below fails: the new configuration serves whole or not at all.
+            self.rooms.snapshot = snapshot
+            self.rooms.book = book
         self.rooms.revocation = revocation
         self.rooms.runner = runner
-        self.rooms.book = book
         self.rooms.plugin = plugin
         self.rooms.bridge_secrets = secrets
         self.rooms.wrappers = make_wrapper_digests(config)

@@ -23,6 +23,7 @@ from host_agent.approvals.notification import Kind
 from host_agent.approvals.port import Requests
 from host_agent.approvals.request import State
 from host_agent.approvals.schema import notifications, releases, requests
+from host_agent.errors import TargetChangedError
 
 _c = requests.c
 _n = notifications.c
@@ -45,13 +46,14 @@ _SINCE = (
 _SOMEBODY_WAS_ASKED = exists(
     select(_n.sequence).where(_n.request_id == _c.id, _n.kind == Kind.PROMPT.value, _n.tries > 0)
 )
+_IS_SUPERSEDED = func.json_extract(_c.problem, "$.code") == TargetChangedError.code
 REFUSALS = select(func.count()).where(
     _c.caller == bindparam("caller"),
     _c.state.in_([State.DENIED.value, State.EXPIRED.value, State.CANCELLED.value]),
     *_SINCE,
     or_(
         _c.state != State.CANCELLED.value,
-        and_(_c.problem.is_(None), _SOMEBODY_WAS_ASKED),
+        and_(or_(_c.problem.is_(None), _IS_SUPERSEDED), _SOMEBODY_WAS_ASKED),
     ),
 )
 _OTHERS = (_c.caller == bindparam("caller"), _c.operation != bindparam("but"))
@@ -77,8 +79,9 @@ def release(connection: Connection, caller: str, by: str, now: datetime) -> None
 def refusals_of(connection: Connection, caller: str, since: datetime) -> int:
     """Return how many of the caller's requests came to nothing since then and its last release.
 
-    Denied, expired, or withdrawn by the caller: cancelled without a problem, after a prompt for it
-    was tried at least once. A request that nobody was prompted for is no weight on anybody.
+    Denied, expired, or withdrawn by the caller: cancelled without a problem, or for a newer ask of
+    the same, after a prompt for it was tried at least once. A request that nobody was prompted for
+    is no weight on anybody.
     """
     keys = {"caller": caller, "since": rows.microseconds(since)}
     return int(connection.execute(REFUSALS, keys).scalar_one())

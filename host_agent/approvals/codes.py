@@ -17,6 +17,13 @@ MAX_INPUT = 64
 """Longer input is no code, however many spaces and dashes it has."""
 
 _CODE = re.compile(rf"[{ALPHABET}]{{{LENGTH}}}")
+_TYPED = re.compile(
+    rf"(?<![A-Za-z0-9])(?:[{ALPHABET}]{{16}}"
+    rf"|(?=[^0-9]*[0-9])(?:[{ALPHABET}]{{4}}[ -]){{3}}[{ALPHABET}]{{4}}"
+    rf"|(?=[^0-9]*[0-9])[{ALPHABET}]{{8}}[ -][{ALPHABET}]{{8}})(?![A-Za-z0-9])",
+    re.IGNORECASE | re.ASCII,
+)
+"""Words in the form of a code, in one piece, or in even ones with a digit in them."""
 _DOMAIN = b"host-agent confirmation code\0"
 
 
@@ -34,6 +41,11 @@ def normalise(text: str) -> str | None:
         return None
     code = text.replace(" ", "").replace("-", "").upper()
     return code if _CODE.fullmatch(code) else None
+
+
+def masked(text: str) -> str:
+    """Return `text` without what could be a code: people mistype, and reasons are written down."""
+    return _TYPED.sub("[code]", text)
 
 
 def hash_code(code: str) -> str:

@@ -112,6 +112,7 @@ def enrol(
         channel=channel,
         address=address,
         since=now,
+        disabled=Failure.UNRECORDED,
         offered_by=offered.offered_by,
     )
     if not put(connection, contact):

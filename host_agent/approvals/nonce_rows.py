@@ -1,10 +1,11 @@
 """One-time ids as rows: put if absent, in the writer's transaction.
 
-An id is kept through its last instant, so that it cannot be used again while a message that bears
-it would still be taken. Ids within their time are never dropped: a full scope refuses instead.
+An id is kept an hour beyond its last instant, so that it cannot be used again while a message that
+bears it would still be taken, also where the clock is set back meanwhile. Ids within their time are
+never dropped: a full scope refuses instead.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
@@ -15,7 +16,10 @@ from host_agent.approvals.schema import nonces
 _n = nonces.c
 FORGET = delete(nonces).where(_n.expires_at < bindparam("now"))
 BY_ID = select(_n.expires_at).where(_n.scope == bindparam("scope"), _n.nonce == bindparam("nonce"))
-COUNT = select(func.count()).where(_n.scope == bindparam("scope"))
+COUNT = select(func.count()).where(
+    _n.scope == bindparam("scope"), _n.expires_at >= bindparam("now")
+)
+_KEPT_LONGER = timedelta(hours=1)
 _ADD = insert(nonces)
 
 
@@ -30,10 +34,11 @@ def spend(
 ) -> Spent:
     """Use up a one-time id, as `RequestStore.spend_nonce` says."""
     keys = {"scope": scope, "nonce": nonce}
-    connection.execute(FORGET, {"now": rows.microseconds(now)})
+    connection.execute(FORGET, {"now": rows.microseconds(now - _KEPT_LONGER)})
     if connection.execute(BY_ID, keys).one_or_none() is not None:
         return Spent.REPLAYED
-    if connection.execute(COUNT, {"scope": scope}).scalar_one() >= capacity:
+    alive = {"scope": scope, "now": rows.microseconds(now)}
+    if connection.execute(COUNT, alive).scalar_one() >= capacity:
         return Spent.FULL
     connection.execute(_ADD, {**keys, "expires_at": rows.microseconds(expires_at)})
     return Spent.NEW

@@ -42,6 +42,7 @@ class Failure(StrEnum):
     NOT_CONFIGURED = "not-configured"
     BAD_ANSWER = "bad-answer"
     DEFECT = "defect"
+    UNRECORDED = "unrecorded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -314,6 +314,9 @@ class RequestStore(Protocol):
     ) -> Contact | None:
         """Use up an enrolment code and store its owner's contact, in one transaction.
 
+        It is disabled as `unrecorded` until `put_contact` says otherwise: it counts once it is
+        written down that it does.
+
         None if there is no such code, it is expired, or the address is another owner's; a code is
         used up by success only.
         """

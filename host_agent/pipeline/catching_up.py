@@ -15,7 +15,7 @@ from host_agent.audit.recent import CAUGHT_UP
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.clock import rfc3339
-from host_agent.pipeline.rooms import Rooms, identify_request
+from host_agent.pipeline.rooms import Rooms, identify_request, preview_hash
 
 _log = logging.getLogger("host_agent.pipeline")
 
@@ -90,6 +90,7 @@ def _steps(request: Request) -> Iterator[_Step]:
                 "reason": request.reason,
                 "rule": request.rule,
                 "expires_at": rfc3339(request.expires_at),
+                "preview_sha256": preview_hash(request),
             },
         )
     yield from _decisions(request)
@@ -114,6 +115,7 @@ def _decisions(request: Request) -> Iterator[_Step]:
                 "approver_owner": decision.owner,
                 "decision": decision.decision.value,
                 "channel": decision.channel,
+                "through": decision.through,
                 "state": state.value,
                 "reason": decision.reason,
             },

@@ -104,6 +104,7 @@ class Deciding:
             HostAgentError: as `decide` does; its `about` is what the audit log needs.
         """
         request = await self._rooms.store.find(request_id)
+        reason = None if reason is None else codes.masked(reason)
         try:
             return await self._rooms.tasks.shielded(
                 self._decide(
@@ -160,8 +161,8 @@ class Deciding:
         # not written down, and may yet be taken back.
         async with self._speaking.setdefault(request.id, asyncio.Lock()):
             await self._tell(decided, spoken, None if given is None else given.id)
-        if decided.state is not State.APPROVED:
-            return decided
+        if decided.state is not State.APPROVED or rooms.is_draining:
+            return decided  # an approval that comes while the agent ends is run at its next start
         return await self._run_and_look(decided)
 
     async def _tell(self, decided: Request, spoken: Decision, grant: str | None) -> None:

@@ -143,7 +143,8 @@ def _channel_view(
     met = [contact for contact in contacts if contact.channel == channel]
     state = "configured"
     if channel is ChannelName.SIGNAL and address is None:
-        address = met[0].address if met else None
+        used = [contact.address for contact in met if contact.disabled is None]
+        address = next(iter([*used, *(contact.address for contact in met)]), None)
         state = "enrolled" if met else "not enrolled"
     disabled = [c.disabled for c in met if c.disabled is not None and c.address == address]
     if disabled:

@@ -7,7 +7,7 @@ back says where it was. Memory is bounded: a reader who is too slow loses the ol
 import asyncio
 import json
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from host_agent.audit.recent import Recent
@@ -24,7 +24,8 @@ KEEPALIVE_SECONDS = 15.0
 MAX_KEPT, MAX_KEPT_BYTES = 10_000, 8 * 1024 * 1024
 """What is kept for readers who come back."""
 MAX_WAITING = 1_000
-"""What one reader may have unread. Beyond that the oldest goes, and is counted."""
+"""What one reader may have unread, beside what it came back for. Beyond that the oldest goes, and
+is counted."""
 SINK = "sse"
 
 _OWN = ("request.", "operation.")
@@ -47,15 +48,21 @@ class Told:
 class Reader:
     """What one stream has still to send, from the moment it began."""
 
-    def __init__(self, on_result: OnResult) -> None:
+    def __init__(
+        self, on_result: OnResult, wants: Callable[[Told], bool], backlog: Iterable[Told] = ()
+    ) -> None:
         self._on_result = on_result
-        self._waiting: deque[Told] = deque()
+        self._wants = wants
+        self._waiting: deque[Told] = deque(told for told in backlog if wants(told))
+        self._room = max(MAX_WAITING, len(self._waiting))
         self._news = asyncio.Event()
         self.dropped = 0
 
     def put(self, told: Told) -> None:
-        """Add an event; the oldest goes where there are too many."""
-        if len(self._waiting) >= MAX_WAITING:
+        """Add an event that is for this reader; the oldest goes where there are too many."""
+        if not self._wants(told):
+            return
+        if len(self._waiting) >= self._room:
             self._waiting.popleft()
             self.dropped += 1
             self._on_result(SINK, "dropped")
@@ -112,19 +119,20 @@ class Events:
         while len(self._kept) > MAX_KEPT or self._bytes > MAX_KEPT_BYTES:
             self._bytes -= len(self._kept.popleft().data)
 
-    def begin(self, after: int | None) -> tuple[Reader, int]:
+    def begin(self, after: int | None, wants: Callable[[Told], bool]) -> tuple[Reader, int]:
         """Return a reader of what comes, and of what came after `after`; and what it has missed.
+
+        It gets what it `wants`, so that nobody's events push out those of another.
 
         Only what is kept can be read again: the second value counts the records before that.
         """
-        reader = Reader(self._on_result)
+        backlog: Iterable[Told] = ()
         missed = 0
         if after is not None:
             oldest = self._kept[0].sequence if self._kept else self._newest + 1
             missed = max(oldest - after - 1, 0)
-            for told in self._kept:
-                if told.sequence > after:
-                    reader.put(told)
+            backlog = (told for told in self._kept if told.sequence > after)
+        reader = Reader(self._on_result, wants, backlog)
         self._readers.add(reader)
         return reader, missed
 
@@ -165,7 +173,7 @@ class Streaming:
             return
         clock = self._rooms.clock
         spoken = clock.monotonic()
-        reader, missed = self._events.begin(after)
+        reader, missed = self._events.begin(after, lambda told: self._is_for(principal, told))
         self._streams[principal.cn] += 1
         try:
             yield b": events\n\n" if not missed else _notice("events.gap", missed)
@@ -191,6 +199,10 @@ class Streaming:
             self._streams[principal.cn] -= 1
             if not self._streams[principal.cn]:
                 del self._streams[principal.cn]
+
+    def _is_for(self, principal: Principal, told: Told) -> bool:
+        now = self._as_now(principal)
+        return now is not None and may_see(now, told)
 
     def _as_now(self, principal: Principal) -> Principal | None:
         try:

@@ -22,7 +22,7 @@ from host_agent.approvals.channels.words import (
     read,
     read_reaction,
 )
-from host_agent.approvals.notification import CodeHash, Failure, Kind, Notification, Purpose
+from host_agent.approvals.notification import CodeHash, Kind, Notification, Purpose
 from host_agent.approvals.request import Request, State, Verb, is_same_owner
 from host_agent.audit.record import Event
 from host_agent.audit.throttle import RefusalThrottle
@@ -246,7 +246,8 @@ class Hearing:
     async def _enrol(self, heard: Heard, code: str) -> str:
         async with self._enrolling:
             # One after the other: many at once get no more tries.
-            return await self._enrol_next(heard, code)
+            enrolling = self._enrol_next(heard, code)
+            return await self._rooms.tasks.shielded(enrolling, name="enrol over a channel")
 
     async def _enrol_next(self, heard: Heard, code: str) -> str:
         rooms, key = self._rooms, f"{heard.channel}:{heard.address}"
@@ -265,22 +266,13 @@ class Hearing:
             )
         except AuditUnavailableError as error:
             # Who decides must be on record: without that the enrolment does not stand.
-            await self._take_back(heard, contact.owner)
+            await refresh_book(rooms)
             return error.detail
+        await rooms.store.put_contact(replace(contact, disabled=None))
         await refresh_book(rooms)
         if rooms.book.owner_at(heard.channel, heard.address) != contact.owner:
             return f"Enrolled, but the configuration does not reach {contact.owner} over this."
         return f"This number now answers for {contact.owner}. {HOW}"
-
-    async def _take_back(self, heard: Heard, owner: str) -> None:
-        await self._rooms.store.disable_contact(
-            owner,
-            heard.channel,
-            heard.address,
-            failure=Failure.DEFECT,
-            now=self._rooms.clock.now(),
-        )
-        await refresh_book(self._rooms)
 
 
 def _is_older(heard: Heard, request: Request) -> bool:

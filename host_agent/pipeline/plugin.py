@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import TypeAlias
 
 from host_agent.approvals.request import Decision, Request
@@ -50,7 +51,8 @@ class Plugin:
 
 
 def question(request: Request, decision: Decision) -> bytes:
-    """Return what the plugin is asked, as canonical JSON."""
+    """Return what the plugin is asked, as canonical JSON. `grant` is what a yes would also give."""
+    grant = decision.grant
     return canonical_json(
         {
             "version": 1,
@@ -58,6 +60,7 @@ def question(request: Request, decision: Decision) -> bytes:
             "owner": decision.owner,
             "channel": decision.channel,
             "through": decision.through,
+            "grant": None if grant is None else asdict(grant),
             "request": {
                 "id": request.id,
                 "operation": request.operation,

@@ -3,6 +3,7 @@
 Everything below `pipeline` meets here and nowhere else. Concrete classes are named in `agent`.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -151,6 +152,8 @@ class Rooms:
     audit: AuditPort
     metrics: Metrics
     book: Book = field(default_factory=Book)
+    booking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from reading who is enrolled until `book` says so: an older look never comes later."""
     plugin: PluginPort | None = None
     bridge_secrets: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
     wake_outbox: Callable[[], None] = field(default=lambda: None)
@@ -186,5 +189,6 @@ async def refresh_book(rooms: Rooms) -> None:
     Raises:
         StoreUnavailableError: that cannot be read; the book stays as it was.
     """
-    contacts = await rooms.store.contacts()
-    rooms.book = Book.of(rooms.snapshot.config, contacts)
+    async with rooms.booking:
+        contacts = await rooms.store.contacts()
+        rooms.book = Book.of(rooms.snapshot.config, contacts)

@@ -52,7 +52,7 @@ def a_contact(owner: str = "bob", address: str = ACI, **changes: Any) -> Contact
 
 def met(owner: str = "bob", address: str = ACI) -> Contact:
     """Return a contact as it is enrolled by the code that `offer` offers."""
-    return a_contact(owner, address, offered_by="root")
+    return a_contact(owner, address, offered_by="root", disabled=Failure.UNRECORDED)
 
 
 async def disable(store: RequestStore, contact: Contact) -> bool:
@@ -206,7 +206,16 @@ async def test_one_time_id_lives_through_its_last_instant(store: RequestStore) -
     last = NOW + 300 * SECOND
     await spend(store, expires_at=last)
     assert await spend(store, now=last) is Spent.REPLAYED
-    assert await spend(store, now=last + timedelta(microseconds=1)) is Spent.NEW
+    gone = last + timedelta(hours=1, microseconds=1)
+    assert await spend(store, now=gone) is Spent.NEW
+
+
+async def test_one_time_id_is_spent_also_where_the_clock_is_set_back(store: RequestStore) -> None:
+    last = NOW + 300 * SECOND
+    await spend(store, expires_at=last)
+    ahead = last + 400 * SECOND
+    assert await spend(store, "other", expires_at=ahead, now=ahead) is Spent.NEW
+    assert await spend(store, expires_at=last, now=NOW) is Spent.REPLAYED
 
 
 async def test_full_scope_refuses_until_some_expire(store: RequestStore) -> None:
@@ -448,8 +457,14 @@ async def test_withdrawing_after_somebody_was_asked_is_counted(store: RequestSto
     await withdraw(store, 0)
     assert await refusals(store, "librarian", NOW) == 1
     await withdraw(store, 1, was_asked=False)
-    await withdraw(store, 2, problem=Problem(code="approval:target-changed", detail="It moved."))
+    await withdraw(store, 2, problem=Problem(code="identity:revoked", detail="It is gone."))
     assert await refusals(store, "librarian", NOW) == 1
+    # The same was asked for again, of something else by then: people were prompted twice.
+    moved = Problem(code="approval:target-changed", detail="It moved.")
+    await withdraw(store, 3, problem=moved, was_asked=False)
+    assert await refusals(store, "librarian", NOW) == 1
+    await withdraw(store, 4, problem=moved)
+    assert await refusals(store, "librarian", NOW) == 2
     assert await refusals(store, "librarian", NOW + SECOND) == 0
 
 

@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -83,6 +83,10 @@ class Driver(Protocol):
         Raises:
             ChannelError: none does, or it cannot do what is needed.
         """
+        ...
+
+    async def hang_up(self) -> Sequence[Params]:
+        """Receive and send nothing more; return what had come and was not yielded."""
         ...
 
     async def close(self) -> None:
@@ -178,6 +182,12 @@ class SignalChannel:
                     async with asyncio.timeout(FINISH_SECONDS):
                         await self._inbox.emptied()
                         await self._answers.join()
+                # What the other side has handed over meanwhile is not kept there any more.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(FINISH_SECONDS):
+                        for params in await self._driver.hang_up():
+                            self._take(params)
+                        await self._inbox.emptied()
             finally:
                 for worker in workers:
                     worker.cancel()

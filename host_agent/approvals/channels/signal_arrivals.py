@@ -25,6 +25,8 @@ MAX_ANSWERS_EACH = 20
 """Answers to one person within a minute. Signal counts what an account sends."""
 MAX_PEOPLE = 1_000
 MINUTE_SECONDS = 60.0
+FAREWELL_SECONDS = 1.0
+"""How long the other side may take to hand over what is on its way when we hang up."""
 
 
 class Complaints:
@@ -66,6 +68,15 @@ class Arrivals:
     async def get(self) -> Params | None:
         """Return the next, or None at the end."""
         return await self._queue.get()
+
+    def take_all(self) -> list[Params]:
+        """Return what waits, and leave nothing."""
+        taken = []
+        while not self._queue.empty():
+            params = self._queue.get_nowait()
+            if params is not None:
+                taken.append(params)
+        return taken
 
 
 class Inbox:

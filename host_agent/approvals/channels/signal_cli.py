@@ -14,7 +14,7 @@ from pathlib import Path
 
 from host_agent.approvals.channels.port import ChannelError
 from host_agent.approvals.channels.signal import Opened, Quote, refusal, require_success
-from host_agent.approvals.channels.signal_arrivals import Arrivals, Complaints
+from host_agent.approvals.channels.signal_arrivals import FAREWELL_SECONDS, Arrivals, Complaints
 from host_agent.approvals.channels.signal_envelope import Params
 from host_agent.approvals.notification import Failure
 from host_agent.canonical import JsonValue
@@ -41,6 +41,7 @@ class SignalCli:
         self._deadline_seconds = deadline_seconds
         self._link: _Link | None = None
         self._linking = asyncio.Lock()
+        self._has_hung_up = False
         self._complaints = Complaints()
 
     @property
@@ -113,6 +114,16 @@ class SignalCli:
         message = "the connection to signal-cli's socket was lost"
         raise ChannelError(Failure.UNREACHABLE, message)
 
+    async def hang_up(self) -> list[Params]:
+        """Let go of the connection for good; return what had come over it and was not yielded."""
+        self._has_hung_up = True
+        async with self._linking:
+            link = self._link
+            if link is not None:
+                await link.finish()
+            await self.close()
+            return [] if link is None else link.arrivals.take_all()
+
     async def close(self) -> None:
         """Close the connection; safe to call twice."""
         link, self._link = self._link, None
@@ -138,6 +149,8 @@ class SignalCli:
 
     async def _linked(self) -> "_Link":
         async with self._linking:
+            if self._has_hung_up:
+                raise _lost()
             if self._link is None or self._link.is_lost:
                 await self.close()
                 self._link = await _Link.open(self._socket, self._complaints)
@@ -211,6 +224,12 @@ class _Link:
             del self._waiting[number]
             if not answer.cancel() and not answer.cancelled():
                 answer.exception()  # looked at: the event loop need not complain of it
+
+    async def finish(self) -> None:
+        """Say that nothing more is asked, and read what is on its way."""
+        with contextlib.suppress(OSError):
+            self._writer.write_eof()
+        await asyncio.wait((self._reading,), timeout=FAREWELL_SECONDS)
 
     async def close(self) -> None:
         """Hang up."""

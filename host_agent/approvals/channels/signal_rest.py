@@ -17,7 +17,7 @@ from urllib.parse import quote as percent
 from host_agent.approvals.channels.outbound import Answer, Outbound
 from host_agent.approvals.channels.port import ChannelError
 from host_agent.approvals.channels.signal import Opened, Quote, refusal
-from host_agent.approvals.channels.signal_arrivals import Arrivals, Complaints
+from host_agent.approvals.channels.signal_arrivals import FAREWELL_SECONDS, Arrivals, Complaints
 from host_agent.approvals.channels.signal_envelope import Params
 from host_agent.approvals.notification import Failure
 from host_agent.canonical import JsonValue
@@ -64,6 +64,8 @@ class SignalRest:
         self._poll_seconds = poll_seconds
         self._ping_seconds = ping_seconds
         self._complaints = Complaints()
+        self._arrivals = Arrivals(self._complaints)
+        self._polling: asyncio.Task[list[Params]] | None = None
 
     @property
     def account(self) -> str:
@@ -124,7 +126,7 @@ class SignalRest:
             ChannelError: it is lost, or cannot be made.
         """
         if (await self._about()).get("mode") in _WEBSOCKET_MODES:
-            arrivals = Arrivals(self._complaints)
+            self._arrivals = arrivals = Arrivals(self._complaints)
             async with _Socket(self._outbound, self._path, self._ping_seconds) as socket:
                 opened(keeps=False)
                 reading = asyncio.create_task(self._read(socket, arrivals), name="signal websocket")
@@ -132,16 +134,31 @@ class SignalRest:
                     while (params := await arrivals.get()) is not None:
                         yield params
                 finally:
+                    await socket.close()
+                    await asyncio.wait((reading,), timeout=FAREWELL_SECONDS)
                     reading.cancel()
                     await asyncio.gather(reading, return_exceptions=True)
             message = "the websocket to signal-cli-rest-api was lost"
             raise ChannelError(Failure.UNREACHABLE, message)
         while True:
-            polled = await self._poll()
+            # What an answer brings is not kept there any more, so it is waited for.
+            self._polling = asyncio.create_task(self._poll(), name="signal poll")
+            polled = await asyncio.shield(self._polling)
+            self._polling = None
             opened(keeps=True)
             for params in polled:
                 yield params
             await asyncio.sleep(self._poll_seconds)
+
+    async def hang_up(self) -> list[Params]:
+        """Receive nothing more; return what had come and was not yielded."""
+        polling, self._polling = self._polling, None
+        if polling is None:
+            return self._arrivals.take_all()
+        try:
+            return await polling
+        except ChannelError:
+            return []
 
     async def close(self) -> None:
         """Close the connections; safe to call twice."""

@@ -534,3 +534,19 @@ async def test_c4_a_cancellation_that_is_not_written_down_still_holds(
     shown = await bench.pipeline.cancel(bench.who("deployer"), request.id, reason=None)
     assert shown["state"] == "cancelled"
     assert "is not in the audit log" in caplog.text
+
+
+async def test_an_approval_that_comes_while_the_agent_ends_runs_at_its_next_start(
+    bench: Workbench,
+) -> None:
+    request = await bench.held()
+    bench.rooms.is_draining = True
+    await bench.decide(request)
+    await bench.settle()
+    assert await bench.state(request) is State.APPROVED
+    assert bench.host.changes == []
+    bench.rooms.is_draining = False
+    await bench.pipeline.approved.recover()
+    await bench.settle()
+    assert await bench.state(request) is State.SUCCEEDED
+    assert len(bench.host.changes) == 1

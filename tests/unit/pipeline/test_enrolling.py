@@ -1,6 +1,8 @@
 """An admin offers a one-time code; nobody else does, and the code is nowhere but in the answer."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from host_agent.errors import (
     RequestNotFoundError,
     RoleRequiredError,
 )
+from host_agent.pipeline.rooms import refresh_book
 from tests.support.pipeline import Workbench, opened
 
 ACI = "3f0a1b2c-0000-4000-8000-0123456789ab"
@@ -55,9 +58,13 @@ async def offer(bench: Workbench, owner: str = "alice", channel: str = "signal")
 
 async def enrolled(bench: Workbench, code: str, address: str = OTHER_ACI) -> Contact | None:
     """Use a code, as who hears it over the channel does."""
-    return await bench.store.enrol(
+    contact = await bench.store.enrol(
         "signal", address, code_hash=codes.hash_code(code), now=bench.clock.now()
     )
+    if contact is not None:
+        assert contact.disabled is Failure.UNRECORDED
+        assert await bench.store.put_contact(replace(contact, disabled=None))
+    return contact
 
 
 async def shown(bench: Workbench) -> dict[str, list[tuple[str, str, str | None]]]:
@@ -146,3 +153,28 @@ async def test_approvers_are_shown_with_the_state_of_each_channel(bench: Workben
         )
         state = (await shown(bench))[owner][0]
         assert state == ("signal", "disabled: identity-changed", address[-4:])
+
+
+async def test_an_older_look_does_not_bring_back_who_was_disabled(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await enrolled(bench, await offer(bench)) is not None
+    await refresh_book(bench.rooms)
+    assert bench.rooms.book.address("alice", "signal") == OTHER_ACI
+    contacts, looked, go = bench.store.contacts, asyncio.Event(), asyncio.Event()
+
+    async def slow() -> list[Contact]:
+        found = await contacts()
+        looked.set()
+        await go.wait()
+        return found
+
+    monkeypatch.setattr(bench.store, "contacts", slow)
+    older = asyncio.create_task(refresh_book(bench.rooms))
+    await looked.wait()
+    monkeypatch.setattr(bench.store, "contacts", contacts)
+    disabling = asyncio.create_task(bench.pipeline.identity_changed("alice", "signal", OTHER_ACI))
+    await asyncio.sleep(0.05)
+    go.set()
+    await asyncio.gather(older, disabling)
+    assert bench.rooms.book.address("alice", "signal") is None

@@ -18,6 +18,10 @@ from tests.support.pipeline import Workbench, opened, serial_of
 Counts = list[tuple[str, str]]
 
 
+def _everything(_told: Told) -> bool:
+    return True
+
+
 def principal(cn: str, *roles: Role) -> Principal:
     return Principal(
         cn=cn,
@@ -75,7 +79,7 @@ def test_everybody_sees_what_is_theirs(role: Role, event: str, caller: str, is_s
 def test_a_slow_reader_loses_the_oldest_and_it_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 3)
     counts: Counts = []
-    reader = Reader(lambda sink, result: counts.append((sink, result)))
+    reader = Reader(lambda sink, result: counts.append((sink, result)), _everything)
     for number in range(5):
         reader.put(told(number))
     assert reader.dropped == 2
@@ -92,13 +96,13 @@ def test_what_is_kept_is_bounded_and_what_is_missed_is_told(
     events = Events(lambda _sink, _result: None)
     for sequence in range(1, 6):
         events.publish(sequence, record())
-    reader, missed = events.begin(4)
+    reader, missed = events.begin(4, _everything)
     first = reader.take()
     assert first is not None
     assert (first.sequence, reader.take(), missed) == (5, None, 0)
-    _, missed = events.begin(1)
+    _, missed = events.begin(1, _everything)
     assert missed == 1  # the second is not kept any more
-    reader, missed = events.begin(None)
+    reader, missed = events.begin(None, _everything)
     assert (reader.take(), missed) == (None, 0)
 
 
@@ -106,10 +110,34 @@ def test_what_was_written_before_the_start_can_be_read_again() -> None:
     events = Events(lambda _sink, _result: None)
     newest_first = tuple({**record(), "sequence": number, "hash": "h"} for number in (3, 2, 1))
     events.fill(Recent(since=None, records=newest_first))
-    reader, _ = events.begin(1)
+    reader, _ = events.begin(1, _everything)
     seen = [reader.take(), reader.take()]
     assert [one.sequence for one in seen if one] == [2, 3]
     assert all(one is not None and "hash" not in one.data for one in seen)
+
+
+def test_events_of_others_push_out_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    events = Events(lambda _sink, _result: None)
+    events.publish(1, record("deployer"))
+    for sequence in range(2, 20):
+        events.publish(sequence, record("robot"))
+    reader, _ = events.begin(0, lambda told: told.caller == "deployer")
+    for sequence in range(20, 40):
+        events.publish(sequence, record("robot"))
+    seen = reader.take()
+    assert seen is not None
+    assert (seen.sequence, reader.take(), reader.dropped) == (1, None, 0)
+
+
+def test_all_that_is_kept_can_be_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    events = Events(lambda _sink, _result: None)
+    for sequence in range(1, 11):
+        events.publish(sequence, record())
+    reader, missed = events.begin(0, _everything)
+    assert (missed, reader.dropped) == (0, 0)
+    assert [one.sequence for one in iter(reader.take, None)] == list(range(1, 11))
 
 
 # -- streams --------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """People answer over channels: each answer is answered in words, and each forgery moves nothing."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -492,6 +493,23 @@ async def test_no_code_token_or_address_is_written_down(bench: Workbench, chat: 
             assert not any(secret.encode() in data for secret in (*said, token))
     log = str(bench.records())
     assert not any(address in log for address in (ALICE, ERIN, BOB, STRANGER))
+
+
+@pytest.mark.parametrize("form", ["{}", "{:.4}-", "lower"])
+async def test_c49_a_code_in_a_reason_is_not_written_down(
+    bench: Workbench, chat: Chat, form: str
+) -> None:
+    request = await bench.held()
+    other = await bench.held(operation="git.switch", params=ASIDE)
+    await chat.deliver(request)
+    code = await chat.code(other)
+    typed = {"{}": code, "lower": code.lower()}.get(form, "-".join(re.findall("....", code)))
+    assert "Denied" in str(await chat.react("100", text=f"DENY this, I meant {typed} not it"))
+    stored = await bench.request(request.id)
+    kept = str(stored.decisions) + str(bench.records())
+    if form != "{:.4}-" or any(map(str.isdigit, code)):
+        assert typed not in kept
+        assert stored.decisions[0].reason == "this, I meant [code] not it"
 
 
 # -- enrolment -------------------------------------------------------------------------------------

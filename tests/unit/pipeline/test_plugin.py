@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.approvals.request import State, Verb
+from host_agent.approvals.request import GrantTerms, State, Verb
 from host_agent.audit.record import Event
 from host_agent.errors import RoleRequiredError
 from host_agent.pipeline.plugin import MAX_ANSWER_BYTES, Plugin
@@ -39,7 +39,7 @@ async def test_a_clear_yes_lets_the_approval_count(bench: Workbench) -> None:
     asked = Asked()
     bench.rooms.plugin = Plugin(asked)
     request = await bench.held()
-    await bench.decide(request)
+    await bench.decide(request, grant=GrantTerms(count=2))
     await bench.settle()
     assert await bench.state(request) is State.SUCCEEDED
     assert [json.loads(question) for question in asked.questions] == [
@@ -49,6 +49,7 @@ async def test_a_clear_yes_lets_the_approval_count(bench: Workbench) -> None:
             "owner": "alice",
             "channel": "http",
             "through": None,
+            "grant": {"for_seconds": None, "count": 2, "resource": None},
             "request": {
                 "id": request.id,
                 "operation": "git.pull",

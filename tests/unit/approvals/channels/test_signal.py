@@ -71,6 +71,9 @@ class Line:
     async def about(self) -> str:
         return "a line"
 
+    async def hang_up(self) -> list[Params]:
+        return []
+
     async def close(self) -> None:
         self.is_closed = True
 
