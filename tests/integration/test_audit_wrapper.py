@@ -198,6 +198,30 @@ async def test_the_log_goes_on_over_files_that_root_begins(place: Place) -> None
     assert sum('"cause":"size"' in line for line in causes) == len(files) - 1
 
 
+def test_an_empty_file_that_could_be_written_anywhere_is_not_used(place: Place) -> None:
+    place.rotate()
+    subprocess.run(["/usr/bin/chattr", "-a", place.log], check=True)
+    with place.log.open("r+b", buffering=0) as held:
+        assert place.rotate() == "-"
+        assert is_append_only(place.log)
+        append(place.log, b"past\n")
+        held.write(b"X")
+    assert place.log.read_bytes() == b"past\n"
+
+
+def test_the_directory_is_not_filled_with_crumbs(place: Place) -> None:
+    place.rotate()
+    today = time.strftime("audit-%Y%m%dT000000", time.gmtime())
+    for number in range(500):
+        place.log.with_name(f"{today}{number:06}Z.jsonl").write_bytes(b"x")
+    append(place.log, b"x" * 65_535)
+    done = place.run()
+    assert (done.returncode, "too many small files" in done.stderr) == (75, True)
+    assert place.log.stat().st_size == 65_535
+    append(place.log, b"x")
+    assert FINISHED.fullmatch(place.rotate())
+
+
 # -- what it refuses ------------------------------------------------------------------------------
 
 
