@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from host_agent.audit.batch import Plan, Written
-from host_agent.audit.place import FLAGS, OwnPlace, Place, RootPlace
+from host_agent.audit.place import OwnPlace, Place, RootPlace
 from host_agent.audit.record import ORIGIN, Event, Members, build, digest_of
 from host_agent.audit.rotation import (
     MAX_TAIL_BYTES,
@@ -116,7 +116,7 @@ class AuditFile:
 
     def _open_live(self) -> None:
         try:
-            descriptor = os.open(self._path, FLAGS)
+            descriptor = self._place.open()
         except FileNotFoundError:
             self._follow_predecessor()
             self._create()

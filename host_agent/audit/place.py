@@ -16,9 +16,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from host_agent.audit.rotation import finished_name, remove_old
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +29,9 @@ NOTHING_FINISHED = "-"
 """What the wrapper prints where the live file was empty or missing."""
 _LOCK_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _MODE = 0o600
-_CLOSED_TRIES, _CLOSED_SECONDS = 30, 0.1
+_CLOSED_TRIES, _CLOSED_SECONDS = 200, 0.05
+"""How often and how far apart a closed directory is tried: as long as the wrapper waits for another
+run of itself. It keeps the directory open for 0.3 s after each."""
 
 
 class Place(Protocol):
@@ -35,6 +39,10 @@ class Place(Protocol):
 
     def open_lock(self) -> int:
         """Return a descriptor of the file whose lock means: only one agent writes here."""
+        ...
+
+    def open(self) -> int:
+        """Return a descriptor of what is at the path, to append to; raises FileNotFoundError."""
         ...
 
     def look(self) -> os.stat_result:
@@ -67,6 +75,10 @@ class OwnPlace:
         """Return a descriptor of the lock's file; it and the directory are made where missing."""
         self._path.parent.mkdir(mode=0o700, exist_ok=True)
         return os.open(_lock_path(self._path), _LOCK_FLAGS | os.O_CREAT, _MODE)
+
+    def open(self) -> int:
+        """Return a descriptor of what is at the path, to append to."""
+        return os.open(self._path, FLAGS)
 
     def look(self) -> os.stat_result:
         """Return what is at the path of the live file."""
@@ -141,14 +153,13 @@ class RootPlace:
             self._run()
             return os.open(_lock_path(self._path), _LOCK_FLAGS)
 
+    def open(self) -> int:
+        """Return a descriptor of what is at the path, to append to."""
+        return self._inside(lambda: os.open(self._path, FLAGS))
+
     def look(self) -> os.stat_result:
-        """Return what is at the path; waits while somebody else has the wrapper run."""
-        for _ in range(_CLOSED_TRIES):
-            try:
-                return self._path.lstat()
-            except PermissionError:  # the directory is closed while files change places
-                time.sleep(_CLOSED_SECONDS)
-        return self._path.lstat()
+        """Return what is at the path of the live file."""
+        return self._inside(self._path.lstat)
 
     def put_aside(self, at: str) -> str:  # noqa: ARG002 - root asks its own clock
         """Have the live file finished."""
@@ -176,10 +187,20 @@ class RootPlace:
         """Return nothing: the wrapper removes them, by root's own rule."""
         return []
 
+    def _inside(self, act: Callable[[], T]) -> T:
+        """Do what needs the directory open; it is closed while files change places."""
+        for _ in range(_CLOSED_TRIES):
+            try:
+                return act()
+            except PermissionError:
+                time.sleep(_CLOSED_SECONDS)
+        self._run()  # who closed it never came to open it
+        return act()
+
     def _open_empty(self) -> int | None:
         try:
-            descriptor = os.open(self._path, FLAGS)
-        except (FileNotFoundError, PermissionError):
+            descriptor = self.open()
+        except FileNotFoundError:
             return None
         if os.fstat(descriptor).st_size == 0:
             return descriptor

@@ -147,6 +147,14 @@ class Hearing:
             message = "Nothing was done: that code was made for somebody else."
             await self._refused(voice, verb, DigestMismatchError(message), found.request_id)
             return message
+        quoted = None if heard.quotes is None else await self._prompt_of(voice, heard)
+        if quoted is not None and quoted.request_id != found.request_id:
+            message = (
+                "Nothing was done: that code is of another request than the message you answered. "
+                "Answer the one that you mean, or send the code by itself."
+            )
+            await self._refused(voice, verb, DigestMismatchError(message), quoted.request_id)
+            return message
         request = await self._rooms.store.get(found.request_id)
         if request is not None and _is_older(heard, request):
             return None

@@ -30,17 +30,13 @@ from tests.support.certificates import make_pki
 from tests.support.messages import a_message, an_outcome, ended
 from tests.support.schemas import SCHEMAS, faults, undescribed
 from tests.support.stored_requests import a_decision, a_request
-from tests.support.walkthrough import blocks
+from tests.support.walkthrough import program
 from tests.support.webhook_receiver import Receiver
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "reference/events.md").read_text(encoding="utf-8")
 HOW_TO = (DOCS / "how-to/approve-over-webhook.md").read_text(encoding="utf-8")
 KEY = b"whsec_bWFueSBieXRlcyBvZiBhIHNlY3JldCBrZXk="
-
-
-def program(name: str) -> str:
-    return next(b.text for b in blocks(HOW_TO) if b.language == "python" and b.name == name)
 
 
 # -- the schemas -----------------------------------------------------------------------------------
@@ -241,7 +237,7 @@ def test_the_schema_of_decisions_refuses(changed: dict[str, Any]) -> None:
 @contextmanager
 def printed_receiver(folder: Path, *keys: bytes) -> Iterator[tuple[str, Path]]:
     """Run receiver.py as it is printed; yield its URL and the file of what it shows."""
-    (folder / "receiver.py").write_text(program("receiver.py"), encoding="utf-8")
+    (folder / "receiver.py").write_text(program(HOW_TO, "receiver.py"), encoding="utf-8")
     for number, key in enumerate(keys):
         (folder / f"key{number}").write_bytes(key)
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -303,7 +299,7 @@ async def test_the_printed_bridge_signs_what_the_agent_takes(tmp_path: Path) -> 
     tls.verify_mode = ssl.CERT_REQUIRED
     files = {"ca": pki.ca_path, "cert": client.certificate_path, "key": client.key_path}
     scope: dict[str, Any] = {}
-    exec(compile(program("bridge.py"), "bridge.py", "exec"), scope)
+    exec(compile(program(HOW_TO, "bridge.py"), "bridge.py", "exec"), scope)
     digest = a_request().digest
     event = {"subject": a_request().id, "data": {"digest": digest}}
     key = signing.read_secret(KEY)

@@ -5,9 +5,11 @@ Signal is a stand-in that speaks as the daemon of signal-cli does; the receiver 
 
 import json
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,14 +17,20 @@ import pytest
 from tests.support.installed import (
     AUDIT,
     IDENTITIES,
+    PORT,
     RULES,
     SECTIONS,
     STATE_DIR,
     UNIT,
     Host,
     configuration,
+    issue,
 )
+from tests.support.machine import ADDRESS
+from tests.support.pages import REPOSITORY
+from tests.support.walkthrough import program
 
+HOW_TO = (REPOSITORY / "docs/how-to/approve-over-webhook.md").read_text()
 PROGRAMS = Path(__file__).parents[1] / "support"
 ALICE = "3f0a1b2c-0000-4000-8000-00000000a11c"
 ERIN = "3f0a1b2c-0000-4000-8000-00000000e419"
@@ -30,6 +38,12 @@ BOB = "3f0a1b2c-0000-4000-8000-000000000b0b"
 STRANGER = "3f0a1b2c-0000-4000-8000-0000000057a9"
 RECORD = "/var/lib/hook/record.jsonl"
 SECRET = "host-test-webhook-secret-0123456789"
+BRIDGE_SECRET = "host-test-bridge-secret-0123456789"
+BRIDGE = """
+[[identities]]
+cn = "chat-bridge"
+roles = ["bridge"]
+"""
 SHORT = """
 [[rules]]
 name = "these do not wait long"
@@ -58,11 +72,15 @@ channels = ["signal"]
 [[approvers]]
 owner = "bob"
 signal = "{BOB}"
-channels = ["signal"]
+channels = ["signal", "webhook"]
 [[approvers]]
 owner = "frank"
 roles = ["admin"]
 channels = ["webhook"]
+[[bridges]]
+cn = "chat-bridge"
+secret_file = "secrets/bridge"
+approvers = {{ U1 = "frank", U2 = "bob" }}
 """
 _SIGNAL = """\
 [Service]
@@ -105,6 +123,15 @@ class Phone:
         assert "ok" in answer, answer
         return answer["ok"]
 
+    def sent_at(self, aci: str, text: str) -> int:
+        """Return the time, which is the name, of a message that was sent to one person."""
+        times = [
+            sent["timestamp"]
+            for sent in self.do(do="sent")
+            if sent["recipient"] == [aci] and text in sent["message"]
+        ]
+        return int(times[-1])
+
     def texts(self, aci: str) -> list[str]:
         """Return what was sent to one person so far."""
         return [sent["message"] for sent in self.do(do="sent") if sent["recipient"] == [aci]]
@@ -120,10 +147,10 @@ class Phone:
         self._host.machine.until(is_there, f"no message with {pattern}", seconds=seconds)
         return found[-1]
 
-    def say(self, aci: str, text: str) -> str:
-        """Send a message and return the answer to it."""
+    def say(self, aci: str, text: str, *, quotes: int | None = None) -> str:
+        """Send a message, in answer to another one or not, and return the answer to it."""
         before = len(self.texts(aci))
-        self.do(do="say", aci=aci, text=text)
+        self.do(do="say", aci=aci, text=text, quotes=quotes)
         return self.until(aci, "", after=before)
 
     def code(self, aci: str, request: dict[str, Any], *, seconds: float = 20) -> str:
@@ -138,17 +165,21 @@ class Phone:
 @pytest.fixture(scope="module")
 def phone(host: Host) -> Iterator[Phone]:
     machine = host.machine
-    for program in ("signal_cli_server.py", "webhook_receiver.py"):
-        content = (PROGRAMS / program).read_bytes()
-        machine.write(f"/usr/local/bin/{program}", content)
+    for name in ("signal_cli_server.py", "webhook_receiver.py"):
+        content = (PROGRAMS / name).read_bytes()
+        machine.write(f"/usr/local/bin/{name}", content)
     machine.write("/etc/systemd/system/signal-cli.service", _SIGNAL)
     machine.write("/etc/systemd/system/hook.service", _HOOK)
     machine.must("systemctl", "daemon-reload")
     machine.must("systemctl", "start", "signal-cli.service", "hook.service")
     machine.must("install", "-d", "-m", "700", "-o", "host-agent", "/etc/host-agent/secrets")
-    machine.write("/etc/host-agent/secrets/webhook", SECRET, mode=0o600, owner="host-agent")
+    for name, secret in (("webhook", SECRET), ("bridge", BRIDGE_SECRET)):
+        machine.write(f"/etc/host-agent/secrets/{name}", secret, mode=0o600, owner="host-agent")
+    issue(machine, "chat-bridge", "--usage", "client")
     machine.until(lambda: machine.path("/run/signal-cli/control").exists(), "no stand-in")
-    text = configuration(rules=SHORT + RULES, sections=SECTIONS + CHANNELS, identities=IDENTITIES)
+    text = configuration(
+        rules=SHORT + RULES, sections=SECTIONS + CHANNELS, identities=IDENTITIES + BRIDGE
+    )
     assert host.reload(text)["event"] == "config.loaded"
     people = Phone(host)
     offered = host.http("frank").post("/approvers/alice/enrol", json={"channel": "signal"})
@@ -222,12 +253,19 @@ def test_an_answer_over_signal_runs_it_and_only_the_right_one_counts(
 
 
 def test_a_code_is_for_its_own_request_only(host: Host, phone: Phone) -> None:
+    since = host.sequence
     one, other = held(host, "one"), held(host, "other")
-    code = phone.code(ALICE, one)
+    code, prompt = phone.code(ALICE, one), phone.code(ALICE, other)
+    about_other = phone.sent_at(ALICE, prompt)
+    for verb in ("CONFIRM", "DENY"):
+        answer = phone.say(ALICE, f"{verb} {code}", quotes=about_other)
+        assert "of another request" in answer
+    assert [host.look(request)["state"] for request in (one, other)] == ["pending"] * 2
+    assert refused(host, since) == [("alice", "approval:digest-mismatch")] * 2
     assert "Denied" in phone.say(ALICE, f"DENY {code} not this one")
     assert host.look(one)["state"] == "denied"
     assert host.look(other)["state"] == "pending"
-    assert "tank/media@other" in snapshots(host)
+    assert {"tank/media@one", "tank/media@other"} <= set(snapshots(host).split())
     assert host.http("operator").post(f"/requests/{other['request_id']}/cancel").status_code == 200
 
 
@@ -255,6 +293,74 @@ def test_too_late_is_said_and_nothing_runs(host: Host, phone: Phone) -> None:
     assert host.look(request)["state"] == "expired"
     assert "tank/media@short" in snapshots(host)
     assert refused(host, since) == [("alice", "approval:expired")]
+
+
+class Bridge:
+    """The printed program of docs/how-to/approve-over-webhook.md, used well and badly."""
+
+    def __init__(self, host: Host) -> None:
+        certificate, key, authority = host.files("chat-bridge")
+        self._files = {"ca": authority, "cert": certificate, "key": key}
+        self._program: dict[str, Any] = {}
+        exec(compile(program(HOW_TO, "bridge.py"), "bridge.py", "exec"), self._program)
+
+    def decide(
+        self,
+        event: dict[str, Any],
+        user: str = "U1",
+        *,
+        secret: str = BRIDGE_SECRET,
+        ahead: int = 0,
+        id_: str | None = None,
+        decision: str = "approve",
+    ) -> tuple[int, str]:
+        """Answer to what the webhook brought; return the status, and the code of a refusal."""
+        self._program["time"] = SimpleNamespace(time=lambda: time.time() + ahead)
+        self._program["secrets"] = SimpleNamespace(token_hex=lambda n: id_ or secrets.token_hex(n))
+        files, key = self._files, secret.encode()
+        status, told = self._program["decide"]((ADDRESS, PORT), files, key, user, event, decision)
+        return int(status), str(told.get("code", told.get("state")))
+
+
+def test_an_answer_over_a_bridge_runs_it_and_only_the_right_one_counts(
+    host: Host, phone: Phone
+) -> None:
+    since = host.sequence
+    request, other = held(host, "bridged"), held(host, "beside")
+
+    def event_of(held: dict[str, Any]) -> dict[str, Any]:
+        def mine() -> list[dict[str, Any]]:
+            return [event for event in hooked(host) if event["subject"] == held["request_id"]]
+
+        host.machine.until(lambda: bool(mine()), "the webhook got nothing")
+        return mine()[0]
+
+    event, bridge = event_of(request), Bridge(host)
+    forged = {**event, "data": {**event["data"], "digest": event_of(other)["data"]["digest"]}}
+    assert bridge.decide(event, secret=SECRET) == (401, "bridge:bad-signature")
+    assert bridge.decide(event, ahead=400) == (401, "bridge:bad-signature")
+    assert bridge.decide(event, ahead=-400) == (401, "bridge:bad-signature")
+    assert bridge.decide(forged) == (409, "approval:digest-mismatch")
+    assert bridge.decide(event, "U2") == (403, "approval:self-approval")
+    assert bridge.decide(event, "frank") == (403, "identity:role-required")
+    assert host.look(request)["state"] == "pending"
+    assert bridge.decide(event, id_="once", decision="later")[0] in {400, 422}
+    assert bridge.decide(event, id_="twice")[0] == 200
+    assert bridge.decide(event, id_="twice") == (401, "bridge:bad-signature")
+    assert host.ended(request)["state"] == "succeeded"
+    assert bridge.decide(event)[0] == 409
+    assert "tank/media@bridged" not in snapshots(host)
+    assert "tank/media@beside" in snapshots(host)
+    (decided,) = (r for r in host.since(since) if r["event"] == "request.decided")
+    assert (decided["approver_owner"], decided["channel"]) == ("frank", "webhook")
+    assert decided["through"] == "chat-bridge"
+    codes = [record["code"] for record in host.since(since) if "code" in record]
+    assert codes.count("bridge:bad-signature") == 4
+    assert codes.count("approval:self-approval") == 1
+    assert codes.count("identity:role-required") == 1
+    assert codes.count("approval:digest-mismatch") == 1
+    assert codes.count("approval:already-decided") == 1
+    assert host.http("operator").post(f"/requests/{other['request_id']}/cancel").status_code == 200
 
 
 def test_c44_a_killed_agent_loses_neither_prompt_nor_answer(host: Host, phone: Phone) -> None:
@@ -302,7 +408,7 @@ def test_no_code_and_no_secret_is_left_anywhere(host: Host, phone: Phone) -> Non
         if file.name.startswith("host-agent.db"):
             said[file.name] = file.read_bytes().decode("latin-1")
     assert len(phone.texts(ALICE)) > 1
-    for secret in {*seen_codes, SECRET}:
+    for secret in {*seen_codes, SECRET, BRIDGE_SECRET}:
         for place, text in said.items():
             assert secret not in text, place
     host.require_whole()

@@ -68,6 +68,11 @@ def blocks(page: str) -> list[Block]:
     ]
 
 
+def program(page: str, name: str) -> str:
+    """Return the Python program that a page prints under a name."""
+    return next(b.text for b in blocks(page) if b.language == "python" and b.name == name)
+
+
 def steps(block: Block) -> Iterator[Step]:
     """Yield the commands of a `console` block; a line that ends with a backslash goes on."""
     command, output = "", ""

@@ -121,3 +121,48 @@ async def test_another_rotation_is_followed(root: Root) -> None:
     assert [name for _, name in events(root.path)] == ["audit.rotated", "agent.started"]
     files = sorted(root.path.parent.glob("audit-*.jsonl"))
     assert all(verify([*files, root.path]).is_clean(concern) for concern in Concern)
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch, root: Root) -> list[int]:
+    """How often the directory is found closed before it opens, first number; counted down."""
+    left = [0]
+    lstat = Path.lstat
+
+    def look(path: Path) -> os.stat_result:
+        if path == root.path and left[0] > 0:
+            left[0] -= 1
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return lstat(path)
+
+    monkeypatch.setattr("host_agent.audit.place._CLOSED_SECONDS", 0)
+    monkeypatch.setattr(Path, "lstat", look)
+    return left
+
+
+async def test_c6_a_record_waits_while_files_change_places(root: Root, closed: list[int]) -> None:
+    async with opened(root.path, rotate=root) as log:
+        closed[0] = 100
+        assert await log.append(Event.AGENT_STARTED) == 1
+    assert (closed, root.runs) == ([0], 1)
+
+
+async def test_c6_a_directory_that_nobody_opens_again_is_opened_by_root(
+    root: Root, closed: list[int]
+) -> None:
+    async with opened(root.path, rotate=root) as log:
+        await log.append(Event.AGENT_STARTED)
+        closed[0] = 200
+        assert await log.append(Event.AGENT_STARTED) == 3
+    assert root.runs == 2
+    assert [name for _, name in events(root.path)] == ["audit.rotated", "agent.started"]
+
+
+async def test_c6_a_directory_that_stays_closed_takes_no_record(
+    root: Root, closed: list[int]
+) -> None:
+    async with opened(root.path, rotate=root) as log:
+        closed[0] = 1000
+        with pytest.raises(AuditUnavailableError):
+            await log.append(Event.AGENT_STARTED)
+    assert root.path.read_bytes() == b""

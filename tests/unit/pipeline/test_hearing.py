@@ -257,11 +257,27 @@ async def test_c45_a_code_answers_for_its_own_request_only(bench: Workbench, cha
     other = await bench.held(operation="git.switch", params=ASIDE)
     await chat.deliver(request)
     code = await chat.code(other)
-    # Sent as an answer to the prompt of `request`: the code says which one is meant.
-    await chat.react("100", text=f"CONFIRM {code}")
+    await chat.say(f"CONFIRM {code}")
     assert await bench.state(request) is State.PENDING
     assert await bench.state(other) is State.SUCCEEDED
     assert [run[0] for run in bench.host.changes] == ["switch"]
+
+
+async def test_c45_another_requests_code_in_answer_to_a_prompt_is_refused(
+    bench: Workbench, chat: Chat
+) -> None:
+    request = await bench.held()
+    other = await bench.held(operation="git.switch", params=ASIDE)
+    await chat.deliver(request)
+    code = await chat.code(other)
+    async with Untouched(bench, request), Untouched(bench, other):
+        for verb in ("CONFIRM", "DENY"):
+            answer = await chat.react("100", text=f"{verb} {code}")
+            assert "of another request" in str(answer)
+    assert refused(bench) == [("alice", "approval:digest-mismatch")] * 2
+    own = await chat.code(request)
+    await chat.react("100", text=f"CONFIRM {own}")  # its twin
+    assert await bench.state(request) is State.SUCCEEDED
 
 
 async def test_c33_the_requesters_own_owner_is_refused(bench: Workbench, chat: Chat) -> None:
