@@ -8,10 +8,12 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.installed import (
@@ -39,6 +41,7 @@ STRANGER = "3f0a1b2c-0000-4000-8000-0000000057a9"
 RECORD = "/var/lib/hook/record.jsonl"
 SECRET = "host-test-webhook-secret-0123456789"
 BRIDGE_SECRET = "host-test-bridge-secret-0123456789"
+NTFY_TOKEN, NTFY_DENY = "tk_hosttestagentstoken012345", "tk_hosttestbuttonstoken012345"
 BRIDGE = """
 [[identities]]
 cn = "chat-bridge"
@@ -62,13 +65,19 @@ account = "+431234"
 [channels.webhook]
 url = "http://127.0.0.1:9900/hook"
 secret_file = "secrets/webhook"
+[channels.ntfy]
+url = "http://127.0.0.1:9901"
+token_file = "secrets/ntfy"
+reply_topic = "replies"
+reply_token_file = "secrets/ntfy-deny"
 [[approvers]]
 owner = "alice"
 channels = ["signal"]
 [[approvers]]
 owner = "erin"
 signal = "{ERIN}"
-channels = ["signal"]
+ntfy_topic = "erins"
+channels = ["signal", "ntfy"]
 [[approvers]]
 owner = "bob"
 signal = "{BOB}"
@@ -97,6 +106,34 @@ _HOOK = f"""\
 ExecStart=/usr/bin/python3 /usr/local/bin/webhook_receiver.py --record {RECORD} --port 9900
 StateDirectory=hook
 """
+_NTFY = """\
+[Service]
+ExecStart=/usr/bin/python3 /usr/local/bin/ntfy_server.py @/etc/ntfy.access
+"""
+_NTFY_ACCESS = f"""\
+--port=9901
+--write={NTFY_TOKEN}:erins
+--read={NTFY_TOKEN}:replies
+--write={NTFY_DENY}:replies
+--read=erins-own:erins
+"""
+_TOPIC = """\
+import http.client, sys
+link = http.client.HTTPConnection("127.0.0.1", 9901, timeout=0.7)
+link.request("GET", "/erins/json?since=all", headers={"Authorization": "Bearer erins-own"})
+answer = link.getresponse()
+try:
+    while line := answer.readline():
+        print(line.decode(), end="", flush=True)
+except TimeoutError:
+    pass
+"""
+_PRESS = """\
+import json, sys
+sys.path.insert(0, "/usr/local/bin")
+import ntfy_server
+print(ntfy_server.press(json.load(sys.stdin)))
+"""
 _CONTROL = """\
 import json, socket, sys
 with socket.socket(socket.AF_UNIX) as link:
@@ -105,6 +142,13 @@ with socket.socket(socket.AF_UNIX) as link:
     link.sendall(sys.stdin.read().encode() + b"\\n")
     print(link.makefile().readline())
 """
+SERVERS = ("signal-cli.service", "hook.service", "ntfy.service")
+FILES = {
+    "webhook": SECRET,
+    "bridge": BRIDGE_SECRET,
+    "ntfy": NTFY_TOKEN,
+    "ntfy-deny": NTFY_DENY,
+}
 seen_codes: set[str] = set()
 """Every code that came out during this module."""
 
@@ -148,10 +192,11 @@ class Phone:
         return found[-1]
 
     def say(self, aci: str, text: str, *, quotes: int | None = None) -> str:
-        """Send a message, in answer to another one or not, and return the answer to it."""
+        """Send a message, in answer to another one or not, and return what comes back."""
         before = len(self.texts(aci))
         self.do(do="say", aci=aci, text=text, quotes=quotes)
-        return self.until(aci, "", after=before)
+        self.until(aci, "", after=before)
+        return "\n".join(self.texts(aci)[before:])  # the outcome may be there as well
 
     def code(self, aci: str, request: dict[str, Any], *, seconds: float = 20) -> str:
         """Return the code that somebody was sent for a request."""
@@ -165,15 +210,17 @@ class Phone:
 @pytest.fixture(scope="module")
 def phone(host: Host) -> Iterator[Phone]:
     machine = host.machine
-    for name in ("signal_cli_server.py", "webhook_receiver.py"):
+    for name in ("signal_cli_server.py", "webhook_receiver.py", "ntfy_server.py"):
         content = (PROGRAMS / name).read_bytes()
         machine.write(f"/usr/local/bin/{name}", content)
     machine.write("/etc/systemd/system/signal-cli.service", _SIGNAL)
     machine.write("/etc/systemd/system/hook.service", _HOOK)
+    machine.write("/etc/systemd/system/ntfy.service", _NTFY)
+    machine.write("/etc/ntfy.access", _NTFY_ACCESS, mode=0o600)
     machine.must("systemctl", "daemon-reload")
-    machine.must("systemctl", "start", "signal-cli.service", "hook.service")
+    machine.must("systemctl", "start", *SERVERS)
     machine.must("install", "-d", "-m", "700", "-o", "host-agent", "/etc/host-agent/secrets")
-    for name, secret in (("webhook", SECRET), ("bridge", BRIDGE_SECRET)):
+    for name, secret in FILES.items():
         machine.write(f"/etc/host-agent/secrets/{name}", secret, mode=0o600, owner="host-agent")
     issue(machine, "chat-bridge", "--usage", "client")
     machine.until(lambda: machine.path("/run/signal-cli/control").exists(), "no stand-in")
@@ -190,7 +237,7 @@ def phone(host: Host) -> Iterator[Phone]:
     assert "Nobody was enrolled" in people.say(STRANGER, f"ENROL {code}")
     yield people
     assert host.reload(configuration())["event"] == "config.loaded"
-    machine.must("systemctl", "stop", "signal-cli.service", "hook.service")
+    machine.must("systemctl", "stop", *SERVERS)
 
 
 def snapshots(host: Host) -> str:
@@ -295,6 +342,70 @@ def test_too_late_is_said_and_nothing_runs(host: Host, phone: Phone) -> None:
     assert refused(host, since) == [("alice", "approval:expired")]
 
 
+def events(host: Host) -> list[str]:
+    """Return the lines of the events that the agent still keeps."""
+    lines: list[str] = []
+    headers = {"Last-Event-ID": "0", "Accept": "text/event-stream"}
+    with (
+        suppress(httpx.ReadTimeout),
+        host.http("frank").stream("GET", "/events", headers=headers, timeout=2) as answer,
+    ):
+        assert answer.status_code == 200, answer.status_code
+        lines.extend(answer.iter_lines())
+    return lines
+
+
+def button(host: Host, request: dict[str, Any]) -> dict[str, Any]:
+    """Return the button that denies, of the message about a request that erin's phone shows."""
+    found: list[dict[str, Any]] = []
+
+    def is_there() -> bool:
+        lines = host.machine.must("python3", "-c", _TOPIC).splitlines()
+        about = request["request_id"][:12]
+        found[:] = [
+            action
+            for message in map(json.loads, lines)
+            for action in message.get("actions", [])
+            if about in message["message"] and action["action"] == "http"
+        ]
+        return bool(found)
+
+    host.machine.until(is_there, "ntfy brought no button", seconds=30)
+    return found[-1]
+
+
+def press(host: Host, action: dict[str, Any]) -> int:
+    return int(host.machine.must("python3", "-c", _PRESS, stdin=json.dumps(action)))
+
+
+def test_the_button_of_ntfy_denies_once_and_never_approves(host: Host, phone: Phone) -> None:
+    since = host.sequence
+    request, other = held(host, "pressed"), held(host, "unpressed")
+    action = button(host, request)
+    (code,) = re.findall(r"(?i)deny ([A-Z2-9]{16})", action["body"])
+    seen_codes.add(code)
+    for word, forged in (
+        ("CONFIRM", code),
+        ("DENY", "AAAAAAAAAAAAAAAA"),
+        ("DENY", phone.code(ERIN, other)),
+        ("DENY", phone.code(ERIN, request)),
+    ):
+        body = json.dumps({"topic": "replies", "message": f"{word} {forged}"})
+        assert press(host, {**action, "body": body}) == 200  # it is ntfy that takes it
+    assert press(host, {**action, "headers": {}}) == 403
+    assert press(host, action) == 200
+    assert host.ended(request)["state"] == "denied"
+    assert press(host, action) == 200
+    assert host.look(other)["state"] == "pending"
+    host.machine.until(
+        lambda: ("erin", "approval:already-decided") in refused(host, since), "no refusal"
+    )
+    (decided,) = (r for r in host.since(since) if r["event"] == "request.decided")
+    assert (decided["approver_owner"], decided["channel"]) == ("erin", "ntfy")
+    assert {"tank/media@pressed", "tank/media@unpressed"} <= set(snapshots(host).split())
+    assert host.http("operator").post(f"/requests/{other['request_id']}/cancel").status_code == 200
+
+
 class Bridge:
     """The printed program of docs/how-to/approve-over-webhook.md, used well and badly."""
 
@@ -395,9 +506,10 @@ def test_c44_a_dead_server_delays_and_then_delivers(host: Host, phone: Phone) ->
 
 
 def test_no_code_and_no_secret_is_left_anywhere(host: Host, phone: Phone) -> None:
-    assert len(seen_codes) >= 6
+    assert len(seen_codes) >= 7
     machine = host.machine
     said = {
+        "events": "\n".join(events(host)),
         "metrics": host.inside("/metrics"),
         "journal": machine.must("journalctl", "-o", "cat", "-u", UNIT),
         "processes": machine.must("ps", "-eo", "args", "-ww"),
@@ -408,7 +520,7 @@ def test_no_code_and_no_secret_is_left_anywhere(host: Host, phone: Phone) -> Non
         if file.name.startswith("host-agent.db"):
             said[file.name] = file.read_bytes().decode("latin-1")
     assert len(phone.texts(ALICE)) > 1
-    for secret in {*seen_codes, SECRET, BRIDGE_SECRET}:
+    for secret in {*seen_codes, *FILES.values()}:
         for place, text in said.items():
             assert secret not in text, place
     host.require_whole()

@@ -5,7 +5,7 @@ whether it may read (`GET /TOPIC/auth`) and its health. Like the real one it ref
 than 8 KiB, more than three actions, and a body on an action that sends none; it turns a message of
 more than 4096 bytes into an attachment. Only the standard library is used:
 
-    python3 ntfy_server.py [--port N] [--certificate FILE --key FILE] [--read TOKEN:TOPIC ...]
+    python3 ntfy_server.py [--port N] [--certificate FILE --key FILE] [--read TOKEN:TOPIC] [@FILE]
 """
 
 import argparse
@@ -272,7 +272,9 @@ def press(action: Mapping[str, Any]) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Stand in for an ntfy server.")
+    parser = argparse.ArgumentParser(
+        description="Stand in for an ntfy server.", fromfile_prefix_chars="@"
+    )
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--certificate")
     parser.add_argument("--key")
