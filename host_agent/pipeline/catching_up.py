@@ -53,9 +53,10 @@ async def catch_up(rooms: Rooms) -> int:
     if since is None:
         return 0
     written = {_key(record) for record in recent.records}
+    grants = {grant.request_id: grant.id for grant in await rooms.store.grants()}
     count = 0
     for request in [*await rooms.store.ended_since(since), *await rooms.store.live()]:
-        for step in _steps(request):
+        for step in _steps(request, grants.get(request.id)):
             fields = {**identify_request(request), **step.fields}
             if step.at < since or _is_written(step, fields, written):
                 continue
@@ -81,7 +82,7 @@ def _is_written(
     return step.event is Event.REQUEST_FAILED and _key(finished) in written
 
 
-def _steps(request: Request) -> Iterator[_Step]:
+def _steps(request: Request, grant: str | None) -> Iterator[_Step]:
     if request.decisions or request.state in _HELD:
         yield _Step(
             at=request.created_at,
@@ -93,14 +94,15 @@ def _steps(request: Request) -> Iterator[_Step]:
                 "preview_sha256": preview_hash(request),
             },
         )
-    yield from _decisions(request)
+    yield from _decisions(request, grant)
     event, problem = _ENDS.get(request.state), request.problem
     if event is not None and request.finished_at is not None:
         code = None if problem is None else problem.code
         yield _Step(at=request.finished_at, event=event, fields={"code": code})
 
 
-def _decisions(request: Request) -> Iterator[_Step]:
+def _decisions(request: Request, grant: str | None) -> Iterator[_Step]:
+    """Yield the steps of the voices; `grant` was given with the one that approved it."""
     consents = 0
     for decision in request.decisions:
         state = State.DENIED
@@ -118,5 +120,6 @@ def _decisions(request: Request) -> Iterator[_Step]:
                 "through": decision.through,
                 "state": state.value,
                 "reason": decision.reason,
+                "grant": grant if state is State.APPROVED else None,
             },
         )

@@ -23,6 +23,7 @@ from host_agent.approvals.channels.words import (
     read_reaction,
 )
 from host_agent.approvals.notification import CodeHash, Kind, Notification, Purpose
+from host_agent.approvals.port import Spent
 from host_agent.approvals.request import Request, State, Verb, is_same_owner
 from host_agent.audit.record import Event
 from host_agent.audit.throttle import RefusalThrottle
@@ -35,6 +36,7 @@ from host_agent.errors import (
     HostAgentError,
     RateLimitedError,
     RequestNotFoundError,
+    RoleRequiredError,
     SelfApprovalError,
     StoreUnavailableError,
     TargetChangedError,
@@ -51,9 +53,13 @@ MAX_REMEMBERED = 2_000
 """References by which a message that comes over two ways, or twice, is known."""
 CLOCKS_APART = timedelta(minutes=5)
 """How far a sender's clock may be from ours: an older message than its request is not about it."""
+PRESSES_KEPT, MAX_PRESSES = timedelta(days=1), 10_000
+"""By how long, and how many at once, a press is known again that the channel brings again."""
 SHOWN_ID = 12
 
 HOW = "Send CONFIRM and the code to approve, DENY and the code to deny."
+_ENROL = "enrol"
+"""What stands for `decision` in the audit log where somebody tried to enrol."""
 _BY_BUTTON = "ntfy"
 """Its answers come from a topic that proves nobody: the token alone says who."""
 
@@ -185,8 +191,26 @@ class Hearing:
         if found is None or not _is_of_button(found, heard):
             return
         voice = voice_over(self._rooms, found.owner, heard.channel, None)
-        if voice is not None:
-            await self._decide(voice, found.request_id, Verb.DENY, None)
+        request = await self._rooms.store.get(found.request_id)
+        if voice is None or request is None:
+            return
+        if request.state is State.PENDING:
+            await self._decide(voice, request.id, Verb.DENY, None)
+            await self._is_first(heard)
+        elif await self._is_first(heard):
+            await self._decide(voice, request.id, Verb.DENY, None)
+
+    async def _is_first(self, heard: Heard) -> bool:
+        """Return whether a press comes for the first time: a start hears those of hours again."""
+        now = self._rooms.clock.wall()
+        spent = await self._rooms.store.spend_nonce(
+            f"heard over {heard.channel}",
+            heard.reference,
+            expires_at=now + PRESSES_KEPT,
+            now=now,
+            capacity=MAX_PRESSES,
+        )
+        return spent is not Spent.REPLAYED
 
     async def _decide(self, voice: Voice, request_id: str, verb: Verb, reason: str | None) -> str:
         request = await self._rooms.store.get(request_id)
@@ -214,7 +238,8 @@ class Hearing:
         who: dict[str, JsonValue] = {"approver_owner": voice.owner, "channel": voice.channel}
         if voice.through is not None:
             who["through"] = voice.through
-        await self._record(f"{voice.channel} {voice.owner}", who, verb, error.code, request_id)
+        key = f"{voice.channel} {voice.owner}"
+        await self._record(key, who, verb.value, error.code, request_id)
 
     async def _strange(self, heard: Heard, words: Words) -> None:
         """Write down that somebody tried to decide whom nobody has enrolled. They hear nothing."""
@@ -224,10 +249,15 @@ class Hearing:
         who: dict[str, JsonValue] = {"channel": heard.channel}
         found = await self._rooms.store.code(codes.hash_code(words.code))
         request_id = None if found is None else found.request_id
-        await self._record(heard.channel, who, verb, UnknownIdentityError.code, request_id)
+        await self._record(heard.channel, who, verb.value, UnknownIdentityError.code, request_id)
 
     async def _record(
-        self, key: str, who: dict[str, JsonValue], verb: Verb, code: str, request_id: str | None
+        self,
+        key: str,
+        who: dict[str, JsonValue],
+        decision: str,
+        code: str,
+        request_id: str | None = None,
     ) -> None:
         """Write down a refusal, at most ten a second of one `key`, which is not written.
 
@@ -244,7 +274,7 @@ class Hearing:
             who["suppressed"] = counted
         try:
             await self._rooms.audit.append(
-                Event.DECISION_REFUSED, **who, decision=verb.value, code=code
+                Event.DECISION_REFUSED, **who, decision=decision, code=code
             )
         except AuditUnavailableError:
             _log.error("a refused answer (%s) could not be written to the audit log", code)
@@ -259,14 +289,21 @@ class Hearing:
 
     async def _enrol_next(self, heard: Heard, code: str) -> str:
         rooms, key = self._rooms, f"{heard.channel}:{heard.address}"
-        self._deciding.muting.refuse(key)
+        who: dict[str, JsonValue] = {"channel": heard.channel}
+        try:
+            self._deciding.muting.refuse(key)
+        except RateLimitedError as error:
+            await self._record(heard.channel, who, _ENROL, error.code)
+            raise
         if any(entry.signal == heard.address for entry in rooms.book.entries.values()):
+            await self._record(heard.channel, who, _ENROL, RoleRequiredError.code)
             return "Nobody was enrolled: the configuration says already whose number this is."
         contact = await rooms.store.enrol(
             heard.channel, heard.address, code_hash=codes.hash_code(code), now=rooms.clock.now()
         )
         if contact is None:
             self._deciding.muting.count(key)
+            await self._record(heard.channel, who, _ENROL, UnknownIdentityError.code)
             return "Nobody was enrolled: that code is not known, or its time is over."
         try:
             await rooms.audit.append(

@@ -29,7 +29,7 @@ MAX_CHARACTERS = 3_500
 MAX_ACTIONS = 3
 SILENCE_SECONDS = 150.0
 """The server says something every 45 seconds unless it was told otherwise."""
-LOOK_BACK = timedelta(hours=1)
+LOOK_BACK = timedelta(hours=12)
 """How far before its start the channel asks for answers, unless it is told."""
 
 _CUT = "\n... cut, look at the request"
@@ -52,7 +52,7 @@ class NtfyChannel:
         reply_topic: where the button Deny publishes; without one there is no button.
         reply_token_file: a token that may only write the reply topic. Subscribers see it.
         review_url: where the button Review leads, with the request's id appended.
-        since: from when on answers are asked for at first; an hour before the first connection
+        since: from when on answers are asked for at first; `LOOK_BACK` before the first connection
             where it is None. An answer that was heard before is no harm: its token is spent.
         now: the wall clock.
         pause: waits before another connection.

@@ -7,7 +7,7 @@ log, nor push out what an approver says.
 import asyncio
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 
 from host_agent.approvals.channels.port import Heard
@@ -18,7 +18,7 @@ _log = logging.getLogger("host_agent.approvals.signal")
 MAX_ARRIVED = 500
 """Notifications that wait to be looked at."""
 MAX_QUEUED = 200
-"""Messages that wait to be read. When there are more, the oldest goes: its sender repeats it."""
+"""Messages that wait to be read. When there are more, the oldest goes of who has most of them."""
 MAX_QUEUED_EACH = 20
 """As many of one sender; then the sender's own oldest goes."""
 MAX_ANSWERS_EACH = 20
@@ -91,17 +91,18 @@ class Inbox:
 
     def put(self, heard: Heard) -> None:
         """Take one; never waits."""
-        own = [other for other in self._waiting if other.address == heard.address]
-        if len(own) >= MAX_QUEUED_EACH:
-            self._drop(own[0])
+        waiting = Counter(other.address for other in self._waiting)
+        if waiting[heard.address] >= MAX_QUEUED_EACH:
+            self._drop(heard.address)
         elif len(self._waiting) >= MAX_QUEUED:
-            self._drop(self._waiting[0])
+            self._drop(waiting.most_common(1)[0][0])
         self._waiting.append(heard)
         self._idle.clear()
         self._arrived.set()
 
-    def _drop(self, heard: Heard) -> None:
-        self._waiting.remove(heard)
+    def _drop(self, address: str) -> None:
+        oldest = next(heard for heard in self._waiting if heard.address == address)
+        self._waiting.remove(oldest)
         self._complaints.add("more arrives over Signal than is read; the oldest was dropped")
 
     async def get(self) -> Heard:

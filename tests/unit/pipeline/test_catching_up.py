@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from host_agent.approvals import request as machine
-from host_agent.approvals.request import Decision, Problem, Request, State, Verb
+from host_agent.approvals.request import Decision, GrantTerms, Problem, Request, State, Verb
 from host_agent.audit.record import Event
 from host_agent.errors import AuditUnavailableError
 from host_agent.pipeline.catching_up import catch_up
+from host_agent.pipeline.granting import make_grant
 from tests.support.pipeline import RESET, Workbench, opened
 
 PROBLEM = Problem(code="internal", detail="Something.")
@@ -114,6 +115,25 @@ async def test_each_voice_of_a_quorum_is_recorded_with_the_state_it_made(bench: 
         ("alice", "pending"),
         ("erin", "approved"),
     ]
+
+
+async def test_the_grant_that_was_given_is_recorded_with_the_voice_that_gave_it(
+    bench: Workbench,
+) -> None:
+    request = await bench.held()
+    terms = GrantTerms(count=3)
+    after = machine.decide(
+        request,
+        replace(spoken(bench), grant=terms),
+        roles=["approver"],
+        digest=request.digest,
+        now=bench.clock.now(),
+    )
+    given = make_grant(bench.rooms, after, bench.clock.now())
+    assert given is not None
+    assert await bench.store.transition(after, expected_version=request.version, grant=given)
+    assert await catch_up(bench.rooms) == 1
+    assert bench.last(Event.REQUEST_DECIDED)["grant"] == given.id
 
 
 @pytest.mark.parametrize(

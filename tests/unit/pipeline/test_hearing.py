@@ -136,6 +136,22 @@ async def test_a_button_of_ntfy_denies_and_says_nothing(bench: Workbench, chat: 
     assert (decided["approver_owner"], decided["channel"]) == ("alice", "ntfy")
 
 
+async def test_a_press_that_a_start_hears_again_is_passed_over(tmp_path: Path) -> None:
+    async with opened(tmp_path, people=PEOPLE) as bench:
+        chat = Chat(bench)
+        request = await bench.held()
+        token = await chat.code(request, channel="ntfy", purpose=Purpose.DENY)
+        pressed, again = (chat.message(f"DENY {token}", by="", channel="ntfy") for _ in range(2))
+        await bench.pipeline.hearing.hear(pressed)
+        await bench.pipeline.hearing.hear(again)  # another press, too late
+        assert refused(bench) == [("alice", "approval:already-decided")]
+    async with opened(tmp_path, people=PEOPLE) as bench:
+        for heard in (pressed, again):
+            await bench.pipeline.hearing.hear(heard)
+        assert refused(bench) == [("alice", "approval:already-decided")]
+        assert await bench.state(request) is State.DENIED
+
+
 # -- a yes needs its code --------------------------------------------------------------------------
 
 
@@ -531,6 +547,14 @@ async def test_c49_a_code_in_a_reason_is_not_written_down(
 # -- enrolment -------------------------------------------------------------------------------------
 
 
+def not_enrolled(bench: Workbench) -> list[str]:
+    """Return the codes of the refusals of enrolment that were written down, without who it was."""
+    records = [record for record in bench.records() if record.get("decision") == "enrol"]
+    assert all(record["event"] == "decision.refused" for record in records)
+    assert not any("approver_owner" in record for record in records)
+    return sorted(record["code"] for record in records)
+
+
 async def offered(bench: Workbench, owner: str = "carol") -> str:
     answer = await bench.pipeline.offer_enrolment(bench.who("root-admin"), owner, "signal")
     return str(answer["code"])
@@ -573,6 +597,7 @@ async def test_an_enrolment_code_is_good_once(bench: Workbench, chat: Chat) -> N
     assert "Nobody was enrolled" in str(await chat.say(f"ENROL {code}", by=other))
     assert bench.rooms.book.owner_at("signal", other) is None
     assert bench.events().count(Event.APPROVER_ENROLLED) == 1
+    assert not_enrolled(bench) == ["identity:unknown"]
 
 
 async def test_an_enrolment_code_ends_after_fifteen_minutes(bench: Workbench, chat: Chat) -> None:
@@ -592,6 +617,7 @@ async def test_an_address_of_the_configuration_enrols_as_nobody_else(
     assert "Nobody was enrolled" in str(await chat.say(f"ENROL {code}", by=by))
     assert bench.rooms.book.owner_at("signal", by) == owner
     assert await bench.store.contacts() == []
+    assert not_enrolled(bench) == ["identity:role-required"]
     await chat.say(f"ENROL {code}", by=STRANGER)  # it is still good
     assert bench.rooms.book.owner_at("signal", STRANGER) == "carol"
 
@@ -601,6 +627,7 @@ async def test_a_stranger_who_guesses_at_enrolment_is_muted(bench: Workbench, ch
     said = await asyncio.gather(*(chat.say(f"ENROL {codes.make()}", by=STRANGER) for _ in range(6)))
     assert sum("Nobody was enrolled" in str(answer) for answer in said) == 5
     assert "Too many" in str(await chat.say(f"ENROL {code}", by=STRANGER))
+    assert not_enrolled(bench) == ["identity:unknown"] * 5 + ["rate:limited"] * 2
     assert await bench.store.contacts() == []
 
 

@@ -284,6 +284,16 @@ async def test_who_sends_many_loses_only_their_own(caplog: pytest.LogCaptureFixt
     assert written(caplog).count("the oldest was dropped") == 1
 
 
+async def test_c45_many_who_send_much_push_out_their_own() -> None:
+    inbox = Inbox(Complaints())
+    inbox.put(of(ALICE, 0))
+    for number in range(1, MAX_QUEUED * 3):
+        inbox.put(of(f"{number % 30:08x}-2222-4333-8444-555555555555", number))
+    waiting = [await inbox.get() for _ in range(MAX_QUEUED)]
+    assert waiting[0].address == ALICE
+    assert ALICE not in {heard.address for heard in waiting[1:]}
+
+
 async def test_of_too_many_people_the_oldest_message_goes() -> None:
     inbox = Inbox(Complaints())
     for number in range(MAX_QUEUED + 3):
