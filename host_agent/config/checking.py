@@ -238,7 +238,7 @@ def _host_faults(table: Table, base: Path, uid: int) -> Iterator[tuple[Key, str]
         if file and (fault := _file_fault(base / file)):
             yield ("channels", channel, "ca_file"), fault
     plugin = _text(_table(table.get("approvals")).get("plugin"))
-    if plugin and (fault := plugin_fault(plugin, uid)):
+    if plugin and (fault := plugin_fault(plugin)):
         yield ("approvals", "plugin"), fault
     execution = _table(table.get("execution"))
     folder = _text(execution.get("wrapper_dir", DEFAULT_WRAPPER_DIR))

@@ -3,14 +3,12 @@
 Works on raw values, so that one fault does not hide another.
 """
 
-import os
-import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from host_agent.config.channels import ChannelName
+from host_agent.config.permissions import program_fault
 
 Table = dict[str, Any]
 Key = tuple[str | int, ...]
@@ -125,27 +123,13 @@ def secret_files(table: Table) -> Iterator[tuple[Key, str]]:
         )
 
 
-def plugin_fault(plugin: str, uid: int) -> str | None:
+def plugin_fault(plugin: str) -> str | None:
     """Return why a `command:` plugin may not be run, or None.
 
-    It says who may approve: only root, and the agent's own user in a trial, may have written it.
+    It says who may approve: only root may have written it.
     """
     path = plugin.removeprefix("command:")
-    if path == plugin:
-        return None
-    if os.path.normpath(path) != path:
-        return "must be a path without '.', '..' and '//'"
-    try:
-        status = Path(path).lstat()
-    except (OSError, ValueError):
-        return f"{path} cannot be read"
-    if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
-        return f"{path} is no program"
-    if status.st_uid != 0:
-        return f"{path} belongs to uid {status.st_uid}; it must belong to root (uid {uid} runs it)"
-    if status.st_mode & 0o022:
-        return f"{path} may be written by others than root"
-    return None
+    return None if path == plugin else program_fault(path)
 
 
 def _folded(value: object) -> str | None:

@@ -116,6 +116,41 @@ def configuration_fault(status: os.stat_result, uid: int) -> str | None:
     return _written_fault(status, uid, group_may_write=False)
 
 
+def program_fault(path: str) -> str | None:
+    """Return why a program is not root's alone to write and to replace, or None.
+
+    Directories above it, by name and by where links lead, have to be root's; a sticky one will do.
+    """
+    named = Path(path)
+    if not named.is_absolute() or os.path.normpath(path) != path:
+        return "must be a path from the root, without '.', '..' and '//'"
+    try:
+        status = named.lstat()
+        above = {*named.parents, *(named.parent.resolve() / named.name).parents}
+        open_ones = [folder for folder in sorted(above) if not _is_held(folder.lstat())]
+    except (OSError, ValueError, RuntimeError):
+        return f"{path} cannot be read"
+    if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
+        return f"{path} is no program"
+    if status.st_uid != 0:
+        return f"{path} belongs to uid {status.st_uid}; it must belong to root"
+    if status.st_mode & (_WRITE_OF_GROUP | _WRITE_OF_OTHERS):
+        return f"{path} may be written by others than root"
+    if open_ones:
+        return f"{path} may be replaced by others than root, who may write {open_ones[0]}"
+    return None
+
+
+def _is_held(directory: os.stat_result) -> bool:
+    """Return whether only root can put something else in the place of root's file there.
+
+    A link's own mode means nothing; where it leads is looked at as well.
+    """
+    may_write = directory.st_mode & (_WRITE_OF_GROUP | _WRITE_OF_OTHERS)
+    is_open = bool(may_write) and not directory.st_mode & stat.S_ISVTX
+    return directory.st_uid == 0 and (stat.S_ISLNK(directory.st_mode) or not is_open)
+
+
 def _owner_fault(status: os.stat_result, uid: int) -> str | None:
     if status.st_uid in (0, uid):
         return None

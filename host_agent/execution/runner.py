@@ -13,13 +13,13 @@ import os
 import pwd
 import re
 import signal
-import stat
 import subprocess
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn, Protocol
 
+from host_agent.config.permissions import program_fault
 from host_agent.errors import (
     AdapterUnavailableError,
     InvalidParameterError,
@@ -355,8 +355,8 @@ class ProgramRunner:
         Raises:
             AdapterUnavailableError: it is missing, not root's alone, or cannot be started.
         """
-        if not _is_of_root(self._path):
-            message = f"{self._path} is no program of root, or others may write it."
+        if (fault := program_fault(self._path)) is not None:
+            message = f"It was not run: {fault}."
             raise AdapterUnavailableError(message)
         invocation = Invocation(wrapper="plugin", arguments=(), run_as=RunAs.UNIX_USER)
         stdin = os.memfd_create("input", os.MFD_CLOEXEC)
@@ -366,25 +366,3 @@ class ProgramRunner:
             return await self._door.run([self._path], invocation, None, stdin=stdin)
         finally:
             os.close(stdin)
-
-
-def _is_of_root(path: str) -> bool:
-    named = Path(path)
-    try:
-        status = named.lstat()
-        above = {*named.parents, *(named.parent.resolve() / named.name).parents}
-        is_held = all(_is_held(directory.lstat()) for directory in above)
-    except (OSError, ValueError, RuntimeError):
-        return False
-    is_program = stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o111)
-    is_roots = status.st_uid == 0 and not status.st_mode & 0o022
-    return named.is_absolute() and is_program and is_roots and is_held
-
-
-def _is_held(directory: os.stat_result) -> bool:
-    """Return whether only root can put something else in the place of root's file there.
-
-    A link's own mode means nothing; where it leads is looked at as well.
-    """
-    is_open = bool(directory.st_mode & 0o022) and not directory.st_mode & stat.S_ISVTX
-    return directory.st_uid == 0 and (stat.S_ISLNK(directory.st_mode) or not is_open)

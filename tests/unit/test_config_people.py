@@ -141,8 +141,8 @@ def test_plain_http_is_taken_to_loopback_only(tmp_path: Path) -> None:
 
 def test_a_program_of_root_is_taken_as_plugin(tmp_path: Path) -> None:
     program = "/usr/bin/env"
-    assert plugin_fault(f"command:{program}", os.geteuid()) is None
-    assert plugin_fault("https://check.example/", os.geteuid()) is None
+    assert plugin_fault(f"command:{program}") is None
+    assert plugin_fault("https://check.example/") is None
     config = taken(tmp_path, f'[approvals]\nplugin = "command:{program}"\n')
     assert config.approvals.plugin == f"command:{program}"
 
@@ -151,9 +151,26 @@ def test_a_plugin_that_others_may_write_is_refused(tmp_path: Path) -> None:
     program = tmp_path / "check"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o775)
-    fault = plugin_fault(f"command:{program}", os.geteuid())
+    fault = plugin_fault(f"command:{program}")
     assert fault is not None
     assert "root" in fault
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes files of root")
+def test_a_plugin_that_others_may_replace_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "plugins"
+    folder.mkdir(mode=0o755)
+    program = folder / "check"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    assert plugin_fault(f"command:{program}") is None
+    folder.chmod(0o775)
+    fault = f"{program} may be replaced by others than root, who may write {folder}"
+    assert plugin_fault(f"command:{program}") == fault
+    assert f"approvals.plugin: {fault}" in faults(
+        tmp_path, f'[approvals]\nplugin = "command:{program}"\n'
+    )
 
 
 @pytest.mark.parametrize("name", ["webhook", "ntfy", "apprise", "bridge"])
