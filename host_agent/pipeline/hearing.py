@@ -189,6 +189,10 @@ class Hearing:
             return
         found = await self._rooms.store.code(codes.hash_code(words.code))
         if found is None or not _is_of_button(found, heard):
+            if heard.sent_at > self._rooms.clock.now() - CLOCKS_APART:  # a start hears old ones
+                who: dict[str, JsonValue] = {"channel": heard.channel}
+                code = DigestMismatchError.code
+                await self._record(heard.channel, who, Verb.DENY.value, code)
             return
         voice = voice_over(self._rooms, found.owner, heard.channel, None)
         request = await self._rooms.store.get(found.request_id)

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -183,7 +184,11 @@ async def test_a_token_to_deny_with_confirms_nowhere(bench: Workbench, chat: Cha
             assert await chat.say(text, by="", channel="ntfy") is None
         assert await chat.say(f"DENY {codes.make()}", by="", channel="ntfy") is None
         assert await chat.say("DENY", by="", channel="ntfy") is None
-    assert refused(bench) == [("alice", "approval:digest-mismatch")]
+        old = chat.message(f"DENY {codes.make()}", by="", channel="ntfy")
+        hours_ago = bench.clock.now() - timedelta(hours=2)  # heard again by a start
+        await bench.pipeline.hearing.hear(replace(old, sent_at=hours_ago))
+    mismatch = "approval:digest-mismatch"
+    assert refused(bench) == [("alice", mismatch), (None, mismatch), (None, mismatch)]
 
 
 # -- attacks ---------------------------------------------------------------------------------------
