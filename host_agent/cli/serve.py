@@ -19,6 +19,7 @@ from host_agent.errors import EX_CONFIG, EX_OK, EX_UNAVAILABLE, ConfigurationErr
 from host_agent.service import Notifier
 
 DEFAULT_CONFIG = Path("/etc/host-agent/config.toml")
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger("host_agent")
 
 
@@ -58,7 +59,7 @@ async def _serve(config_path: Path) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     hangup = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDING:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, hangup.set)
     async with Agent(config_path) as agent:
@@ -74,6 +75,9 @@ async def _serve(config_path: Path) -> int:
         with contextlib.suppress(asyncio.CancelledError):
             await reloading
         _log.info("stopping: no new requests, running operations may end")
+    for number in (*_ENDING, signal.SIGHUP):  # told again while it ends, it ends well all the same
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
     return EX_OK
 
 

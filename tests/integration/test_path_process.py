@@ -5,6 +5,7 @@ import contextlib
 import os
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,18 @@ async def test_sigterm_answers_what_runs_and_ends_long_polls_at_once(site: Site)
         assert await asyncio.to_thread(served.stop) == 0
     assert site.events()[-2:] == ["operation.finished", "agent.stopped"]
     assert states(site) == ["pending"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_told_again_and_again_it_ends_well(site: Site, number: signal.Signals) -> None:
+    with in_one_directory(site) as served:
+        process = served.process
+        assert process is not None
+        process.terminate()
+        while process.poll() is None:
+            process.send_signal(number)
+            time.sleep(0.001)
+        assert process.returncode == 0
 
 
 async def test_sigterm_lets_an_approved_run_end(site: Site) -> None:
