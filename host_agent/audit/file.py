@@ -22,13 +22,14 @@ from host_agent.audit.record import ORIGIN, Event, Members, build, digest_of
 from host_agent.audit.rotation import (
     MAX_TAIL_BYTES,
     has_whole_object,
-    predecessor,
     read_tail,
 )
 from host_agent.canonical import JsonValue
 
 logger = logging.getLogger(__name__)
 
+_GONE = frozenset({"unlinked", "moved", "replaced"})
+"""Why the path is not the open file's any more."""
 _ATTEMPTS = 3
 """How often one batch is written anew because its file went away under it."""
 
@@ -61,6 +62,7 @@ class AuditFile:
         rotate: Callable[[], str] | None = None,
     ) -> None:
         self._path = path
+        self._is_kept_by_root = rotate is not None
         self._place: Place = OwnPlace(path) if rotate is None else RootPlace(path, rotate)
         self._max_bytes = max_bytes
         self._retain = timedelta(days=retain_days)
@@ -155,6 +157,9 @@ class AuditFile:
         """Take a file without any record only where it is empty or a torn first line."""
         is_torn = data.startswith(b'{"') and not has_whole_object(data)
         if data and (not is_torn or self._size > MAX_TAIL_BYTES):
+            if self._is_kept_by_root:  # nobody else can put it out of the way
+                self._must_leave = "damaged"
+                return
             message = (
                 f"{self._path} holds data and no audit record at its end; "
                 "keep it under another name, then start again"
@@ -162,7 +167,7 @@ class AuditFile:
             raise AuditFileError(message)
 
     def _follow_predecessor(self) -> None:
-        before = predecessor(self._path)
+        before = self._place.predecessor()
         if before is None:
             return
         self.head = before.link
@@ -177,7 +182,7 @@ class AuditFile:
         `time` is the instant for records of the file's own. An empty batch looks after the file
         only: it follows a rename, and ends a failure that is over.
         """
-        stale = OSError(errno.ESTALE, "the file goes away as often as it is made")
+        stale = _stale()
         error: OSError | None = stale
         results: Sequence[int | Exception] = [stale] * len(batch)
         for _ in range(_ATTEMPTS):
@@ -204,8 +209,12 @@ class AuditFile:
         own = len(headers)
         for members in batch:
             plan.add(members)
+        begin = self._size
         written, error = self._put(plan.data())
         self._sync(plan, written)
+        kept = self._kept(plan, begin, written)
+        if kept < written:
+            written, error = kept, _stale()
         done = plan.complete(written)
         self._advance(plan, done, written)
         self._headers = self._headers[done:]
@@ -259,8 +268,24 @@ class AuditFile:
             self._note_rest(plan, written)
             self._must_leave = "sync-failed"
             raise
-        if os.fstat(descriptor).st_nlink == 0:
+
+    def _kept(self, plan: Plan, begin: int, written: int) -> int:
+        """Return how much of what was written and synced stands where the log goes on from."""
+        descriptor = self._opened()
+        try:
+            kept = self._place.kept(descriptor, begin, plan.data()[:written]) if written else None
+        except OSError:
+            self._note_rest(plan, written)
+            self._must_leave = "sync-failed"
+            raise
+        if kept is None:
+            return written
+        self._must_leave = "replaced" if os.fstat(descriptor).st_nlink else "unlinked"
+        self._size = begin + kept
+        if kept < written and not plan.complete(kept):
+            self._note_rest(plan, kept)
             raise _FileGoneError
+        return kept
 
     def _note_rest(self, plan: Plan, written: int) -> None:
         data = plan.data()[:written]
@@ -287,11 +312,12 @@ class AuditFile:
         """Make sure that the descriptor is the file at the path, and that it may be written."""
         if self._descriptor is None:
             self._create()
-        self._must_leave = self._must_leave or self._why_gone()
+        why = self._why_gone()
+        self._must_leave = self._must_leave or why
         if self._must_leave is None and self._rest and self._is_worthless:
             self._must_leave = "write-failed"
         if self._must_leave is not None:
-            self._leave(self._must_leave, time)
+            self._leave(self._must_leave, time, is_there=why not in _GONE)
             return
         full = self._why_full(time)
         if full is not None and not self._rest:
@@ -333,7 +359,7 @@ class AuditFile:
         for path in self._place.remove_old(retain=self._retain, at=time):
             logger.info("audit: removed %s, past its retention", path)
 
-    def _leave(self, cause: str, time: str) -> None:
+    def _leave(self, cause: str, time: str, *, is_there: bool = True) -> None:
         """Put the file aside under a finished name and create the next one.
 
         The first record of the next one links to the last that counts here. Where a failed write or
@@ -343,21 +369,25 @@ class AuditFile:
         if self._rest and cause not in {"altered", "damaged"}:
             rest = self._rest.removesuffix(b"\n")
             members |= {"length": len(rest), "sha256": digest_of(rest)}
-        if cause not in {"unlinked", "moved", "replaced"}:
-            members["file"] = self._put_aside(cause, time)
-        if not self._is_worthless:  # else it is as if the file had never been made
+        name = self._put_aside(cause, time) if is_there else None
+        if name is not None:
+            members["file"] = name
+        has_nothing = self._end == 0 and not self._rest and bool(self._headers)
+        if not (self._is_worthless or has_nothing):  # else it is as if it had never been made
             self._headers = [_Header(Event.AUDIT_ROTATED, members)]
         self._close_live()
         self._must_leave = None
         self._create()
 
-    def _put_aside(self, cause: str, time: str) -> str:
-        """Take the file off its path and return the name that it has now."""
+    def _put_aside(self, cause: str, time: str) -> str | None:
+        """Take the file off its path and return its name now; None where somebody else did."""
         try:
             if self._is_worthless and cause in {"sync-failed", "write-failed"}:
                 self._path.unlink()
                 return ""
             return self._place.put_aside(time)
+        except FileNotFoundError:
+            return None
         except OSError as error:
             raise _CannotLeaveError(error.errno, error.strerror) from error
 
@@ -375,6 +405,10 @@ class AuditFile:
         if descriptor is not None:
             with suppress(OSError):
                 os.close(descriptor)
+
+
+def _stale() -> OSError:
+    return OSError(errno.ESTALE, "the file goes away as often as it is made")
 
 
 class _FileGoneError(Exception):

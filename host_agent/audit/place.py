@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from host_agent.audit.rotation import finished_name, remove_old
+from host_agent.audit.record import Record
+from host_agent.audit.rotation import finished, finished_name, predecessor, remove_old
 
 T = TypeVar("T")
 
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 NOTHING_FINISHED = "-"
 """What the wrapper prints where the live file was empty or missing."""
+_CONTEXT_BYTES, _LOOKED_AT = 4_096, 16
+"""How much before a write must be the same, and in how many finished files it is looked for."""
 _LOCK_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _MODE = 0o600
 _CLOSED_TRIES, _CLOSED_SECONDS = 200, 0.05
@@ -49,10 +53,23 @@ class Place(Protocol):
         """Return what is at the path of the live file; raises FileNotFoundError for nothing."""
         ...
 
+    def kept(self, descriptor: int, begin: int, data: bytes) -> int | None:
+        """Say what became of `data`, which was appended to the open file at `begin` and synced.
+
+        None: the file is the live one still. A number: it is not, and so many of the bytes are
+        where the log goes on from.
+        """
+        ...
+
+    def predecessor(self) -> Record | None:
+        """Return the newest record beside the live file; raises OSError for what is unreadable."""
+        ...
+
     def put_aside(self, at: str) -> str:
         """Take the live file off its path and return its name from then on.
 
-        `at` is the time at which it is finished (RFC 3339, UTC).
+        `at` is the time at which it is finished (RFC 3339, UTC). Raises FileNotFoundError where
+        somebody else has done it.
         """
         ...
 
@@ -83,6 +100,14 @@ class OwnPlace:
     def look(self) -> os.stat_result:
         """Return what is at the path of the live file."""
         return self._path.lstat()
+
+    def kept(self, descriptor: int, begin: int, data: bytes) -> int | None:  # noqa: ARG002
+        """Return 0 where the file has no name any more: whoever renames it keeps all of it."""
+        return 0 if os.fstat(descriptor).st_nlink == 0 else None
+
+    def predecessor(self) -> Record | None:
+        """Return the newest record beside the live file."""
+        return predecessor(self._path)
 
     def put_aside(self, at: str) -> str:
         """Rename the live file."""
@@ -161,11 +186,28 @@ class RootPlace:
         """Return what is at the path of the live file."""
         return self._inside(self._path.lstat)
 
+    def kept(self, descriptor: int, begin: int, data: bytes) -> int | None:
+        """Say whether the file is the live one after all, once the directory is open.
+
+        Root's copy has what was there before root closed the directory. Of what came later none
+        may count that is not in the copy.
+        """
+        held = os.fstat(descriptor)
+        with suppress(FileNotFoundError):
+            there = self.look()
+            if (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino):
+                return None
+        return self._inside(lambda: self._count(descriptor, begin, data))
+
+    def predecessor(self) -> Record | None:
+        """Return the newest record beside the live file; all of it while the directory is open."""
+        return self._inside(lambda: predecessor(self._path))
+
     def put_aside(self, at: str) -> str:  # noqa: ARG002 - root asks its own clock
         """Have the live file finished."""
         name = self._run()
         if name == NOTHING_FINISHED:
-            raise OSError(errno.ENOENT, "the wrapper found nothing to finish")
+            raise FileNotFoundError(errno.ENOENT, "somebody else has had it finished")
         return name
 
     def create(self) -> tuple[int, bool]:
@@ -196,6 +238,19 @@ class RootPlace:
                 time.sleep(_CLOSED_SECONDS)
         self._run()  # who closed it never came to open it
         return act()
+
+    def _count(self, descriptor: int, begin: int, data: bytes) -> int:
+        """Return how much of `data` is at the end of the file that root made of ours."""
+        context = os.pread(descriptor, min(begin, _CONTEXT_BYTES), max(0, begin - _CONTEXT_BYTES))
+        newest_first = reversed([path for _, path in finished(self._path)])
+        for path in islice(newest_first, _LOOKED_AT):
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size - begin
+                if 0 < size <= len(data):
+                    file.seek(begin - len(context))
+                    if file.read() == context + data[:size]:
+                        return size
+        return 0
 
     def _open_empty(self) -> int | None:
         try:

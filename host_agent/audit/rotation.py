@@ -4,6 +4,7 @@ A finished file is `NAME-YYYYMMDDTHHMMSSffffffZ.SUFFIX` beside the live one: the
 which it was finished, so names sort as the chain runs.
 """
 
+import errno
 import logging
 import os
 import re
@@ -109,15 +110,23 @@ def _read_range(descriptor: int, begin: int, end: int) -> bytes:
 def newest_record(path: Path) -> Record | None:
     """Return the newest record of the regular file at `path`; None where there is none."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        return _newest(path)
     except OSError:
         return None
+
+
+def _newest(path: Path) -> Record | None:
+    """Return the newest record; None for what is no regular file, is gone, or has none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENXIO}:
+            return None
+        raise
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
         return read_tail(descriptor).record
-    except OSError:
-        return None
     finally:
         os.close(descriptor)
 
@@ -151,11 +160,12 @@ def predecessor(live: Path) -> Record | None:
 
     Asked for when the live file has none. logrotate's names are `NAME.SUFFIX.1` and
     `NAME.SUFFIX-20261120`; compressed files hold nothing readable and are passed over.
+
+    Raises:
+        OSError: one of them cannot be read, and the chain may go on from it.
     """
     prefixes = (f"{live.stem}-", f"{live.name}.", f"{live.name}-")
-    records = (
-        newest_record(path) for path in live.parent.iterdir() if path.name.startswith(prefixes)
-    )
+    records = (_newest(path) for path in live.parent.iterdir() if path.name.startswith(prefixes))
     return max(
         (record for record in records if record is not None),
         key=lambda record: record.sequence,

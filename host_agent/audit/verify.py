@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -400,16 +401,28 @@ class _Chain:
         """Read what a failed sync left in a file behind the record that the next one links to.
 
         It was never told to anybody as written, and some or all of it may have been lost since.
+        Whole records among it are named: who may append could have them passed over as well.
         """
         region = _Region(self._line + 1)
+        disowned: list[Record] = []
         for line in lines:
             self._line += 1
             region.add(line)
+            with suppress(NotARecordError):
+                disowned = [*disowned[:1], read(line.data)]
         length = following.members.get("length")
         if not region.lines:
             return
         if region.is_vouched_by(following) or (type(length) is int and region.length < length):
             self._note_torn(region, self._next)
+            if disowned:
+                self._find(
+                    Concern.COMPLETENESS,
+                    self._next,
+                    f"whole records, {disowned[0].sequence} to {disowned[-1].sequence}, that the "
+                    "next file does not go on from: a sync failed, or somebody hides them",
+                    line=region.line,
+                )
         else:
             self._find(
                 Concern.INTEGRITY,

@@ -144,7 +144,7 @@ def fuse_audit_files(fuse: Fuse) -> None:
     audit_file.os = cast("Any", _TornSystem(fuse))  # type: ignore[attr-defined]
     put_aside, create = AuditFile._put_aside, AuditFile._create
 
-    def put_aside_and_reach(file: AuditFile, cause: str, time: str) -> str:
+    def put_aside_and_reach(file: AuditFile, cause: str, time: str) -> str | None:
         name = put_aside(file, cause, time)
         fuse.reach("audit.rotate.aside")
         return name

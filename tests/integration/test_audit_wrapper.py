@@ -5,6 +5,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -215,7 +216,7 @@ def test_the_directory_is_not_filled_with_crumbs(place: Place) -> None:
     for number in range(500):
         place.log.with_name(f"{today}{number:06}Z.jsonl").write_bytes(b"x")
     append(place.log, b"x" * 65_535)
-    done = place.run()
+    done = place.run(SUDO_UID="999")
     assert (done.returncode, "too many small files" in done.stderr) == (75, True)
     assert place.log.stat().st_size == 65_535
     append(place.log, b"x")
@@ -396,3 +397,103 @@ def test_after_a_run_the_directory_stays_open_before_the_next_begins(place: Plac
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert place.log.parent.stat().st_mode & 0o777 == 0o750
     place.rotate()  # it is given up by itself
+
+
+# -- by whom, and how it is started ----------------------------------------------------------------
+
+
+def is_open(place: Place) -> bool:
+    return place.log.parent.stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize("arguments", [(), ("1",)])
+def test_who_does_not_read_what_it_says_closes_nothing(
+    place: Place, arguments: tuple[str, ...]
+) -> None:
+    place.rotate()
+    append(place.log)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while os.write(writing, b"x" * 4096):
+            pass
+    os.set_blocking(writing, True)
+    with subprocess.Popen([place.wrapper, *arguments], stdout=writing, stderr=writing) as stuck:
+        try:
+            if not arguments:
+                until(lambda: any(place.log.parent.glob("audit-*")))
+            until(lambda: is_open(place) and place.log.exists())
+            append(place.log)
+            assert FINISHED.fullmatch(place.rotate())
+        finally:
+            stuck.kill()
+            os.close(reading)
+            os.close(writing)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", ["TSTP", "TTIN", "TTOU", "QUIT", "INT", "TERM", "HUP", "PIPE"])
+def test_no_signal_of_a_terminal_stops_it(place: Place, number: str) -> None:
+    place.rotate()
+    append(place.log)
+    append(place.log, b"x" * 100_000_000)
+    with subprocess.Popen([place.wrapper], stdout=subprocess.PIPE, text=True) as run:
+        until(lambda: not is_open(place))
+        for _ in range(20):
+            run.send_signal(signal.Signals[f"SIG{number}"])
+            time.sleep(0.005)
+        assert FINISHED.fullmatch(run.communicate(timeout=30)[0].strip())
+    assert is_open(place)
+
+
+def test_small_limits_cut_nothing_off(place: Place) -> None:
+    place.rotate()
+    append(place.log, b"x" * 100_000)
+    limited = f"ulimit -S -f 40; exec {place.wrapper}"
+    name = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=True)
+    assert place.log.with_name(name.stdout.strip()).stat().st_size == 100_000
+
+
+def test_what_was_copied_in_full_is_what_a_killed_run_leaves(place: Place) -> None:
+    """Nobody got in since: what is at the path now is in the copy, and may have been changed."""
+    place.rotate()
+    append(place.log, b"one\n")
+    subprocess.run(["chattr", "-a", place.log], check=True)
+    place.log.with_name(".next").write_bytes(b"one\n")
+    place.log.write_bytes(b"changed")
+    name = place.rotate()
+    assert place.log.with_name(name).read_bytes() == b"one\n"
+    assert place.log.read_bytes() == b""
+    assert is_append_only(place.log)
+
+
+def test_a_copy_that_was_not_complete_is_made_again(place: Place) -> None:
+    place.rotate()
+    append(place.log, b"one\ntwo\n")
+    place.log.with_name(".copy").write_bytes(b"on")
+    assert place.log.with_name(place.rotate()).read_bytes() == b"one\ntwo\n"
+
+
+def test_nothing_is_lost_where_root_cannot_replace_the_file(place: Place) -> None:
+    place.rotate()
+    append(place.log, b"one\n")
+    subprocess.run(["chattr", "+i", place.log], check=True)
+    try:
+        assert place.run().returncode == 74
+        assert place.log.read_bytes() == b"one\n"
+        assert sorted(p.name for p in place.log.parent.iterdir()) == [
+            ".audit.jsonl.lock",
+            ".rotate.lock",
+            "audit.jsonl",
+        ]
+        assert is_append_only(place.log)
+        assert is_open(place)
+    finally:
+        subprocess.run(["chattr", "-i", place.log], check=True)
+    assert FINISHED.fullmatch(place.rotate())

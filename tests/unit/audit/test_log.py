@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from host_agent.audit.log import AuditLog
-from host_agent.audit.record import GENESIS, Event, read
-from host_agent.audit.verify import verify
+from host_agent.audit.record import GENESIS, Event, build, digest_of, link, read
+from host_agent.audit.verify import Concern, verify
+from host_agent.canonical import JsonValue
 from host_agent.errors import AuditUnavailableError
 from tests.support.audit_files import (
     NOW,
@@ -470,7 +471,9 @@ async def test_c5_a_file_whose_sync_failed_is_never_written_again(path: Path) ->
     assert rotated["file"] == old.name
     assert events(path) == [(4, "audit.rotated"), (5, "audit.recovered"), (6, "operation.started")]
     report = verify(everything(path))
-    assert report.found == 0
+    (finding,) = report.findings
+    assert (finding.concern, finding.sequence) == (Concern.COMPLETENESS, 4)
+    assert "whole records, 4 to 4," in finding.message
     assert [torn.sequence for torn in report.torn] == [4]
     assert len(seen) == 3
 
@@ -493,12 +496,35 @@ async def test_c5_what_a_failed_sync_left_may_be_lost_and_may_not_be_changed(pat
     kept = len(b"\n".join(whole.split(b"\n")[:2])) + 1
     for cut in range(kept, len(whole) + 1):
         old.write_bytes(whole[:cut])
-        assert verify(everything(path)).found == 0
+        report = verify(everything(path))
+        assert report.is_clean(Concern.INTEGRITY)
+        assert report.found == (cut >= len(whole) - 1)  # a whole record is named
     for at in range(kept, len(whole) - 1):
         old.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         assert verify(everything(path)).found == 1
     old.write_bytes(whole + whole[kept:])
     assert verify(everything(path)).found == 1
+
+
+async def test_whole_records_are_not_passed_over_for_a_write_that_was_cut_short(path: Path) -> None:
+    """Who may append says that a sync failed, and that nothing of what followed was told."""
+    async with opened(path) as log:
+        await append(log, 50)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.rename(path.with_name("audit-20261120T220000000000Z.jsonl"))
+    hidden = b"".join(lines[10:]).removesuffix(b"\n")
+    told: dict[str, JsonValue] = {"length": len(hidden), "sha256": digest_of(hidden)}
+    members = build(
+        Event.AUDIT_ROTATED, "2026-11-20T22:00:00.000000Z", {**told, "cause": "sync-failed"}
+    )
+    forged, _ = link(members, read(lines[9].removesuffix(b"\n")).link)
+    path.write_bytes(forged + b"\n")
+    path.chmod(0o600)
+    async with opened(path) as log:
+        await append(log, 2)
+    (finding,) = verify(everything(path)).findings
+    assert finding.concern is Concern.COMPLETENESS
+    assert "whole records, 11 to 50," in finding.message
 
 
 async def test_c5_a_disk_that_stays_broken_leaves_no_litter(path: Path) -> None:
@@ -519,7 +545,7 @@ async def test_c5_a_disk_that_stays_broken_leaves_no_litter(path: Path) -> None:
         assert await append(log) == [5]
     assert len(finished(path)) == 1
     assert first_record(path)["cause"] == "sync-failed"
-    assert verify(everything(path)).found == 0
+    assert verify(everything(path)).concerns == {Concern.COMPLETENESS}
 
 
 async def test_c5_a_first_sync_that_fails_begins_the_chain_anew(path: Path) -> None:

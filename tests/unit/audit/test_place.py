@@ -1,6 +1,7 @@
 """A log whose files root begins, with root played by the test."""
 
 import errno
+import json
 import logging
 import os
 from pathlib import Path
@@ -165,4 +166,99 @@ async def test_c6_a_directory_that_stays_closed_takes_no_record(
         closed[0] = 1000
         with pytest.raises(AuditUnavailableError):
             await log.append(Event.AGENT_STARTED)
+    assert root.path.read_bytes() == b""
+
+
+# -- others have the file finished while a batch is written ---------------------------------------
+
+
+class Meanwhile:
+    """Root finishes the file between a write and its sync; the copy has `keeps` of its end.
+
+    `keeps` of None is all of it. The old file is linked elsewhere, as who may append could do.
+    """
+
+    def __init__(self, root: Root, keeps: int | None) -> None:
+        self._root = root
+        self._keeps = keeps
+        self.is_due = False
+
+    def __call__(self, descriptor: int) -> None:
+        os.fdatasync(descriptor)
+        if not self.is_due:
+            return
+        self.is_due = False
+        path = self._root.path
+        whole = path.read_bytes()
+        begin = whole.rfind(b"\n", 0, len(whole) - 1) + 1
+        os.link(path, path.parent.with_name("elsewhere"))
+        path.unlink()
+        finished = finished_name(path, "2026-11-20T23:00:00.000000Z")
+        finished.write_bytes(whole if self._keeps is None else whole[: begin + self._keeps])
+        path.touch()
+
+
+@pytest.mark.parametrize("keeps", [None, 0, 1, 40])
+async def test_c6_what_root_did_not_copy_is_written_again_and_nothing_twice(
+    root: Root, keeps: int | None
+) -> None:
+    meanwhile = Meanwhile(root, keeps)
+    async with opened(root.path, rotate=root, fsync=meanwhile) as log:
+        await log.append(Event.AGENT_STARTED)
+        meanwhile.is_due = True
+        await log.append(Event.OPERATION_STARTED, caller="one")
+        await log.append(Event.OPERATION_STARTED, caller="two")
+    files = [*sorted(root.path.parent.glob("audit-*.jsonl")), root.path]
+    report = verify(files)
+    assert all(report.is_clean(concern) for concern in Concern), report.findings
+    records = [json.loads(line) for file in files for line in whole_lines(file)]
+    assert [r.get("caller") for r in records if r["event"] == "operation.started"] == ["one", "two"]
+    (rotated,) = (r for r in records if r["event"] == "audit.rotated")
+    assert rotated["cause"] == "replaced"
+    assert rotated.get("length") == (keeps or None)
+
+
+def whole_lines(file: Path) -> list[bytes]:
+    return [line for line in file.read_bytes().split(b"\n") if line.endswith(b"}")]
+
+
+async def test_c6_a_log_that_somebody_wrote_to_and_had_finished_is_left(root: Root) -> None:
+    async with opened(root.path, rotate=root) as log:
+        await log.append(Event.AGENT_STARTED)
+        with root.path.open("ab") as file:
+            file.write(b"not a record\n")
+        rotate, root.says = root.__call__, NOTHING_FINISHED
+        rotate()  # theirs comes first: the agent's own finds nothing
+        assert await log.append(Event.AGENT_STARTED) == 3
+        root.says = None
+        assert await log.append(Event.AGENT_STARTED) == 4
+
+
+async def test_c6_what_is_no_log_is_put_aside_by_root_at_a_start(root: Root) -> None:
+    async with opened(root.path, rotate=root) as log:
+        await log.append(Event.AGENT_STARTED)
+    root()
+    root.path.write_bytes(b"x" * 1_200_000)
+    async with opened(root.path, rotate=root) as log:
+        assert await log.append(Event.AGENT_STARTED) == 3
+    assert [name for _, name in events(root.path)] == ["audit.rotated", "agent.started"]
+
+
+async def test_c6_a_finished_file_that_cannot_be_read_is_not_passed_over(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(root.path, rotate=root) as log:
+        await log.append(Event.AGENT_STARTED)
+    root()
+    open_ = os.open
+
+    def refuse(path: Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if "audit-2026" in str(path):
+            raise OSError(errno.EIO, "Input/output error")
+        return open_(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(AuditUnavailableError):
+        async with opened(root.path, rotate=root):
+            pass
     assert root.path.read_bytes() == b""
