@@ -17,9 +17,13 @@ LAST_SECONDS = 5.0
 """Before a request expires, in which it takes no answer any more."""
 MAX_WORDS = 500
 NAME_LIMIT = 100
+SHOWN_ID = 12
 TOO_LATE = "too late to answer"
+TOO_SMALL = "the terminal has become too small; nothing was sent"
 UNREAD = "read it to its end first: space, or page down"
-ENDED = "the request has ended meanwhile; nothing was sent"
+GO_ON = "press Escape or Enter to go on"
+ENDED = f"the request has ended meanwhile; nothing was sent: {GO_ON}"
+MOVED = "the request that was here has ended; this is another one: read it, with space, first"
 _MOVING = frozenset({"decisions", "approvals"})
 """What others may add to a request while somebody reads it."""
 
@@ -61,6 +65,8 @@ class Desk:
     """The requests that wait, and how far the person is.
 
     `scroll` is the first line shown of the selected one, and `is_read` whether its last was shown.
+    `is_deaf`: a question went away under somebody who was typing, so keys mean nothing until they
+    say that they have seen it. `is_strange`: the selected request took the place of another.
     """
 
     views: tuple[RequestView, ...] = ()
@@ -69,6 +75,8 @@ class Desk:
     is_read: bool = False
     question: Question | None = None
     notice: str = ""
+    is_deaf: bool = False
+    is_strange: bool = False
 
     @property
     def view(self) -> RequestView | None:
@@ -96,9 +104,10 @@ def subject(view: RequestView) -> str:
 
 def asked(question: Question) -> str:
     """Return the question as it is shown."""
+    what = f"{subject(question.view)} ({render.visible(question.view.request_id[:SHOWN_ID])})"
     if question.words is None:
-        return f"approve {subject(question.view)}? y/N"
-    return f"deny {subject(question.view)}, because: {render.visible(question.words)}"
+        return f"approve {what}? y/N"
+    return f"deny {what}, because: {render.visible(question.words)}"
 
 
 # -- what comes from outside ----------------------------------------------------------------------
@@ -112,14 +121,24 @@ def arrived(desk: Desk, views: tuple[RequestView, ...]) -> Desk:
     if desk.question is not None:
         asked_about = newest.get(desk.question.view.request_id)
         if asked_about is None or _shown(asked_about) != _shown(desk.question.view):
-            fresh = replace(fresh, question=None, notice=ENDED)
+            fresh = interrupted(fresh, ENDED)
     if before is None or before.request_id not in newest:
         place = min(desk.index, len(views) - 1)
         chosen = views[place].request_id if views else None
-        return replace(fresh, selected=chosen, scroll=0, is_read=False)
+        is_strange = chosen is not None and desk.selected is not None
+        notice = fresh.notice or (MOVED if is_strange else "")
+        fresh = replace(fresh, selected=chosen, scroll=0, is_read=False)
+        return replace(fresh, is_strange=is_strange, notice=notice)
     if _shown(newest[before.request_id]) != _shown(before):
         return replace(fresh, scroll=0, is_read=False)
     return fresh
+
+
+def interrupted(desk: Desk, why: str) -> Desk:
+    """Return the desk without its question, if there was one: what is typed on is no answer."""
+    if desk.question is None:
+        return desk
+    return replace(desk, question=None, is_deaf=True, notice=why)
 
 
 def _shown(view: RequestView) -> dict[str, JsonValue]:
@@ -129,7 +148,7 @@ def _shown(view: RequestView) -> dict[str, JsonValue]:
 def passed(desk: Desk, now: datetime) -> Desk:
     """Return the desk as time has passed: a question that can no longer be answered is gone."""
     if desk.question is not None and is_late(desk.question.view, now):
-        return replace(desk, question=None, notice=TOO_LATE)
+        return interrupted(desk, f"{TOO_LATE}: {GO_ON}")
     return desk
 
 
@@ -143,14 +162,24 @@ def drawn(desk: Desk, *, scroll: int, is_end_shown: bool) -> Desk:
 
 def press(desk: Desk, key: str, now: datetime, *, page: int = 5) -> tuple[Desk, Act | None]:
     """Return the desk after one key, and what is to be done. `page` is the lines of a page."""
-    desk = passed(replace(desk, notice=""), now)
-    if desk.notice:
-        return desk, None  # the key was meant for a question that is gone
+    desk = passed(desk, now)
+    if desk.is_deaf:
+        return _hear_again(desk, key)
+    desk = replace(desk, notice="")
     if desk.question is None:
         return _browse(desk, key, now, page)
     if desk.question.words is None:
         return _confirm(desk, desk.question.view, key)
     return _explain(desk, desk.question.view, desk.question.words, key)
+
+
+def _hear_again(desk: Desk, key: str) -> tuple[Desk, Act | None]:
+    """Take keys that nobody types in the middle of words; the others were for what is gone."""
+    if key == keyboard.END:
+        return desk, Quit()
+    if key in (keyboard.ENTER, keyboard.ESCAPE):
+        return replace(desk, is_deaf=False, notice=""), None
+    return desk, None
 
 
 def _browse(desk: Desk, key: str, now: datetime, page: int) -> tuple[Desk, Act | None]:
@@ -162,7 +191,7 @@ def _browse(desk: Desk, key: str, now: datetime, page: int) -> tuple[Desk, Act |
         case "k" | keyboard.UP:
             return _select(desk, desk.index - 1), None
         case " " | keyboard.PAGE_DOWN:
-            return replace(desk, scroll=desk.scroll + max(page, 1)), None
+            return replace(desk, scroll=desk.scroll + max(page, 1), is_strange=False), None
         case "b" | keyboard.PAGE_UP:
             return replace(desk, scroll=max(desk.scroll - max(page, 1), 0)), None
         case "a" | "d":
@@ -176,14 +205,16 @@ def _select(desk: Desk, index: int) -> Desk:
         return desk
     chosen = desk.views[min(max(index, 0), len(desk.views) - 1)].request_id
     if chosen == desk.selected:
-        return desk
-    return replace(desk, selected=chosen, scroll=0, is_read=False)
+        return replace(desk, is_strange=False)
+    return replace(desk, selected=chosen, scroll=0, is_read=False, is_strange=False)
 
 
 def _ask(desk: Desk, key: str, now: datetime) -> Desk:
     view = desk.view
     if view is None:
         return desk
+    if desk.is_strange:
+        return replace(desk, notice=MOVED)
     if is_late(view, now):
         return replace(desk, notice=TOO_LATE)
     if key == "d":

@@ -48,6 +48,8 @@ def draw(desk: Desk, console: "Console", *, now: datetime, trouble: str, is_live
     listed = [_line(head, "bold", width), *_list(desk, console, now)]
     foot = _foot(desk, console, trouble)
     page = height - len(listed) - len(foot) - 2
+    if page < 1:
+        return Drawing(lines=_folded(console, TOO_SMALL), fits=False)
     whole = _details(desk, console, now)
     scroll = max(min(desk.scroll, len(whole) - page), 0)
     shown = whole[scroll : scroll + page]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from host_agent.cli import keyboard, render
 from host_agent.cli.answering import (
+    TOO_SMALL,
     Act,
     Approve,
     Deny,
@@ -23,6 +24,7 @@ from host_agent.cli.answering import (
     Quit,
     arrived,
     drawn,
+    interrupted,
     passed,
     press,
     subject,
@@ -250,7 +252,7 @@ class Watching:
         if drawing.fits:
             self._desk = drawn(self._desk, scroll=drawing.scroll, is_end_shown=drawing.is_end_shown)
         else:
-            self._desk = replace(self._desk, question=None, is_read=False)
+            self._desk = replace(interrupted(self._desk, TOO_SMALL), is_read=False)
         live.update(SegmentLines(drawing.lines, new_lines=True), refresh=True)
         return drawing
 
@@ -259,7 +261,9 @@ class Watching:
         typed, self._typed = self._typed, []
         was_asked = self._desk.question is not None
         for key in self._keys.feed(b"".join(typed)):
-            if not drawing.fits and key != "q":
+            if not drawing.fits:
+                if key in ("q", keyboard.END):
+                    return Quit()
                 continue
             self._desk, act = press(self._desk, key, self._now(), page=drawing.page)
             if act is not None or (self._desk.question is not None) != was_asked:
@@ -269,8 +273,16 @@ class Watching:
     async def _do(self, act: Approve | Deny, console: "Console", live: "Live") -> None:
         self._desk = replace(self._desk, notice=f"sending: {subject(act.view)}")
         self._draw(console, live)
-        notice = await self._sent(act)
-        self._desk = replace(self._desk, notice=notice)
+        sending = asyncio.create_task(self._sent(act))
+        sending.add_done_callback(lambda _: self._woken.set())
+        while not sending.done() and self._ended_by is None:
+            self._woken.clear()
+            await self._woken.wait()
+        if not sending.done():  # whoever ends us does not wait for the agent
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            return
+        self._desk = replace(self._desk, notice=sending.result())
         self._stale.set()
 
     async def _sent(self, act: Approve | Deny) -> str:

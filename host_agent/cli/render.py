@@ -21,13 +21,17 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Mc", "Zl", "Zp"})
 _BLANK = frozenset((0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0)).union(
     range(0x180B, 0x1810), range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0)
 )
 """Letters and marks that are drawn as nothing (Unicode's default ignorable code points, and the
 empty braille pattern)."""
 
+_OF_DOUBTFUL_WIDTH = frozenset((*range(0x1F3FB, 0x1F400), *range(0x3248, 0x3250)))
+"""Emoji modifiers, and numbers in circles on squares. Like the spacing marks (category Mc) they
+take more columns on a terminal than are counted where lines are laid out: a text of them would go
+over the end of its line and push others off the screen."""
 _MARKS_IN_A_ROW = 2
 """More combining marks on one character would draw over the lines around it."""
 
@@ -76,6 +80,7 @@ def _escaped(text: str) -> Iterable[str]:
         is_hidden = (
             category in _HIDDEN_CATEGORIES
             or ord(character) in _BLANK
+            or ord(character) in _OF_DOUBTFUL_WIDTH
             or (category == "Zs" and character != " ")
         )
         is_escape = character == "\\" and text[index + 1 : index + 2] in ("x", "u")

@@ -153,7 +153,7 @@ class Hearing:
             message = "Nothing was done: that code was made for somebody else."
             await self._refused(voice, verb, DigestMismatchError(message), found.request_id)
             return message
-        quoted = None if heard.quotes is None else await self._prompt_of(voice, heard)
+        quoted = None if heard.quotes is None else await self._message_of(voice, heard)
         if quoted is not None and quoted.request_id != found.request_id:
             message = (
                 "Nothing was done: that code is of another request than the message you answered. "
@@ -163,8 +163,13 @@ class Hearing:
             return message
         request = await self._rooms.store.get(found.request_id)
         if request is not None and _is_older(heard, request):
-            return None
+            return await self._too_old(voice, verb, request)
         return await self._decide(voice, found.request_id, verb, reason)
+
+    async def _too_old(self, voice: Voice, verb: Verb, request: Request) -> str:
+        message = "Nothing was done: your message is older than the request. Is your clock right?"
+        await self._refused(voice, verb, DigestMismatchError(message), request.id)
+        return message
 
     async def _by_quote(self, voice: Voice, heard: Heard, reason: str | None) -> str | None:
         """Deny by an answer or a reaction to a prompt; never anything else."""
@@ -172,16 +177,26 @@ class Hearing:
         if row is None:
             return None if heard.reaction else f"Nothing was done: that is no prompt. {HOW}"
         request = await self._rooms.store.get(row.request_id)
-        if request is None or _is_older(heard, request):
+        if request is None:
             return None
+        if _is_older(heard, request):
+            message = (
+                "Nothing was done: your message is older than the request. Is your clock right?"
+            )
+            await self._refused(voice, Verb.DENY, DigestMismatchError(message), request.id)
+            return message
         return await self._decide(voice, request.id, Verb.DENY, reason)
 
     async def _prompt_of(self, voice: Voice, heard: Heard) -> Notification | None:
         """Return the prompt of this person that the message quotes or reacts to."""
-        row = await self._rooms.store.prompt_by_reference(
+        row = await self._message_of(voice, heard)
+        return row if row is not None and row.kind is Kind.PROMPT else None
+
+    async def _message_of(self, voice: Voice, heard: Heard) -> Notification | None:
+        """Return what was sent to this person and is quoted or reacted to, prompt or outcome."""
+        return await self._rooms.store.prompt_by_reference(
             voice.owner, voice.channel, heard.quotes or ""
         )
-        return row if row is not None and row.kind is Kind.PROMPT else None
 
     async def _press(self, heard: Heard, words: Words) -> None:
         """Take a button: its token says who, and may only deny. Nobody reads an answer there."""

@@ -21,7 +21,8 @@ from tests.support.terminal import Terminal
 DECISION = f"/requests/{REQUEST_ID}/decision"
 ENTER_SCREEN, LEAVE_SCREEN, SHOW_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
 HOSTILE = "".join(map(chr, [*range(0x20), 0x7F, *range(0x80, 0xA0), 0x202E, 0x200B, 0xFEFF]))
-QUESTION = "approve git.pull /srv/app? y/N"
+WHAT = f"git.pull /srv/app ({REQUEST_ID[:12]})"
+QUESTION = f"approve {WHAT}? y/N"
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +175,7 @@ def test_a_denial_takes_a_reason(agent: FakeAgent, environ: dict[str, str]) -> N
     with Watch(environ) as watch:
         watch.read_until("more lines below")
         watch.type("d")
-        watch.read_until("deny git.pull /srv/app, because:")
+        watch.read_until(f"deny {WHAT}, because:")
         watch.type("\n")
         watch.read_until_shown("not denied")
         assert decisions(agent) == []
@@ -222,7 +223,7 @@ def test_a_question_goes_when_its_time_is_over(agent: FakeAgent, environ: dict[s
     with Watch(environ) as watch:
         ask(watch)
         watch.read_until("too late to answer")
-        watch.type("y")
+        watch.type("yq\r")
         watch.type("q")
         assert watch.end() == 0
     assert decisions(agent) == []
@@ -240,10 +241,84 @@ def test_an_event_is_seen_at_once_and_a_question_ends_with_its_request(
         happened.set()
         watch.read_until("ended meanwhile")
         watch.read_until("No pending requests")
-        watch.type("y")
+        watch.type("yq\r")
         watch.type("q")
         assert watch.end() == 0
     assert decisions(agent) == []
+
+
+OTHER_ID = "f" * len(REQUEST_ID)
+
+
+def twin() -> dict[str, Any]:
+    return fake_agent.view(request_id=OTHER_ID, digest="sha256:" + "9" * 64)
+
+
+def test_words_of_a_denial_are_no_commands_when_its_request_goes_away(
+    agent: FakeAgent, environ: dict[str, str], ending: threading.Event
+) -> None:
+    """Its caller cancels it while the reason is typed; another request slides into its place."""
+    happened = threading.Event()
+    agent.script("GET", "/events", fake_agent.stream((happened, frame(7)), (ending, b"")))
+    agent.script("GET", "/requests", queue(fake_agent.view(), twin()))
+    with Watch(environ, lines=50) as watch:
+        watch.read_until_shown("2 pending")
+        watch.type("d")
+        watch.read_until_shown("because:")
+        watch.type("n")
+        agent.script("GET", "/requests", queue(twin()))
+        happened.set()
+        watch.read_until_shown("ended meanwhile")
+        for character in "o, please stay away from it a y":
+            watch.type(character)
+        watch.type("\r")
+        watch.type("a")
+        watch.read_until_shown("this is another one")
+        watch.type("y q")
+        assert watch.end() == 0
+    assert sent(agent) == []
+
+
+def test_who_has_read_one_is_not_asked_about_another(
+    agent: FakeAgent, environ: dict[str, str], ending: threading.Event
+) -> None:
+    happened = threading.Event()
+    agent.script("GET", "/events", fake_agent.stream((happened, frame(7)), (ending, b"")))
+    agent.script("GET", "/requests", queue(fake_agent.view(), twin()))
+    with Watch(environ, lines=50) as watch:
+        watch.read_until_shown("2 pending")
+        agent.script("GET", "/requests", queue(twin()))
+        happened.set()
+        watch.read_until_shown("this is another one")
+        watch.type("ay")
+        watch.read_until_shown("this is another one")
+        watch.type(" ")
+        watch.type("a")
+        watch.read_until_shown(f"({OTHER_ID[:12]})? y/N")
+        watch.type("n")
+        watch.read_until_shown("not approved")
+        watch.type("q")
+        assert watch.end() == 0
+    assert sent(agent) == []
+
+
+def test_whoever_ends_it_does_not_wait_for_an_agent_that_does_not_answer(
+    agent: FakeAgent, environ: dict[str, str], ending: threading.Event
+) -> None:
+    agent.script("POST", DECISION, Answer(body=fake_agent.view(state="approved"), waits_for=ending))
+    with Watch(environ, lines=50) as watch:
+        watch.read_until_shown("1 pending")
+        watch.type("a")
+        watch.read_until_shown("? y/N")
+        watch.type("y")
+        watch.read_until_shown("sending:")
+        watch.signal(signal.SIGTERM)
+        assert watch.end() == 143
+        watch.assert_restored()
+
+
+def sent(agent: FakeAgent) -> list[str]:
+    return [seen.path for seen in agent.seen if seen.path.endswith("/decision")]
 
 
 def test_without_events_it_looks_again_and_again(agent: FakeAgent, environ: dict[str, str]) -> None:

@@ -1,9 +1,12 @@
 """Nothing that a host or a caller wrote reaches a terminal as anything but visible text."""
 
+import ctypes
 import io
 import json
+import locale
 
 import pytest
+from rich.cells import cell_len
 
 from host_agent.cli import render
 
@@ -157,3 +160,24 @@ def test_a_folded_value_stays_in_its_column() -> None:
 )
 def test_time_spans(seconds: float, shown: str) -> None:
     assert render.duration_text(seconds) == shown
+
+
+def test_c31_nothing_takes_more_columns_than_are_counted() -> None:
+    """Spacing marks, emoji modifiers and the like, which a terminal draws one or two wide."""
+    libc = ctypes.CDLL(None)
+    libc.wcwidth.argtypes = [ctypes.c_uint32]
+    before = locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+    try:
+        points = (n for n in range(0x20, 0x110000) if not 0xD800 <= n < 0xE000)
+        wider = [
+            hex(point)
+            for point in points
+            if render.visible(chr(point)) == chr(point)
+            and libc.wcwidth(point) > cell_len(chr(point))
+        ]
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
+    assert wider == []
+    assert render.visible("a\u093e") == "a\\u{93e}"
+    assert render.visible("\U0001f44d\U0001f3fd") == "\U0001f44d\\u{1f3fd}"

@@ -436,7 +436,9 @@ async def test_an_answer_to_no_prompt_of_ours_denies_nothing(bench: Workbench, c
         assert await chat.react("101", reaction=UP) is None
 
 
-async def test_a_message_older_than_the_request_is_ignored(bench: Workbench, chat: Chat) -> None:
+async def test_a_message_older_than_the_request_decides_nothing_and_is_told_so(
+    bench: Workbench, chat: Chat
+) -> None:
     heard = chat.message("")
     bench.clock.advance(minutes=6)
     request = await bench.held()
@@ -448,7 +450,10 @@ async def test_a_message_older_than_the_request_is_ignored(bench: Workbench, cha
         replace(heard, reaction=DOWN, quotes="100", reference="c"),
     ]
     async with Untouched(bench, request):
-        assert [await bench.pipeline.hearing.hear(message) for message in old] == [None] * 3
+        for message in old:
+            answer = await bench.pipeline.hearing.hear(message)
+            assert "older than the request" in str(answer)
+    assert refused(bench) == [("alice", "approval:digest-mismatch")] * 3
 
 
 async def test_a_decision_by_somebody_else_is_told(bench: Workbench, chat: Chat) -> None:
