@@ -22,7 +22,7 @@ def site(tmp_path: Path) -> Site:
 
 @pytest.fixture
 async def visit(site: Site) -> AsyncIterator[Visit]:
-    async with visited(site) as visit:
+    async with visited(site, sync_fails=True) as visit:
         yield visit
 
 
@@ -74,7 +74,7 @@ async def test_c4_without_room_for_the_log_nothing_runs_and_it_recovers_alone(
 
 async def test_c4_what_has_happened_is_told_where_its_end_cannot_be_written(site: Site) -> None:
     with Gate(site, "status") as gate:
-        async with visited(site) as visit:
+        async with visited(site, sync_fails=True) as visit:
             asking = asyncio.ensure_future(visit.status())
             await gate.reached()
             with full_disk(visit):
