@@ -18,6 +18,7 @@ from host_agent.errors import (
     DigestMismatchError,
     ExpiredError,
     HostAgentError,
+    InvalidParameterError,
     RoleRequiredError,
     SelfApprovalError,
     StoreUnavailableError,
@@ -361,3 +362,20 @@ async def test_without_an_entry_a_bridge_relays_nothing_from_signal(bench: Workb
     await bench.reload(people=PEOPLE, identities=IDENTITIES_AND_BRIDGE)
     with pytest.raises(RoleRequiredError):
         await bench.pipeline.relay_signal(bench.who("chat-bridge"), envelope("CONFIRM x"))
+
+
+async def test_without_an_account_of_signal_nothing_is_relayed(tmp_path: Path) -> None:
+    people = """
+[channels.webhook]
+url = "https://chat.example/hook"
+secret_file = "pki/hook"
+[[approvers]]
+owner = "erin"
+channels = ["webhook"]
+"""
+    configured = people + BRIDGE
+    async with opened(tmp_path, people=configured, identities=IDENTITIES_AND_BRIDGE) as bench:
+        request = await bench.held()
+        with pytest.raises(InvalidParameterError, match="No account of Signal"):
+            await bench.pipeline.relay_signal(bench.who("chat-bridge"), envelope("CONFIRM A"))
+        assert await bench.state(request) is State.PENDING

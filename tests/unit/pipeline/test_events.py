@@ -218,3 +218,13 @@ async def test_a_shutdown_ends_streams_at_once(bench: Workbench) -> None:
     bench.pipeline.events.wake_all()
     with pytest.raises(StopAsyncIteration):
         await waiting
+
+
+async def test_a_reader_with_something_to_read_does_not_wait() -> None:
+    reader = Reader(lambda _sink, _result: None, _everything)
+    reader.put(told())
+    async with asyncio.timeout(5):
+        await reader.wait(60)
+        assert reader.take() == told()
+        await reader.wait(0)
+    assert reader.take() is None

@@ -258,6 +258,39 @@ async def test_c45_a_stranger_hears_nothing_and_is_written_down(
     assert STRANGER not in str(bench.records())
 
 
+async def test_c45_of_messages_without_end_the_newest_are_known_again(
+    bench: Workbench, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("host_agent.pipeline.hearing.MAX_REMEMBERED", 3)
+    first, *others = (chat.message("CONFIRM AAAAAAAAAAAAAAAA") for _ in range(4))
+    assert await bench.pipeline.hearing.hear(first) is not None
+    assert await bench.pipeline.hearing.hear(first) is None
+    for message in others:
+        assert await bench.pipeline.hearing.hear(message) is not None
+    assert len(bench.pipeline.hearing._known) == 3
+    assert await bench.pipeline.hearing.hear(first) is not None
+
+
+async def test_an_answer_to_what_is_not_kept_any_more_does_nothing(
+    bench: Workbench, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = await bench.held()
+    await chat.deliver(request)
+    code = await chat.code(request)
+    token = await chat.code(request, channel="ntfy", purpose=Purpose.DENY)
+
+    async def gone(_request_id: str) -> None:
+        return None
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.store, "get", gone)
+        assert "not kept any more" in str(await chat.say(f"CONFIRM {code}"))
+        assert await chat.react("100", text="DENY") is None
+        assert await chat.say(f"DENY {token}", by="", channel="ntfy") is None
+    assert await bench.state(request) is State.PENDING
+    assert bench.host.changes == []
+
+
 async def test_c45_after_expiry_it_is_too_late(bench: Workbench, chat: Chat) -> None:
     request = await bench.held()
     code = await chat.code(request)
