@@ -19,10 +19,10 @@ MAX_WORDS = 500
 NAME_LIMIT = 100
 SHOWN_ID = 12
 TOO_LATE = "too late to answer"
-TOO_SMALL = "the terminal has become too small; nothing was sent"
+SHRUNK = "the terminal has become too small; nothing was sent"
 UNREAD = "read it to its end first: space, or page down"
 GO_ON = "press Escape or Enter to go on"
-ENDED = f"the request has ended meanwhile; nothing was sent: {GO_ON}"
+ENDED = "the request has ended meanwhile; nothing was sent"
 MOVED = "the request that was here has ended; this is another one: read it, with space, first"
 _MOVING = frozenset({"decisions", "approvals"})
 """What others may add to a request while somebody reads it."""
@@ -138,7 +138,7 @@ def interrupted(desk: Desk, why: str) -> Desk:
     """Return the desk without its question, if there was one: what is typed on is no answer."""
     if desk.question is None:
         return desk
-    return replace(desk, question=None, is_deaf=True, notice=why)
+    return replace(desk, question=None, is_deaf=True, notice=f"{why}: {GO_ON}")
 
 
 def _shown(view: RequestView) -> dict[str, JsonValue]:
@@ -148,7 +148,7 @@ def _shown(view: RequestView) -> dict[str, JsonValue]:
 def passed(desk: Desk, now: datetime) -> Desk:
     """Return the desk as time has passed: a question that can no longer be answered is gone."""
     if desk.question is not None and is_late(desk.question.view, now):
-        return interrupted(desk, f"{TOO_LATE}: {GO_ON}")
+        return interrupted(desk, TOO_LATE)
     return desk
 
 

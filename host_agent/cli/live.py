@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from host_agent.cli import keyboard, render
 from host_agent.cli.answering import (
-    TOO_SMALL,
+    SHRUNK,
     Act,
     Approve,
     Deny,
@@ -252,7 +252,7 @@ class Watching:
         if drawing.fits:
             self._desk = drawn(self._desk, scroll=drawing.scroll, is_end_shown=drawing.is_end_shown)
         else:
-            self._desk = replace(interrupted(self._desk, TOO_SMALL), is_read=False)
+            self._desk = replace(interrupted(self._desk, SHRUNK), is_read=False)
         live.update(SegmentLines(drawing.lines, new_lines=True), refresh=True)
         return drawing
 

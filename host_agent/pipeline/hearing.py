@@ -180,11 +180,7 @@ class Hearing:
         if request is None:
             return None
         if _is_older(heard, request):
-            message = (
-                "Nothing was done: your message is older than the request. Is your clock right?"
-            )
-            await self._refused(voice, Verb.DENY, DigestMismatchError(message), request.id)
-            return message
+            return await self._too_old(voice, Verb.DENY, request)
         return await self._decide(voice, request.id, Verb.DENY, reason)
 
     async def _prompt_of(self, voice: Voice, heard: Heard) -> Notification | None:

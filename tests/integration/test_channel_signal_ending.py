@@ -1,6 +1,8 @@
 """A reload or a stop while people answer over Signal: what was handed over is heard, once."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -41,66 +43,64 @@ def channels(socket: Path) -> dict[str, SignalChannel]:
     return {"signal": SignalChannel(SignalCli(socket, ACCOUNT))}
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The agent's way to people, with an answer on its way to a decision."""
+
+    bench: Workbench
+    daemon: SignalCliServer
+    way: Messaging
+    slow: Slow
+
+
+@pytest.fixture
+def socket(tmp_path: Path) -> Path:
+    return tmp_path / "socket"
+
+
+@pytest.fixture(params=["on-connection", "manual"])
 async def begun(
-    bench: Workbench, socket: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Messaging, Slow]:
-    """Return the agent's way to people, with an answer on its way to a decision."""
-    monkeypatch.setattr(messaging, "make_channels", lambda *_: channels(socket))
-    slow = Slow()
-    monkeypatch.setattr(bench.pipeline.hearing, "hear", slow)
-    way = Messaging(bench.rooms, bench.pipeline)
-    await way.start()
-    return way, slow
-
-
-@pytest.mark.parametrize("mode", ["on-connection", "manual"])
-async def test_a_reload_loses_no_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
-) -> None:
-    socket = tmp_path / "socket"
+    request: pytest.FixtureRequest, tmp_path: Path, socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Begun]:
     async with (
-        SignalCliServer(socket, mode=mode) as daemon,
+        SignalCliServer(socket, mode=request.param) as daemon,
         opened(tmp_path, people=PEOPLE, identities=IDENTITIES_AND_BRIDGE) as bench,
     ):
-        way, slow = await begun(bench, socket, monkeypatch)
+        monkeypatch.setattr(messaging, "make_channels", lambda *_: channels(socket))
+        slow = Slow()
+        monkeypatch.setattr(bench.pipeline.hearing, "hear", slow)
+        way = Messaging(bench.rooms, bench.pipeline)
+        await way.start()
         await subscribed(daemon)
         daemon.deliver(said(ALICE, FIRST, SENT + 1))
         await slow.begun.wait()
-        reload = asyncio.create_task(way.renew(channels(socket)))
-        await asyncio.sleep(0.1)
-        daemon.deliver(said(BOB, SECOND, SENT + 2))
-        await reload
-        await subscribed(daemon)
-        daemon.deliver(said(BOB, THIRD, SENT + 3))
-        async with asyncio.timeout(10):
-            while len(slow.heard) < 3:
-                await asyncio.sleep(0.05)
-        await way.close()
-    assert slow.heard == [FIRST, SECOND, THIRD]
+        yield Begun(bench, daemon, way, slow)
 
 
-@pytest.mark.parametrize("mode", ["on-connection", "manual"])
-async def test_a_stop_loses_no_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
-) -> None:
-    socket = tmp_path / "socket"
-    async with (
-        SignalCliServer(socket, mode=mode) as daemon,
-        opened(tmp_path, people=PEOPLE, identities=IDENTITIES_AND_BRIDGE) as bench,
-    ):
-        way, slow = await begun(bench, socket, monkeypatch)
-        await subscribed(daemon)
-        daemon.deliver(said(ALICE, FIRST, SENT + 1))
-        await slow.begun.wait()
-        stop = asyncio.create_task(way.close())
-        await asyncio.sleep(0.1)
-        daemon.deliver(said(BOB, SECOND, SENT + 2))
-        await stop
-        later = Messaging(bench.rooms, bench.pipeline)
-        await later.start()
-        await subscribed(daemon)
-        async with asyncio.timeout(10):
-            while SECOND not in slow.heard:
-                await asyncio.sleep(0.05)
-        await later.close()
-    assert slow.heard == [FIRST, SECOND]
+async def test_a_reload_loses_no_answer(begun: Begun, socket: Path) -> None:
+    reload = asyncio.create_task(begun.way.renew(channels(socket)))
+    await asyncio.sleep(0.1)
+    begun.daemon.deliver(said(BOB, SECOND, SENT + 2))
+    await reload
+    await subscribed(begun.daemon)
+    begun.daemon.deliver(said(BOB, THIRD, SENT + 3))
+    async with asyncio.timeout(10):
+        while len(begun.slow.heard) < 3:
+            await asyncio.sleep(0.05)
+    await begun.way.close()
+    assert begun.slow.heard == [FIRST, SECOND, THIRD]
+
+
+async def test_a_stop_loses_no_answer(begun: Begun) -> None:
+    stop = asyncio.create_task(begun.way.close())
+    await asyncio.sleep(0.1)
+    begun.daemon.deliver(said(BOB, SECOND, SENT + 2))
+    await stop
+    later = Messaging(begun.bench.rooms, begun.bench.pipeline)
+    await later.start()
+    await subscribed(begun.daemon)
+    async with asyncio.timeout(10):
+        while SECOND not in begun.slow.heard:
+            await asyncio.sleep(0.05)
+    await later.close()
+    assert begun.slow.heard == [FIRST, SECOND]

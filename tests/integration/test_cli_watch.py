@@ -18,6 +18,7 @@ from tests.support.certificates import Leaf, Pki, make_pki
 from tests.support.fake_agent import DIGEST, REQUEST_ID, Answer, FakeAgent, frame, problem
 from tests.support.terminal import Terminal
 
+OTHER_ID = "f" * len(REQUEST_ID)
 DECISION = f"/requests/{REQUEST_ID}/decision"
 ENTER_SCREEN, LEAVE_SCREEN, SHOW_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
 HOSTILE = "".join(map(chr, [*range(0x20), 0x7F, *range(0x80, 0xA0), 0x202E, 0x200B, 0xFEFF]))
@@ -41,6 +42,14 @@ def ending() -> Iterator[threading.Event]:
     event = threading.Event()
     yield event
     event.set()
+
+
+@pytest.fixture
+def happened(agent: FakeAgent, ending: threading.Event) -> threading.Event:
+    """Once it is set, the agent tells of an event; its stream goes on to the test's end."""
+    told = threading.Event()
+    agent.script("GET", "/events", fake_agent.stream((told, frame(7)), (ending, b"")))
+    return told
 
 
 @pytest.fixture
@@ -74,6 +83,14 @@ def in_seconds(seconds: float) -> str:
 
 def decisions(agent: FakeAgent) -> list[Any]:
     return [seen.body for seen in agent.seen if seen.path == DECISION]
+
+
+def sent(agent: FakeAgent) -> list[str]:
+    return [seen.path for seen in agent.seen if seen.path.endswith("/decision")]
+
+
+def twin() -> dict[str, Any]:
+    return fake_agent.view(request_id=OTHER_ID, digest="sha256:" + "9" * 64)
 
 
 class Watch(Terminal):
@@ -230,10 +247,8 @@ def test_a_question_goes_when_its_time_is_over(agent: FakeAgent, environ: dict[s
 
 
 def test_an_event_is_seen_at_once_and_a_question_ends_with_its_request(
-    agent: FakeAgent, environ: dict[str, str], ending: threading.Event
+    agent: FakeAgent, environ: dict[str, str], happened: threading.Event
 ) -> None:
-    happened = threading.Event()
-    agent.script("GET", "/events", fake_agent.stream((happened, frame(7)), (ending, b"")))
     with Watch(environ) as watch:
         ask(watch)
         assert "live" in watch.screen
@@ -247,19 +262,10 @@ def test_an_event_is_seen_at_once_and_a_question_ends_with_its_request(
     assert decisions(agent) == []
 
 
-OTHER_ID = "f" * len(REQUEST_ID)
-
-
-def twin() -> dict[str, Any]:
-    return fake_agent.view(request_id=OTHER_ID, digest="sha256:" + "9" * 64)
-
-
 def test_words_of_a_denial_are_no_commands_when_its_request_goes_away(
-    agent: FakeAgent, environ: dict[str, str], ending: threading.Event
+    agent: FakeAgent, environ: dict[str, str], happened: threading.Event
 ) -> None:
     """Its caller cancels it while the reason is typed; another request slides into its place."""
-    happened = threading.Event()
-    agent.script("GET", "/events", fake_agent.stream((happened, frame(7)), (ending, b"")))
     agent.script("GET", "/requests", queue(fake_agent.view(), twin()))
     with Watch(environ, lines=50) as watch:
         watch.read_until_shown("2 pending")
@@ -280,10 +286,8 @@ def test_words_of_a_denial_are_no_commands_when_its_request_goes_away(
 
 
 def test_who_has_read_one_is_not_asked_about_another(
-    agent: FakeAgent, environ: dict[str, str], ending: threading.Event
+    agent: FakeAgent, environ: dict[str, str], happened: threading.Event
 ) -> None:
-    happened = threading.Event()
-    agent.script("GET", "/events", fake_agent.stream((happened, frame(7)), (ending, b"")))
     agent.script("GET", "/requests", queue(fake_agent.view(), twin()))
     with Watch(environ, lines=50) as watch:
         watch.read_until_shown("2 pending")
@@ -315,10 +319,6 @@ def test_whoever_ends_it_does_not_wait_for_an_agent_that_does_not_answer(
         watch.signal(signal.SIGTERM)
         assert watch.end() == 143
         watch.assert_restored()
-
-
-def sent(agent: FakeAgent) -> list[str]:
-    return [seen.path for seen in agent.seen if seen.path.endswith("/decision")]
 
 
 def test_without_events_it_looks_again_and_again(agent: FakeAgent, environ: dict[str, str]) -> None:
