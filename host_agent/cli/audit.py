@@ -18,6 +18,7 @@ from typing import BinaryIO
 from host_agent.audit.record import HIDDEN, NotARecordError, Record, escaped, read
 from host_agent.audit.verify import Concern, NotAnAuditFileError, Report, parse_head, verify
 from host_agent.cli import audit_head, render
+from host_agent.cli.service_user import service_user
 from host_agent.errors import EX_DATAERR, EX_FAILED, EX_OK, UsageError
 
 DEFAULT_CONFIG = Path("/etc/host-agent/config.toml")
@@ -202,7 +203,7 @@ def _tail(args: argparse.Namespace) -> int:
 def _configured(config: Path) -> Path:
     from host_agent.config import load
 
-    return load(config).audit.path
+    return load(config, uid=service_user(None, config)[1]).audit.path
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -11,6 +11,7 @@ from pathlib import Path
 from host_agent.audit.record import NotARecordError, Record, read
 from host_agent.audit.verify import NotAnAuditFileError
 from host_agent.cli import render
+from host_agent.cli.service_user import service_user
 from host_agent.errors import EX_OK, ConfigurationError, UsageError
 
 _MAX_TAIL_BYTES = 1_048_576
@@ -37,7 +38,7 @@ def show_head(args: argparse.Namespace) -> int:
     """
     from host_agent.config import load
 
-    config = load(args.config)
+    config = load(args.config, uid=service_user(None, args.config)[1])
     record = newest_record(config.audit.path)
     if not args.sign:
         head = {"host": config.host, "sequence": record.sequence, "hash": record.hash}

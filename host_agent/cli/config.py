@@ -1,8 +1,6 @@
 """`host-agent config check`: every fault by its dotted key, or the policy as it takes effect."""
 
 import argparse
-import os
-import pwd
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,15 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from host_agent import preflight
-from host_agent.cli import render
+from host_agent.cli import render, service_user
 from host_agent.config import Config, Identity, Rule, load
-from host_agent.errors import EX_CONFIG, EX_OK, ConfigurationError, UsageError
+from host_agent.errors import EX_CONFIG, EX_OK, ConfigurationError
 from host_agent.identity.registry import Principal, Role, owner_of
+from host_agent.installation import layout
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import OperationSpec
 from host_agent.policy.rules import Rules, Summary
 
-DEFAULT_CONFIG = Path("/etc/host-agent/config.toml")
+DEFAULT_CONFIG = Path(layout.CONFIGURATION)
 VERDICTS: tuple[Summary, ...] = ("allow", "ask", "depends", "deny")
 
 
@@ -37,7 +36,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     check.add_argument(
         "--config", type=Path, default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}"
     )
-    check.add_argument("--user", help="the user that the agent runs as; default: yourself")
+    check.add_argument("--user", help=service_user.OPTION_HELP)
     check.add_argument("--json", action="store_true", help="one JSON object, for scripts")
     check.set_defaults(run=run)
 
@@ -49,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         ConfigurationError: it has faults, and a person is to be told.
         UsageError: `--user` is no user of this host.
     """
-    now, uid = datetime.now(UTC), _uid(args.user)
+    now = datetime.now(UTC)
+    _, uid = service_user.service_user(args.user, args.config)
     config, faults = _checked(args.config, uid, now)
     if config is None or faults:
         if not args.json:
@@ -71,16 +71,6 @@ def _checked(path: Path, uid: int, now: datetime) -> tuple[Config | None, list[s
     except ConfigurationError as error:
         return None, error.faults
     return config, preflight.faults(config, uid=uid, now=now)
-
-
-def _uid(user: str | None) -> int:
-    if user is None:
-        return os.geteuid()
-    try:
-        return pwd.getpwnam(user).pw_uid
-    except (KeyError, ValueError):
-        message = "There is no user of that name on this host; --user takes the agent's user."
-        raise UsageError(message) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,18 +2,16 @@
 
 import argparse
 import asyncio
-import os
-import pwd
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from host_agent.assembly_channels import make_channels
-from host_agent.cli import render
+from host_agent.cli import render, service_user
 from host_agent.diagnosis.examining import examine
 from host_agent.diagnosis.values import Check, State, is_well
-from host_agent.errors import EX_FAILED, EX_OK, UsageError
+from host_agent.errors import EX_FAILED, EX_OK
 from host_agent.execution.runner import ToolRunner
 from host_agent.installation import layout
 from host_agent.operations.catalogue import Output
@@ -40,8 +38,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--user",
-        help=f"the user that the agent runs as; default: {layout.USER}, or yourself where there is"
-        " none",
+        help=service_user.OPTION_HELP,
     )
     parser.add_argument("--json", action="store_true", help="one JSON object, for scripts")
     parser.set_defaults(run=run)
@@ -53,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UsageError: `--user` is no user of this host.
     """
-    user, uid = _user(args.user)
+    user, uid = service_user.service_user(args.user, args.config)
     tools = ToolRunner()
 
     def run_tool(tool: str, *arguments: str) -> Output:
@@ -70,26 +67,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _draw(checks)
     return EX_OK if is_well(checks) else EX_FAILED
-
-
-def _user(name: str | None) -> tuple[str, int]:
-    """Return name and number of the agent's user.
-
-    Raises:
-        UsageError: there is no such user.
-    """
-    for wanted in (name,) if name is not None else (layout.USER,):
-        try:
-            return wanted, pwd.getpwnam(wanted).pw_uid
-        except (KeyError, ValueError):
-            continue
-    if name is not None:
-        message = "There is no user of that name on this host; --user takes the agent's user."
-        raise UsageError(message)
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name, os.geteuid()
-    except KeyError:
-        return str(os.geteuid()), os.geteuid()
 
 
 def _draw(checks: Sequence[Check]) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from host_agent.cli import render
+from host_agent.cli.service_user import service_user
 from host_agent.config import Config, RunnerKind, load
 from host_agent.config.models import DEFAULT_WRAPPER_DIR
 from host_agent.errors import EX_FAILED, EX_OK, UsageError
@@ -71,7 +72,8 @@ def run_render(args: argparse.Namespace) -> int:
     Raises:
         ConfigurationError: the configuration has faults.
     """
-    config = load(args.config or DEFAULT_CONFIG)
+    path = args.config or DEFAULT_CONFIG
+    config = load(path, uid=service_user(None, path)[1])
     sys.stdout.write(fragment(grants(config, CATALOGUE), args.user))
     if config.execution.runner is RunnerKind.DIRECT:
         render.warn("this configuration uses the runner `direct`, which does not ask sudo.")
@@ -116,7 +118,8 @@ def _configuration(path: Path | None) -> Config | None:
     """Return the configuration; None where the usual one does not exist and none was named."""
     if path is None and not DEFAULT_CONFIG.exists():
         return None
-    return load(path or DEFAULT_CONFIG)
+    given = path or DEFAULT_CONFIG
+    return load(given, uid=service_user(None, given)[1])
 
 
 def _draw(found: Report) -> None:

@@ -28,6 +28,7 @@ from host_agent.privileges.render import render as sudoers_fragment
 DIRECTORIES = (
     WantedDirectory(path=layout.CONFIGURATION_DIR, mode=0o750, group=layout.USER),
     WantedDirectory(path=layout.PKI_DIR, mode=0o750, group=layout.USER),
+    WantedDirectory(path=layout.SECRETS_DIR, mode=0o750, group=layout.USER),
     WantedDirectory(path=layout.STATE_DIR, mode=0o700, owner=layout.USER, group=layout.USER),
     WantedDirectory(path=layout.WRAPPER_DIR, mode=0o755),
 )

@@ -219,7 +219,6 @@ def phone(host: Host) -> Iterator[Phone]:
     machine.write("/etc/ntfy.access", _NTFY_ACCESS, mode=0o600)
     machine.must("systemctl", "daemon-reload")
     machine.must("systemctl", "start", *SERVERS)
-    machine.must("install", "-d", "-m", "700", "-o", "host-agent", "/etc/host-agent/secrets")
     for name, secret in FILES.items():
         machine.write(f"/etc/host-agent/secrets/{name}", secret, mode=0o600, owner="host-agent")
     issue(machine, "chat-bridge", "--usage", "client")

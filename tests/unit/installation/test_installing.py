@@ -29,6 +29,7 @@ def test_everything_is_in_place_with_its_mode(stand: Stand) -> None:
         layout.CONFIGURATION_DIR: 0o750,
         layout.CONFIGURATION: 0o640,
         f"{layout.PKI_DIR}/server.key": 0o400,
+        layout.SECRETS_DIR: 0o750,
         layout.STATE_DIR: 0o700,
         WRAPPER: 0o755,
         layout.PROTECTED: 0o644,
