@@ -29,6 +29,8 @@ NOUNS: Mapping[str, str] = {
     "doctor": "prove each part of an installed agent",
     "install": "put the agent onto this host, or bring it up to date",
     "uninstall": "take the agent off this host; state and configuration stay",
+    "completion": "print the completion script of a shell",
+    "manual": "print the manual page, for man(1)",
 }
 """The commands in the order of help, each a module of `host_agent.cli`, and what they do."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from host_agent.__main__ import NOUNS, build_parser
 from host_agent.cli.settings import KEYS
+from host_agent.cli.tree import Branch, Taken, read
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
 
@@ -67,8 +68,8 @@ caller is shown as `\\x1b` or `\\u{202e}`, and long text is cut with its hash to
 
 def commands_page() -> str:
     """Return the page."""
-    parser = build_parser(*NOUNS)
-    sections = [section for child in _children(parser) for section in _sections(child)]
+    commands = read(build_parser(*NOUNS))
+    sections = [_section(one) for child in commands.below for one in child.walk()]
     return "\n".join([_INTRODUCTION, *sections])
 
 
@@ -81,85 +82,31 @@ def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]
         yield from leaves(child)
 
 
-def meanings(parser: argparse.ArgumentParser) -> dict[str, str]:
-    """Return the one-line meaning of each command directly below `parser`."""
-    return {
-        choice.dest: choice.help or ""
-        for action in parser._actions
-        if isinstance(action, argparse._SubParsersAction)
-        for choice in action._choices_actions
-    }
-
-
 def _children(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             yield from action.choices.values()
 
 
-def _sections(parser: argparse.ArgumentParser, meaning: str = "") -> Iterator[str]:
-    level = "##" if len(parser.prog.split()) == 2 else "###"
-    words = _sentence(parser.description or meaning)
-    yield f"{level} `{parser.prog}`\n" + (f"\n{words}\n" if words else "")
-    if options := [action for action in parser._actions if _is_shown(action)]:
-        rows = [f"| {_name(action)} | {_cell(_help(parser, action))} |" for action in options]
-        table = ["| argument | meaning |", "| --- | --- |", *rows, ""]
-        yield "\n".join([f"`{_usage(parser)}`", "", *table])
-    if _is_client(parser):
+def _section(command: Branch) -> str:
+    level = "##" if len(command.words) == 2 else "###"
+    shown = [one for one in command.taken if one.dest not in KEYS]
+    parts = [f"{level} `{command.name}`\n"]
+    if command.description:
+        parts.append(f"{command.description}\n")
+    if shown:
+        usage = " ".join([command.name, *(one.usage for one in shown)])
+        rows = [f"| {_name(one)} | {_cell(one.meaning)} |" for one in shown]
+        parts += [f"`{usage}`", "", "| argument | meaning |", "| --- | --- |", *rows, ""]
+    if {one.dest for one in command.taken} >= set(KEYS):
         names = ", ".join(f"`--{key}`" for key in KEYS)
-        yield f"Also {names}: [the agent and this client](#the-agent-and-this-client).\n"
-    below = meanings(parser)
-    for child in _children(parser):
-        yield from _sections(child, below.get(child.prog.split()[-1], ""))
+        parts.append(f"Also {names}: [the agent and this client](#the-agent-and-this-client).\n")
+    return "\n".join(parts)
 
 
-def _is_shown(action: argparse.Action) -> bool:
-    hidden = isinstance(action, argparse._HelpAction | argparse._SubParsersAction)
-    return not hidden and action.help is not argparse.SUPPRESS and action.dest not in KEYS
-
-
-def _is_client(parser: argparse.ArgumentParser) -> bool:
-    return {action.dest for action in parser._actions} >= set(KEYS)
-
-
-def _usage(parser: argparse.ArgumentParser) -> str:
-    words = [parser.prog]
-    for action in parser._actions:
-        if _is_shown(action):
-            text = _spelling(action)
-            is_needed = action.required and action.nargs != "*"
-            words.append(text if is_needed else f"[{text}]")
-    return " ".join(words)
-
-
-def _spelling(action: argparse.Action) -> str:
-    value = "" if action.nargs == 0 else _metavar(action)
-    many = (
-        " ..." if action.nargs in ("*", "+") or isinstance(action, argparse._AppendAction) else ""
-    )
-    return " ".join(part for part in (*action.option_strings[-1:], value) if part) + many
-
-
-def _metavar(action: argparse.Action) -> str:
-    if isinstance(action.metavar, str):
-        return action.metavar
-    if action.choices is not None:
-        return "|".join(str(choice) for choice in action.choices)
-    return action.dest.upper()
-
-
-def _name(action: argparse.Action) -> str:
-    value = "" if action.nargs == 0 else _metavar(action)
-    names = ", ".join(f"`{name}`" for name in action.option_strings)
-    return _cell(" ".join(part for part in (names, f"`{value}`" if value else "") if part))
-
-
-def _help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
-    return parser._get_formatter()._expand_help(action) if action.help else ""
-
-
-def _sentence(text: str) -> str:
-    return text if not text or text.endswith(".") else f"{text[:1].upper()}{text[1:]}."
+def _name(one: Taken) -> str:
+    names = ", ".join(f"`{name}`" for name in one.options)
+    return _cell(" ".join(part for part in (names, f"`{one.metavar}`" * bool(one.metavar)) if part))
 
 
 def _cell(text: str) -> str:
