@@ -11,16 +11,19 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 T ?= tests
 
-.PHONY: help demo test test-host check format lint types unit shellcheck bench crash races docs lock clean
+.PHONY: help demo test test-host check format lint types unit shellcheck bench crash races docs wheel lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
+# What the lock names and nothing else: no index is asked for a dependency, and nothing is built but this project,
+# with the tools that the lock names.
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV) || { echo "python3-venv is needed (Debian: apt-get install python3-venv)" >&2; exit 1; }
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP_INSTALL) --require-hashes --only-binary :all: -r requirements.lock
+	$(PIP_INSTALL) --no-build-isolation -e .
 	$(BIN)/pip check --quiet --disable-pip-version-check
 	@touch $@
 
@@ -73,9 +76,22 @@ races: $(STAMP) ## approve, deny, expire and cancel one request from four proces
 docs: $(STAMP) ## write the reference pages anew from the code
 	$(BIN)/python -m tests.support.reference_pages
 
-lock: $(STAMP) ## resolve the dependencies anew into requirements.lock, with hashes
-	$(BIN)/pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --no-strip-extras --generate-hashes --no-emit-index-url --no-header --all-extras --python-version 3.11 pyproject.toml -o requirements.lock
+wheel: $(STAMP) ## the program as one file in dist/, for a host that installs requirements-server.lock
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-index --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
+# One resolution for every supported Python; extras kept, so that no pip asks an index for them anew.
+# The server's lock holds the same releases, without the tools of development.
+UPGRADE ?= --upgrade
+RESOLVE := pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-strip-extras \
+	--generate-hashes --no-emit-index-url --no-header pyproject.toml
+lock: ## resolve the dependencies anew into both locks, with hashes (UPGRADE= keeps the releases that still fit)
+	$(PYTHON) -m venv --clear build/lock
+	build/lock/bin/pip install --quiet --disable-pip-version-check uv
+	build/lock/bin/uv $(RESOLVE) $(UPGRADE) --all-extras --output-file requirements.lock
+	build/lock/bin/uv $(RESOLVE) --upgrade --constraints requirements.lock --no-annotate --extra signal --extra notify --output-file requirements-server.lock
+	@sed -i "1i # Written by 'make lock': what is developed and tested with." requirements.lock
+	@sed -i "1i # Written by 'make lock': what a host runs, the program itself left out." requirements-server.lock
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov
