@@ -46,7 +46,7 @@ class Event(StrEnum):
     IDENTITY_RELEASED = "identity.released"
     NOTIFICATION_FAILED = "notification.failed"
     OPERATION_FINISHED = "operation.finished"
-    OPERATION_REQUESTED = "operation.requested"
+    OPERATION_INSPECTED = "operation.inspected"
     OPERATION_STARTED = "operation.started"
     POLICY_DENIED = "policy.denied"
     REQUEST_ATTACHED = "request.attached"

@@ -90,6 +90,7 @@ class Approved:
             unix_user=running.unix_user,
             operation=operation,
             digest=running.digest,
+            require=lambda: self._require_allowed(running, operation),
             precondition=running.precondition,
         )
         rooms.changes.tell(running.id)
@@ -149,9 +150,9 @@ class Approved:
     async def _check_again(self, request: Request, operation: Operation) -> None:
         """Ask everything again, as the world is now (step 9 of the way of a request)."""
         rooms = self._rooms
-        self._require_allowed(request, operation)
+        _, principal, _ = self._require_allowed(request, operation)
         try:
-            inspection = await inspect(rooms, operation, request.unix_user)
+            inspection = await inspect(rooms, operation, principal, request.id)
         except (HostNotFoundError, PolicyDeniedError) as error:
             # It could be read when it was asked for: gone, or led elsewhere, is changed.
             raise TargetChangedError(error.detail) from error

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
 from host_agent.approvals.notification import Notification
 from host_agent.approvals.port import IdempotencyKey, Inserted, Standing
@@ -20,6 +21,7 @@ from host_agent.errors import (
     AuditUnavailableError,
     HostAgentError,
     IdempotencyConflictError,
+    PolicyDeniedError,
     ReasonRequiredError,
     StoreUnavailableError,
 )
@@ -177,6 +179,14 @@ class Asking:
             answer = await self._run(judged, idempotency_key)
             if answer is not None:
                 return answer
+            # What it could run by was gone when its turn came.
+            judged = self._again(judged)
+            if not isinstance(judged.verdict, AskVerdict):
+                return await self._answer(judged, idempotency_key)
+            standing = await look_around(
+                rooms, judged.snapshot, judged.principal, operation, is_allowed=False
+            )
+            require_no_equivalent(rooms, operation, standing.others)
         return await self._hold(judged, standing, idempotency_key)
 
     async def _run(self, judged: _Judged, idempotency_key: str | None) -> Answer | None:
@@ -188,20 +198,37 @@ class Asking:
             self._change(judged, idempotency_key), name=f"change {exchange_id}"
         )
 
-    async def _licensed(self, judged: _Judged) -> _Judged | None:
-        """Return what may run now: an allowed ask as it is, another judged anew, its grant used.
-
-        It may have waited for its turn: people and rules that changed meanwhile count. None where
-        no grant can be used any more.
+    def _again(self, judged: _Judged) -> _Judged:
+        """Judge an ask that has waited as things are now.
 
         Raises:
-            HostAgentError: what policy says now.
+            HostAgentError: what identity and policy say now.
         """
-        if not isinstance(judged.verdict, AskVerdict):
-            return judged
         now = self._judge(judged.principal, judged.operation, judged.ask)
+        require_adapter(now.snapshot, now.operation)
+        return now
+
+    async def _licensed(self, judged: _Judged) -> _Judged | None:
+        """Return what may run now, judged inside its turn, its grant used where it needs one.
+
+        It may have waited: identities, lists, people and rules that changed meanwhile count. None
+        where a person has to be asked now.
+
+        Raises:
+            HostAgentError: what identity and policy say now.
+        """
+        now = self._again(judged)
+        if not isinstance(now.verdict, AskVerdict):
+            return now
         grant = await use_grant(self._rooms, now.principal, now.operation, now.verdict)
         return None if grant is None else replace(now, grant=grant.id)
+
+    def _require_same(self, licensed: _Judged) -> None:
+        """Refuse what was licensed a moment ago if that would not be said any more."""
+        now = self._again(licensed)
+        if now.snapshot is not licensed.snapshot and now.verdict != licensed.verdict:
+            message = "The rule that this runs by has changed; nothing was run. Ask again."
+            raise PolicyDeniedError(message)
 
     def _digest(self, judged: _Judged, inspection: Inspection | None) -> Digest:
         return digest_of(
@@ -223,20 +250,25 @@ class Asking:
             licensed = await self._licensed(judged)
             if licensed is None:
                 return None
-            if licensed is not judged:
+            if licensed.snapshot is not judged.snapshot:
                 digest = self._digest(licensed, None)
             act = Act.of(
                 licensed.principal,
                 licensed.operation,
                 request_id=licensed.ask.exchange_id,
                 digest=digest,
+                require=partial(self._require_same, licensed),
                 grant=licensed.grant,
             )
             return ran(act, await perform(self._rooms, act))
 
     async def _inspect(self, judged: _Judged) -> Inspection | None:
         async with self._reading(judged):
-            return await inspect(self._rooms, judged.operation, judged.principal.unix_user)
+            return await self._inspect_in_turn(judged)
+
+    async def _inspect_in_turn(self, judged: _Judged) -> Inspection | None:
+        now = self._again(judged)
+        return await inspect(self._rooms, now.operation, now.principal, now.ask.exchange_id)
 
     async def _change(self, judged: _Judged, idempotency_key: str | None) -> Answer | None:
         """Run a change in its turn; where it has to wait for that, perhaps attach instead."""
@@ -252,7 +284,7 @@ class Asking:
     async def _change_in_turn(self, judged: _Judged, idempotency_key: str | None) -> Answer | None:
         """Run it with a durable row, so that a crash leaves `unknown`."""
         # The turn may have come after another change: this look is the one that is bound.
-        inspection = await inspect(self._rooms, judged.operation, judged.principal.unix_user)
+        inspection = await self._inspect_in_turn(judged)
         if isinstance(judged.verdict, AskVerdict):
             live = await self._live(judged, inspection)
             if live is not None:
@@ -270,6 +302,7 @@ class Asking:
             licensed.operation,
             request_id=request.id,
             digest=request.digest,
+            require=partial(self._require_same, licensed),
             precondition=request.precondition,
             grant=licensed.grant,
         )
@@ -289,6 +322,10 @@ class Asking:
         too_many = hold_off(judged.snapshot, standing.refusals)
         require_reachable(self._rooms, terms, judged.principal.owner)
         inspection = await self._inspect(judged)
+        now = self._again(judged)
+        if now.snapshot is not judged.snapshot and now.verdict != judged.verdict:
+            return await self._answer(now, idempotency_key)
+        judged = now
         if too_many is not None:
             # What waits already asks nobody again.
             live = await self._live(judged, inspection)

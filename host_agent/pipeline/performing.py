@@ -6,7 +6,7 @@ Steps 10 to 12 of the way of a request. The only callers are `asking` (a policy 
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from host_agent.approvals.request import Digest, State
@@ -40,7 +40,8 @@ class Performance:
 class Act:
     """What is about to run: who asked, what, its digest, and the state it assumes.
 
-    `grant` is the id of the grant that was used for it.
+    `grant` is the id of the grant that was used for it. `require` asks once more, at once, whether
+    it may run as things are now, and raises what refuses it.
     """
 
     request_id: str
@@ -50,6 +51,7 @@ class Act:
     unix_user: str | None
     operation: Operation
     digest: Digest
+    require: Callable[[], object]
     precondition: Mapping[str, JsonValue] | None = None
     grant: str | None = None
 
@@ -61,6 +63,7 @@ class Act:
         *,
         request_id: str,
         digest: Digest,
+        require: Callable[[], object],
         precondition: Mapping[str, JsonValue] | None = None,
         grant: str | None = None,
     ) -> "Act":
@@ -73,6 +76,7 @@ class Act:
             unix_user=principal.unix_user,
             operation=operation,
             digest=digest,
+            require=require,
             precondition=precondition,
             grant=grant,
         )
@@ -92,18 +96,34 @@ class Act:
         }
 
 
-async def inspect(rooms: Rooms, operation: Operation, unix_user: str | None) -> Inspection | None:
+async def inspect(
+    rooms: Rooms, operation: Operation, principal: Principal, request_id: str
+) -> Inspection | None:
     """Return the state that `operation` assumes and what it would do; None for reads.
 
-    The caller has a turn: a second one from inside a first could wait for itself.
+    An inspection is a process too, as root where the operation is: that it begins is on disk
+    before. The caller has a turn (a second one from inside a first could wait for itself), and has
+    judged inside it.
 
     Raises:
+        AuditUnavailableError: it could not be written; nothing ran.
         HostAgentError: the resource does not exist, cannot be read, or is refused by the wrapper.
     """
     spec = operation.spec
     if spec.inspect is None or spec.parse_inspection is None:
         return None
-    printed = await rooms.runner.run(spec.inspect(operation.params), unix_user=unix_user)
+    await rooms.audit.append(
+        Event.OPERATION_INSPECTED,
+        caller=principal.cn,
+        fingerprint=principal.fingerprint,
+        owner=principal.owner,
+        operation=operation.name,
+        resource=operation.resource,
+        params=operation.params.canonical(),
+        request_id=request_id,
+    )
+    invocation = spec.inspect(operation.params)
+    printed = await rooms.runner.run(invocation, unix_user=principal.unix_user)
     output = await _without_secrets(printed)
     if output.timed_out:
         message = "The state of the resource could not be read in time; try again later."
@@ -118,16 +138,21 @@ async def inspect(rooms: Rooms, operation: Operation, unix_user: str | None) -> 
 async def perform(rooms: Rooms, act: Act) -> Performance:
     """Run `act` once. The intent is on disk before the process starts.
 
+    Writing it takes its time: `act.require` is asked after it, and nothing is waited for between
+    that and the runner.
+
     Never raises for what the host did: that is in the result.
 
     Raises:
         AuditUnavailableError: the intent could not be written; nothing ran.
         AdapterUnavailableError: the wrapper could not be started; nothing ran, and the audit log
             says so.
+        HostAgentError: it may not run any more; nothing ran, and the audit log says so.
     """
     named = act.audit_fields()
     await rooms.audit.append(Event.OPERATION_STARTED, **named)
     try:
+        act.require()
         output = await _run(rooms, act)
         verified = await _probe(rooms, act, output)
         performance = _conclude(act, output, verified=verified)

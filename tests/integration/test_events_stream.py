@@ -56,6 +56,7 @@ def test_what_happens_comes_as_it_is_written_and_can_be_read_again(
             assert stream.headers["content-type"].startswith("text/event-stream")
             lines = stream.iter_lines()
             held = ask(site, served)
+            assert read(lines)["event"] == "operation.inspected"
             event = read(lines)
             assert event["event"] == "request.held"
             data = json.loads(event["data"])
@@ -134,6 +135,7 @@ def test_the_client_stays_with_it_over_a_restart(site: Site) -> None:
     ):
         first = ask(site, served)["request_id"]
         events = client.events(after=0, on_state=states.append)
+        assert next(events).name == "operation.inspected"
         seen = next(events)
         assert (seen.name, seen.data["request_id"]) == ("request.held", first)
         assert served.stop() == 0
@@ -142,6 +144,7 @@ def test_the_client_stays_with_it_over_a_restart(site: Site) -> None:
         site.config_path.write_text(text.replace('bind = "127.0.0.1:0"', f'bind = "{place}"', 1))
         with Served(site) as again:
             ask(site, again)  # the same again, and it may be there before the reader is
+            assert next(events).name == "operation.inspected"
             found = next(events)
             assert (found.name, found.data["request_id"]) == ("request.attached", first)
         events.close()

@@ -107,7 +107,14 @@ async def test_c2_killed_while_it_runs_the_outcome_is_unknown_and_it_is_not_run_
             assert again["request_id"] != held["request_id"]
             assert again["state"] == "pending"
     events = [r["event"] for r in site.records() if r.get("request_id") == held["request_id"]]
-    assert events == ["request.held", "request.decided", "operation.started", "request.unknown"]
+    assert events == [
+        "operation.inspected",
+        "request.held",
+        "request.decided",
+        "operation.inspected",
+        "operation.started",
+        "request.unknown",
+    ]
 
 
 async def test_c2_an_allowed_change_that_was_killed_is_unknown_too(site: Site) -> None:

@@ -80,13 +80,16 @@ async def test_a_held_pull_is_approved_run_once_and_verified(visit: Visit) -> No
     done = await visit.ended(held)
     assert (done["state"], done["outcome"]["verified"]) == ("succeeded", True)
     assert repository.head == seen["precondition"]["target"] != before
-    assert visit.site.events()[-4:] == [
+    assert visit.site.events()[-6:] == [
+        "operation.inspected",
         "request.held",
         "request.decided",
+        "operation.inspected",
         "operation.started",
         "operation.finished",
     ]
-    assert {r["digest"] for r in visit.site.records()[-4:]} == {held["digest"]}
+    digests = {r["digest"] for r in visit.site.records()[-6:] if "digest" in r}
+    assert digests == {held["digest"]}
 
 
 async def test_a_denied_pull_does_not_run(visit: Visit) -> None:
@@ -263,7 +266,7 @@ async def test_the_same_ask_attaches_while_it_waits(visit: Visit) -> None:
     again = await visit.held(reason="please")
     assert again == first
     assert (await visit.look(first)).json()["reason"] == "deploy"
-    assert visit.site.events()[-2:] == ["request.held", "request.attached"]
+    assert visit.site.steps()[-2:] == ["request.held", "request.attached"]
 
 
 async def test_another_caller_gets_a_request_of_its_own(tmp_path: Path) -> None:
@@ -283,7 +286,7 @@ async def test_the_same_wish_for_another_commit_supersedes_the_older_one(visit: 
     seen = (await visit.look(older)).json()
     assert (seen["state"], seen["problem"]["code"]) == ("cancelled", "approval:target-changed")
     assert problem(await visit.decide(older)) == "approval:already-decided"
-    assert visit.site.events()[-3:-1] == ["request.cancelled", "request.held"]
+    assert visit.site.steps()[-3:-1] == ["request.cancelled", "request.held"]
 
 
 async def test_after_a_denial_it_is_a_new_request(visit: Visit) -> None:

@@ -311,6 +311,10 @@ class Workbench:
         """Return the names of the audit events so far."""
         return [record["event"] for record in self.records()]
 
+    def steps(self) -> list[str]:
+        """Return the same without the inspections: what became of what was asked."""
+        return [event for event in self.events() if event != Event.OPERATION_INSPECTED]
+
     def last(self, event: Event) -> dict[str, Any]:
         """Return the newest record of `event`."""
         return [record for record in self.records() if record["event"] == event][-1]

@@ -188,6 +188,10 @@ branches = {json.dumps(branches)}
         """Return the names of the audit events so far, in order."""
         return [record["event"] for record in self.records()]
 
+    def steps(self) -> list[str]:
+        """Return the same without the inspections: what became of what was asked."""
+        return [event for event in self.events() if event != "operation.inspected"]
+
     def pull(self) -> dict[str, object]:
         """Return the parameters of a pull."""
         return {"repository": str(self.repository.path), "remote": "origin", "branch": "main"}

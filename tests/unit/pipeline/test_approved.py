@@ -71,7 +71,7 @@ async def test_an_approved_request_runs_once_and_is_verified(bench: Workbench) -
     assert done.state is State.SUCCEEDED
     assert done.outcome is not None
     assert done.outcome["verified"] is True
-    assert bench.events() == ["request.held", "operation.started", "operation.finished"]
+    assert bench.steps() == ["request.held", "operation.started", "operation.finished"]
     started = bench.last(Event.OPERATION_STARTED)
     assert (started["request_id"], started["digest"]) == (request.id, request.digest)
 

@@ -64,7 +64,7 @@ async def test_c1_a_start_records_the_decision_before_it_runs(bench: Workbench) 
     request = await approved(bench)
     await bench.pipeline.approved.recover()
     await bench.settle()
-    assert bench.events() == [
+    assert bench.steps() == [
         "request.held",
         "request.decided",
         "operation.started",

@@ -65,7 +65,7 @@ async def test_an_approval_runs_it_and_is_written_down(bench: Workbench) -> None
     assert (decided["decision"], decided["channel"]) == ("approve", "http")
     assert (decided["state"], decided["reason"]) == ("approved", "looks right")
     assert decided["caller"] == "deployer"
-    assert bench.events() == [
+    assert bench.steps() == [
         "request.held",
         "request.decided",
         "operation.started",

@@ -96,7 +96,11 @@ async def answered(
         "owners": [decision.owner for decision in stored.decisions],
         "problem": None if stored.problem is None else stored.problem.code,
         "changes": len(bench.host.changes),
-        "events": [r["event"] for r in records if r["event"] != Event.DECISION_REFUSED],
+        "events": [
+            record["event"]
+            for record in records
+            if record["event"] not in {Event.DECISION_REFUSED, Event.OPERATION_INSPECTED}
+        ],
     }
     told: str | None = refused[0] if refused else left["problem"]
     return left, refusal or told

@@ -12,10 +12,12 @@ from host_agent.approvals.request import Digest, State
 from host_agent.audit.record import Event
 from host_agent.errors import (
     AdapterUnavailableError,
+    AuditUnavailableError,
     HostFailedError,
     HostTimedOutError,
     InvalidOutputError,
     ProtectedError,
+    ReadOnlyError,
     SudoRefusedError,
 )
 from host_agent.operations.catalogue import Catalogue, Output
@@ -33,12 +35,14 @@ async def act(bench: Workbench, operation: str = "git.pull") -> Act:
     """Return an act of the deployer, bound to the state that the host is in."""
     params = {"git.pull": PULL, "git.fetch": FETCH, "git.status": STATUS}[operation]
     parsed = bench.rooms.catalogue.parse(operation, params)
-    inspection = await inspect(bench.rooms, parsed, None)
+    caller = bench.who("deployer")
+    inspection = await inspect(bench.rooms, parsed, caller, "ab" * 16)
     return Act.of(
-        bench.who("deployer"),
+        caller,
         parsed,
         request_id="ab" * 16,
         digest=Digest("sha256:" + "0" * 64),
+        require=lambda: None,
         precondition=None if inspection is None else inspection.precondition,
     )
 
@@ -178,7 +182,7 @@ async def test_c2_a_run_that_the_shutdown_cuts_short_is_unknown_in_the_log(
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
-    assert bench.events() == ["operation.started", "operation.finished"]
+    assert bench.steps() == ["operation.started", "operation.finished"]
     finished = bench.last(Event.OPERATION_FINISHED)
     assert (finished["code"], finished["outcome"]) == ("internal", {"state": "unknown"})
 
@@ -201,9 +205,41 @@ async def test_c4_what_happened_is_told_and_marked_where_its_end_cannot_be_writt
 # -- the inspection -------------------------------------------------------------------------------
 
 
-async def test_c4_an_inspection_is_no_operation(bench: Workbench) -> None:
+async def test_an_inspection_is_no_operation_and_is_on_disk_before_its_process(
+    bench: Workbench,
+) -> None:
+    seen: list[list[str]] = []
+    bench.host.before = lambda _verb: seen.append(bench.events())
     await act(bench)
-    assert bench.events() == []
+    assert seen == [["operation.inspected"]]
+    assert bench.events() == ["operation.inspected"]
+    record = bench.last(Event.OPERATION_INSPECTED)
+    assert (record["caller"], record["operation"]) == ("deployer", "git.pull")
+    assert (record["params"], record["request_id"]) == (PULL, "ab" * 16)
+
+
+async def test_no_inspection_starts_that_cannot_be_written_down(bench: Workbench) -> None:
+    bench.audit.refused = frozenset({Event.OPERATION_INSPECTED})
+    with pytest.raises(AuditUnavailableError):
+        await act(bench)
+    assert bench.host.ran == []
+    bench.audit.refused = frozenset()
+    await act(bench)
+    assert [run[0] for run in bench.host.ran] == ["inspect-pull"]
+
+
+async def test_what_is_refused_once_its_intent_is_on_disk_starts_nothing(bench: Workbench) -> None:
+    def refuse() -> None:
+        raise ReadOnlyError("It may only look.")
+
+    prepared = await act(bench)
+    before = len(bench.host.ran)
+    with pytest.raises(ReadOnlyError):
+        await perform(bench.rooms, replace(prepared, require=refuse))
+    assert len(bench.host.ran) == before
+    assert bench.steps() == ["operation.started", "operation.finished"]
+    finished = bench.last(Event.OPERATION_FINISHED)
+    assert (finished["code"], finished["outcome"]) == ("policy:read-only", {"state": "failed"})
 
 
 async def test_an_inspection_of_another_form_is_refused(bench: Workbench) -> None:
@@ -230,7 +266,7 @@ async def test_a_defect_after_the_start_has_an_end_too(bench: Workbench) -> None
     assert (performance.state, performance.outcome) == (State.UNKNOWN, None)
     assert performance.error is not None
     assert performance.error.code == "internal"
-    assert bench.events() == ["operation.started", "operation.finished"]
+    assert bench.steps() == ["operation.started", "operation.finished"]
     assert bench.last(Event.OPERATION_FINISHED)["outcome"] == {"state": "unknown"}
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from host_agent.approvals.notification import DeliveryState, Failure, Kind
 from host_agent.approvals.request import State, Terms, Verb
+from host_agent.audit.record import Event
 from host_agent.errors import UnreachableError
 from host_agent.pipeline import reaching
 from tests.support.people import (
@@ -194,5 +195,5 @@ async def test_a_request_shows_how_far_it_was_told_and_not_where(bench: Workbenc
     assert ALICE not in str(shown)
     assert "alices-long-random-topic" not in str(shown)
     assert str(shown["preview_sha256"]).startswith("sha256:")
-    assert shown["preview_sha256"] == bench.records()[0]["preview_sha256"]
+    assert shown["preview_sha256"] == bench.last(Event.REQUEST_HELD)["preview_sha256"]
     assert Failure.IDENTITY_CHANGED.value not in str(shown)
