@@ -35,6 +35,7 @@ from host_agent.operations.zfs_parameters import (
     HoldParameters,
     ListParameters,
     NamedParameters,
+    ReleaseParameters,
     RollbackParameters,
     SnapshotParameters,
     base_of,
@@ -59,10 +60,10 @@ def admit(params: ListParameters | NamedParameters, section: ZfsSection) -> None
     """Refuse a dataset that the administrator did not list; what is protected is never lost.
 
     Raises:
-        ProtectedError: a destroy or rollback of a pool's root, or of a protected dataset.
+        ProtectedError: a destroy, release or rollback of a protected dataset, or of a pool's root.
         PolicyDeniedError: the dataset is not listed; an empty list holds nothing.
     """
-    if isinstance(params, DestroyParameters | RollbackParameters):
+    if isinstance(params, DestroyParameters | ReleaseParameters | RollbackParameters):
         _refuse_protected(params, section)
     if params.dataset is None:
         is_listed = bool(section.datasets)
@@ -73,13 +74,18 @@ def admit(params: ListParameters | NamedParameters, section: ZfsSection) -> None
         raise PolicyDeniedError(message)
 
 
-def _refuse_protected(params: DestroyParameters | RollbackParameters, section: ZfsSection) -> None:
-    is_kept = isinstance(params, DestroyParameters) and "@" in params.dataset
+def _refuse_protected(
+    params: DestroyParameters | ReleaseParameters | RollbackParameters, section: ZfsSection
+) -> None:
+    is_kept = not isinstance(params, RollbackParameters) and "@" in params.dataset
     if "/" not in base_of(params.dataset) and not is_kept:
         message = "The root of a pool is never destroyed or rolled back."
         raise ProtectedError(message)
     if _matches(section.protected, params.dataset):
-        message = "This dataset is protected; it is never destroyed or rolled back."
+        message = (
+            "This dataset is protected; it is never destroyed or rolled back, and no hold is taken"
+            " off its snapshots."
+        )
         raise ProtectedError(message)
 
 
@@ -158,7 +164,7 @@ def _inspect_hold(params: HoldParameters) -> Invocation:
     return _wrapper("inspect", "hold", params.dataset, params.tag)
 
 
-def _inspect_release(params: HoldParameters) -> Invocation:
+def _inspect_release(params: ReleaseParameters) -> Invocation:
     return _wrapper("inspect", "release", params.dataset, params.tag)
 
 
@@ -166,18 +172,22 @@ def _invoke_hold(params: HoldParameters, held: Mapping[str, JsonValue]) -> Invoc
     return _wrapper("hold", params.dataset, params.tag, str(held["guid"]))
 
 
-def _invoke_release(params: HoldParameters, held: Mapping[str, JsonValue]) -> Invocation:
+def _invoke_release(params: ReleaseParameters, held: Mapping[str, JsonValue]) -> Invocation:
     return _wrapper("release", params.dataset, params.tag, str(held["guid"]))
 
 
 def _inspect_destroy(params: DestroyParameters) -> Invocation:
     mode = _mode(recursive=params.recursive)
-    return _wrapper("inspect", "destroy", params.dataset, mode)
+    return _wrapper("inspect", "destroy", params.dataset, mode, *_released(params))
 
 
 def _invoke_destroy(params: DestroyParameters, held: Mapping[str, JsonValue]) -> Invocation:
     mode = _mode(recursive=params.recursive)
-    return _wrapper("destroy", params.dataset, mode, *_bound(held))
+    return _wrapper("destroy", params.dataset, mode, *_bound(held), *_released(params))
+
+
+def _released(params: DestroyParameters) -> tuple[str, ...]:
+    return () if params.release is None else (params.release,)
 
 
 def _inspect_rollback(params: RollbackParameters) -> Invocation:
@@ -219,17 +229,23 @@ def _inspected_hold(params: HoldParameters, output: Output) -> Inspection:
     return Inspection(precondition=_precondition(facts), preview=preview)
 
 
-def _inspected_release(params: HoldParameters, output: Output) -> Inspection:
+def _inspected_release(params: ReleaseParameters, output: Output) -> Inspection:
     facts = Facts.of(output)
-    if facts.one("has_tag", "yes|no|unknown") == "no" or not facts.count("userrefs"):
-        message = "The snapshot has no hold of that tag."
-        raise HostNotFoundError(message)
+    _refuse_unknown_tag(facts)
     preview = preview_release(facts, params.dataset, params.tag)
     return Inspection(precondition=_precondition(facts), preview=preview)
 
 
+def _refuse_unknown_tag(facts: Facts) -> None:
+    if facts.one("has_tag", "yes|no|unknown") == "no" or not facts.count("userrefs"):
+        message = "The snapshot has no hold of that tag."
+        raise HostNotFoundError(message)
+
+
 def _inspected_destroy(params: DestroyParameters, output: Output) -> Inspection:
     facts = Facts.of(output)
+    if params.release is not None:
+        _refuse_unknown_tag(facts)
     children = facts.count("children")
     if children and not params.recursive:
         message = (
@@ -237,7 +253,9 @@ def _inspected_destroy(params: DestroyParameters, output: Output) -> Inspection:
             " only one that has none is destroyed."
         )
         raise HostFailedError(message)
-    preview = preview_destroy(facts, params.dataset, is_recursive=params.recursive)
+    preview = preview_destroy(
+        facts, params.dataset, is_recursive=params.recursive, released=params.release
+    )
     return Inspection(precondition=_precondition(facts), preview=preview)
 
 
@@ -400,7 +418,7 @@ SPECS: tuple[OperationSpec, ...] = (
         "release",
         Effect.CHANGE,
         "Take a hold off a snapshot.",
-        parameters=HoldParameters,
+        parameters=ReleaseParameters,
         inspect=_inspect_release,
         parse_inspection=_inspected_release,
         invoke=_invoke_release,

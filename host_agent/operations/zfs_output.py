@@ -235,18 +235,22 @@ def _text(value: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A dataset that a change acts on; `used` is None where it has no size of its own."""
+    """A dataset that a change acts on; `used` is None where it has no size of its own.
+
+    `is_deferred`: a snapshot that goes with its last hold, or the last of its clones.
+    """
 
     name: str
     kind: str
     holds: int
+    is_deferred: bool
     origin: str | None
     used: int | None
 
 
 _MEMBER = re.compile(
     r"(?P<name>[^\t]+)\t(?P<kind>[a-z]+)\t[0-9]{1,20}\t[0-9]{1,20}\t(?P<holds>[0-9]{1,9}|-)"
-    r"\t(?P<origin>[^\t]+)\t(?P<used>[0-9]{1,20}|-)"
+    r"\t(?P<deferred>on|off|-)\t(?P<origin>[^\t]+)\t(?P<used>[0-9]{1,20}|-)"
 )
 
 
@@ -306,6 +310,7 @@ class Facts:
             name=found["name"],
             kind=found["kind"],
             holds=0 if found["holds"] == "-" else int(found["holds"]),
+            is_deferred=found["deferred"] == "on",
             origin=None if found["origin"] == "-" else found["origin"],
             used=None if found["used"] == "-" else int(found["used"]),
         )

@@ -149,22 +149,43 @@ class SnapshotParameters(Parameters):
 
 
 class HoldParameters(Parameters):
-    """`hold` and `release`: one tag on one snapshot."""
+    """`hold`: one tag on one snapshot."""
 
     positional: ClassVar[tuple[str, ...]] = ("dataset", "tag")
     dataset: Snapshot
     tag: Tag
 
 
+class ReleaseParameters(HoldParameters):
+    """`release`: one tag off one snapshot."""
+
+
 class DestroyParameters(Parameters):
     """`destroy`: a dataset without anything below it, a snapshot, or with all below it."""
 
-    positional: ClassVar[tuple[str, ...]] = ("dataset", "recursive")
+    positional: ClassVar[tuple[str, ...]] = ("dataset", "recursive", "release")
     dataset: AnyDataset
     recursive: Annotated[
         bool,
         Field(description="Also all datasets and snapshots below, or all snapshots of that name."),
     ] = False
+    release: (
+        Annotated[
+            Tag,
+            Field(
+                description="The last hold of a snapshot that is marked for deferred destroy: "
+                "taking it off is what destroys it."
+            ),
+        ]
+        | None
+    ) = None
+
+    @model_validator(mode="after")
+    def _check_release(self) -> "DestroyParameters":
+        if self.release is not None and ("@" not in self.dataset or self.recursive):
+            message = "`release` is for one snapshot, without `recursive`"
+            raise ValueError(message)
+        return self
 
 
 class RollbackParameters(Parameters):

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import host_agent
+from host_agent.operations import CATALOGUE
+from host_agent.operations.catalogue import Effect
 from tests.support.pages import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "explanation" / "security-model.md"
@@ -61,3 +63,24 @@ def test_every_claim_names_where_it_is_enforced_and_a_test_that_exists(
     assert [place for place in places if not exists(place)] == []
     assert tests
     assert [name for name in tests if name not in known_tests()] == []
+
+
+def losses() -> dict[str, str]:
+    """Return what the page says that each change could lose, and what stands against it."""
+    page = PAGE.read_text(encoding="utf-8")
+    table = page.split("### What a change can lose")[1].split("\n### ")[0]
+    rows = re.findall(r"^\| (`.+`) \| (.+) \|$", table, re.MULTILINE)
+    return {name: told for names, told in rows for name in _named(names)}
+
+
+def test_every_change_says_what_it_could_lose() -> None:
+    changes = {spec.name for spec in CATALOGUE if spec.effect is Effect.CHANGE}
+    assert losses().keys() == changes
+
+
+def test_what_is_said_of_losses_names_tests_that_exist() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    told = page.split("### What a change can lose")[1].split("\n### ")[0]
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", told))
+    assert named
+    assert named <= known_tests()

@@ -172,6 +172,22 @@ def test_fetch_updates_the_remote_branches_only(app: Checkout) -> None:
     assert not list((app.path / ".git").glob("host-agent*"))
 
 
+@pytest.mark.parametrize("key", ["fetch", "remote.origin"])
+def test_a_fetch_prunes_no_tags(app: Checkout, key: str) -> None:
+    app.git("tag", "mine")
+    app.configure(f"{key}.prune", "true")
+    app.configure(f"{key}.pruneTags", "true")
+    app.git("push", "-q", "origin", ":release/1.0")  # a branch that the remote has no more
+    app.git("update-ref", "refs/remotes/origin/release/1.0", "HEAD")
+    asked = operation("git.fetch", repository=str(app.path), remote="origin")
+    assert run(asked).exit_code == 0
+    assert app.git("tag") == "mine"
+    assert app.git("branch", "-r") == "  origin/main"
+    pull = operation("git.pull", repository=str(app.path), remote="origin", branch="main")
+    assert run(pull).exit_code == 0
+    assert app.git("tag") == "mine"
+
+
 def test_pull_fast_forwards_to_the_commit_of_the_remote(app: Checkout) -> None:
     commit = app.push_elsewhere("new.txt")
     asked = operation("git.pull", repository=str(app.path), remote="origin", branch="main")

@@ -223,8 +223,14 @@ the rules say; `zfs.list` shows only what is listed.
 
 Everything runs through [the zfs wrappers](zfs-wrappers.md) as root. Refused with 403
 `policy:protected`, by the agent and once more by root: destroying or rolling back the root of a
-pool or a `protected` dataset, a recursive destroy with something below that is protected or not
-listed, and a destroy that would take a clone along. A recursive destroy always asks a person.
+pool or a `protected` dataset, taking a hold off a snapshot of a protected one, a recursive destroy
+with something below that is protected or not listed, and a destroy that would take a clone along.
+A recursive destroy always asks a person.
+
+A snapshot that is marked for deferred destroy (`zfs destroy -d`) goes with its last hold, or with
+the last of its clones. So `zfs.release` of that hold is refused (403 `policy:protected`):
+`zfs.destroy` does it, asked with `release`, the hold's tag. A destroy of the last clone has the
+snapshot among its members.
 
 A name of a dataset follows OpenZFS's rules, without space and `%`: letters, digits, `_`, `.`, `:`
 and `-` in components between `/`, at most one `@`, no component `.` or `..`, at most 255
@@ -233,7 +239,7 @@ characters. A pool begins with a letter, is not `log`, and does not begin with `
 
 The precondition has the `guid` and `createtxg` of the dataset, its number of holds (`userrefs`),
 how many datasets and snapshots the change acts on (`members`), and a hash of their identities,
-holds and origins (`state`). Sizes are no part of it.
+holds, deferred destroys and origins (`state`). Sizes are no part of it.
 
 What cannot succeed is refused when it is asked for: a snapshot that exists already, a hold that
 is there, a destroy without `recursive` of what has children, a rollback to any but the newest

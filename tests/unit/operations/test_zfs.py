@@ -77,6 +77,8 @@ def facts(*more: str, **changed: object) -> Output:
         "state": STATE,
         "members": 1,
         "held": 0,
+        "deferred": "off",
+        "is_last": "no",
         **changed,
     }
     told = [f"{name}\t{value}" for name, value in lines.items()]
@@ -115,7 +117,7 @@ def test_parameters_are_in_the_order_of_the_contract() -> None:
         "snapshot": ("dataset", "name", "recursive"),
         "hold": ("dataset", "tag"),
         "release": ("dataset", "tag"),
-        "destroy": ("dataset", "recursive"),
+        "destroy": ("dataset", "recursive", "release"),
         "rollback": ("dataset",),
     }
 
@@ -278,6 +280,24 @@ def test_a_snapshot_with_too_long_a_name_is_refused() -> None:
 def test_a_tag_outside_the_grammar_is_refused(tag: str) -> None:
     with pytest.raises(InvalidParameterError):
         parse("zfs.hold", tag=tag)
+    with pytest.raises(InvalidParameterError):
+        parse("zfs.destroy", dataset="tank/media@old", release=tag)
+
+
+def test_a_hold_is_taken_off_one_snapshot_only() -> None:
+    assert parse("zfs.destroy", dataset="tank/media@old", release="keep")
+    for more in ({"dataset": "tank/media"}, {"dataset": "tank/media@old", "recursive": True}):
+        with pytest.raises(InvalidParameterError):
+            parse("zfs.destroy", release="keep", **more)
+
+
+def test_no_hold_is_taken_off_what_is_protected_and_one_may_be_put_on() -> None:
+    section = ZfsSection(datasets=("tank/.*",), protected=("tank/vault",))
+    params = {"dataset": "tank/vault@old", "tag": "keep"}
+    with pytest.raises(ProtectedError):
+        admit(parse("zfs.release", **params), section)
+    admit(parse("zfs.hold", **params), section)
+    admit(parse("zfs.release", dataset="tank/media@old", tag="keep"), section)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +388,7 @@ def test_a_recursive_snapshot_with_a_foreign_descendant_is_denied() -> None:
 
 # -- inspections -----------------------------------------------------------------------------------
 
-MEMBER = "member\ttank/media@old\tsnapshot\t17\t5\t0\t-\t45056"
+MEMBER = "member\ttank/media@old\tsnapshot\t17\t5\t0\toff\t-\t45056"
 
 
 def test_a_change_is_bound_to_guid_createtxg_holds_and_all_it_acts_on() -> None:
@@ -407,9 +427,9 @@ def test_a_destroy_is_exact_only_where_zfs_itself_said_so() -> None:
 def test_a_destroy_shows_children_holds_and_what_is_a_clone() -> None:
     asked = parse("zfs.destroy", dataset="tank/media", recursive=True)
     members = (
-        "member\ttank/media\tfilesystem\t17\t5\t-\t-\t45056",
-        "member\ttank/media@old\tsnapshot\t18\t6\t2\t-\t0",
-        "member\ttank/media/a\tfilesystem\t19\t7\t-\ttank/b@x\t10",
+        "member\ttank/media\tfilesystem\t17\t5\t-\t-\t-\t45056",
+        "member\ttank/media@old\tsnapshot\t18\t6\t2\toff\t-\t0",
+        "member\ttank/media/a\tfilesystem\t19\t7\t-\t-\ttank/b@x\t10",
     )
     found = inspected(asked, facts(*members, members=60, held=1, children=0)).preview
     assert found.details == (
