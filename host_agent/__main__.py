@@ -16,6 +16,7 @@ from host_agent.errors import EX_USAGE, UsageError
 
 NOUNS: Mapping[str, str] = {
     "serve": "run the agent in the foreground",
+    "reload": "have the running agent read its configuration anew",
     "config": "check the configuration",
     "pki": "a small CA: issue, revoke and judge certificates",
     "call": "ask for one operation",

@@ -7,7 +7,6 @@ agent serves; on the way out it drains, writes its last record and leaves nothin
 import asyncio
 import contextlib
 import logging
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
@@ -16,17 +15,7 @@ from typing import Self
 
 from host_agent import __version__
 from host_agent.approvals.store import SqlRequestStore
-from host_agent.assembly import (
-    make_context,
-    make_revocation,
-    make_rotation,
-    make_runner,
-    make_wrapper_digests,
-    read_configuration,
-    read_door,
-    refuse_moved,
-)
-from host_agent.assembly_channels import make_bridge_secrets, make_channels, make_plugin
+from host_agent.assembly import make_rotation
 from host_agent.audit.log import AuditLog
 from host_agent.audit.record import Event
 from host_agent.clock import Clock, SystemClock
@@ -49,12 +38,13 @@ from host_agent.messaging import Messaging
 from host_agent.metrics import Metrics
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Catalogue
-from host_agent.pipeline import Pipeline, Rooms, Snapshot
+from host_agent.pipeline import Pipeline, Rooms
 from host_agent.pipeline.book import Book
 from host_agent.pipeline.events import Events
 from host_agent.pipeline.privileges import Privileges
 from host_agent.pipeline.rooms import refresh_book
 from host_agent.policy.limits import Limits
+from host_agent.prepared import Prepared, prepare
 from host_agent.watching import Watch
 
 _log = logging.getLogger("host_agent.agent")
@@ -85,7 +75,7 @@ class Agent:
         self._catalogue = catalogue
         self._exits = contextlib.AsyncExitStack()
         self._reloading = asyncio.Lock()
-        self._reload_fault: str | None = None
+        self._reload_faults: tuple[str, ...] = ()
 
     async def __aenter__(self) -> Self:
         try:
@@ -106,34 +96,32 @@ class Agent:
     # -- start ------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        config = read_configuration(self._config_path)
+        clock = self._given_clock or SystemClock()
+        prepared = prepare(self._config_path, clock)
+        config = prepared.config
         self.metrics = Metrics(spec.name for spec in self._catalogue)
         self._events = Events(self.metrics.event_sent)
         self._lock = AgentLock(config.store.path.parent)
         self._exits.callback(self._lock.release)
         self._lock.take()
-        clock = self._given_clock or SystemClock()
-        now = clock.wall()
-        revocation = make_revocation(config, None, now)
-        context = make_context(config)
-        self._door = read_door(config, now)
-        runner = self._given_runner or make_runner(config)
+        self._door = prepared.door
+        runner = self._given_runner or prepared.runner
         audit = await self._open_audit(config, clock, runner)
         store = await self._open_store(config, clock)
         self.rooms = Rooms(
-            snapshot=Snapshot.of(config),
+            snapshot=prepared.snapshot,
             clock=clock,
             catalogue=self._catalogue,
-            revocation=revocation,
+            revocation=prepared.revocation,
             limits=Limits(config.limits),
             store=store,
             runner=runner,
-            wrappers=make_wrapper_digests(config),
+            wrappers=prepared.wrappers,
             turns=Turns(config.execution.max_concurrent),
             audit=audit,
             metrics=self.metrics,
-            plugin=make_plugin(config, clock.wall),
-            bridge_secrets=make_bridge_secrets(config),
+            plugin=prepared.plugin,
+            bridge_secrets=prepared.bridge_secrets,
         )
         self.pipeline = Pipeline(self.rooms, self._events)
         self._messaging = Messaging(self.rooms, self.pipeline)
@@ -142,7 +130,7 @@ class Agent:
         await self._say_started(config)
         self._exits.push_async_callback(self._say_stopped)
         self._tell_ends()
-        await self._open_door(config, context)
+        await self._open_door(prepared)
 
     async def _open_audit(self, config: Config, clock: Clock, runner: Runner) -> AuditLog:
         audit = AuditLog(
@@ -183,18 +171,20 @@ class Agent:
     async def _say_loaded(self, config: Config) -> None:
         await self.rooms.audit.append(
             Event.CONFIG_LOADED,
-            detail=f"{len(config.identities)} identities, {len(config.rules)} rules",
+            detail=_size(config),
             runner=config.execution.runner.value,
         )
         self.metrics.reload_accepted()
+        _log.info("the configuration serves: %s", _size(config))
 
     async def _say_stopped(self) -> None:
         await self.pipeline.record_suppressed(everything=True)
         with contextlib.suppress(AuditUnavailableError):
             await self.rooms.audit.append(Event.AGENT_STOPPED, version=__version__)
 
-    async def _open_door(self, config: Config, context: ssl.SSLContext) -> None:
+    async def _open_door(self, prepared: Prepared) -> None:
         """Serve: background work first, then both listeners; recovery before the first request."""
+        config = prepared.config
         self._exits.push_async_callback(self._messaging.close)
         self._exits.push_async_callback(self._finish_work)
         await refresh_book(self.rooms)
@@ -208,11 +198,11 @@ class Agent:
             *(() if self._given_runner else (self._privileges.keep_forever,)),
         ):
             await self._exits.enter_async_context(_background(work))
-        await self._messaging.start()
+        await self._messaging.start(prepared.channels)
         self._gateway = Gateway(
             create_app(self),
             bind=config.server.address,
-            context=context,
+            context=prepared.context,
             max_connections=config.server.max_connections,
             on_tls_rejection=self.metrics.tls_rejected,
             on_refusal=self._refused_by_server,
@@ -261,6 +251,21 @@ class Agent:
         return f"https://{shown}:{self._gateway.port}"
 
     @property
+    def serves(self) -> str:
+        """Return in words what serves now."""
+        return f"serves: {_size(self.config)}"
+
+    @property
+    def standing(self) -> str:
+        """Return in one line what serves and what is wrong, for whoever looks at the service."""
+        troubles = [f"last reload rejected: {fault}" for fault in self._reload_faults[:1]]
+        if self._revocation.complaint is not None:
+            troubles.append(self._revocation.complaint)
+        if not self.rooms.audit.healthy:
+            troubles.append("the audit log cannot be written")
+        return "; ".join((self.serves, *troubles))
+
+    @property
     def metrics_address(self) -> str:
         """Return the URL of the plain listener."""
         host = self.config.metrics.address[0]
@@ -296,7 +301,8 @@ class Agent:
         parts["crl"] = "ok" if ends is None or now < ends else "past its nextUpdate"
         parts["certificate"] = "ok" if now < self._door.certificate_ends else "expired"
         is_ready = all(state == "ok" for state in parts.values())
-        parts["configuration"] = self._reload_fault or "ok"
+        fault = next(iter(self._reload_faults), None)
+        parts["configuration"] = f"the last reload was rejected: {fault}" if fault else "ok"
         if self._revocation.complaint is not None:
             parts["crl_file"] = self._revocation.complaint
         parts["sudoers"] = self._privileges.state
@@ -326,49 +332,51 @@ class Agent:
                 _log.exception("the reload failed")
                 await self._reject(ConfigurationError([f"a defect, {type(defect).__name__}"]))
                 return False
-            self._reload_fault = None
+            self._reload_faults = ()
             return True
 
+    @property
+    def reload_faults(self) -> tuple[str, ...]:
+        """Return why the last reload was rejected; nothing where it was not."""
+        return self._reload_faults
+
     async def _reload(self) -> None:
-        config = await asyncio.to_thread(read_configuration, self._config_path)
-        refuse_moved(self.config, config)
-        now = self.rooms.clock.wall()
-        revocation = await asyncio.to_thread(make_revocation, config, self._revocation, now)
-        door = await asyncio.to_thread(read_door, config, now)
-        context = make_context(config)
-        snapshot = Snapshot.of(config)
-        runner = self._given_runner or make_runner(config)
-        channels = make_channels(config, self.rooms.clock.wall)
-        plugin = make_plugin(config, self.rooms.clock.wall)
-        secrets = make_bridge_secrets(config)
+        prepared = await asyncio.to_thread(
+            prepare,
+            self._config_path,
+            self.rooms.clock,
+            serving=self.config,
+            previous=self._revocation,
+        )
+        config = prepared.config
         self._audit.reopen()
         async with self.rooms.booking:  # who is disabled meanwhile is not brought back
             book = Book.of(config, await self.rooms.store.contacts())
             # What is not written down does not serve.
             await self._say_loaded(config)
             # Nothing below fails: the new configuration serves whole or not at all.
-            self.rooms.snapshot = snapshot
+            self.rooms.snapshot = prepared.snapshot
             self.rooms.book = book
-        self.rooms.revocation = revocation
-        self.rooms.runner = runner
-        self.rooms.plugin = plugin
-        self.rooms.bridge_secrets = secrets
-        self.rooms.wrappers = make_wrapper_digests(config)
+        self.rooms.revocation = prepared.revocation
+        self.rooms.runner = self._given_runner or prepared.runner
+        self.rooms.plugin = prepared.plugin
+        self.rooms.bridge_secrets = prepared.bridge_secrets
+        self.rooms.wrappers = prepared.wrappers
         self.rooms.turns.resize(config.execution.max_concurrent)
         self.rooms.limits.reconfigure(config.limits)
-        if door != self._door:
+        if prepared.door != self._door:
             # Connections that the old files let in end; with the same files they stay.
-            self._door = door
-            self._gateway.swap_context(context)
+            self._door = prepared.door
+            self._gateway.swap_context(prepared.context)
         self._gateway.limit_connections(config.server.max_connections)
         self._tell_ends()
         self._privileges.forget()
-        await self._messaging.renew(channels)
+        await self._messaging.renew(prepared.channels)
         await self.watch.cancel_callers_gone()
 
     async def _reject(self, error: ConfigurationError | HostAgentError) -> None:
         faults = error.faults if isinstance(error, ConfigurationError) else [error.detail]
-        self._reload_fault = f"the last reload was rejected: {faults[0]}"
+        self._reload_faults = tuple(faults)
         self.metrics.reload_rejected()
         for fault in faults:
             _log.error("the new configuration is not used: %s", fault)
@@ -388,6 +396,10 @@ class Agent:
         self.metrics.certificate_expires("server", self._door.certificate_ends)
         self.metrics.certificate_expires("client_ca", self._door.authority_ends)
         self.metrics.crl_expires(self._revocation.next_update)
+
+
+def _size(config: Config) -> str:
+    return f"{len(config.identities)} identities, {len(config.rules)} rules"
 
 
 @contextlib.asynccontextmanager

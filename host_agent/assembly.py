@@ -18,7 +18,7 @@ from pathlib import Path
 from host_agent import preflight
 from host_agent.clock import SystemClock
 from host_agent.config import Config, RunnerKind, load
-from host_agent.errors import ConfigurationError, HostAgentError
+from host_agent.errors import ConfigurationError, HostAgentError, RestartNeededError
 from host_agent.execution.runner import Runner, SudoRunner, UnsafeDirectRunner
 from host_agent.execution.wrappers import WrapperDigests
 from host_agent.gateway.tls import server_context
@@ -101,9 +101,13 @@ def make_rotation(
 
 
 def refuse_moved(old: Config, new: Config) -> None:
-    """Refuse a reload that moves what only a start can move."""
+    """Refuse a reload that moves what only a start can move.
+
+    Raises:
+        RestartNeededError: naming each key.
+    """
     faults = [
-        f"{key}: cannot change while the agent runs; restart it"
+        f"{key}: takes effect at a start only; {RestartNeededError.remedy}"
         for key, before, after in (
             ("server.bind", old.server.bind, new.server.bind),
             ("store.url", old.store.url, new.store.url),
@@ -114,7 +118,7 @@ def refuse_moved(old: Config, new: Config) -> None:
         if before != after
     ]
     if faults:
-        raise ConfigurationError(faults)
+        raise RestartNeededError(faults)
 
 
 def make_wrapper_digests(config: Config) -> WrapperDigests:

@@ -418,6 +418,12 @@ class ConfigurationError(Exception):
         self.faults = faults
 
 
+class RestartNeededError(ConfigurationError):
+    """A reload would have to move what only a start can; the configuration itself is good."""
+
+    remedy: ClassVar[str] = "systemctl restart host-agent.service"
+
+
 class UsageError(Exception):
     """The command line cannot be followed (exit status 64)."""
 

@@ -6,14 +6,12 @@ The channels that are configured, the outbox that sends over them, and what they
 import asyncio
 import logging
 from collections.abc import Mapping
-from datetime import datetime
 
 from host_agent.approvals.channels.outbox import Outbox
 from host_agent.approvals.channels.port import Channel
 from host_agent.approvals.notification import Kind, Notification
 from host_agent.approvals.prompts import HOW, Prompt, render_outcome, render_prompt
 from host_agent.approvals.request import Request
-from host_agent.assembly_channels import make_channels
 from host_agent.audit.record import Event
 from host_agent.errors import AuditUnavailableError
 from host_agent.pipeline import Pipeline, Rooms
@@ -45,10 +43,10 @@ class Messaging:
             prompts_per_minute=lambda: rooms.snapshot.config.approvals.prompts_per_minute,
         )
 
-    async def start(self) -> None:
-        """Begin to send and to listen."""
+    async def start(self, channels: Mapping[str, Channel]) -> None:
+        """Begin to send and to listen over `channels`."""
         self._rooms.wake_outbox = self.outbox.wake
-        await self.renew(make_channels(self._rooms.snapshot.config, self._wall))
+        await self.renew(channels)
         self._keep(asyncio.create_task(self.outbox.send_forever(), name="outbox"))
 
     async def renew(self, channels: Mapping[str, Channel]) -> None:
@@ -80,9 +78,6 @@ class Messaging:
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _wall(self) -> datetime:
-        return self._rooms.clock.wall()
 
     # -- what the outbox asks ---------------------------------------------------------------------
 

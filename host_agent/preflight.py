@@ -1,8 +1,7 @@
 """What is wrong, or merely unwise, about a loaded configuration on this host, before it serves.
 
 Faults stop the start and keep the old configuration at a reload. Warnings never do: they are for
-`config check` and the log. Imports configuration and identity; nothing here opens a socket or a
-process.
+`config check` and the log. Nothing here opens a socket or a process.
 """
 
 import re
@@ -14,7 +13,15 @@ from urllib.parse import urlsplit
 
 from host_agent.approvals.channels.addresses import target_of
 from host_agent.approvals.channels.signing import read_secret
-from host_agent.config import Config, Identity, Rule, RunnerKind, VerdictKind, check_permissions
+from host_agent.config import (
+    Config,
+    Identity,
+    Rule,
+    RunnerKind,
+    VerdictKind,
+    check_permissions,
+    compile_pattern,
+)
 from host_agent.identity.files import read_linked, read_plain
 from host_agent.identity.registry import Autonomy, Registry, Role
 from host_agent.identity.revocation import Revocation
@@ -23,6 +30,9 @@ from host_agent.identity.verification import (
     check_server_pair,
     load_certificates,
 )
+from host_agent.operations import CATALOGUE
+from host_agent.policy import approvers
+from host_agent.policy.rules import terms_of
 
 SOON = timedelta(days=14)
 """How long before its end a certificate or a revocation list is warned of."""
@@ -120,6 +130,7 @@ def warnings(config: Config, *, uid: int, now: datetime) -> list[str]:
         *_identity_warnings(config),
         *_channel_warnings(config),
         *_rule_warnings(config),
+        *_idle_warnings(config),
         *_repository_warnings(config),
     ]
 
@@ -245,40 +256,91 @@ def _hides(earlier: Rule, rule: Rule) -> bool:
 
 
 def _approver_warnings(config: Config, key: str, rule: Rule) -> Iterator[str]:
-    role = Role(rule.approver_role)
-    owners = Registry(config.identities).owners_with_role(role) | _reached(config, role)
-    if rule.approvers is not None:
-        named = {owner.casefold(): owner for owner in rule.approvers}
-        for folded, owner in named.items():
-            if folded not in owners:
-                yield (
-                    f"{key}.approvers: no identity of {owner} has the role {rule.approver_role},"
-                    " nor has an [[approvers]] entry"
-                )
-        owners &= named.keys()
+    """Find who is missing for `rule`: asked as an ask of it is asked."""
+    registry = Registry(config.identities)
+    terms = terms_of(rule)
+
+    def able(caller_owner: str | None) -> frozenset[str]:
+        return approvers.eligible(
+            config,
+            registry,
+            terms,
+            caller_owner,
+            channels_of=lambda owner: approvers.channels_written(config, owner),
+            voucher=lambda _owner, _channel: None,
+        )
+
+    owners = able(None)
+    reached = {entry.acts_for for entry in config.approvers}
+    certified = approvers.certified(registry, terms)
+    for owner in rule.approvers or ():
+        folded = owner.casefold()
+        if folded in owners:
+            continue
+        if folded in reached:
+            yield f"{key}.approvers: {owner} could not say yes over any channel of theirs"
+        elif folded not in certified:
+            yield (
+                f"{key}.approvers: no identity of {owner} has the role {rule.approver_role},"
+                " nor has an [[approvers]] entry"
+            )
+    off = "" if config.approvals.command_line or certified <= owners else _OFF
     if len(owners) < rule.approvals:
-        yield _unreachable(key, rule, len(owners), "")
+        yield _unreachable(key, rule, len(owners), "", off)
         return
     for identity in config.identities:
-        others = owners - {identity.acts_for}
         concerned = rule.identities is None or identity.cn in rule.identities
-        if concerned and Role.CALLER in identity.roles and len(others) < rule.approvals:
-            yield _unreachable(key, rule, len(others), f" to {identity.cn}")
+        if concerned and Role.CALLER in identity.roles:
+            others = able(identity.acts_for)
+            if len(others) < rule.approvals:
+                yield _unreachable(key, rule, len(others), f" to {identity.cn}", off)
 
 
-def _reached(config: Config, role: Role) -> frozenset[str]:
-    """Return the owners who hold `role` over channels, wherever they can be found just now."""
-    enough = {role.value, Role.ADMIN.value} if role is Role.APPROVER else {role.value}
-    return frozenset(
-        entry.acts_for for entry in config.approvers if not enough.isdisjoint(entry.roles)
-    )
+_OFF = " (certificates do not count: approvals.command_line is false)"
 
 
-def _unreachable(key: str, rule: Rule, owners: int, whom: str) -> str:
+def _unreachable(key: str, rule: Rule, owners: int, whom: str, off: str) -> str:
     return (
-        f"{key}.approvals: {rule.approvals} must say yes{whom} and {owners} could,"
+        f"{key}.approvals: {rule.approvals} must say yes{whom} and {owners} could{off},"
         " so such requests are refused as unreachable"
     )
+
+
+def _idle_warnings(config: Config) -> Iterator[str]:
+    """Find rules and sections that nobody can ever use."""
+    callers = {one.cn for one in config.identities if Role.CALLER in one.roles}
+    sections = {
+        name.partition(".")[0]
+        for name in (spec.name for spec in CATALOGUE)
+        if getattr(config, name.partition(".")[0], None) is not None
+    }
+    used: set[str] = set()
+    for index, rule in enumerate(config.rules):
+        key = f"rules[{index}]"
+        adapters = {name.partition(".")[0] for name in rule.operations}
+        who = callers if rule.identities is None else callers & set(rule.identities)
+        if rule.identities is not None and not who:
+            yield f"{key}.identities: none of them has the role caller: nothing ever comes to it"
+        if not adapters & sections:
+            missing = ", ".join(f"[{adapter}]" for adapter in sorted(adapters))
+            yield f"{key}.operations: there is no {missing}, so nothing ever comes to it"
+        elif not _may_match(config, rule, adapters):
+            yield f"{key}.resources: match nothing that the configuration lists"
+        elif who and rule.verdict is not VerdictKind.DENY:
+            used |= adapters
+    for adapter in sorted(sections - used):
+        if config.rules:
+            yield f"{adapter}: no rule lets anybody do any of its operations"
+
+
+def _may_match(config: Config, rule: Rule, adapters: set[str]) -> bool:
+    """Return whether the resources of `rule` may match; asked where all of them are listed."""
+    if rule.resources is None or not adapters <= {"git", "exec"}:
+        return True
+    listed = [repository.path for repository in config.git.repositories] if config.git else []
+    listed += [command.name for command in config.exec.commands] if config.exec else []
+    patterns = [compile_pattern(text) for text in rule.resources]
+    return any(pattern.fullmatch(str(one)) for pattern in patterns for one in listed)
 
 
 def _repository_warnings(config: Config) -> Iterator[str]:

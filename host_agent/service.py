@@ -13,7 +13,7 @@ from typing import Self
 
 _log = logging.getLogger(__name__)
 
-_STATUS_LENGTH = 200
+_STATUS_LENGTH = 240
 
 
 class Notifier:

@@ -2,6 +2,7 @@
 
 import sys
 
+from host_agent import journal
 from host_agent.cli import render
 from host_agent.errors import (
     EX_CONFIG,
@@ -63,6 +64,8 @@ def _plain(error: BaseException) -> tuple[int, str]:
             return EX_UNAVAILABLE, str(error)
         case InvalidAnswerError():
             return EX_SOFTWARE, str(error)
+        case ImportError():
+            return EX_CONFIG, journal.missing_part(error)
         case _:
             kind = type(error).__name__
             return EX_SOFTWARE, f"A defect of host-agent ({kind}); please report what you did."

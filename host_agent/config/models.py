@@ -282,10 +282,10 @@ class Approvals(_Table):
         description="What is asked before a yes counts: `command:` and the absolute path of a "
         "program of root, or an https URL. It can only refuse.",
     )
-    command_line: bool | None = Field(
-        default=None,
+    command_line: bool = Field(
+        default=True,
         description="Whether approvers with a certificate count as reachable: they look into the "
-        "queue by themselves. Left out: true while no `[channels.*]` exists, else false.",
+        "queue by themselves. Off, only who is told over a channel counts.",
     )
 
 
@@ -423,12 +423,6 @@ class Config(_Table):
 
     _files: tuple[Path, ...] = PrivateAttr(default=())
     _host: str = PrivateAttr(default="")
-
-    @property
-    def counts_command_line(self) -> bool:
-        """Return whether approvers with a certificate count as reachable."""
-        said = self.approvals.command_line
-        return not self.channels.names if said is None else said
 
     def approver(self, owner: str) -> Approver | None:
         """Return how `owner`, case-folded, is reached, where that is configured."""

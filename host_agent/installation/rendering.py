@@ -17,6 +17,7 @@ _AUDIT_HEAD = """\
 # configuration, for the wrapper `audit-rotate`.
 """
 _EXEC_START = re.compile(r"^ExecStart=\S+( .*)$", re.MULTILINE)
+_EXEC_RELOAD = re.compile(r"^ExecReload=\S+( reload.*)$", re.MULTILINE)
 
 
 def protected_list(config: Config, datasets: Iterable[str]) -> bytes:
@@ -45,7 +46,7 @@ def own_paths(config: Config) -> tuple[str, ...]:
 
 
 def unit(template: bytes, program: str) -> bytes:
-    """Return the unit that starts `program` in the place of the template's.
+    """Return the unit that starts and reloads `program` in the place of the template's.
 
     Raises:
         InstallationError: the template has no line for it.
@@ -54,4 +55,5 @@ def unit(template: bytes, program: str) -> bytes:
     if count != 1:
         message = "the unit that came with this package has no ExecStart line"
         raise InstallationError(message)
+    text = _EXEC_RELOAD.sub(rf"ExecReload={program}\1", text)
     return text.encode("utf-8")

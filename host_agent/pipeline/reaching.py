@@ -1,14 +1,12 @@
 """Whom a request can be put before: who could say yes, and how each of them is told."""
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from host_agent.approvals.notification import Notification, prompt
-from host_agent.approvals.request import Terms, is_eligible, is_same_owner
+from host_agent.approvals.request import Terms
 from host_agent.errors import UnreachableError
-from host_agent.identity.registry import Role
-from host_agent.pipeline.book import Book
-from host_agent.pipeline.rooms import Rooms, Snapshot
+from host_agent.pipeline.rooms import Rooms
+from host_agent.policy import approvers
 
 
 def require_reachable(rooms: Rooms, terms: Terms, caller_owner: str) -> None:
@@ -21,30 +19,34 @@ def require_reachable(rooms: Rooms, terms: Terms, caller_owner: str) -> None:
     if len(able) < terms.approvals:
         message = (
             f"This needs {terms.approvals} approval(s) by other owners and only {len(able)} "
-            "could give one; ask the administrator of this host."
+            f"could give one{_not_counted(rooms, terms, able, caller_owner)}; ask the administrator"
+            " of this host."
         )
         raise UnreachableError(message)
 
 
-def eligible(rooms: Rooms, terms: Terms, caller_owner: str) -> frozenset[str]:
-    """Return the owners, not the caller's, who can be reached and could say yes under `terms`.
+def _not_counted(rooms: Rooms, terms: Terms, able: frozenset[str], caller_owner: str) -> str:
+    """Return how many more would count, were it not for a key of the configuration."""
+    snapshot = rooms.snapshot
+    left = approvers.certified(snapshot.registry, terms) - able - {caller_owner.casefold()}
+    if snapshot.config.approvals.command_line or not left:
+        return ""
+    return (
+        f" ({len(left)} more with a certificate would, but `approvals.command_line` of its"
+        " configuration is false)"
+    )
 
-    Somebody is reached by looking into the queue with a certificate, where that counts, or over a
-    channel that delivers; and says yes with a certificate, over Signal, or through a bridge.
-    """
-    config, book = rooms.snapshot.config, rooms.book
-    relayed = _relayed(rooms.snapshot, caller_owner)
-    certified = rooms.snapshot.registry.owners_with_role(Role(terms.approver_role))
-    named = certified if terms.approvers is None else certified & terms.approvers
-    able = set(named) if config.counts_command_line else set()
-    for owner in _told(book, terms):
-        channels = book.channels_of(owner)
-        is_met = "signal" in channels and not is_same_owner(
-            book.voucher(owner, "signal") or "", caller_owner
-        )
-        if owner in named or is_met or ("webhook" in channels and owner in relayed):
-            able.add(owner)
-    return frozenset(able - {caller_owner.casefold()})
+
+def eligible(rooms: Rooms, terms: Terms, caller_owner: str) -> frozenset[str]:
+    """Return the owners, not the caller's, who can be reached and could say yes under `terms`."""
+    return approvers.eligible(
+        rooms.snapshot.config,
+        rooms.snapshot.registry,
+        terms,
+        caller_owner,
+        channels_of=rooms.book.channels_of,
+        voucher=rooms.book.voucher,
+    )
 
 
 def prompts(
@@ -57,26 +59,7 @@ def prompts(
     pause = timedelta(seconds=rooms.snapshot.config.approvals.escalate_seconds)
     return tuple(
         prompt(request_id, owner, channel, now=now, at=now + position * pause)
-        for owner in _told(rooms.book, terms)
+        for owner in approvers.told(rooms.snapshot.config, terms, rooms.book.channels_of)
         if owner != caller_owner.casefold()
         for position, channel in enumerate(rooms.book.channels_of(owner))
-    )
-
-
-def _told(book: Book, terms: Terms) -> Iterator[str]:
-    """Yield the owners whose answers over channels count under `terms`, and who can be reached."""
-    for owner, entry in book.entries.items():
-        if is_eligible(terms, owner, entry.roles) and book.channels_of(owner):
-            yield owner
-
-
-def _relayed(snapshot: Snapshot, caller_owner: str) -> frozenset[str]:
-    """Return the owners for whom a bridge may answer what `caller_owner` asks for."""
-    return frozenset(
-        said.casefold()
-        for bridge in snapshot.config.bridges
-        if (own := snapshot.identity(bridge.cn)) is not None
-        and not is_same_owner(own.acts_for, caller_owner)
-        for said in bridge.approvers.values()
-        if not is_same_owner(said, own.acts_for)
     )

@@ -181,7 +181,7 @@ def _verdict(principal: Principal, rule: Rule, *, always_asks: bool) -> Verdict:
                 return Allow(rule=rule, require_reason=rule.require_reason)
             return Ask(
                 rule=rule,
-                terms=_terms(rule),
+                terms=terms_of(rule),
                 require_reason=rule.require_reason,
                 ttl_seconds=rule.ttl_seconds,
             )
@@ -194,7 +194,8 @@ def _skips(principal: Principal, rule: Rule) -> bool:
     return is_free and not rule.always_ask
 
 
-def _terms(rule: Rule) -> Terms:
+def terms_of(rule: Rule) -> Terms:
+    """Return who must say yes to what `rule` asks for."""
     owners = rule.approvers
     return Terms(
         approvals=rule.approvals,

@@ -76,6 +76,7 @@ def test_no_room_sees_what_stands_above_it(path: Path) -> None:
         # Parts of the composition root, in modules of their own.
         "assembly": {"agent", "cli", "client", "mcp"},
         "assembly_channels": {"agent", "gateway", "cli", "client", "mcp"},
+        "prepared": {"agent", "cli", "client", "mcp"},
         "messaging": {"agent", "gateway", "cli", "client", "mcp"},
         "watching": {"agent", "gateway", "cli", "client", "mcp"},
     }

@@ -1,6 +1,7 @@
 """The agent as its own service under the shipped unit, asked from outside."""
 
 import json
+import re
 import ssl
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def show(host: Host, name: str) -> str:
 def test_it_runs_under_the_shipped_unit_as_its_own_user(host: Host) -> None:
     assert show(host, "ActiveState") == "active"
     assert show(host, "Type") == "notify"
-    assert show(host, "StatusText") == f"serving on {URL}"
+    assert re.fullmatch(r"serves: [0-9]+ identities, [0-9]+ rules", show(host, "StatusText"))
     assert show(host, "NoNewPrivileges") == "no"  # sudo needs them
     status = host.machine.must("cat", f"/proc/{host.main_pid}/status")
     uid = host.machine.must("id", "-u", USER).strip()
@@ -191,6 +192,54 @@ def test_systemctl_reload_takes_a_good_configuration_and_rejects_a_broken_one(ho
     assert host.metric("host_agent_config_reload_ok") == 1
     assert host.ask("zfs.list", {}).status_code == 200
     assert host.main_pid == pid
+
+
+def errors_since(host: Host, cursor: str) -> str:
+    """Return what is in the journal of the unit with priority err or worse."""
+    asked = ("journalctl", "-u", UNIT, "-p", "err", "-o", "cat", f"--after-cursor={cursor}")
+    return host.machine.run(*asked).stdout
+
+
+def cursor(host: Host) -> str:
+    said = host.machine.must("journalctl", "-n", "0", "--show-cursor")
+    return said.strip().removeprefix("-- cursor: ")
+
+
+def test_a_rejected_reload_fails_and_says_why_and_a_good_one_says_what_serves(host: Host) -> None:
+    try:
+        for text, said, remedy in (
+            (configuration().replace('verdict = "allow"', 'verdict = "alow"', 1), "verdict", ""),
+            (configuration().replace(":8443", ":8444", 1), "server.bind", "systemctl restart"),
+        ):
+            before = cursor(host)
+            write_configuration(host.machine, text)
+            done = host.machine.run("systemctl", "reload", UNIT)
+            assert done.exit_code != 0
+            status = show(host, "StatusText")
+            assert status.startswith("serves: ")
+            assert re.search(rf"; last reload rejected: (rules\[[0-9]+\]\.)?{said}: ", status)
+            assert remedy in status
+            assert said in errors_since(host, before)
+            assert show(host, "ActiveState") == "active"
+            assert host.ask("zfs.list", {}).status_code == 200
+    finally:
+        write_configuration(host.machine, configuration())
+    before = cursor(host)
+    host.machine.must("systemctl", "reload", UNIT)
+    assert re.fullmatch(r"serves: [0-9]+ identities, [0-9]+ rules", show(host, "StatusText"))
+    assert errors_since(host, before) == ""
+
+
+def test_a_reload_of_an_agent_that_is_stopped_in_its_tracks_is_no_success(host: Host) -> None:
+    asked = ("runuser", "-u", USER, "--", PROGRAM, "reload", "--timeout", "1")
+    host.machine.must("kill", "-STOP", str(host.main_pid))
+    try:
+        assert host.machine.run(*asked).exit_code == 69
+    finally:
+        host.machine.must("kill", "-CONT", str(host.main_pid))
+    assert host.machine.run(*asked).exit_code == 0
+    other = host.machine.run("runuser", "-u", "librarian", "--", PROGRAM, "reload")
+    assert (other.exit_code, "Permission denied" in other.stderr) == (69, True)
 
 
 def test_c6_logrotate_renames_a_log_that_the_agent_keeps_and_the_chain_goes_on(host: Host) -> None:

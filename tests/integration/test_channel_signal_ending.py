@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from host_agent import messaging
 from host_agent.approvals.channels.port import Heard
 from host_agent.approvals.channels.signal import SignalChannel
 from host_agent.approvals.channels.signal_cli import SignalCli
@@ -66,11 +65,10 @@ async def begun(
         SignalCliServer(socket, mode=request.param) as daemon,
         opened(tmp_path, people=PEOPLE, identities=IDENTITIES_AND_BRIDGE) as bench,
     ):
-        monkeypatch.setattr(messaging, "make_channels", lambda *_: channels(socket))
         slow = Slow()
         monkeypatch.setattr(bench.pipeline.hearing, "hear", slow)
         way = Messaging(bench.rooms, bench.pipeline)
-        await way.start()
+        await way.start(channels(socket))
         await subscribed(daemon)
         daemon.deliver(said(ALICE, FIRST, SENT + 1))
         await slow.begun.wait()
@@ -91,13 +89,13 @@ async def test_a_reload_loses_no_answer(begun: Begun, socket: Path) -> None:
     assert begun.slow.heard == [FIRST, SECOND, THIRD]
 
 
-async def test_a_stop_loses_no_answer(begun: Begun) -> None:
+async def test_a_stop_loses_no_answer(begun: Begun, socket: Path) -> None:
     stop = asyncio.create_task(begun.way.close())
     await asyncio.sleep(0.1)
     begun.daemon.deliver(said(BOB, SECOND, SENT + 2))
     await stop
     later = Messaging(begun.bench.rooms, begun.bench.pipeline)
-    await later.start()
+    await later.start(channels(socket))
     await subscribed(begun.daemon)
     async with asyncio.timeout(10):
         while SECOND not in begun.slow.heard:

@@ -44,7 +44,7 @@ async def test_a_reload_that_meets_a_defect_is_rejected_and_not_the_last(
 
     async with visited(site) as visit:
         with monkeypatch.context() as patched:
-            patched.setattr("host_agent.agent.make_runner", broken)
+            patched.setattr("host_agent.prepared.make_runner", broken)
             assert not await visit.agent.reload()
         assert "defect" in site.records()[-1]["faults"][0]
         assert await visit.agent.reload()

@@ -47,8 +47,7 @@ def test_a_small_configuration_has_the_documented_defaults(tmp_path: Path) -> No
     assert config.execution.max_concurrent == 8
     assert config.approvals.ttl_seconds == 1800
     assert (config.approvals.max_pending, config.approvals.max_pending_per_caller) == (500, 20)
-    assert config.approvals.command_line is None
-    assert config.counts_command_line
+    assert config.approvals.command_line is True
     assert config.approvals.cooldown_seconds == 600
     assert config.approvals.escalate_seconds == 120
     assert (config.identities, config.rules, config.git) == ((), (), None)

@@ -71,11 +71,10 @@ def test_everything_is_taken(tmp_path: Path) -> None:
     ]
 
 
-def test_the_command_line_counts_until_there_is_a_channel(tmp_path: Path) -> None:
-    assert taken(tmp_path, "").counts_command_line
-    assert not taken(tmp_path, SIGNAL).counts_command_line
-    assert taken(tmp_path, SIGNAL + "[approvals]\ncommand_line = true\n").counts_command_line
-    assert not taken(tmp_path, "[approvals]\ncommand_line = false\n").counts_command_line
+def test_the_command_line_counts_until_it_is_switched_off(tmp_path: Path) -> None:
+    assert taken(tmp_path, "").approvals.command_line
+    assert taken(tmp_path, SIGNAL).approvals.command_line
+    assert not taken(tmp_path, "[approvals]\ncommand_line = false\n").approvals.command_line
 
 
 @pytest.mark.parametrize(

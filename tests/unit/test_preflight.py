@@ -41,6 +41,10 @@ def warned(tmp_path: Path, pki: Pki, text: str = "") -> list[str]:
     return preflight.warnings(loaded(tmp_path, text), uid=1000, now=pki.now)
 
 
+def repository(path: Path) -> str:
+    return f'[[git.repositories]]\npath = "{path}"\n'
+
+
 # -- faults -----------------------------------------------------------------------------------
 
 
@@ -126,7 +130,8 @@ def test_c11_a_bad_revocation_list_stops_the_start(tmp_path: Path, pki: Pki, kin
 
 def test_a_sound_configuration_has_no_warning_but_direct(tmp_path: Path, pki: Pki) -> None:
     (tmp_path / "pki" / "ca.key").unlink()
-    found = warned(tmp_path, pki, ALICE + LIBRARIAN + PULL + 'verdict = "ask"\n')
+    text = ALICE + LIBRARIAN + PULL + 'verdict = "ask"\n' + repository(tmp_path)
+    found = warned(tmp_path, pki, text)
     assert [warning.partition(":")[0] for warning in found] == ["execution.runner"]
 
 
@@ -288,3 +293,83 @@ def test_a_secret_that_is_shared_or_short_is_a_fault(tmp_path: Path, pki: Pki) -
     secret(tmp_path, "bridge", "b" * 8)
     assert found()[0].startswith("bridges[0].secret_file: ")
     assert "bbbb" not in found()[0]
+
+
+# -- rules that nobody can satisfy ------------------------------------------------------------
+
+ASK = PULL + 'verdict = "ask"\n'
+TWO = ASK + "approvals = 2\n"
+ERIN = ALICE.replace("alice", "erin")
+SIGNAL = '[channels.signal]\nsocket = "/run/x"\naccount = "+431234567"\n'
+NTFY = '[channels.ntfy]\nurl = "https://ntfy.example"\n'
+
+
+def reached(owner: str, channel: str, more: str = "") -> str:
+    return f'[[approvers]]\nowner = "{owner}"\nchannels = ["{channel}"]\n{more}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (ALICE + LIBRARIAN + TWO, "rules[0].approvals: 2 must say yes and 1 could,"),
+        (LIBRARIAN + ALICE.replace('"alice"\n', '"bob"\n') + ASK, "1 must say yes to librarian"),
+        (LIBRARIAN + ASK, "rules[0].approvals: 1 must say yes and 0 could"),
+        (
+            LIBRARIAN
+            + ALICE
+            + ERIN
+            + TWO
+            + SIGNAL
+            + reached("alice", "signal")
+            + "[approvals]\ncommand_line = false\n",
+            "1 could (certificates do not count: approvals.command_line is false)",
+        ),
+        (
+            LIBRARIAN
+            + ASK
+            + 'approvers = ["dan"]\n'
+            + NTFY
+            + reached("dan", "ntfy", 'ntfy_topic = "0123456789abcdef0"'),
+            "rules[0].approvers: dan could not say yes over any channel of theirs",
+        ),
+        (
+            LIBRARIAN + ALICE + ASK + 'identities = ["alice"]\n',
+            "rules[0].identities: none of them has the role caller",
+        ),
+        (
+            LIBRARIAN + ALICE + ASK.replace("git.pull", "zfs.*"),
+            "rules[0].operations: there is no [zfs]",
+        ),
+        (
+            LIBRARIAN + ALICE + ASK + 'resources = ["/srv/gone"]\n',
+            "rules[0].resources: match nothing that the configuration lists",
+        ),
+        (LIBRARIAN + PULL + 'verdict = "deny"\n', "git: no rule lets anybody"),
+    ],
+)
+def test_a_rule_that_nobody_can_satisfy_is_said(
+    tmp_path: Path, pki: Pki, text: str, warning: str
+) -> None:
+    found = warned(tmp_path, pki, text + repository(tmp_path))
+    assert [said for said in found if warning in said], found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # F6: a channel comes, and certificates go on counting.
+        LIBRARIAN + ALICE + ERIN + TWO + SIGNAL + reached("alice", "signal"),
+        LIBRARIAN + ALICE + ERIN + TWO,
+        LIBRARIAN + ASK + SIGNAL + reached("alice", "signal"),  # without any certificate
+        LIBRARIAN + ALICE + ASK + 'identities = ["librarian"]\n',
+        LIBRARIAN
+        + ALICE
+        + ASK
+        + NTFY
+        + reached("alice", "ntfy", 'ntfy_topic = "0123456789abcdef0"'),
+        LIBRARIAN + ALICE + ASK + 'resources = ["/.*"]\n',
+    ],
+)
+def test_a_rule_that_can_be_satisfied_is_not_warned_of(tmp_path: Path, pki: Pki, text: str) -> None:
+    found = warned(tmp_path, pki, text + repository(tmp_path))
+    assert not [said for said in found if said.startswith(("rules[", "git:"))], found

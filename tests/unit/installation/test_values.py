@@ -127,8 +127,8 @@ def test_the_agents_own_unit_is_protected_under_any_configuration(tmp_path: Path
     assert b"systemd host-agent\\.service\n" in protected_list(configuration(tmp_path), [])
 
 
-def test_the_unit_starts_the_program_it_was_installed_from() -> None:
-    text = b"[Service]\nExecStart=/old serve --config X\nExecReload=/bin/kill\n"
+def test_the_unit_starts_and_reloads_the_program_it_was_installed_from() -> None:
+    text = b"[Service]\nExecStart=/old serve --config X\nExecReload=/old reload\n"
 
     assert unit(text, "/opt/x/bin/host-agent") == text.replace(b"/old", b"/opt/x/bin/host-agent")
 

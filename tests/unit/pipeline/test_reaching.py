@@ -25,6 +25,7 @@ from tests.support.pipeline import ASIDE, RESET, Workbench, opened
 from tests.support.site import IDENTITIES
 
 ONE = Terms()
+OFF = "command_line = false"
 NOBODY_CERTIFIED = """
 [[identities]]
 cn = "deployer"
@@ -53,7 +54,13 @@ async def test_without_channels_everybody_with_a_certificate_could(tmp_path: Pat
         assert able(bench, Terms(approvers=frozenset({"erin", "bob"}))) == {"erin"}
 
 
-async def test_with_channels_only_who_is_reached_could(bench: Workbench) -> None:
+async def test_a_channel_takes_nobody_with_a_certificate_away(bench: Workbench) -> None:
+    assert able(bench) == {"alice", "erin", "frank"}
+    assert able(bench, owner="Alice") == {"bob", "erin", "frank"}
+
+
+async def test_switched_off_only_who_is_reached_could(bench: Workbench) -> None:
+    await bench.reload(people=PEOPLE, approvals=OFF)
     assert able(bench) == {"alice", "erin"}
     assert able(bench, owner="Alice") == {"bob", "erin"}
     assert able(bench, Terms(approver_role="admin")) == set()
@@ -66,9 +73,9 @@ async def test_a_channel_that_only_tells_needs_another_way_to_say_yes(tmp_path: 
     told = CHANNELS + ALICE_ENTRY.replace('"signal", "ntfy"', '"ntfy"').replace(
         f'signal = "{ALICE}"', ""
     )
-    async with opened(tmp_path, people=told) as bench:
+    async with opened(tmp_path, people=told, approvals=OFF) as bench:
         assert able(bench) == {"alice"}  # she has a certificate
-        await bench.reload(people=told, identities=NOBODY_CERTIFIED)
+        await bench.reload(people=told, identities=NOBODY_CERTIFIED, approvals=OFF)
         assert able(bench) == set()
 
 
@@ -77,16 +84,16 @@ async def test_a_webhook_needs_a_bridge_that_speaks_for_the_owner(tmp_path: Path
         'signal = "3f0a1b2c-0000-4000-8000-00000000e419"', ""
     )
     identities = IDENTITIES_AND_BRIDGE.replace('cn = "erin"', 'cn = "not-erin"\nowner = "x"')
-    async with opened(tmp_path, people=relayed, identities=identities) as bench:
+    async with opened(tmp_path, people=relayed, identities=identities, approvals=OFF) as bench:
         assert able(bench) == set()
-        await bench.reload(people=relayed + BRIDGE, identities=identities)
+        await bench.reload(people=relayed + BRIDGE, identities=identities, approvals=OFF)
         assert able(bench) == {"erin"}
         own = identities.replace('owner = "chat"', 'owner = "BOB"')  # the caller's
-        await bench.reload(people=relayed + BRIDGE, identities=own)
+        await bench.reload(people=relayed + BRIDGE, identities=own, approvals=OFF)
         assert able(bench) == set()
         reached = ALICE_ENTRY.replace('"ntfy"', '"webhook"')
         other = reached + BRIDGE.replace('"Erin"', '"alice"')
-        await bench.reload(people=relayed + other, identities=identities)
+        await bench.reload(people=relayed + other, identities=identities, approvals=OFF)
         assert able(bench) == {"alice"}
 
 
@@ -101,12 +108,18 @@ async def test_a_disabled_approver_is_not_reached(bench: Workbench) -> None:
 
 async def test_what_nobody_could_approve_is_refused_at_once(bench: Workbench) -> None:
     only_bob = CHANNELS + BOB_ENTRY
-    await bench.reload(people=only_bob)
-    with pytest.raises(UnreachableError):
+    await bench.reload(people=only_bob, approvals=OFF)
+    with pytest.raises(UnreachableError) as refused:
         await bench.held()
-    await bench.reload(people=only_bob + ALICE_ENTRY)
+    assert "3 more with a certificate would" in refused.value.detail
+    assert "`approvals.command_line` of its configuration is false" in refused.value.detail
+    await bench.reload(people=only_bob + ALICE_ENTRY, approvals=OFF)
     with pytest.raises(UnreachableError):  # two are needed
         await bench.held(operation="git.reset", params=RESET, reason="because")
+    await bench.reload(people=only_bob, identities=NOBODY_CERTIFIED)
+    with pytest.raises(UnreachableError) as refused:
+        await bench.held()
+    assert "command_line" not in refused.value.detail
     assert await bench.store.live() == []
     assert bench.host.changes == []
     assert await bench.store.next_notification() is None

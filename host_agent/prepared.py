@@ -1,0 +1,95 @@
+"""What a configuration has to give before an agent serves it: read, checked and made, nothing open.
+
+One way for the start, for a reload and for `serve --check`: what one of them takes, all take.
+"""
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from host_agent.approvals.channels.port import Channel
+from host_agent.assembly import (
+    Door,
+    make_context,
+    make_revocation,
+    make_runner,
+    make_wrapper_digests,
+    read_configuration,
+    read_door,
+    refuse_moved,
+)
+from host_agent.assembly_channels import make_bridge_secrets, make_channels, make_plugin
+from host_agent.clock import Clock
+from host_agent.config import Config
+from host_agent.execution.runner import Runner
+from host_agent.execution.wrappers import WrapperDigests
+from host_agent.identity.revocation import Revocation
+from host_agent.pipeline import Snapshot
+from host_agent.pipeline.plugin import Plugin
+
+IMPORTED_LATE = ("aiosqlite", "alembic.command", "alembic.config", "httpcore")
+"""What a running agent needs and no module names at its head: whatever is configured uses it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """One configuration with all that is made of it. Nothing of it is bound, open or started."""
+
+    snapshot: Snapshot
+    revocation: Revocation
+    door: Door
+    context: ssl.SSLContext
+    runner: Runner
+    wrappers: WrapperDigests
+    channels: Mapping[str, Channel]
+    plugin: Plugin | None
+    bridge_secrets: Mapping[str, tuple[bytes, ...]]
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+        return self.snapshot.config
+
+
+def prepare(
+    path: Path,
+    clock: Clock,
+    *,
+    serving: Config | None = None,
+    previous: Revocation | None = None,
+) -> Prepared:
+    """Return what the configuration at `path` gives. Reads files and blocks.
+
+    `serving` and `previous` are what a running agent has: what only a start can move may not have
+    moved, and no older revocation list comes back.
+
+    Raises:
+        ConfigurationError: with every fault of the configuration, or the first one beyond it.
+    """
+    config = read_configuration(path)
+    if serving is not None:
+        refuse_moved(serving, config)
+    now = clock.wall()
+    return Prepared(
+        snapshot=Snapshot.of(config),
+        revocation=make_revocation(config, previous, now),
+        door=read_door(config, now),
+        context=make_context(config),
+        runner=make_runner(config),
+        wrappers=make_wrapper_digests(config),
+        channels=make_channels(config, clock.wall),
+        plugin=make_plugin(config, clock.wall),
+        bridge_secrets=make_bridge_secrets(config),
+    )
+
+
+def import_everything() -> None:
+    """Import what a running agent imports later than at its start, whatever is configured.
+
+    Raises:
+        ImportError: something is missing.
+    """
+    for name in IMPORTED_LATE:
+        import_module(name)
