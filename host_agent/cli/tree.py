@@ -125,7 +125,7 @@ def _kind(action: argparse.Action) -> Takes:
         return Takes.CHOICE
     if action.metavar == "DIR" or action.dest == "dir":
         return Takes.DIRECTORY
-    return Takes.FILE if action.type is Path or action.metavar == "FILE" else Takes.WORD
+    return Takes.FILE if action.type is Path or action.metavar in ("FILE", "BUNDLE") else Takes.WORD
 
 
 def _metavar(action: argparse.Action) -> str:

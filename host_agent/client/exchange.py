@@ -28,6 +28,7 @@ from host_agent.client.results import (
     GrantTerms,
     Held,
     OperationInfo,
+    OwnIdentity,
     Page,
     Ran,
     Readiness,
@@ -167,6 +168,10 @@ class Protocol:
     def act(self, target: str, body: Mapping[str, JsonValue]) -> Steps[dict[str, JsonValue]]:
         """Post `body` to `target`, a path, once; nothing where it is empty."""
         return _object((yield from _exchange(self._post_to(target, body))))
+
+    def whoami(self) -> Steps[OwnIdentity]:
+        """Ask who this client is to the agent."""
+        return OwnIdentity.parse(_object((yield from _exchange(self._get("/whoami")))))
 
     def health(self) -> Steps[dict[str, JsonValue]]:
         """Ask whether the agent answers."""

@@ -248,6 +248,16 @@ class OperationInfo(_Answer):
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
 
 
+class OwnIdentity(_Answer):
+    """Who this client is to the agent: `owner` is whom it acts for, `host` the host's own name."""
+
+    cn: str
+    owner: str
+    roles: tuple[str, ...] = ()
+    autonomy: str = ""
+    host: str = ""
+
+
 class Readiness(_Answer):
     """Whether the agent would run something now, and why not."""
 

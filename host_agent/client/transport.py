@@ -29,6 +29,7 @@ from host_agent.client.results import (
     GrantTerms,
     Held,
     OperationInfo,
+    OwnIdentity,
     Page,
     Ran,
     Readiness,
@@ -200,6 +201,10 @@ class Client(_Settings):
     def administer(self, steps: Callable[[Protocol], Steps[T]]) -> T:
         """Do one of the exchanges of `host_agent.client.administration`."""
         return self._run(steps(self._protocol))
+
+    def whoami(self) -> OwnIdentity:
+        """Return who this client is to the agent."""
+        return self._run(self._protocol.whoami())
 
     def health(self) -> dict[str, JsonValue]:
         """Return what the agent says of itself."""
@@ -380,6 +385,10 @@ class AsyncClient(_Settings):
     async def administer(self, steps: Callable[[Protocol], Steps[T]]) -> T:
         """Do one of the exchanges of `host_agent.client.administration`."""
         return await self._run(steps(self._protocol))
+
+    async def whoami(self) -> OwnIdentity:
+        """Return who this client is to the agent."""
+        return await self._run(self._protocol.whoami())
 
     async def health(self) -> dict[str, JsonValue]:
         """Return what the agent says of itself."""

@@ -345,6 +345,12 @@ class Routes(BridgeRoutes):
 
     # -- the agent itself ----------------------------------------------------------------------
 
+    async def whoami(self) -> Response:
+        """GET /whoami."""
+        request = current()
+        request.query()
+        return _json(self.agent.pipeline.whoami(request.principal))
+
     async def health(self) -> Response:
         """GET /health."""
         current().query()

@@ -23,6 +23,7 @@ from host_agent.gateway.body import (
 )
 from host_agent.gateway.problems import JSON, PROBLEM_JSON, problem_type, to_bytes
 from host_agent.gateway.routes import ROUTES, STATES, Route
+from host_agent.identity.registry import Autonomy, Role
 from host_agent.operations.catalogue import Catalogue, OperationSpec
 
 Schema = dict[str, Any]
@@ -116,6 +117,7 @@ _RESULTS: Mapping[str, str] = {
     "zfs_snapshot": "Ran",
     "zfs_destroy": "Ran",
     "operations": "Operations",
+    "whoami": "Identity",
     "list_requests": "Requests",
     "show": "Request",
     "decide": "Request",
@@ -304,6 +306,15 @@ def _answers() -> Schema:
                         }
                     ),
                 }
+            }
+        ),
+        "Identity": _object(
+            {
+                "cn": _TEXT,
+                "owner": _TEXT,
+                "roles": {"type": "array", "items": {"enum": [role.value for role in Role]}},
+                "autonomy": {"enum": [autonomy.value for autonomy in Autonomy]},
+                "host": _TEXT,
             }
         ),
         **_administration(),

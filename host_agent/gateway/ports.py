@@ -32,6 +32,10 @@ class PipelinePort(Protocol):
         """Refuse who has none of `roles`."""
         ...
 
+    def whoami(self, principal: Principal) -> dict[str, object]:
+        """Return who this principal is on this host."""
+        ...
+
     def operations(self, principal: Principal) -> list[dict[str, object]]:
         """Return what there is to ask for."""
         ...

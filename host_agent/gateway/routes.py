@@ -214,6 +214,9 @@ ROUTES: tuple[Route, ...] = (
         "BridgedDecision",
         *(401, 404, 409, 410, 429),
     ),
+    _get(
+        "/whoami", "whoami", _ANYBODY, "Which identity this certificate is here, and of which host."
+    ),
     _get("/health", "health", _ANYBODY, "That the agent lives."),
     _get("/ready", "ready", _ANYBODY, "Whether the agent can serve; 503 says why not."),
     _get("/openapi.json", "openapi", _ANYBODY, "This interface as an OpenAPI document."),

@@ -109,6 +109,16 @@ class Pipeline:
         self.require_role(principal, Role.APPROVER, Role.ADMIN)
         self.rooms.limits.decision(principal.cn, self.rooms.clock.monotonic())
 
+    def whoami(self, principal: Principal) -> dict[str, object]:
+        """Return which identity this is here, whom it acts for, and the host's own name."""
+        return {
+            "cn": principal.cn,
+            "owner": principal.owner,
+            "roles": sorted(role.value for role in principal.roles),
+            "autonomy": principal.autonomy.value,
+            "host": self.rooms.snapshot.config.host,
+        }
+
     def operations(self, principal: Principal) -> list[dict[str, object]]:
         """Return what there is to ask for, and what policy would say to this principal."""
         rules = self.rooms.snapshot.rules

@@ -38,12 +38,15 @@ a refusal is the problem's body there too, so that a script reads one stream.
 ## The agent and this client
 
 `call`, `operations`, `requests`, `approver`, `grants` and `identities` need to know where the agent
-listens, and who they are. Each of the four settings is taken from the first place that has it: the
-option, the variable, the file `~/.config/host-agent/client.toml` (whose relative paths start at its
-directory).
+listens, and who they are. `host-agent login` stores that from a bundle; then `--host NAME` is
+enough, or `HOST_AGENT_HOST`, or nothing for the default host. Else each of the four settings is
+taken from the first place that has it: the option, the variable, the file
+`~/.config/host-agent/client.toml` (whose relative paths start at its directory).
+[client.md](client.md) has the whole order and the file.
 
 | option | variable | key in the file |
 | --- | --- | --- |
+| `--host NAME` | `HOST_AGENT_HOST` | `default_host` |
 | `--url https://HOST:PORT` | `HOST_AGENT_URL` | `url` |
 | `--cert FILE` | `HOST_AGENT_CERT` | `cert` |
 | `--key FILE` | `HOST_AGENT_KEY` | `key` |
@@ -88,9 +91,14 @@ def _children(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPars
             yield from action.choices.values()
 
 
+_SETTINGS = {"host", *KEYS}
+"""What every client command takes, described once."""
+
+
 def _section(command: Branch) -> str:
     level = "##" if len(command.words) == 2 else "###"
-    shown = [one for one in command.taken if one.dest not in KEYS]
+    is_clients = {one.dest for one in command.taken} >= _SETTINGS
+    shown = [one for one in command.taken if not (is_clients and one.dest in _SETTINGS)]
     parts = [f"{level} `{command.name}`\n"]
     if command.description:
         parts.append(f"{command.description}\n")
@@ -98,8 +106,8 @@ def _section(command: Branch) -> str:
         usage = " ".join([command.name, *(one.usage for one in shown)])
         rows = [f"| {_name(one)} | {_cell(one.meaning)} |" for one in shown]
         parts += [f"`{usage}`", "", "| argument | meaning |", "| --- | --- |", *rows, ""]
-    if {one.dest for one in command.taken} >= set(KEYS):
-        names = ", ".join(f"`--{key}`" for key in KEYS)
+    if is_clients:
+        names = ", ".join(f"`--{key}`" for key in ("host", *KEYS))
         parts.append(f"Also {names}: [the agent and this client](#the-agent-and-this-client).\n")
     return "\n".join(parts)
 

@@ -149,6 +149,15 @@ class FakePipeline:
         if principal.cn in self.limited:
             raise RateLimitedError("Too many requests.", retry_after_seconds=0.2)
 
+    def whoami(self, principal: Principal) -> dict[str, object]:
+        return {
+            "cn": principal.cn,
+            "owner": principal.owner,
+            "roles": sorted(role.value for role in principal.roles),
+            "autonomy": principal.autonomy.value,
+            "host": "fake",
+        }
+
     def operations(self, principal: Principal) -> list[dict[str, object]]:
         return [
             {

@@ -575,6 +575,13 @@ async def test_health_ready_and_operations(door: Door) -> None:
     assert (reply.status, reply.code) == (503, "audit:unavailable")
     assert reply.json["audit"] == "cannot be written"
     assert not door.agent.pipeline.refusals
+    assert (await door("GET", "/whoami")).json == {
+        "cn": "librarian",
+        "owner": "librarian",
+        "roles": ["caller"],
+        "autonomy": "supervised",
+        "host": "fake",
+    }
     names = [row["name"] for row in (await door("GET", "/host/operations")).json["operations"]]
     assert names == ["git.status", "git.pull", "pct.list"]
 

@@ -1,0 +1,26 @@
+"""The page on client settings and bundles names every key and every way to refuse."""
+
+import re
+
+from host_agent import bundle
+from host_agent.cli import settings
+from tests.support.pages import REPOSITORY
+
+PAGE = (REPOSITORY / "docs" / "reference" / "client.md").read_text(encoding="utf-8")
+
+
+def test_the_page_has_the_keys_of_a_bundle_and_no_others() -> None:
+    section = PAGE[PAGE.index("## Bundle") :]
+    table = section[section.index("| key |") :].split("\n\n", 1)[0]
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)) == set(bundle.KEYS)
+    assert re.findall(r"^\| `([a-z_]+)` \|.*\*\*yes\*\*", table, re.MULTILINE) == ["private_key"]
+    assert f"{bundle.MAX_BYTES // 1024} KiB" in section
+    assert f"1 to {bundle.MAX_URLS} of" in section
+
+
+def test_the_page_has_every_setting() -> None:
+    for key in settings.KEYS:
+        assert f"`--{key}`" in PAGE
+        assert f"`HOST_AGENT_{key.upper()}`" in PAGE
+    for name in (settings.HOST_VARIABLE, settings.DEFAULT_KEY, "--host NAME"):
+        assert f"`{name}`" in PAGE
