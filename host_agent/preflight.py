@@ -260,7 +260,7 @@ def _approver_warnings(config: Config, key: str, rule: Rule) -> Iterator[str]:
     registry = Registry(config.identities)
     terms = terms_of(rule)
 
-    def able(caller_owner: str | None) -> frozenset[str]:
+    def able(caller_owner: str | None) -> approvers.Ways:
         return approvers.eligible(
             config,
             registry,
@@ -284,16 +284,17 @@ def _approver_warnings(config: Config, key: str, rule: Rule) -> Iterator[str]:
                 f"{key}.approvers: no identity of {owner} has the role {rule.approver_role},"
                 " nor has an [[approvers]] entry"
             )
-    off = "" if config.approvals.command_line or certified <= owners else _OFF
-    if len(owners) < rule.approvals:
-        yield _unreachable(key, rule, len(owners), "", off)
+    off = "" if config.approvals.command_line or certified <= owners.keys() else _OFF
+    count = approvers.agreeing_of(owners, rule.approvals)
+    if count < rule.approvals:
+        yield _unreachable(key, rule, count, "", off)
         return
     for identity in config.identities:
         concerned = rule.identities is None or identity.cn in rule.identities
         if concerned and Role.CALLER in identity.roles:
-            others = able(identity.acts_for)
-            if len(others) < rule.approvals:
-                yield _unreachable(key, rule, len(others), f" to {identity.cn}", off)
+            count = approvers.agreeing_of(able(identity.acts_for), rule.approvals)
+            if count < rule.approvals:
+                yield _unreachable(key, rule, count, f" to {identity.cn}", off)
 
 
 _OFF = " (certificates do not count: approvals.command_line is false)"

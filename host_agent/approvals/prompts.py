@@ -169,7 +169,7 @@ def _instant(instant: datetime) -> str:
 
 def _quorum(request: Request) -> str:
     terms = request.terms
-    given = f"{len(request.consents)} of {terms.approvals} given; role {name(terms.approver_role)}"
+    given = f"{request.agreeing} of {terms.approvals} given; role {name(terms.approver_role)}"
     if terms.approvers is None:
         return given
     named = sorted(terms.approvers)

@@ -5,7 +5,7 @@ cancelled`; `running -> succeeded | failed | timed_out | unknown`. A request is 
 `now >= expires_at`, everywhere.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -77,7 +77,8 @@ class Decision:
     `approver` is the CN of the certificate that spoke; over a channel it is the owner. `address` is
     what the channel proved of the sender, `through` the CN of the bridge that relayed it.
     `fingerprint` and `serial` (hexadecimal) are of the certificate that spoke or relayed, where one
-    did: revoking it takes back a consent that has not run.
+    did: revoking it takes back a consent that has not run. `vouchers` are the owners on whose word
+    it is who spoke: of the admin who enrolled the address, of the bridge that relayed.
     """
 
     approver: str
@@ -90,7 +91,13 @@ class Decision:
     serial: str | None = None
     address: str | None = None
     through: str | None = None
+    vouchers: frozenset[str] = frozenset()
     grant: GrantTerms | None = None
+
+    @property
+    def makers(self) -> frozenset[str]:
+        """Return everybody who could have made this answer up, case-folded."""
+        return frozenset(owner.casefold() for owner in (self.owner, *self.vouchers))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,8 +172,13 @@ class Request:
 
     @property
     def consents(self) -> tuple[Decision, ...]:
-        """Return the approvals given so far, one per owner."""
+        """Return the approvals given so far."""
         return tuple(d for d in self.decisions if d.decision is Verb.APPROVE)
+
+    @property
+    def agreeing(self) -> int:
+        """Return how many of the approvals that it needs it has; see `agreeing`."""
+        return agreeing([(consent.makers,) for consent in self.consents], self.terms.approvals)
 
 
 # -- who counts -----------------------------------------------------------------------------------
@@ -187,6 +199,28 @@ def is_eligible(terms: Terms, owner: str, roles: Collection[str]) -> bool:
         return False
     named = terms.approvers
     return named is None or any(is_same_owner(owner, name) for name in named)
+
+
+def agreeing(voices: Sequence[Collection[frozenset[str]]], needed: int) -> int:
+    """Return how many of `voices` count beside one another, at most `needed`.
+
+    A voice is there by any of its ways in, each given by its makers: the owners who could have made
+    it up. Two whose makers meet may be one person's, so they count once.
+    """
+    best = 0
+
+    def count(at: int, counted: int, used: frozenset[str]) -> None:
+        nonlocal best
+        best = max(best, counted)
+        if best >= needed or counted + len(voices) - at <= best:
+            return
+        for makers in voices[at]:
+            if used.isdisjoint(makers):
+                count(at + 1, counted + 1, used | makers)
+        count(at + 1, counted, used)
+
+    count(0, 0, frozenset())
+    return best
 
 
 # -- decisions ------------------------------------------------------------------------------------
@@ -220,12 +254,14 @@ def approve(
 ) -> Request:
     """Return `request` with one owner's consent added; approved once its quorum is full.
 
-    `roles` are those that the approver holds through the channel of the decision. Consent counts
-    once per owner. Nothing is stored and nothing runs here.
+    `roles` are those that the approver holds through the channel of the decision. Consents count
+    once for all whom one person could have made up (`agreeing`). Nothing is stored and nothing runs
+    here.
 
     Raises:
         ExpiredError: the request is expired at `now`.
-        AlreadyDecidedError: it has left `pending`, or this owner has spoken already.
+        AlreadyDecidedError: it has left `pending`, or this owner has spoken already, by a way in
+            that fewer people could have made up.
         SelfApprovalError: the approver acts for the owner who asked.
         RoleRequiredError: the approver lacks the role, or is not among those the rule names.
         DigestMismatchError: `digest` is not the request's.
@@ -238,7 +274,7 @@ def approve(
         )
         raise DigestMismatchError(message)
     consented = _with_decision(request, decision, Verb.APPROVE)
-    if len(consented.consents) < request.terms.approvals:
+    if consented.agreeing < request.terms.approvals:
         return consented
     return replace(consented, state=State.APPROVED)
 
@@ -269,7 +305,11 @@ def _require_open(
         raise ExpiredError(_EXPIRED)
     if request.state is not State.PENDING:
         _already_decided(request)
-    if any(is_same_owner(decision.owner, spoken.owner) for spoken in request.decisions):
+    if any(
+        is_same_owner(decision.owner, spoken.owner) and not decision.makers < spoken.makers
+        for spoken in request.decisions
+    ):
+        # Another's word for who spoke must not keep the person's own from counting.
         message = "This owner has decided on this request already; another owner has to speak."
         raise AlreadyDecidedError(message)
     if is_same_owner(decision.owner, request.owner):
@@ -416,7 +456,7 @@ def _terms_view(request: Request) -> dict[str, JsonValue]:
     terms = request.terms
     return {
         "needed": terms.approvals,
-        "given": len(request.consents),
+        "given": request.agreeing,
         "approvers": None if terms.approvers is None else sorted(terms.approvers),
         "approver_role": terms.approver_role,
     }

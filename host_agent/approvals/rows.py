@@ -228,6 +228,8 @@ def decision_json(decision: Decision) -> dict[str, JsonValue]:
         entry["address"] = decision.address
     if decision.through is not None:
         entry["through"] = decision.through
+    if decision.vouchers:
+        entry["vouchers"] = sorted(decision.vouchers)
     if decision.grant is not None:
         entry["grant"] = _grant_terms_json(decision.grant)
     return entry
@@ -242,6 +244,7 @@ def decision_of(entry: dict[str, Any]) -> Decision:
     typed = {
         "decision": Verb(entry["decision"]),
         "at": instant(entry["at"]),
+        "vouchers": frozenset(entry.get("vouchers", ())),
         "grant": None if granted is None else GrantTerms(**granted),
     }
     return Decision(**{**entry, **typed})

@@ -105,6 +105,7 @@ DETAIL_FIELDS = frozenset(
         "suppressed",
         "through",
         "version",
+        "vouchers",
     }
 )
 """What single events add. A test holds every use in the package to this table and to the page."""

@@ -180,6 +180,7 @@ class Deciding:
                 decision=spoken.decision.value,
                 channel=spoken.channel,
                 through=spoken.through,
+                vouchers=sorted(spoken.vouchers) or None,
                 state=decided.state.value,
                 reason=spoken.reason,
                 grant=grant,
@@ -313,5 +314,6 @@ def _spoken(
         serial=voice.serial,
         address=voice.address,
         through=voice.through,
+        vouchers=voice.vouchers,
         grant=grant,
     )

@@ -17,6 +17,7 @@ from host_agent.approvals.request import (
     GrantTerms,
     Request,
     Terms,
+    agreeing,
     is_same_owner,
 )
 from host_agent.audit.record import Event
@@ -33,7 +34,7 @@ from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Operation
 from host_agent.pipeline.judging import as_now, judge
 from host_agent.pipeline.rooms import Rooms
-from host_agent.pipeline.voices import counts
+from host_agent.pipeline.voices import counts, makers
 from host_agent.policy.rules import Allow, Ask
 
 _log = logging.getLogger("host_agent.pipeline")
@@ -217,12 +218,12 @@ def _usable(
 
 def still_counts(rooms: Rooms, owner: str, consents: Sequence[Decision], terms: Terms) -> bool:
     """Return whether enough of `consents`, by others than `owner`, count under `terms` now."""
-    speakers = {
-        consent.owner
+    voices = [
+        (makers(rooms, consent),)
         for consent in consents
         if not is_same_owner(consent.owner, owner) and counts(rooms, consent, terms, owner)
-    }
-    return len(speakers) >= terms.approvals
+    ]
+    return agreeing(voices, terms.approvals) >= terms.approvals
 
 
 # -- looking, revoking -----------------------------------------------------------------------------

@@ -355,7 +355,7 @@ def _done(request: Request, verb: Verb) -> str:
     if verb is Verb.DENY:
         return f"Denied: {_what(request)}. Nothing was run."
     if request.state is State.PENDING:
-        given, needed = len(request.consents), request.terms.approvals
+        given, needed = request.agreeing, request.terms.approvals
         return f"Taken: {_what(request)} has {given} of {needed} approvals and still waits."
     return f"Approved: {_what(request)}. What became of it is told here."
 

@@ -1,5 +1,6 @@
 """Whom a request can be put before: who could say yes, and how each of them is told."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from host_agent.approvals.notification import Notification, prompt
@@ -16,19 +17,20 @@ def require_reachable(rooms: Rooms, terms: Terms, caller_owner: str) -> None:
         UnreachableError: fewer owners than are needed can be reached and could say yes.
     """
     able = eligible(rooms, terms, caller_owner)
-    if len(able) < terms.approvals:
+    count = approvers.agreeing_of(able, terms.approvals)
+    if count < terms.approvals:
         message = (
-            f"This needs {terms.approvals} approval(s) by other owners and only {len(able)} "
+            f"This needs {terms.approvals} approval(s) by other owners and only {count} "
             f"could give one{_not_counted(rooms, terms, able, caller_owner)}; ask the administrator"
             " of this host."
         )
         raise UnreachableError(message)
 
 
-def _not_counted(rooms: Rooms, terms: Terms, able: frozenset[str], caller_owner: str) -> str:
+def _not_counted(rooms: Rooms, terms: Terms, able: Collection[str], caller_owner: str) -> str:
     """Return how many more would count, were it not for a key of the configuration."""
     snapshot = rooms.snapshot
-    left = approvers.certified(snapshot.registry, terms) - able - {caller_owner.casefold()}
+    left = approvers.certified(snapshot.registry, terms).difference(able, {caller_owner.casefold()})
     if snapshot.config.approvals.command_line or not left:
         return ""
     return (
@@ -37,7 +39,7 @@ def _not_counted(rooms: Rooms, terms: Terms, able: frozenset[str], caller_owner:
     )
 
 
-def eligible(rooms: Rooms, terms: Terms, caller_owner: str) -> frozenset[str]:
+def eligible(rooms: Rooms, terms: Terms, caller_owner: str) -> approvers.Ways:
     """Return the owners, not the caller's, who can be reached and could say yes under `terms`."""
     return approvers.eligible(
         rooms.snapshot.config,

@@ -93,6 +93,16 @@ def counts(rooms: Rooms, consent: Decision, terms: Terms, asker: str) -> bool:
     return roles is not None and is_eligible(terms, consent.owner, roles)
 
 
+def makers(rooms: Rooms, consent: Decision) -> frozenset[str]:
+    """Return everybody who could have made `consent` up: then, and as things are now."""
+    found = set(consent.makers)
+    if consent.address is not None:
+        found.add(rooms.book.voucher(consent.owner, consent.channel) or consent.owner)
+    if consent.through is not None and (bridge := rooms.snapshot.identity(consent.through)):
+        found.add(bridge.acts_for)
+    return frozenset(owner.casefold() for owner in found)
+
+
 def _roles_over(rooms: Rooms, consent: Decision) -> frozenset[str] | None:
     """Return the roles of who spoke over a channel, if they are still reached there."""
     address = rooms.book.address(consent.owner, consent.channel)

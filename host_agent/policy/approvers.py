@@ -4,11 +4,16 @@ Pure. How people are reached comes as an argument: a running agent knows who is 
 word that rests on; a check of the configuration goes by what is written there.
 """
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
 
-from host_agent.approvals.request import Terms, is_eligible, is_same_owner
+from host_agent.approvals.request import Terms, agreeing, is_eligible, is_same_owner
 from host_agent.config import Approver, Config
 from host_agent.identity.registry import Registry, Role
+
+Ways: TypeAlias = Mapping[str, frozenset[frozenset[str]]]
+"""By owner, the ways in to a yes of theirs: each by those who could make up what comes that way."""
 
 
 def eligible(
@@ -19,7 +24,7 @@ def eligible(
     *,
     channels_of: Callable[[str], tuple[str, ...]],
     voucher: Callable[[str, str], str | None],
-) -> frozenset[str]:
+) -> Ways:
     """Return the owners, not the caller's, who can be reached and could say yes under `terms`.
 
     Somebody is reached by looking into the queue with a certificate, where that counts, or over a
@@ -30,14 +35,26 @@ def eligible(
     asker = caller_owner or ""
     relayed = _relayed(config, asker)
     named = certified(registry, terms)
-    able = set(named) if config.approvals.command_line else set()
+    able: defaultdict[str, set[frozenset[str]]] = defaultdict(set)
+    if config.approvals.command_line:
+        for owner in named:
+            able[owner].add(frozenset({owner}))
     for owner in told(config, terms, channels_of):
         channels = channels_of(owner)
-        by = voucher(owner, "signal")
-        is_met = "signal" in channels and (by is None or not is_same_owner(by, asker))
-        if owner in named or is_met or ("webhook" in channels and owner in relayed):
-            able.add(owner)
-    return frozenset(able - {asker.casefold()})
+        if owner in named:
+            able[owner].add(frozenset({owner}))
+        by = voucher(owner, "signal") or owner
+        if "signal" in channels and not is_same_owner(by, asker):
+            able[owner].add(frozenset({owner, by.casefold()}))
+        if "webhook" in channels:
+            able[owner] |= {frozenset({owner, said}) for said in relayed.get(owner, ())}
+    own = asker.casefold()
+    return {owner: frozenset(ways) for owner, ways in able.items() if ways and owner != own}
+
+
+def agreeing_of(ways: Ways, needed: int) -> int:
+    """Return how many of those in `ways` could be counted beside one another, at most `needed`."""
+    return agreeing(list(ways.values()), needed)
 
 
 def certified(registry: Registry, terms: Terms) -> frozenset[str]:
@@ -61,13 +78,15 @@ def channels_written(config: Config, owner: str) -> tuple[str, ...]:
     return () if entry is None else tuple(channel.value for channel in entry.channels)
 
 
-def _relayed(config: Config, asker: str) -> frozenset[str]:
-    """Return the owners for whom a bridge may answer what `asker` asks for."""
+def _relayed(config: Config, asker: str) -> Mapping[str, set[str]]:
+    """Return for whom a bridge may answer what `asker` asks for, each with the bridges' owners."""
     bridges = {identity.cn: identity.acts_for for identity in config.identities}
-    return frozenset(
-        said.casefold()
-        for bridge in config.bridges
-        if (own := bridges.get(bridge.cn)) is not None and not is_same_owner(own, asker)
-        for said in bridge.approvers.values()
-        if not is_same_owner(said, own)
-    )
+    relayed: defaultdict[str, set[str]] = defaultdict(set)
+    for bridge in config.bridges:
+        own = bridges.get(bridge.cn)
+        if own is None or is_same_owner(own, asker):
+            continue
+        for said in bridge.approvers.values():
+            if not is_same_owner(said, own):
+                relayed[said.casefold()].add(own.casefold())
+    return relayed
