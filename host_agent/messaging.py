@@ -8,13 +8,16 @@ import logging
 from collections.abc import Mapping
 
 from host_agent.approvals.channels.outbox import Outbox
-from host_agent.approvals.channels.port import Channel
+from host_agent.approvals.channels.port import AuditHead, Channel
+from host_agent.approvals.facts import RequestFacts
 from host_agent.approvals.notification import Kind, Notification
-from host_agent.approvals.prompts import HOW, Prompt, render_outcome, render_prompt
+from host_agent.approvals.outcomes import render_outcome
+from host_agent.approvals.prompts import HOW, Prompt, render_prompt
 from host_agent.approvals.request import Request
 from host_agent.audit.record import Event
 from host_agent.errors import AuditUnavailableError
 from host_agent.pipeline import Pipeline, Rooms
+from host_agent.pipeline.telling import facts_with_history
 
 _log = logging.getLogger("host_agent.agent")
 
@@ -35,7 +38,9 @@ class Messaging:
         self.outbox = Outbox(
             rooms.store,
             clock=rooms.clock,
+            facts_of=self._facts_of,
             compose=self._compose,
+            audit_head=self._audit_head,
             address_of=lambda owner, channel: rooms.book.address(owner, channel),
             on_result=rooms.metrics.notified,
             on_failed=self._failed,
@@ -81,33 +86,25 @@ class Messaging:
 
     # -- what the outbox asks ---------------------------------------------------------------------
 
+    async def _facts_of(self, request: Request) -> RequestFacts:
+        return await facts_with_history(self._rooms, request)
+
     def _compose(
-        self, request: Request, row: Notification, code: str | None, channel: Channel
+        self, facts: RequestFacts, row: Notification, code: str | None, channel: Channel
     ) -> Prompt:
-        rooms = self._rooms
         if row.kind is Kind.OUTCOME:
-            return render_outcome(
-                request,
-                owner=row.owner,
-                channel=row.channel,
-                audit_head=rooms.audit.head,
-                audit_sequence=rooms.audit.sequence,
-                host=rooms.snapshot.config.host,
-                now=rooms.clock.now(),
-                max_characters=channel.max_characters,
-            )
+            return render_outcome(facts, max_characters=channel.max_characters)
         return render_prompt(
-            request,
-            owner=row.owner,
-            channel=row.channel,
+            facts,
             code=code,
-            audit_head=rooms.audit.head,
-            audit_sequence=rooms.audit.sequence,
-            host=rooms.snapshot.config.host,
-            now=rooms.clock.now(),
+            now=self._rooms.clock.now(),
             max_characters=channel.max_characters,
             how=HOW[channel.name],
         )
+
+    def _audit_head(self) -> AuditHead:
+        audit = self._rooms.audit
+        return AuditHead(sequence=audit.sequence, head=audit.head)
 
     async def _failed(self, row: Notification) -> None:
         """Write down that somebody could not be told."""

@@ -1,8 +1,10 @@
 """Confirmation codes: what an approver types where no certificate speaks for them.
 
-A code is 16 characters of an alphabet without look-alikes (80 bits), printed as one word. Only its
-hash is stored, in the row of the request and the approver it was made for; so a code says yes to
-one request, by one approver, and dies with the decision.
+A code is 16 characters of an alphabet without look-alikes (80 bits), shown in groups of four. It is
+copied, not typed, so its length costs nobody anything; and 80 bits cannot be guessed, however many
+try how often, where the 40 of a shorter one would rest on counting wrong ones. Only its hash is
+stored, in the row of the request and the approver it was made for; so a code says yes to one
+request, by one approver, and dies with the decision.
 """
 
 import hashlib
@@ -13,6 +15,7 @@ import secrets
 ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 """32 characters: no I, O, 0 or 1."""
 LENGTH = 16
+GROUP = 4
 MAX_INPUT = 64
 """Longer input is no code, however many spaces and dashes it has."""
 
@@ -30,6 +33,11 @@ _DOMAIN = b"host-agent confirmation code\0"
 def make() -> str:
     """Return a new code from the system's secure randomness."""
     return "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
+
+
+def spaced(code: str) -> str:
+    """Return a code as people see it: `SP5A QXNL B7PJ BFYY`."""
+    return " ".join(code[at : at + GROUP] for at in range(0, LENGTH, GROUP))
 
 
 def normalise(text: str) -> str | None:

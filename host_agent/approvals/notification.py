@@ -51,7 +51,8 @@ class Notification:
 
     `id` stays the same over every try: a receiver knows a repeat by it. `tries` counts the
     sendings; `next_at` is when it is due. `reference` is the channel's own name for the message
-    (a Signal timestamp), by which answers are bound to it. Owners are case-folded.
+    (a Signal timestamp), by which answers are bound to it, and `answer_reference` the name of the
+    second message, which holds the code alone. Owners are case-folded.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Notification:
     delivered_at: datetime | None = None
     reference: str | None = None
     failure: Failure | None = None
+    answer_reference: str | None = None
 
 
 def prompt(

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import Connection, Row, bindparam, func, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, union_all, update
 from sqlalchemy.dialects.sqlite import insert as insert_or
 
 from host_agent.approvals import rows
@@ -60,17 +60,16 @@ NEXT = select(func.min(_n.next_at)).where(is_waiting)
 OF_REQUEST = (
     select(notifications).where(_n.request_id == bindparam("request_id")).order_by(_n.sequence)
 )
-BY_REFERENCE = (
-    select(notifications)
-    .where(
-        _n.channel == bindparam("channel"),
-        _n.owner == bindparam("owner"),
-        _n.reference == bindparam("reference"),
-        _IS_PROMPT,
-        _n.state == DeliveryState.DELIVERED.value,
-    )
-    .order_by(_n.sequence.desc())
-    .limit(1)
+_SENT_TO = (
+    _n.channel == bindparam("channel"),
+    _n.owner == bindparam("owner"),
+    _IS_PROMPT,
+    _n.state == DeliveryState.DELIVERED.value,
+)
+# Two looks, an index each: a person may answer either message of a prompt.
+BY_REFERENCE = union_all(
+    select(notifications).where(*_SENT_TO, _n.reference == bindparam("reference")),
+    select(notifications).where(*_SENT_TO, _n.answer_reference == bindparam("reference")),
 )
 WAITING = select(_n.channel, func.count()).where(is_waiting).group_by(_n.channel)
 
@@ -156,6 +155,7 @@ def read(row: Row[Any]) -> Notification:
             delivered_at=rows.optional_instant(row.delivered_at),
             reference=row.reference,
             failure=None if row.failure is None else Failure(row.failure),
+            answer_reference=row.answer_reference,
         )
     except (ValueError, TypeError) as error:
         message = f"the row of notification {row.id!r} cannot be read: {error!r}"
@@ -181,10 +181,13 @@ def next_due(connection: Connection) -> datetime | None:
 def by_reference(
     connection: Connection, owner: str, channel: str, reference: str
 ) -> Notification | None:
-    """Return the delivered prompt that the channel calls `reference`; the newest, if two are."""
+    """Return the delivered prompt one of whose messages the channel calls `reference`.
+
+    The newest, if there are several.
+    """
     keys = {"owner": owner.casefold(), "channel": channel, "reference": reference}
-    row = connection.execute(BY_REFERENCE, keys).one_or_none()
-    return None if row is None else read(row)
+    found = connection.execute(BY_REFERENCE, keys).all()
+    return read(max(found, key=lambda row: row.sequence)) if found else None
 
 
 def waiting(connection: Connection) -> dict[str, int]:
@@ -244,4 +247,5 @@ def _tried_row(tried: Notification) -> rows.Values:
         "delivered_at": rows.optional_microseconds(tried.delivered_at),
         "reference": tried.reference,
         "failure": None if tried.failure is None else tried.failure.value,
+        "answer_reference": tried.answer_reference,
     }

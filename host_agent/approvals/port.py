@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
+from host_agent.approvals.facts import AskedBefore
 from host_agent.approvals.grant import Grant
 from host_agent.approvals.notification import CodeHash, Contact, Failure, Notification
 from host_agent.approvals.request import Digest, Request, RequestId, State
@@ -188,6 +189,16 @@ class RequestStore(Protocol):
         """Return how many are pending, and when the oldest of them was made."""
         ...
 
+    async def asked_before(
+        self, requests: Sequence[Request], since: datetime
+    ) -> Sequence[AskedBefore]:
+        """Return for each request how often the same operation on the same resource was asked.
+
+        Counted is what has ended since then after a person was asked, whoever asked for it: at
+        most 100. The request itself does not count.
+        """
+        ...
+
     async def newest_time(self) -> datetime | None:
         """Return the newest instant that the store knows: a floor for the clock."""
         ...
@@ -271,7 +282,7 @@ class RequestStore(Protocol):
     async def prompt_by_reference(
         self, owner: str, channel: str, reference: str
     ) -> Notification | None:
-        """Return the delivered prompt that the channel calls `reference`."""
+        """Return the delivered prompt one of whose messages the channel calls `reference`."""
         ...
 
     async def waiting_notifications(self) -> Mapping[str, int]:

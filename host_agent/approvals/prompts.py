@@ -1,9 +1,12 @@
-"""What people read: one renderer for all channels. Pure.
+"""What people read before they decide: one renderer for all channels. Pure.
 
-Every line is ours: it begins with one of our labels, and what comes from a caller, a host or a
-person stands behind it on the same line, escaped. What decides comes first. What the caller or the
-host wrote at length is cut first, and told so; parameters are never cut without the text saying,
-above them, that it is not whole, and such a text carries no code.
+A prompt is short enough to be read on a phone: host and effect first, then what is lost in sum, how
+it is taken back, who asks, their words, earlier denials, until when, and how to answer. The code is
+apart, in a second message that is nothing but the answer.
+
+Every line is ours: it begins with words of ours, and what comes from a caller, a host or a person
+stands behind them on the same line, escaped. Lists and reasons are cut, and told so; parameters are
+never cut without the text saying, above them, that it is not whole, and such a text has no code.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,35 +14,44 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from host_agent.approvals.request import Decision, Request, State
-from host_agent.approvals.wording import cut, duration, free, name, plain, value
+from host_agent.approvals import codes
+from host_agent.approvals.facts import RequestFacts
+from host_agent.approvals.request import Request
+from host_agent.approvals.wording import cut, free, name, plain, span, value
 from host_agent.canonical import JsonValue
 
 MAX_TITLE = 80
-SHOWN_HEX = 16
-"""So many digits of a digest and of the audit head are shown."""
-SHOWN_ID = 12
+SHOWN_ID = 8
 """So many characters of a request's id are shown: the command line takes them."""
+SHOWN_DIGEST = 8
+SHOWN_DETAILS = 6
+"""So many lines of a preview are on a phone; `requests show` has all of them."""
 
-_MAX_RULE = 200
-_MAX_SUMMARY = 500
-_MAX_WORDS = 300
+_MAX_SUMMARY = 400
+_MAX_DETAIL = 120
+_MAX_UNDO = 120
+_MAX_REASON = 400
+_MAX_SAID = 200
 _MAX_CUT_VALUE = 120
-_MAX_NAMES = 20
+_MAX_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """A text for one person: `title` is one line of at most 80 characters, `text` is all of it.
 
+    `answer` is a second message: with nothing around it, it is what to send back to approve. None
+    where nobody can approve with a code.
+
     Everything hidden in it is written visibly; no line of it that looks like ours is a caller's.
     `is_whole` is False where a parameter did not fit. The text says so in its second line, and
-    there is no code in it: nobody can say yes with this text to what it does not show.
+    there is no code: nobody can say yes with this text to what it does not show.
     """
 
     title: str
     text: str
     is_whole: bool = True
+    answer: str | None = None
 
 
 class How(StrEnum):
@@ -65,239 +77,227 @@ HOW: Mapping[str, How] = {
 
 
 def render_prompt(
-    request: Request,
-    *,
-    owner: str,
-    channel: str,
-    code: str | None,
-    audit_head: str,
-    audit_sequence: int,
-    host: str,
-    now: datetime,
-    max_characters: int,
-    how: How,
+    facts: RequestFacts, *, code: str | None, now: datetime, max_characters: int, how: How
 ) -> Prompt:
-    """Return what `owner` reads before deciding on `request`.
+    """Return what a person reads before deciding.
 
     Args:
-        request: what is asked.
-        owner: whom the text is for, and whose voice an answer is.
-        channel: where it is read.
-        code: the code made for this sending; it gets into the text with `How.CODE` alone. With
+        facts: what is asked.
+        code: the code made for this sending; it gets into `answer` with `How.CODE` alone. With
             `How.BUTTON`, None means that there is no button.
-        audit_head: the hash of the newest audit record, with its `sha256:`.
-        audit_sequence: the number of that record.
-        host: the name of the host that would change.
         now: the instant from which the time left is counted.
         max_characters: the text is not longer.
         how: how the channel takes answers.
     """
-    verdict = f"{name(request.operation)} waits for a decision"
-    headline = f"host-agent on {name(host)}: {verdict}"
-    critical = [
-        f"to: {name(owner)}, over {name(channel)}",
-        f"operation: {name(request.operation)}",
-        *(_parameter(key, item) for key, item in request.params.items()),
-        *_who(request),
-    ]
-    standing = _standing(request, now, audit_head, audit_sequence)
-    answers = _answers(request, how, code)
-    before = [headline, *critical, _preview_line(request.preview)]
-    after = [*_notes(request), *standing, *answers]
-    title = _title(f"{plain(host)}: {plain(request.operation)} {plain(request.resource or '')}")
-    room = max_characters - _length([*before, *after]) - 1
-    words = _words(request, room)
-    if words is not None:
-        return Prompt(title=title, text="\n".join([*before, *words, *after]))
-    text = _reduced(request, headline, [*standing, *_answers_unseen(request, how)], max_characters)
-    return Prompt(title=title, text=text, is_whole=False)
+    request = facts.request
+    title = title_of(facts)
+    headline = headline_of(facts)
+    before = [headline, *(_parameter(key, item) for key, item in facts.left), _sum(facts)]
+    after = [*_notes(request), *_before(facts, now)]
+    end = [_until(request, now), *_answers(request, how, code), _identification(request)]
+    room = max_characters - _length([*before, *after, *end]) - 1
+    middle = _words(facts, room)
+    if middle is None:
+        unseen = [_until(request, now), *_answers_unseen(request, how), _identification(request)]
+        text = _reduced(facts, headline, unseen, max_characters)
+        return Prompt(title=title, text=text, is_whole=False)
+    answer = None
+    if how is How.CODE and code is not None:
+        answer = f"CONFIRM {codes.spaced(code)}"
+    text = "\n".join([*before, *middle, *after, *end])
+    return Prompt(title=title, text=text, answer=answer)
+
+
+def title_of(facts: RequestFacts) -> str:
+    """Return the request in one line of at most 80 characters: effect, host, resource."""
+    text = f"{facts.verb} on {plain(facts.host)}: {plain(facts.request.resource or '')}"
+    line = text.strip(" :")
+    return line if len(line) <= MAX_TITLE else f"{line[: MAX_TITLE - 4]} ..."
+
+
+def headline_of(facts: RequestFacts) -> str:
+    """Return effect, host and what it is done to, whole."""
+    where = f"{facts.verb} on {name(facts.host)}"
+    return f"{where}: {facts.subject}" if facts.subject else where
+
+
+def short_id(request: Request) -> str:
+    """Return the beginning of a request's id, as it is shown and taken."""
+    return plain(request.id[:SHOWN_ID])
 
 
 def _length(lines: Sequence[str]) -> int:
     return sum(map(len, lines)) + max(len(lines) - 1, 0)
 
 
-def _title(text: str) -> str:
-    line = text.strip()
-    return line if len(line) <= MAX_TITLE else f"{line[: MAX_TITLE - 4]} ..."
-
-
 def _parameter(key: str, item: JsonValue) -> str:
-    return f"parameter {name(key)}: {value(item)}"
+    return f"With {name(key)}: {value(item)}"
 
 
-def _who(request: Request) -> Iterator[str]:
-    if request.resource is not None:
-        yield f"resource: {name(request.resource)}"
-    user = "the agent's own user" if request.unix_user is None else name(request.unix_user)
-    yield f"runs as: {user}"
-    yield f"caller: {name(request.caller)}"
-    yield f"acting for: {name(request.owner)}"
+# -- what would happen ----------------------------------------------------------------------------
+
+_MARKS: Mapping[JsonValue, str] = {"exact": "", "none": "", "estimate": " (estimate)"}
 
 
-def _standing(request: Request, now: datetime, head: str, sequence: int) -> list[str]:
-    left = duration((request.expires_at - now).total_seconds())
-    until = f"until {_instant(request.expires_at)}"
-    return [
-        f"rule: {cut(request.rule, _MAX_RULE)}",
-        f"approvals: {_quorum(request)}",
-        *(f"said: {_voice(decision)}" for decision in request.decisions[:_MAX_NAMES]),
-        f"time left: {left} ({until})",
-        *_identification(request, head, sequence),
-    ]
+def _sum(facts: RequestFacts) -> str:
+    """Return what is lost or stops, in sum, and how it is taken back."""
+    preview = facts.request.preview or {}
+    said = preview.get("summary")
+    undo = f"Undo: {_short(facts.undo, _MAX_UNDO)}."
+    if not isinstance(said, str) or not said.strip():
+        return f"What it would do is not known. {undo}"
+    accuracy = preview.get("accuracy")
+    mark = " (of unknown accuracy)"
+    if isinstance(accuracy, str):
+        mark = _MARKS.get(accuracy, mark)
+    sentence = _short(said, _MAX_SUMMARY).removesuffix(".")
+    return f"{sentence}{mark}. {undo}"
 
 
-def _identification(request: Request, head: str, sequence: int) -> list[str]:
-    return [
-        f"digest: {_hex(request.digest)}",
-        f"request: {_short(request)}",
-        f"audit head: {sequence}, {_hex(head)}",
-    ]
+def _short(text: str, room: int) -> str:
+    """Return a text that is ours in the main: not in quotes, its cut told."""
+    shown = free(text.strip())
+    return shown if len(shown) <= room else f"{shown[:room]} ... cut"
 
 
-def _hex(hashed: str) -> str:
-    return name(hashed.removeprefix("sha256:")[:SHOWN_HEX])
-
-
-def _short(request: Request) -> str:
-    return plain(request.id[:SHOWN_ID])
-
-
-def _instant(instant: datetime) -> str:
-    return instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _quorum(request: Request) -> str:
-    terms = request.terms
-    given = f"{request.agreeing} of {terms.approvals} given; role {name(terms.approver_role)}"
-    if terms.approvers is None:
-        return given
-    named = sorted(terms.approvers)
-    more = f" and {len(named) - _MAX_NAMES} more" if len(named) > _MAX_NAMES else ""
-    return f"{given}, of {', '.join(map(name, named[:_MAX_NAMES]))}{more}"
-
-
-def _voice(decision: Decision) -> str:
-    said = f"{decision.decision.value} by {name(decision.owner)} over {name(decision.channel)}"
-    return f"{said} at {_instant(decision.at)}"
-
-
-# -- what the caller and the host wrote -----------------------------------------------------------
-
-
-def _preview_line(preview: Mapping[str, JsonValue] | None) -> str:
-    accuracy = "none" if preview is None else preview.get("accuracy")
-    if preview is None or (accuracy == "none" and not preview.get("summary")):
-        return "preview (none): what it would do is not known"
-    label = accuracy if accuracy in ("exact", "estimate", "none") else "of unknown accuracy"
-    return f"preview ({label}): {cut(_string(preview.get('summary')), _MAX_SUMMARY)}"
-
-
-def _string(item: JsonValue) -> str:
-    return item if isinstance(item, str) else value(item)
-
-
-def _details(request: Request) -> list[str]:
-    found = None if request.preview is None else request.preview.get("details")
+def _details(facts: RequestFacts) -> list[str]:
+    found = (facts.request.preview or {}).get("details")
     if not isinstance(found, Sequence) or isinstance(found, str):
         return []
-    return [_string(item) for item in found]
+    return [item if isinstance(item, str) else value(item) for item in found]
+
+
+def _listed(facts: RequestFacts, room: int) -> list[str]:
+    """Return the lines of the preview that fit; the last one tells how many are left out."""
+    request, details = facts.request, _details(facts)
+    lines = [f"- {_short(line, _MAX_DETAIL)}" for line in details]
+    shown = min(len(lines), SHOWN_DETAILS)
+    while shown and _length([*lines[:shown], _more(request, len(lines) - shown)]) > room:
+        shown -= 1
+    left = len(lines) - shown
+    return lines if not left else [*lines[:shown], _more(request, left)]
+
+
+def _more(request: Request, left: int) -> str:
+    return f"- and {left} more: requests show {short_id(request)}" if left else ""
+
+
+# -- who asks -------------------------------------------------------------------------------------
+
+
+def _words(facts: RequestFacts, room: int) -> list[str] | None:
+    """Return the lines of preview and caller in `room` characters; None if none will do.
+
+    Where both are too long, the caller's words get half at most.
+    """
+    listed = _listed(facts, room)
+    caller = _asked(facts)
+    if _length([*listed, caller]) > room:
+        caller = _asked(facts, max(room // 2, room - _length(listed) - 1))
+        listed = _listed(facts, room - len(caller) - 1)
+    shown = [*listed, caller]
+    return shown if _length(shown) <= room else None
+
+
+def _user(facts: RequestFacts) -> str:
+    return f"As {'nobody known' if facts.runs_as is None else _short_name(facts.runs_as)}"
+
+
+def _asked(facts: RequestFacts, room: int | None = None) -> str:
+    request = facts.request
+    caller, owner = name(request.caller), name(request.owner)
+    told = f"{_user(facts)}. From {caller}, for {owner}"
+    if request.reason is None:
+        return f"{told}, without a reason."
+    most = _MAX_REASON if room is None else min(room - len(told) - 13, _MAX_REASON)
+    return f"{told}. Unchecked: {cut(request.reason, most)}"
 
 
 def _notes(request: Request) -> Iterator[str]:
     """Warn of letters that may look like others, where words of people are shown as they are."""
-    parts = {
-        "preview": " ".join([_preview_line(request.preview), *_details(request)]),
-        "reason": request.reason or "",
-        "rule": request.rule,
-    }
+    preview = request.preview or {}
+    parts = {"what it does": str(preview), "the caller's words": request.reason or ""}
     found = [part for part, text in parts.items() if not text.isascii()]
     if found:
-        yield f"note: characters outside ASCII, which may be look-alikes, in: {', '.join(found)}"
+        yield f"Note: letters outside ASCII, perhaps look-alikes, in {' and '.join(found)}."
 
 
-_REASON = "reason (the caller's own words, not verified): "
-
-
-def _words(request: Request, room: int) -> list[str] | None:
-    """Return the lines of preview details and reason in `room` characters; None if none will do.
-
-    Where both are too long, each gets half at least.
-    """
-    details = _details(request)
-    lines = [f'detail: "{free(line)}"' for line in details]
-    whole = [*lines, _reason(request.reason)]
-    if _length(whole) <= room:
-        return whole
-    reason = _reason(request.reason, max(room // 2, room - _length(lines) - 1))
-    shown = _first_lines(lines, details, room - len(reason) - 1)
-    return [*shown, reason] if _length([*shown, reason]) <= room else None
-
-
-def _reason(reason: str | None, room: int | None = None) -> str:
-    if reason is None:
-        return "reason: none was given"
-    if room is None:
-        return f'{_REASON}"{free(reason)}"'
-    return _REASON + cut(reason, room - len(_REASON))
-
-
-def _first_lines(lines: list[str], details: Sequence[str], room: int) -> list[str]:
-    """Return as many lines as fit in `room`; the last one tells what was cut, if anything was."""
-    if _length(lines) <= room:
-        return lines
-    shown: list[str] = []
-    for number, line in enumerate(lines):
-        left = sum(map(len, details[number + 1 :]))
-        if _length([*shown, line, _cut_details(left)]) > room:
-            break
-        shown.append(line)
-    return [*shown, _cut_details(sum(map(len, details[len(shown) :])))]
-
-
-def _cut_details(characters: int) -> str:
-    return f"detail: ... cut, {characters} characters"
+def _before(facts: RequestFacts, now: datetime) -> Iterator[str]:
+    """Tell that the same was denied before, and what was said."""
+    last = facts.before.last
+    if last is None:
+        return
+    ago = span((now - last.at).total_seconds())
+    often = "once" if facts.before.denied == 1 else f"{facts.before.denied} times"
+    said = f": {cut(last.reason, _MAX_SAID)}" if last.reason else "."
+    yield f"Denied {often} in 24 h, last {ago} ago by {name(last.owner)}{said}"
 
 
 # -- how to answer --------------------------------------------------------------------------------
 
 
+def _until(request: Request, now: datetime) -> str:
+    end = request.expires_at.astimezone(UTC)
+    is_soon = end.date() == now.astimezone(UTC).date()
+    clock = end.strftime("%H:%M UTC" if is_soon else "%Y-%m-%d %H:%M UTC")
+    left = span((request.expires_at - now).total_seconds())
+    return f"{_quorum(request)}Until {clock} ({left})."
+
+
+def _quorum(request: Request) -> str:
+    needed, given = request.terms.approvals, request.consents
+    if needed == 1 and not given:
+        return ""
+    names = [name(consent.owner) for consent in given[:_MAX_NAMES]]
+    said = f" ({', '.join(names)})" if names else ""
+    return f"{request.agreeing} of {needed} agree{said}. "
+
+
 def _answers(request: Request, how: How, code: str | None) -> Iterator[str]:
+    at_terminal = f"host-agent requests approve {short_id(request)}"
     if how is How.CODE and code is not None:
-        yield f"to approve: answer CONFIRM {code}"
-        yield "to deny: answer DENY, that code and why; or DENY as a reply to this message"
+        yield "No: \N{THUMBS DOWN SIGN} or DENY why. Yes: send back the next message."
     elif how is How.CODE:
-        yield "to deny: answer DENY as a reply to this message"
+        yield f"No: \N{THUMBS DOWN SIGN} or DENY why. Yes: {at_terminal}"
     elif how is How.BUTTON and code is not None:
-        yield "to deny: press the button Deny of this message"
+        yield f"No: the button Deny. Yes: {at_terminal}"
     elif how is How.CHAT:
-        yield "to approve or deny: answer in the chat that shows this"
-    yield f"at a terminal: host-agent requests approve {_short(request)}"
+        yield "Yes or no: answer in the chat that shows this."
+    else:
+        yield f"At a terminal: {at_terminal}"
 
 
 def _answers_unseen(request: Request, how: How) -> Iterator[str]:
     """Tell how to answer a prompt that does not show everything."""
     if how is How.CODE:
-        yield "to deny: answer DENY as a reply to this message"
-    yield f"to approve: only at a terminal, host-agent requests approve {_short(request)}"
+        yield "No: \N{THUMBS DOWN SIGN} or DENY why."
+    yield f"Yes: only at a terminal, host-agent requests approve {short_id(request)}"
 
 
-def _reduced(request: Request, headline: str, after: list[str], max_characters: int) -> str:
+def _identification(request: Request) -> str:
+    """Return the beginnings of the request's id and of its digest."""
+    return f"Request {short_id(request)} {_hex(request)}"
+
+
+def _hex(request: Request) -> str:
+    return plain(request.digest.removeprefix("sha256:")[:SHOWN_DIGEST])
+
+
+# -- what does not fit ----------------------------------------------------------------------------
+
+
+def _reduced(facts: RequestFacts, headline: str, after: list[str], max_characters: int) -> str:
     """Return a text that says at its top that it is not whole, and shows what fits."""
-    look = f"look at all of it with: host-agent requests show {_short(request)}"
+    request = facts.request
+    look = f"look at all of it with: host-agent requests show {short_id(request)}"
     first = [
         _cut_line(headline, _MAX_SUMMARY),
         f"NOT WHOLE: not all of it fits here; {look}",
-        f"operation: {_short_name(request.operation)}",
     ]
-    user = "the agent's own user" if request.unix_user is None else _short_name(request.unix_user)
-    who = [
-        f"runs as: {user}",
-        f"caller: {_short_name(request.caller)}",
-        f"acting for: {_short_name(request.owner)}",
-    ]
-    room = max_characters - _length([*first, *who, *after]) - 1
-    return _clipped([*first, *_cut_parameters(request, room), *who, *after], max_characters)
+    caller, owner = _short_name(request.caller), _short_name(request.owner)
+    who = f"{_user(facts)}. From {caller}, for {owner}."
+    room = max_characters - _length([*first, who, *after]) - 1
+    return clipped([*first, *_cut_parameters(facts, room), who, *after], max_characters)
 
 
 def _short_name(text: str) -> str:
@@ -309,11 +309,12 @@ def _cut_line(line: str, room: int) -> str:
     return line if len(line) <= room else f"{line[: max(room - 10, 0)]} ... cut"[:room]
 
 
-def _cut_parameters(request: Request, room: int) -> list[str]:
+def _cut_parameters(facts: RequestFacts, room: int) -> list[str]:
+    params = facts.request.params
     shown: list[str] = []
-    for number, (key, item) in enumerate(request.params.items()):
-        rest = f"parameters: ... cut, {len(request.params) - number} of {len(request.params)}"
-        label, text = f"parameter {_short_name(key)}: ", value(item)
+    for number, (key, item) in enumerate(params.items()):
+        rest = f"With: ... cut, {len(params) - number} of {len(params)} parameters"
+        label, text = f"With {_short_name(key)}: ", value(item)
         if len(text) > _MAX_CUT_VALUE:
             text = _cut_value(item)
         if _length([*shown, label + text, rest]) > room:
@@ -330,7 +331,7 @@ def _cut_value(item: JsonValue) -> str:
     return f"{text[:_MAX_CUT_VALUE]} ... cut, {len(text) - _MAX_CUT_VALUE} characters"
 
 
-def _clipped(lines: Sequence[str], max_characters: int) -> str:
+def clipped(lines: Sequence[str], max_characters: int) -> str:
     """Return the lines that fit; nothing more than `max_characters`, whatever they are."""
     text = "\n".join(lines)
     if len(text) <= max_characters:
@@ -341,73 +342,3 @@ def _clipped(lines: Sequence[str], max_characters: int) -> str:
             break
         kept.append(line)
     return "\n".join([*kept, "... cut"])[:max_characters]
-
-
-# -- what became of it ----------------------------------------------------------------------------
-
-_ENDS: Mapping[State, str] = {
-    State.SUCCEEDED: "was approved and is done",
-    State.FAILED: "was approved and failed",
-    State.TIMED_OUT: "was approved and did not end in time",
-    State.UNKNOWN: "was approved; whether it ran to its end is unknown: look at the host",
-    State.DENIED: "was denied; nothing was run",
-    State.EXPIRED: "expired; nothing was run",
-    State.CANCELLED: "was withdrawn; nothing was run",
-}
-
-
-def render_outcome(
-    request: Request,
-    *,
-    owner: str,
-    channel: str,
-    audit_head: str,
-    audit_sequence: int,
-    host: str,
-    now: datetime,
-    max_characters: int,
-) -> Prompt:
-    """Return what `owner`, who was asked about `request`, reads once it has ended.
-
-    It says what became of it and who decided. What the command printed is not in it. The arguments
-    are those of `render_prompt`; `now` stands for the end where the request has none.
-    """
-    ended = _ENDS.get(request.state, f"is {request.state.value}")
-    if request.state is State.FAILED and request.outcome is None:
-        ended = "was approved and refused before it ran; nothing was run"
-    operation = _short_name(request.operation)
-    lines = [
-        f"host-agent on {_short_name(host)}: {operation} {ended}",
-        f"to: {_short_name(owner)}, over {name(channel)}",
-        f"operation: {operation}",
-        *([] if request.resource is None else [f"resource: {_short_name(request.resource)}"]),
-        f"caller: {_short_name(request.caller)}",
-        f"acting for: {_short_name(request.owner)}",
-        *_ran(request),
-        *_decided(request),
-        f"ended: {_instant(request.finished_at or now)}",
-        *_identification(request, audit_head, audit_sequence),
-        f"at a terminal: host-agent requests show {_short(request)}",
-    ]
-    title = _title(f"{plain(host)}: {plain(request.operation)} {request.state.value}")
-    return Prompt(title=title, text=_clipped(lines, max_characters))
-
-
-def _ran(request: Request) -> Iterator[str]:
-    if request.outcome is not None:
-        seen = request.outcome.get("verified")
-        verified = {True: "verified", False: "NOT VERIFIED: the probe did not see the effect"}
-        probe = verified[seen] if isinstance(seen, bool) else "not probed"
-        yield f"outcome: exit status {value(request.outcome.get('exit_code'))}; {probe}"
-    if request.problem is not None:
-        detail = cut(request.problem.detail, _MAX_WORDS)
-        yield f"problem: {name(request.problem.code)}, {detail}"
-
-
-def _decided(request: Request) -> Iterator[str]:
-    if not request.decisions:
-        yield "decided: by nobody"
-    for decision in request.decisions[:_MAX_NAMES]:
-        yield f"decided: {_voice(decision)}"
-        if decision.reason:
-            yield f"words: {cut(decision.reason, _MAX_WORDS)}"

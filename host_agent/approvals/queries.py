@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 
 from host_agent.approvals import rows
+from host_agent.approvals.facts import NEVER, AskedBefore
 from host_agent.approvals.port import Page
 from host_agent.approvals.request import LIVE, Request, State
 from host_agent.approvals.schema import outputs, requests
@@ -28,9 +29,12 @@ from host_agent.errors import InvalidParameterError, RequestNotFoundError
 
 DUE_AT_ONCE = 500
 ENDED_AT_ONCE = 5000
+COUNTED_BEFORE = 100
+"""So many earlier asks for the same are looked at."""
 
 _PREFIX = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
 _CURSOR = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
+_UNDECIDED = frozenset({State.DENIED.value, State.EXPIRED.value})
 _AFTER_ASCII: Final = "\x7f"
 _NOT_FOUND = "There is no such request that you may see; `host-agent requests list` shows yours."
 
@@ -77,6 +81,16 @@ DUE = (
     .where(*_MAY_EXPIRE, _c.expires_at <= bindparam("now"))
     .order_by(_c.expires_at)
     .limit(DUE_AT_ONCE)
+)
+ASKED_BEFORE = (
+    select(_c.id, _c.state, _c.decisions)
+    .where(
+        _c.operation == bindparam("operation"),
+        _c.resource == bindparam("resource"),
+        _c.finished_at >= bindparam("since"),
+    )
+    .order_by(_c.finished_at.desc())
+    .limit(COUNTED_BEFORE)
 )
 NEXT_EXPIRY = select(func.min(_c.expires_at)).where(*_MAY_EXPIRE)
 PENDING_STATS = select(func.count(), func.min(_c.created_at)).where(_c.state == State.PENDING.value)
@@ -129,6 +143,25 @@ def page(connection: Connection, query: Select[Any], limit: int) -> Page:
     found = connection.execute(query).all()
     shown = [rows.read_row(row) for row in found[:limit]]
     return shown, None if len(found) <= limit else _cursor(found[limit - 1].sequence)
+
+
+def asked_before(connection: Connection, request: Request, since: datetime) -> AskedBefore:
+    """Return how often the same operation on the same resource was asked of people since then.
+
+    Nothing for an operation without a resource. What policy let run, nobody was asked about.
+    """
+    if request.resource is None:
+        return NEVER
+    keys = {
+        "operation": request.operation,
+        "resource": request.resource,
+        "since": rows.microseconds(since),
+    }
+    found = [row for row in connection.execute(ASKED_BEFORE, keys) if row.id != request.id]
+    denied = [row for row in found if row.state == State.DENIED.value]
+    asked = [row for row in found if row.state in _UNDECIDED or row.decisions != "[]"]
+    last = rows.read_decisions(denied[0].decisions)[-1] if denied else None
+    return AskedBefore(times=len(asked), denied=len(denied), last=last)
 
 
 def newest_time(connection: Connection) -> datetime | None:

@@ -12,7 +12,6 @@ from enum import StrEnum
 from typing import NewType, NoReturn
 
 from host_agent.canonical import JsonValue
-from host_agent.clock import rfc3339
 from host_agent.errors import (
     AlreadyDecidedError,
     ApprovalDeniedError,
@@ -179,6 +178,13 @@ class Request:
     def agreeing(self) -> int:
         """Return how many of the approvals that it needs it has; see `agreeing`."""
         return agreeing([(consent.makers,) for consent in self.consents], self.terms.approvals)
+
+    @property
+    def denial_words(self) -> str | None:
+        """Return what the person who denied it said; None where nobody denied, or said anything."""
+        if self.state is not State.DENIED or not self.decisions:
+            return None
+        return self.decisions[-1].reason
 
 
 # -- who counts -----------------------------------------------------------------------------------
@@ -415,67 +421,3 @@ def _already_decided(request: Request) -> NoReturn:
 
 
 _EXPIRED = "It was not decided and run in time; nothing was run. Ask again if it is still needed."
-
-
-# -- how it is shown ------------------------------------------------------------------------------
-
-
-def request_view(request: Request, *, with_output: bool) -> dict[str, JsonValue]:
-    """Return `request` as GET /requests/{id} shows it (contract section 4).
-
-    Without output, the outcome is reduced to `exit_code` and `verified`.
-    """
-    finished = request.finished_at
-    return {
-        "request_id": request.id,
-        "state": request.state.value,
-        "operation": request.operation,
-        "resource": request.resource,
-        "caller": request.caller,
-        "owner": request.owner,
-        "unix_user": request.unix_user,
-        "params": request.params,
-        "reason": request.reason,
-        "digest": request.digest,
-        "rule": request.rule,
-        "created_at": rfc3339(request.created_at),
-        "expires_at": rfc3339(request.expires_at),
-        "preview": request.preview,
-        "precondition": request.precondition,
-        "approvals": _terms_view(request),
-        "decisions": [_decision_view(decision) for decision in request.decisions],
-        "outcome": _outcome_view(request.outcome, with_output=with_output),
-        "problem": None
-        if request.problem is None
-        else {"code": request.problem.code, "detail": request.problem.detail},
-        "finished_at": None if finished is None else rfc3339(finished),
-    }
-
-
-def _terms_view(request: Request) -> dict[str, JsonValue]:
-    terms = request.terms
-    return {
-        "needed": terms.approvals,
-        "given": request.agreeing,
-        "approvers": None if terms.approvers is None else sorted(terms.approvers),
-        "approver_role": terms.approver_role,
-    }
-
-
-def _decision_view(decision: Decision) -> dict[str, JsonValue]:
-    return {
-        "approver": decision.approver,
-        "owner": decision.owner,
-        "decision": decision.decision.value,
-        "channel": decision.channel,
-        "at": rfc3339(decision.at),
-        "reason": decision.reason,
-    }
-
-
-def _outcome_view(
-    outcome: Mapping[str, JsonValue] | None, *, with_output: bool
-) -> Mapping[str, JsonValue] | None:
-    if outcome is None or with_output:
-        return outcome
-    return {"exit_code": outcome.get("exit_code"), "verified": outcome.get("verified")}

@@ -144,12 +144,17 @@ def _request(row: Row[Any], output: bytes | None) -> Request:
         preview=_load_optional(row.preview),
         created_at=instant(row.created_at),
         expires_at=instant(row.expires_at),
-        decisions=tuple(decision_of(entry) for entry in json.loads(row.decisions)),
+        decisions=read_decisions(row.decisions),
         outcome=outcome,
         problem=None if problem is None else Problem(**problem),
         finished_at=optional_instant(row.finished_at),
         version=row.version,
     )
+
+
+def read_decisions(stored: str) -> tuple[Decision, ...]:
+    """Return the decisions of a row, oldest first."""
+    return tuple(decision_of(entry) for entry in json.loads(stored))
 
 
 def pack(value: Mapping[str, JsonValue]) -> bytes:

@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from host_agent.approvals.request import LIVE
 
-REVISIONS = ("r0001", "r0002")
+REVISIONS = ("r0001", "r0002", "r0003")
 """Every revision of the tables, oldest first; the last is the one that this program works with."""
 HEAD = REVISIONS[-1]
 
@@ -105,6 +105,13 @@ Index(
     sqlite_where=_has_ended,
 )
 Index("ended", requests.c.finished_at, sqlite_where=_has_ended)
+Index(
+    "ended_of_resource",
+    requests.c.operation,
+    requests.c.resource,
+    requests.c.finished_at,
+    sqlite_where=_has_ended,
+)
 Index("by_caller", requests.c.caller, requests.c.sequence)
 Index("by_state", requests.c.state, requests.c.sequence)
 
@@ -143,6 +150,7 @@ notifications = Table(
     Column("delivered_at", Integer),
     Column("reference", Text),
     Column("failure", String),
+    Column("answer_reference", Text, comment="of the second message, which holds the code"),
 )
 # Bound values cannot choose a partial index, so what asks for these writes the state out as well.
 is_waiting = notifications.c.state == literal_column("'waiting'", String)
@@ -161,6 +169,13 @@ Index(
     notifications.c.owner,
     notifications.c.reference,
     sqlite_where=notifications.c.reference.is_not(None),
+)
+Index(
+    "notification_by_answer_reference",
+    notifications.c.channel,
+    notifications.c.owner,
+    notifications.c.answer_reference,
+    sqlite_where=notifications.c.answer_reference.is_not(None),
 )
 
 contacts = Table(

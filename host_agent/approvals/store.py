@@ -29,6 +29,7 @@ from host_agent.approvals import (
     schema,
 )
 from host_agent.approvals.database import Database, unavailable
+from host_agent.approvals.facts import AskedBefore
 from host_agent.approvals.files import StoreFiles
 from host_agent.approvals.grant import Grant
 from host_agent.approvals.integrity import Integrity
@@ -367,6 +368,16 @@ class SqlRequestStore:
             )
 
         return await self._read(look)
+
+    async def asked_before(
+        self, requests: Sequence[Request], since: datetime
+    ) -> Sequence[AskedBefore]:
+        """Return for each request how often the same was asked of people since then."""
+        return await self._read(
+            lambda connection: [
+                queries.asked_before(connection, request, since) for request in requests
+            ]
+        )
 
     async def newest_time(self) -> datetime | None:
         """Return the newest instant that the store knows: a floor for the clock."""

@@ -83,13 +83,14 @@ def _quoted(text: str) -> str:
 def cut(text: str, room: int, *, shown: Callable[[str], str] = free) -> str:
     """Return `text` in quotes, as `shown` shows it, in at most `room` characters.
 
+    A double quote in it becomes a single one, so that nothing in it seems to stand behind it.
     What does not fit is told behind the closing quote, where no text can forge it. At least the
     quotes and that remark are returned.
     """
     if len(text) + 2 <= room:
-        whole = shown(text)
-        if len(whole) + 2 <= room:
-            return f'"{whole}"'
+        whole = f'"{_without_quotes(shown(text))}"'
+        if len(whole) <= room:
+            return whole
     low, high = 0, max(min(len(text) - 1, room), 0)
     while low < high:
         middle = (low + high + 1) // 2
@@ -101,7 +102,12 @@ def cut(text: str, room: int, *, shown: Callable[[str], str] = free) -> str:
 
 
 def _cut_at(text: str, length: int, shown: Callable[[str], str]) -> str:
-    return f'"{shown(text[:length])}" ... cut, {len(text) - length} characters'
+    inside = _without_quotes(shown(text[:length]))
+    return f'"{inside}" ... cut, {len(text) - length} characters'
+
+
+def _without_quotes(shown: str) -> str:
+    return shown.replace('"', "'")
 
 
 def duration(seconds: float) -> str:
@@ -112,3 +118,13 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def span(seconds: float) -> str:
+    """Return a span of time in the one unit that matters, rounded down: `12 days`."""
+    whole = max(int(seconds), 0)
+    for unit, length in (("day", 86_400), ("h", 3_600), ("min", 60)):
+        if whole >= length:
+            count = whole // length
+            return f"{count} {unit}{'s' if unit == 'day' and count > 1 else ''}"
+    return f"{whole} s"

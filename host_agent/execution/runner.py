@@ -45,6 +45,10 @@ _SHOWN_LENGTH = 120
 class Runner(Protocol):
     """Runs invocations: what the pipeline holds."""
 
+    def user_of(self, run_as: RunAs, unix_user: str | None) -> str | None:
+        """Return the user that a process declared `run_as` runs as; None where there is none."""
+        ...
+
     async def run(
         self, invocation: Invocation, *, unix_user: str | None, deadline: float | None = None
     ) -> Output:
@@ -82,12 +86,16 @@ class SudoRunner:
         self._sudo = sudo
         self._door = _Door(timeout_seconds, max_output_bytes, ends_group=False)
 
+    def user_of(self, run_as: RunAs, unix_user: str | None) -> str | None:
+        """Return the user that sudo changes to: root, or the identity's unix user."""
+        return "root" if run_as is RunAs.ROOT else unix_user
+
     async def run(
         self, invocation: Invocation, *, unix_user: str | None, deadline: float | None = None
     ) -> Output:
         """Run `invocation` as `Runner.run` promises; an existing wrapper is sudo's to check."""
         wrapper = _wrapper_path(self._wrapper_dir, invocation)
-        user = "root" if invocation.run_as is RunAs.ROOT else _checked_user(unix_user)
+        user = _checked_user(self.user_of(invocation.run_as, unix_user), invocation.run_as)
         argv = [self._sudo, "-n", "-u", user, "--", wrapper, *invocation.arguments]
         output = await self._door.run(argv, invocation, deadline)
         if is_sudo_refusal(output):
@@ -110,6 +118,10 @@ class UnsafeDirectRunner:
                 "The direct runner runs as root: every operation runs with all of root's rights. "
                 "Use the sudo runner and a user without privileges for anything but a trial."
             )
+
+    def user_of(self, run_as: RunAs, unix_user: str | None) -> str | None:  # noqa: ARG002
+        """Return the agent's own user: nothing is changed to."""
+        return self._own_user
 
     async def run(
         self, invocation: Invocation, *, unix_user: str | None, deadline: float | None = None
@@ -218,11 +230,13 @@ def _wrapper_path(wrapper_dir: Path, invocation: Invocation) -> str:
     return f"{wrapper_dir}/{invocation.wrapper}"
 
 
-def _checked_user(unix_user: str | None) -> str:
-    if unix_user is None or _USER_NAME.fullmatch(unix_user) is None or unix_user == "root":
+def _checked_user(user: str | None, run_as: RunAs) -> str:
+    """Return a user that sudo may be told to change to; root only where that is declared."""
+    is_root = run_as is RunAs.ROOT
+    if user is None or _USER_NAME.fullmatch(user) is None or (user == "root") is not is_root:
         message = "The identity has no unix user that this operation could run as."
         raise PolicyDeniedError(message)
-    return unix_user
+    return user
 
 
 def _own_user() -> str:

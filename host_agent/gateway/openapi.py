@@ -24,7 +24,7 @@ from host_agent.gateway.body import (
 from host_agent.gateway.problems import JSON, PROBLEM_JSON, problem_type, to_bytes
 from host_agent.gateway.routes import ROUTES, STATES, Route
 from host_agent.identity.registry import Autonomy, Role
-from host_agent.operations.catalogue import Catalogue, OperationSpec
+from host_agent.operations.catalogue import Catalogue, Effect, OperationSpec
 
 Schema = dict[str, Any]
 
@@ -246,11 +246,19 @@ def _answers() -> Schema:
         "request_id": _TEXT,
         "operation": _TEXT,
         "state": _STATE,
+        "host": {"type": "string", "description": "The host that would change."},
+        "effect": {"enum": [*(effect.value for effect in Effect), None]},
+        "verb": {"type": "string", "description": "The operation in a word: DESTROY."},
+        "subject": {"type": "string", "description": "What it is done to, in words, escaped."},
         "digest": _DIGEST,
         "resource": _TEXT_OR_NULL,
         "caller": _TEXT,
         "owner": _TEXT,
         "unix_user": _TEXT_OR_NULL,
+        "runs_as": {
+            "type": ["string", "null"],
+            "description": "The user that the process changes to.",
+        },
         "params": {"type": "object"},
         "reason": _TEXT_OR_NULL,
         "rule": _TEXT,
@@ -260,10 +268,11 @@ def _answers() -> Schema:
         "preview": _OBJECT_OR_NULL,
         "precondition": _OBJECT_OR_NULL,
         "decisions": {"type": "array", "items": {"type": "object"}},
+        "asked_before": _OBJECT_OR_NULL,
         "outcome": {"anyOf": [_ref("Outcome"), {"type": "null"}]},
         "problem": _OBJECT_OR_NULL,
     }
-    always = {"request_id", "operation", "state", "digest", "caller"}
+    always = {"request_id", "host", "operation", "state", "digest", "caller"}
     return {
         "Outcome": outcome,
         "Ran": _object(
@@ -300,7 +309,7 @@ def _answers() -> Schema:
                     "items": _object(
                         {
                             "name": _TEXT,
-                            "effect": {"enum": ["read", "change", "destroy"]},
+                            "effect": {"enum": [effect.value for effect in Effect]},
                             "parameters": {"type": "object"},
                             "verdict": {"enum": ["allow", "ask", "deny", "depends"]},
                         }

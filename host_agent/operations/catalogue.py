@@ -40,11 +40,15 @@ class RunAs(StrEnum):
 class Parameters(BaseModel):
     """The parameters of one operation: frozen, strict, nothing unknown, ASCII only.
 
-    `positional` is the order in which the older body form's `resource` and `args` fill them.
+    `positional` is the order in which the older body form's `resource` and `args` fill them; the
+    first is the resource, where the operation has one. `phrases` says parameters in words, in the
+    order in which people read them: a name, and a text in which `{}` stands for the value. That of
+    a switch is said where it is on. What has no phrase is shown by its name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     positional: ClassVar[tuple[str, ...]] = ()
+    phrases: ClassVar[Mapping[str, str]] = {}
 
     def canonical(self) -> dict[str, JsonValue]:
         """Return the parameters as JSON values, defaults filled in: what the digest covers."""
@@ -114,11 +118,17 @@ class PreviewAccuracy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """What would happen: one sentence and bounded lines of detail (host data, never trusted)."""
+    """What would happen: one sentence and bounded lines of detail (host data, never trusted).
+
+    The sentence begins with words of the adapter's own and says what is lost or stops, in sum.
+    Details begin with what decides; a list comes last, a line an item. `undo` says in a few words
+    how it is taken back: `none` where it cannot be.
+    """
 
     accuracy: PreviewAccuracy
     summary: str
     details: tuple[str, ...] = ()
+    undo: str = "not known"
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return the preview as it is stored and shown."""
@@ -126,6 +136,7 @@ class Preview:
             "accuracy": self.accuracy.value,
             "summary": self.summary,
             "details": list(self.details),
+            "undo": self.undo,
         }
 
 
@@ -210,6 +221,11 @@ class OperationSpec:
     def adapter(self) -> str:
         """Return the part of the name before the dot."""
         return self.name.partition(".")[0]
+
+    @property
+    def verb(self) -> str:
+        """Return what it does, in a word as people read it: `DESTROY`."""
+        return self.name.partition(".")[2].replace("_", " ").upper()
 
     @property
     def may_always_ask(self) -> bool:
@@ -307,6 +323,10 @@ class Catalogue:
 
     def __iter__(self) -> Iterator[OperationSpec]:
         return iter(self._specs.values())
+
+    def find(self, name: str) -> OperationSpec | None:
+        """Return the declaration of `name`; None where this build has none."""
+        return self._specs.get(name)
 
     def spec(self, name: str) -> OperationSpec:
         """Return the declaration of `name`.

@@ -73,6 +73,7 @@ class RunParameters(Parameters):
     """`run`: one registered command, with its arguments by name."""
 
     positional: ClassVar[tuple[str, ...]] = ("name", "arguments")
+    phrases: ClassVar[Mapping[str, str]] = {"arguments": " {}"}
     name: Annotated[
         str,
         StringConstraints(max_length=64),

@@ -136,6 +136,7 @@ class FetchParameters(RepositoryParameters):
     """`fetch`: one remote."""
 
     positional: ClassVar[tuple[str, ...]] = ("repository", "remote")
+    phrases: ClassVar[Mapping[str, str]] = {"remote": " from {}"}
     remote: Remote
 
 
@@ -143,6 +144,7 @@ class PullParameters(FetchParameters):
     """`pull`: one branch of one remote, into the branch of that name."""
 
     positional: ClassVar[tuple[str, ...]] = ("repository", "remote", "branch")
+    phrases: ClassVar[Mapping[str, str]] = {"branch": ", {}", "remote": " of {}"}
     branch: Branch
 
 
@@ -150,6 +152,7 @@ class SwitchParameters(RepositoryParameters):
     """`switch`: to one local branch."""
 
     positional: ClassVar[tuple[str, ...]] = ("repository", "branch")
+    phrases: ClassVar[Mapping[str, str]] = {"branch": " to {}"}
     branch: Branch
 
 
@@ -157,6 +160,7 @@ class ResetParameters(RepositoryParameters):
     """`reset`: the checked-out branch, the index and the working tree to `ref`."""
 
     positional: ClassVar[tuple[str, ...]] = ("repository", "ref")
+    phrases: ClassVar[Mapping[str, str]] = {"ref": " to {}"}
     ref: Ref
 
 

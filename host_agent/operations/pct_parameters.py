@@ -5,6 +5,7 @@ feature of the kernel: what pct would read as root, or lend to a container, cann
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
@@ -140,6 +141,7 @@ class ContainerParameters(Parameters):
     """One container."""
 
     positional: ClassVar[tuple[str, ...]] = ("vmid",)
+    phrases: ClassVar[Mapping[str, str]] = {"vmid": "container {}"}
     vmid: Vmid
 
 
@@ -147,6 +149,7 @@ class SnapshotParameters(ContainerParameters):
     """`snapshot`, `rollback`: one snapshot of one container."""
 
     positional: ClassVar[tuple[str, ...]] = ("vmid", "name")
+    phrases: ClassVar[Mapping[str, str]] = {"vmid": "container {}", "name": ", snapshot {}"}
     name: SnapshotName
 
 
@@ -162,6 +165,15 @@ class CreateParameters(ContainerParameters):
         "rootfs",
         "swap",
     )
+    phrases: ClassVar[Mapping[str, str]] = {
+        "vmid": "container {}",
+        "hostname": ", named {}",
+        "template": " from {}",
+        "memory": ", {} MiB",
+        "swap": ", swap {} MiB",
+        "cores": ", {} cores",
+        "rootfs": ", on {}",
+    }
     template: Template
     hostname: Hostname | None = None
     memory: Memory | None = None

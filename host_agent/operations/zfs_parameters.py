@@ -4,7 +4,7 @@ The wrappers hold the same grammar once more; tests compare the two.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -136,6 +136,7 @@ class SnapshotParameters(Parameters):
     """`snapshot`: one dataset, or it and all below it at one moment."""
 
     positional: ClassVar[tuple[str, ...]] = ("dataset", "name", "recursive")
+    phrases: ClassVar[Mapping[str, str]] = {"name": "@{}", "recursive": " and all below it"}
     dataset: Filesystem
     name: SnapshotName
     recursive: Annotated[bool, Field(description="Also all datasets below.")] = False
@@ -152,6 +153,7 @@ class HoldParameters(Parameters):
     """`hold`: one tag on one snapshot."""
 
     positional: ClassVar[tuple[str, ...]] = ("dataset", "tag")
+    phrases: ClassVar[Mapping[str, str]] = {"tag": ", tag {}"}
     dataset: Snapshot
     tag: Tag
 
@@ -164,6 +166,10 @@ class DestroyParameters(Parameters):
     """`destroy`: a dataset without anything below it, a snapshot, or with all below it."""
 
     positional: ClassVar[tuple[str, ...]] = ("dataset", "recursive", "release")
+    phrases: ClassVar[Mapping[str, str]] = {
+        "recursive": " and all below it",
+        "release": " by releasing {}",
+    }
     dataset: AnyDataset
     recursive: Annotated[
         bool,

@@ -11,8 +11,9 @@ from datetime import UTC, datetime, timedelta
 
 from host_agent.approvals.channels.signal_envelope import read_envelope
 from host_agent.approvals.channels.signing import TOLERANCE_SECONDS, verify
+from host_agent.approvals.facts import request_view
 from host_agent.approvals.port import Spent
-from host_agent.approvals.request import GrantTerms, Verb, is_same_owner, request_view
+from host_agent.approvals.request import GrantTerms, Request, Verb, is_same_owner
 from host_agent.errors import (
     AlreadyDecidedError,
     BadSignatureError,
@@ -28,6 +29,7 @@ from host_agent.pipeline.deciding import Deciding
 from host_agent.pipeline.hearing import Hearing
 from host_agent.pipeline.judging import as_now
 from host_agent.pipeline.rooms import Rooms
+from host_agent.pipeline.telling import facts_of
 from host_agent.pipeline.voices import Voice, through, voice_over
 
 CHANNEL = "webhook"
@@ -128,9 +130,12 @@ class Bridging:
             )
         except (AlreadyDecidedError, TargetChangedError) as error:
             latest = await self._rooms.store.get(request.id) or request
-            error.members["request"] = request_view(latest, with_output=False)
+            error.members["request"] = self._view(latest)
             raise
-        return dict(request_view(decided, with_output=False))
+        return self._view(decided)
+
+    def _view(self, request: Request) -> dict[str, object]:
+        return dict(request_view(facts_of(self._rooms, request), with_output=False))
 
     def _voice(self, principal: Principal, user: str) -> Voice:
         bridge = self._rooms.snapshot.config.bridge(principal.cn)

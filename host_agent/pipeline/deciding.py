@@ -36,7 +36,8 @@ from host_agent.pipeline.granting import make_grant, require_grantable
 from host_agent.pipeline.judging import as_now
 from host_agent.pipeline.muting import Muting
 from host_agent.pipeline.rooms import Rooms, identify_request
-from host_agent.pipeline.showing import NOT_FOUND, view_for
+from host_agent.pipeline.showing import NOT_FOUND
+from host_agent.pipeline.telling import facts_of, view_for
 from host_agent.pipeline.voices import Voice, voice_of
 
 _log = logging.getLogger("host_agent.pipeline")
@@ -84,9 +85,12 @@ class Deciding:
             )
         except (AlreadyDecidedError, TargetChangedError) as error:
             latest = await self._rooms.store.find(request_id)
-            error.members["request"] = view_for(principal, latest)
+            error.members["request"] = self._view(principal, latest)
             raise
-        return view_for(principal, decided)
+        return self._view(principal, decided)
+
+    def _view(self, principal: Principal, request: Request) -> dict[str, object]:
+        return view_for(principal, facts_of(self._rooms, request))
 
     async def decide_as(
         self,
@@ -268,7 +272,7 @@ class Deciding:
         whose = None if Role.ADMIN in principal.roles else principal.cn
         request = await self._rooms.store.find(request_id, caller=whose)
         try:
-            return view_for(principal, await self._cancel(principal, request, reason))
+            return self._view(principal, await self._cancel(principal, request, reason))
         except HostAgentError as error:
             error.about = {**identify_request(request), "caller": principal.cn, **error.about}
             raise

@@ -24,6 +24,7 @@ from host_agent.approvals.channels.words import (
 )
 from host_agent.approvals.notification import CodeHash, Kind, Notification, Purpose
 from host_agent.approvals.port import Spent
+from host_agent.approvals.prompts import short_id
 from host_agent.approvals.request import Request, State, Verb, is_same_owner
 from host_agent.audit.record import Event
 from host_agent.audit.throttle import RefusalThrottle
@@ -55,8 +56,6 @@ CLOCKS_APART = timedelta(minutes=5)
 """How far a sender's clock may be from ours: an older message than its request is not about it."""
 PRESSES_KEPT, MAX_PRESSES = timedelta(days=1), 10_000
 """By how long, and how many at once, a press is known again that the channel brings again."""
-SHOWN_ID = 12
-
 HOW = "Send CONFIRM and the code to approve, DENY and the code to deny."
 _ENROL = "enrol"
 """What stands for `decision` in the audit log where somebody tried to enrol."""
@@ -348,7 +347,7 @@ def _is_of_button(found: CodeHash, heard: Heard) -> bool:
 
 
 def _what(request: Request) -> str:
-    return f"{request.operation} ({request.id[:SHOWN_ID]})"
+    return f"{request.operation} ({short_id(request)})"
 
 
 def _done(request: Request, verb: Verb) -> str:

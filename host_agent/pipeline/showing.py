@@ -4,36 +4,28 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
+from host_agent.approvals.facts import RequestFacts, request_view
 from host_agent.approvals.notification import Notification
-from host_agent.approvals.request import Request, State, request_view
+from host_agent.approvals.request import Request, State
 from host_agent.canonical import JsonValue
 from host_agent.clock import rfc3339
 from host_agent.errors import InvalidParameterError, RateLimitedError, RequestNotFoundError
-from host_agent.identity.registry import Principal, Role
+from host_agent.identity.registry import Principal
 from host_agent.pipeline.approved import Approved
 from host_agent.pipeline.rooms import Rooms, preview_hash
+from host_agent.pipeline.telling import (
+    all_facts_with_history,
+    facts_of,
+    facts_with_history,
+    may_see_all,
+    view_for,
+)
 
 LONG_POLLS_PER_IDENTITY = 16
 RECHECK_SECONDS = 5.0
 """How often a waiting long poll asks whether its identity is still welcome."""
 MAX_LISTED = 200
 NOT_FOUND = "There is no such request that you may see; `host-agent requests list` shows yours."
-_SEES_ALL = frozenset({Role.APPROVER, Role.ADMIN})
-
-
-def may_see_all(principal: Principal) -> bool:
-    """Return whether `principal` sees every request: approvers and admins do."""
-    return not _SEES_ALL.isdisjoint(principal.roles)
-
-
-def view_for(principal: Principal, request: Request) -> dict[str, object]:
-    """Return `request` as `principal` may see it.
-
-    Output is for the caller, admins and those who decided; others see exit code and `verified`.
-    """
-    decided = any(decision.approver == principal.cn for decision in request.decisions)
-    with_output = request.caller == principal.cn or decided or Role.ADMIN in principal.roles
-    return dict(request_view(request, with_output=with_output))
 
 
 def delivery_view(row: Notification) -> dict[str, JsonValue]:
@@ -79,12 +71,18 @@ class Showing:
         if wait_seconds > 0 and request.finished_at is None:
             request = await self._wait(principal, request, wait_seconds, still_welcome)
             principal = self._as_now(principal, request)
-        shown = view_for(principal, request)
+        shown = view_for(principal, await self._facts(principal, request))
         shown["preview_sha256"] = preview_hash(request)
         shown["deliveries"] = [
             delivery_view(row) for row in await self._rooms.store.notifications_of(request.id)
         ]
         return shown
+
+    async def _facts(self, principal: Principal, request: Request) -> RequestFacts:
+        """Return the facts of a request; what was said to others is not for a caller."""
+        if may_see_all(principal):
+            return await facts_with_history(self._rooms, request)
+        return facts_of(self._rooms, request)
 
     async def _find(self, principal: Principal, request_id: str) -> Request:
         whose = None if may_see_all(principal) else principal.cn
@@ -174,7 +172,11 @@ class Showing:
         page, next_cursor = await self._rooms.store.list(
             state=wanted, caller=caller, limit=limit, cursor=cursor
         )
+        if caller is None:
+            facts = await all_facts_with_history(self._rooms, page)
+        else:  # what was said to others is not for a caller
+            facts = [facts_of(self._rooms, request) for request in page]
         return {
-            "requests": [dict(request_view(request, with_output=False)) for request in page],
+            "requests": [dict(request_view(one, with_output=False)) for one in facts],
             "next_cursor": next_cursor,
         }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from host_agent.agent import Agent
 from host_agent.operations.catalogue import Invocation, Output
+from tests.support.users import AsDeclared
 
 STATE = """\
 repository 65024:2180235:1795216853
@@ -26,7 +27,7 @@ file A\tVERSION
 """What the wrapper says of a repository that a switch is asked for in."""
 
 
-class AnswersFromMemory:
+class AnswersFromMemory(AsDeclared):
     """A runner that starts no process."""
 
     async def run(

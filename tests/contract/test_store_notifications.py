@@ -286,6 +286,17 @@ async def test_delivered_prompt_is_found_by_its_reference(store: RequestStore) -
         assert await store.prompt_by_reference(owner, channel, reference) is None
 
 
+async def test_prompt_is_found_by_the_message_that_holds_its_code(store: RequestStore) -> None:
+    request = a_request()
+    one, other = a_prompt(request), a_prompt(request, "carol")
+    await put(store, request, notifications=[one, other])
+    sent = replace(delivered(one, "1001"), answer_reference="1002")
+    assert await store.settle_notification(sent, expected_tries=0)
+    for reference in ("1001", "1002"):
+        assert await store.prompt_by_reference("bob", "signal", reference) == sent
+        assert await store.prompt_by_reference("carol", "signal", reference) is None
+
+
 async def test_outcome_is_no_prompt_to_answer(store: RequestStore) -> None:
     request = a_request()
     one = a_prompt(request)

@@ -20,7 +20,7 @@ from host_agent.audit.file import AuditFile
 from host_agent.audit.record import Event
 from host_agent.clock import Clock
 from host_agent.execution.runner import Runner
-from host_agent.operations.catalogue import Invocation, Output
+from host_agent.operations.catalogue import Invocation, Output, RunAs
 from host_agent.pipeline.rooms import AuditPort
 from tests.crash.points import TORN, Fuse
 
@@ -75,6 +75,9 @@ class FusedRunner:
     def __init__(self, runner: Runner, fuse: Fuse) -> None:
         self._runner = runner
         self._fuse = fuse
+
+    def user_of(self, run_as: RunAs, unix_user: str | None) -> str | None:
+        return self._runner.user_of(run_as, unix_user)
 
     async def run(
         self, invocation: Invocation, *, unix_user: str | None, deadline: float | None = None

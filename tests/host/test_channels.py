@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -199,12 +200,21 @@ class Phone:
         return "\n".join(self.texts(aci)[before:])  # the outcome may be there as well
 
     def code(self, aci: str, request: dict[str, Any], *, seconds: float = 20) -> str:
-        """Return the code that somebody was sent for a request."""
-        about = re.escape(request["request_id"][:12])
-        text = self.until(aci, rf"(?s){about}.*CONFIRM|CONFIRM.*{about}", seconds=seconds)
-        (code,) = set(re.findall(r"CONFIRM ([A-Z2-9]{16})", text))
+        """Return the code that somebody was sent for a request: what followed its prompt."""
+        about = f"Request {request['request_id'][:8]} "
+        found: list[str] = []
+
+        def is_there() -> bool:
+            texts = self.texts(aci)
+            found[:] = [after for text, after in pairwise(texts) if about in text]
+            return bool(found)
+
+        self._host.machine.until(is_there, f"no code behind {about}", seconds=seconds)
+        answer = re.fullmatch(r"CONFIRM ((?:[A-Z2-9]{4} ?){4})", found[-1])
+        assert answer is not None, found
+        code = answer[1].replace(" ", "")
         seen_codes.add(code)
-        return str(code)
+        return code
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from host_agent.approvals.channels.port import ChannelError, Heard
 from host_agent.approvals.channels.signal import SignalChannel
 from host_agent.approvals.channels.signal_cli import MAX_LINE_BYTES, SignalCli
 from host_agent.approvals.notification import Failure
+from host_agent.approvals.prompts import Prompt
 from tests.support.messages import CODE, an_outcome
 from tests.support.signal_cli_server import (
     ACCOUNT,
@@ -49,12 +50,16 @@ def written(caplog: pytest.LogCaptureFixture) -> str:
 
 
 async def refused(
-    daemon: SignalCliServer, *answers: dict[str, Any], **changes: Any
+    daemon: SignalCliServer,
+    *answers: dict[str, Any],
+    prompt: Prompt | None = None,
+    **changes: Any,
 ) -> ChannelError:
     """Return how a sending ends that gets these answers; nothing must have gone out."""
     daemon.answers.extend(answers)
+    message = for_alice() if prompt is None else for_alice(prompt=prompt)
     with pytest.raises(ChannelError) as raised:
-        await sent_by(channel(daemon.socket, **changes), for_alice())
+        await sent_by(channel(daemon.socket, **changes), message)
     assert not daemon.sent
     return raised.value
 
@@ -68,6 +73,32 @@ async def test_a_prompt_goes_to_one_person_by_their_identifier(daemon: SignalCli
     assert delivery.reference == str(sent.pop("timestamp"))
     assert sent == {"recipient": [ALICE], "message": for_alice().prompt.text}
     assert daemon.called[0]["params"]["account"] == ACCOUNT
+
+
+PROMPT = Prompt(title="DESTROY", text="DESTROY on host: tank", answer="CONFIRM ABCD EFGH JKLM NPQR")
+
+
+async def test_the_code_follows_its_prompt_as_a_message_of_its_own(
+    daemon: SignalCliServer,
+) -> None:
+    delivery = await sent_by(channel(daemon.socket), for_alice(prompt=PROMPT))
+    assert [sent["message"] for sent in daemon.sent] == [PROMPT.text, PROMPT.answer]
+    assert [sent["recipient"] for sent in daemon.sent] == [[ALICE], [ALICE]]
+    stamps = [str(sent["timestamp"]) for sent in daemon.sent]
+    assert [delivery.reference, delivery.answer_reference] == stamps
+
+
+async def test_a_prompt_that_is_not_taken_sends_no_code(daemon: SignalCliServer) -> None:
+    error = await refused(daemon, {"type": "NETWORK_FAILURE"}, prompt=PROMPT)
+    assert error.failure is Failure.UNREACHABLE
+    assert len([call for call in daemon.called if call["method"] == "send"]) == 1
+
+
+async def test_a_code_that_is_not_taken_fails_the_prompt_with_it(daemon: SignalCliServer) -> None:
+    daemon.answers.extend([{"type": "SUCCESS"}, {"type": "NETWORK_FAILURE"}])
+    with pytest.raises(ChannelError):
+        await sent_by(channel(daemon.socket), for_alice(prompt=PROMPT))
+    assert [sent["message"] for sent in daemon.sent] == [PROMPT.text]
 
 
 async def test_an_outcome_quotes_the_prompt(daemon: SignalCliServer) -> None:

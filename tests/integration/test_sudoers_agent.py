@@ -16,6 +16,7 @@ from host_agent.privileges.lines import gather
 from host_agent.privileges.reading import FRAME_HEAD, FrameSource
 from host_agent.privileges.render import Grant, render
 from tests.support.site import Site, make_site
+from tests.support.users import AsDeclared
 
 INSTALLED = "/usr/local/lib/host-agent"
 WRAPPER = Path(__file__).parents[2] / "wrappers" / "sudoers-read"
@@ -26,7 +27,7 @@ def encoded(text: str) -> str:
 
 
 @dataclass
-class FrameRunner:
+class FrameRunner(AsDeclared):
     """A runner that answers for the wrapper: root's files are `text`."""
 
     text: str = ""

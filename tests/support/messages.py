@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from host_agent.approvals.channels.port import Message
+from host_agent.approvals.channels.port import AuditHead, Message
 from host_agent.approvals.notification import Kind
 from host_agent.approvals.prompts import Prompt
 from host_agent.approvals.request import Request, State
-from tests.support.stored_requests import NOW, a_decision, a_request
+from tests.support.stored_requests import NOW, a_decision, a_request, facts_of
 
 CODE = "ABCDEFGH23456789"
 
@@ -20,8 +20,11 @@ def a_message(**changes: Any) -> Message:
         owner="bob",
         address="host-agent-bob-x7",
         prompt=Prompt(title="host: git.pull /srv/app0", text="git.pull waits\nto: bob"),
-        request=a_request(),
+        facts=facts_of(a_request()),
+        audit=AuditHead(sequence=73, head="sha256:" + "9" * 64),
     )
+    if "request" in changes:
+        changes["facts"] = facts_of(changes.pop("request"))
     return replace(message, **changes)
 
 

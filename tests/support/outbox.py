@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from host_agent.approvals.channels.outbox import Outbox
-from host_agent.approvals.channels.port import Channel, Delivery, Hear, Message
+from host_agent.approvals.channels.port import AuditHead, Channel, Delivery, Hear, Message
+from host_agent.approvals.facts import RequestFacts
 from host_agent.approvals.notification import (
     CodeHash,
     DeliveryState,
@@ -18,12 +19,13 @@ from host_agent.approvals.notification import (
     Purpose,
     prompt,
 )
-from host_agent.approvals.prompts import HOW, Prompt, render_outcome, render_prompt
+from host_agent.approvals.outcomes import render_outcome
+from host_agent.approvals.prompts import HOW, Prompt, render_prompt
 from host_agent.approvals.request import Request, State
 from host_agent.approvals.store import SqlRequestStore
 from host_agent.errors import StoreUnavailableError
 from tests.support.audit_files import HeldClock
-from tests.support.stored_requests import NOW, a_request
+from tests.support.stored_requests import NOW, a_request, facts_of
 
 HEAD = "sha256:" + "ab" * 32
 
@@ -77,7 +79,8 @@ class ScriptedChannel:
                 raise step
             if step is not None:
                 await step.wait()
-            return Delivery(reference=f"{self.name}-{number}")
+            second = None if message.prompt.answer is None else f"{self.name}-{number}-code"
+            return Delivery(reference=f"{self.name}-{number}", answer_reference=second)
         finally:
             self.under_way -= 1
 
@@ -160,7 +163,9 @@ class Bench:
         return Outbox(
             self.store,
             clock=self.clock,
+            facts_of=self.facts_of,
             compose=self.compose,
+            audit_head=lambda: AuditHead(sequence=1, head=HEAD),
             address_of=self.address_of,
             on_result=self.on_result,
             on_failed=self.on_failed,
@@ -173,30 +178,20 @@ class Bench:
             grace_seconds=grace_seconds,
         )
 
+    async def facts_of(self, request: Request) -> RequestFacts:
+        (before,) = await self.store.asked_before([request], self.clock.now() - timedelta(days=1))
+        return facts_of(request, before=before)
+
     def compose(
-        self, request: Request, row: Notification, code: str | None, channel: Channel
+        self, facts: RequestFacts, row: Notification, code: str | None, channel: Channel
     ) -> Prompt:
         if self.compose_raises is not None:
             raise self.compose_raises
         if row.kind is Kind.OUTCOME:
-            return render_outcome(
-                request,
-                owner=row.owner,
-                channel=channel.name,
-                audit_head=HEAD,
-                audit_sequence=1,
-                host="host1",
-                now=self.clock.now(),
-                max_characters=channel.max_characters,
-            )
+            return render_outcome(facts, max_characters=channel.max_characters)
         return render_prompt(
-            request,
-            owner=row.owner,
-            channel=channel.name,
+            facts,
             code=code,
-            audit_head=HEAD,
-            audit_sequence=1,
-            host="host1",
             now=self.clock.now(),
             max_characters=channel.max_characters,
             how=HOW[channel.name],

@@ -42,6 +42,7 @@ from host_agent.pipeline.rooms import refresh_book
 from host_agent.policy.limits import Limits
 from tests.support.audit_files import HeldClock
 from tests.support.site import IDENTITIES, RULES
+from tests.support.users import AsDeclared
 
 REPOSITORY = "/srv/app"
 PULL: Mapping[str, JsonValue] = {"repository": REPOSITORY, "remote": "origin", "branch": "main"}
@@ -55,7 +56,7 @@ _HOLD = "1:2:3"
 
 
 @dataclass
-class Host:
+class Host(AsDeclared):
     """A repository in memory that speaks the protocol of `wrappers/git`; a `Runner`.
 
     `ran` are the arguments of every run. A verb in `answers` gives that output or error instead;

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from host_agent.approvals.digest import compute
+from host_agent.approvals.facts import NEVER, AskedBefore, RequestFacts, derive
 from host_agent.approvals.request import (
     Decision,
     Digest,
@@ -14,6 +15,8 @@ from host_agent.approvals.request import (
     Terms,
     Verb,
 )
+from host_agent.operations import CATALOGUE
+from tests.support.users import AsDeclared
 
 NOW = datetime(2026, 11, 20, 21, 0, 0, 123456, tzinfo=UTC)
 TTL = timedelta(minutes=30)
@@ -58,6 +61,16 @@ def a_request(number: int = 0, *, precondition: str = "a" * 40, **changes: Any) 
         expires_at=NOW + TTL,
     )
     return replace(request, **changes)
+
+
+def facts_of(
+    request: Request, *, host: str = "host", before: AskedBefore = NEVER, runs_as: str | None = None
+) -> RequestFacts:
+    """Return what people are told about `request`, as an agent with sudo derives it."""
+    spec = CATALOGUE.find(request.operation)
+    if spec is not None and runs_as is None:
+        runs_as = AsDeclared().user_of(spec.run_as, request.unix_user)
+    return derive(request, spec=spec, host=host, runs_as=runs_as, before=before)
 
 
 def a_decision(

@@ -17,10 +17,11 @@ from functools import partial
 from random import SystemRandom
 
 from host_agent.approvals.channels.pace import Pace
-from host_agent.approvals.channels.port import Channel
+from host_agent.approvals.channels.port import AuditHead, Channel
 from host_agent.approvals.channels.sending import (
     AddressOf,
     Compose,
+    FactsOf,
     OnFailed,
     OnIdentityChanged,
     OnResult,
@@ -105,8 +106,10 @@ class Outbox:
     Args:
         store: where the notifications are.
         clock: what says whether they are due.
+        facts_of: derives what people are told about a request.
         compose: makes the text; it is called before the code's hash is stored, and nothing that it
             returns is kept. It gets no code for an outcome, nor on a channel without codes.
+        audit_head: says what the newest audit record is.
         address_of: where an owner is reached. None makes a dead letter at once, so a channel that
             reaches people without an address of their own needs another word.
         on_result: counts, by channel: delivered, retried, failed, withdrawn.
@@ -115,7 +118,7 @@ class Outbox:
             again if the store is not available.
         prompts_per_minute: how many prompts an owner gets on a channel; asked each time.
         uniform: draws from a range, for jitter.
-        deadline_seconds: the longest that a channel may take for one message.
+        deadline_seconds: the longest that a channel may take for a prompt and its code together.
         store_retry_seconds: the wait while the store is not available.
         pause_seconds: the wait after a wake, so that many of them are one look at the store.
         grace_seconds: how long a stop waits for what is under way.
@@ -126,14 +129,16 @@ class Outbox:
         store: RequestStore,
         *,
         clock: Clock,
+        facts_of: FactsOf,
         compose: Compose,
+        audit_head: Callable[[], AuditHead],
         address_of: AddressOf,
         on_result: OnResult,
         on_failed: OnFailed,
         on_identity_changed: OnIdentityChanged,
         prompts_per_minute: Callable[[], int],
         uniform: Callable[[float, float], float] = _RANDOM.uniform,
-        deadline_seconds: float = 20.0,
+        deadline_seconds: float = 35.0,
         store_retry_seconds: float = 2.0,
         pause_seconds: float = 0.1,
         grace_seconds: float = 3.0,
@@ -146,7 +151,9 @@ class Outbox:
         terms = Terms(
             store=store,
             clock=clock,
+            facts_of=facts_of,
             compose=compose,
+            audit_head=audit_head,
             address_of=address_of,
             on_result=on_result,
             on_failed=on_failed,

@@ -9,18 +9,31 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
+from host_agent.approvals.facts import RequestFacts
 from host_agent.approvals.notification import Failure, Kind, Purpose
 from host_agent.approvals.prompts import Prompt
 from host_agent.approvals.request import Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditHead:
+    """The number of the newest audit record, and its hash with its `sha256:`.
+
+    Kept outside the host it proves later that the log was not cut.
+    """
+
+    sequence: int
+    head: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One notification as it goes out: text and code made for this sending.
 
-    `id` is the notification's, the same at each try. `code` is in `prompt.text` already where the
-    channel shows text; None where the channel takes no code (`Channel.purpose`). `reply_to` is the
-    reference of the prompt that an outcome answers. Nothing of this is logged.
+    `id` is the notification's, the same at each try. `code` is in `prompt.answer` already where the
+    channel shows it; None where the channel takes no code (`Channel.purpose`). `reply_to` is the
+    reference of the prompt that an outcome answers; `audit` the newest audit record. Nothing of
+    this is logged.
     """
 
     id: str
@@ -28,16 +41,26 @@ class Message:
     owner: str
     address: str | None
     prompt: Prompt
-    request: Request
+    facts: RequestFacts
+    audit: AuditHead
     code: str | None = None
     reply_to: str | None = None
+
+    @property
+    def request(self) -> Request:
+        """Return the request that it is about."""
+        return self.facts.request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """It was taken by the other side. `reference` is the channel's own name for the message."""
+    """It was taken by the other side. `reference` is the channel's own name for the message.
+
+    `answer_reference` is that of the second message, where there was one.
+    """
 
     reference: str | None = None
+    answer_reference: str | None = None
 
 
 class ChannelError(Exception):
@@ -105,7 +128,10 @@ class Channel(Protocol):
         ...
 
     async def send(self, message: Message) -> Delivery:
-        """Hand one message over, within its own deadline of at most 15 seconds.
+        """Hand one message over, in as many pieces as the channel needs, in their order.
+
+        Each within its own deadline of at most 15 seconds. Returns once all of them were taken;
+        after an error, all of them are sent again.
 
         Raises:
             ChannelError: it was not taken.

@@ -1,8 +1,10 @@
 """One sending of one notification: from a due row to a settled one.
 
-At least once. The code is made here and its hash stored before anything is sent; the result is
-stored after. A crash in between means a repeat: with the same notification id, by which a receiver
-knows it, and a new code, which takes the place of the one that was sent before.
+At least once. A prompt and the code that follows it are one sending: both were taken, or both are
+sent again, so that no code stands alone and no prompt goes without its own. The code is made here
+and its hash stored before anything is sent; the result is stored after. A crash in between means a
+repeat: with the same notification id, by which a receiver knows it, and a new code, which takes the
+place of the one that was sent before.
 
 Nothing here logs a text, a code or an address.
 """
@@ -16,7 +18,14 @@ from typing import TypeAlias, TypeVar
 
 from host_agent.approvals import codes
 from host_agent.approvals.channels.pace import Pace, asked_for, backoff
-from host_agent.approvals.channels.port import Channel, ChannelError, Delivery, Message
+from host_agent.approvals.channels.port import (
+    AuditHead,
+    Channel,
+    ChannelError,
+    Delivery,
+    Message,
+)
+from host_agent.approvals.facts import RequestFacts
 from host_agent.approvals.notification import (
     CodeHash,
     DeliveryState,
@@ -40,8 +49,10 @@ _SPREAD_SECONDS = 10.0
 
 _log = logging.getLogger("host_agent.approvals.outbox")
 
-Compose: TypeAlias = Callable[[Request, Notification, str | None, Channel], Prompt]
-"""Makes the text for one sending: request, notification, code (or None), channel."""
+FactsOf: TypeAlias = Callable[[Request], Awaitable[RequestFacts]]
+"""Derives what people are told about a request, as things are now."""
+Compose: TypeAlias = Callable[[RequestFacts, Notification, str | None, Channel], Prompt]
+"""Makes the text for one sending: facts, notification, code (or None), channel."""
 AddressOf: TypeAlias = Callable[[str, str], str | None]
 """Says where an owner is reached on a channel; None: nowhere, nothing may be sent."""
 OnResult: TypeAlias = Callable[[str, str], None]
@@ -60,7 +71,9 @@ class Terms:
 
     store: RequestStore
     clock: Clock
+    facts_of: FactsOf
     compose: Compose
+    audit_head: Callable[[], AuditHead]
     address_of: AddressOf
     on_result: OnResult
     on_failed: OnFailed
@@ -156,7 +169,8 @@ class Sender:
         """Return what is sent, its code stored; None where the request is decided by now."""
         purpose = channel.purpose if row.kind is Kind.PROMPT else None
         code = None if purpose is None else codes.make()
-        prompt = self._terms.compose(request, row, code, channel)
+        facts = await self._terms.facts_of(request)
+        prompt = self._terms.compose(facts, row, code, channel)
         if not prompt.is_whole:
             code = None  # with a text that hides something nobody can decide
         if code is not None and purpose is not None:
@@ -175,7 +189,8 @@ class Sender:
             owner=row.owner,
             address=address,
             prompt=prompt,
-            request=request,
+            facts=facts,
+            audit=self._terms.audit_head(),
             code=code,
             reply_to=await self._prompt_of(row),
         )
@@ -219,6 +234,7 @@ class Sender:
             tries=row.tries + 1,
             delivered_at=self._terms.clock.now(),
             reference=delivery.reference,
+            answer_reference=delivery.answer_reference,
             failure=None,
         )
         if await self._settle(row, settled):

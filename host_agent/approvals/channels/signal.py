@@ -132,7 +132,9 @@ class SignalChannel:
         self.lost_since: datetime | None = None
 
     async def send(self, message: Message) -> Delivery:
-        """Send one text; its timestamp is the reference.
+        """Send a text, and after it what is to be sent back to approve, as a message of its own.
+
+        Their timestamps are the references.
 
         Raises:
             ChannelError: it was not taken.
@@ -148,7 +150,10 @@ class SignalChannel:
                 text=message.prompt.title,
             )
         timestamp = await self._driver.send(message.address, message.prompt.text, quote=quote)
-        return Delivery(reference=timestamp)
+        if message.prompt.answer is None:
+            return Delivery(reference=timestamp)
+        second = await self._driver.send(message.address, message.prompt.answer)
+        return Delivery(reference=timestamp, answer_reference=second)
 
     async def probe(self) -> str:
         """Return which program answers.

@@ -14,8 +14,9 @@ from host_agent.approvals.channels import signing
 from host_agent.approvals.channels.outbound import Outbound
 from host_agent.approvals.channels.port import ChannelError, Delivery, Hear, Message
 from host_agent.approvals.channels.secret_files import read_bytes
+from host_agent.approvals.facts import request_view
 from host_agent.approvals.notification import Failure, Kind, Purpose
-from host_agent.approvals.request import Request, request_view
+from host_agent.approvals.request import Request
 from host_agent.canonical import JsonValue, canonical_json
 from host_agent.clock import rfc3339
 
@@ -147,6 +148,7 @@ def _data(message: Message) -> Mapping[str, JsonValue]:
     request = message.request
     data: dict[str, JsonValue] = {
         "approver": message.owner,
+        "audit": {"sequence": message.audit.sequence, "head": message.audit.head},
         "digest": request.digest,
         "expires_at": rfc3339(request.expires_at),
         "prompt": {
@@ -154,7 +156,7 @@ def _data(message: Message) -> Mapping[str, JsonValue]:
             "text": message.prompt.text,
             "is_whole": message.prompt.is_whole,
         },
-        "request": request_view(request, with_output=False),
+        "request": request_view(message.facts, with_output=False),
     }
     if message.kind is Kind.OUTCOME:
         data["reply_to"] = message.reply_to

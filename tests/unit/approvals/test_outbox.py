@@ -50,7 +50,8 @@ async def test_a_prompt_goes_out_with_a_fresh_code(at: Bench) -> None:
     assert row.delivered_at == at.clock.now()
     assert (message.id, message.owner, message.address) == (row.id, "bob", "address-of-bob")
     assert message.code is not None
-    assert message.prompt.text.count(message.code) == 1
+    assert message.prompt.answer == f"CONFIRM {codes.spaced(message.code)}"
+    assert message.code not in message.prompt.text
     (kept,) = await at.store.codes(request.id)
     assert (kept.owner, kept.channel, kept.purpose) == ("bob", "signal", Purpose.CONFIRM)
     assert codes.matches(message.code, kept.code_hash)
@@ -123,6 +124,34 @@ async def test_what_is_decided_while_the_code_is_made_is_not_sent(at: Bench) -> 
     assert await at.store.codes(request.id) == []
 
 
+async def test_an_answer_to_either_message_of_a_prompt_is_an_answer_to_it(at: Bench) -> None:
+    signal = ScriptedChannel()
+    at.use(signal)
+    request = await at.hold()
+    await at.until(lambda: at.results == [("signal", "delivered")])
+    row = await at.row(request)
+    assert (row.reference, row.answer_reference) == ("signal-1", "signal-1-code")
+    for reference in ("signal-1", "signal-1-code"):
+        assert await at.store.prompt_by_reference("bob", "signal", reference) == row
+    assert await at.store.prompt_by_reference("carol", "signal", "signal-1-code") is None
+
+
+async def test_the_prompt_tells_what_was_denied_before(at: Bench) -> None:
+    signal = ScriptedChannel()
+    at.use(signal)
+    request = await at.hold()
+    await at.until(lambda: at.results == [("signal", "delivered")])
+    await end(at, request)
+    await at.until(lambda: at.results == [("signal", "delivered")] * 2)
+    again = await at.hold(2, resource=request.resource, params=request.params)
+    await at.until(lambda: at.results == [("signal", "delivered")] * 3)
+    assert "Denied once in 24 h, last 0 s ago by bob" in signal.sent[2].prompt.text
+    other = await at.hold(3)
+    assert other.resource != again.resource
+    await at.until(lambda: at.results == [("signal", "delivered")] * 4)
+    assert "Denied" not in signal.sent[3].prompt.text
+
+
 async def test_the_outcome_answers_the_prompt(at: Bench) -> None:
     signal = ScriptedChannel()
     at.use(signal)
@@ -132,7 +161,8 @@ async def test_the_outcome_answers_the_prompt(at: Bench) -> None:
     await at.until(lambda: at.results == [("signal", "delivered")] * 2)
     outcome = signal.sent[1]
     assert (outcome.kind, outcome.reply_to, outcome.code) == (Kind.OUTCOME, "signal-1", None)
-    assert "was denied; nothing was run" in outcome.prompt.text
+    assert outcome.prompt.text.startswith("Denied on host: PULL /srv/app1, main of origin; ")
+    assert outcome.prompt.answer is None
 
 
 async def test_no_outcome_for_whom_no_prompt_reached(at: Bench) -> None:

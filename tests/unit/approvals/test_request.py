@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from host_agent.approvals import request as machine
+from host_agent.approvals.facts import request_view
 from host_agent.approvals.request import (
     LIVE,
     TRANSITIONS,
@@ -18,7 +19,6 @@ from host_agent.approvals.request import (
     Terms,
     Verb,
     is_eligible,
-    request_view,
 )
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
@@ -29,7 +29,7 @@ from host_agent.errors import (
     RoleRequiredError,
     SelfApprovalError,
 )
-from tests.support.stored_requests import NOW, TTL, a_decision, a_request
+from tests.support.stored_requests import NOW, TTL, a_decision, a_request, facts_of
 
 APPROVER = ["approver"]
 OTHER_DIGEST = Digest("sha256:" + "f" * 64)
@@ -291,7 +291,7 @@ def test_steps_out_of_order_are_defects(state: State) -> None:
 
 def test_view_shows_everything_that_a_person_judges_by() -> None:
     request = approve(a_request(terms=Terms(approvals=2, approvers=frozenset({"carol", "bob"}))))
-    view = request_view(request, with_output=True)
+    view = request_view(facts_of(request), with_output=True)
     assert view["request_id"] == request.id
     assert view["state"] == "pending"
     assert view["params"] == request.params
@@ -329,15 +329,15 @@ def test_view_without_output_keeps_exit_code_and_verified_only() -> None:
         "verified": None,
     }
     request = replace(in_state(State.FAILED), outcome=outcome, problem=WHY)
-    hidden = request_view(request, with_output=False)
+    hidden = request_view(facts_of(request), with_output=False)
     assert hidden["outcome"] == {"exit_code": 3, "verified": None}
     assert hidden["problem"] == {"code": WHY.code, "detail": WHY.detail}
     assert hidden["finished_at"] == "2026-11-20T21:00:00.123456Z"
-    assert request_view(request, with_output=True)["outcome"] == outcome
+    assert request_view(facts_of(request), with_output=True)["outcome"] == outcome
 
 
 def test_view_of_a_request_that_anybody_may_approve() -> None:
-    view = request_view(a_request(), with_output=False)
+    view = request_view(facts_of(a_request()), with_output=False)
     assert view["approvals"] == {
         "needed": 1,
         "given": 0,
