@@ -48,14 +48,20 @@ def _signal(config: Config, now: Callable[[], datetime]) -> Channel:
     if section is not None and section.socket is not None:
         from host_agent.approvals.channels.signal_cli import SignalCli
 
-        driver = SignalCli(section.socket, section.account)
+        driver = SignalCli(section.socket, section.account, user=section.user)
     elif section is not None and section.driver is SignalDriver.REST and section.url is not None:
         from host_agent.approvals.channels.outbound import Outbound
         from host_agent.approvals.channels.signal_rest import SignalRest
 
-        driver = SignalRest(
-            Outbound(section.url, max_answer_bytes=1_048_576, now=now), section.account
+        shown = (section.client_certificate, section.client_key_file)
+        outbound = Outbound(
+            section.url,
+            ca_file=section.ca_file,
+            pair=None if shown[0] is None or shown[1] is None else (shown[0], shown[1]),
+            max_answer_bytes=1_048_576,
+            now=now,
         )
+        driver = SignalRest(outbound, section.account)
     else:
         message = "names no program that speaks Signal"
         raise ValueError(message)

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from host_agent.approvals.channels.addresses import target_of
+from host_agent.approvals.channels.peers import peer_fault
 from host_agent.approvals.channels.signing import read_secret
 from host_agent.config import (
     Config,
@@ -128,7 +129,7 @@ def warnings(config: Config, *, uid: int, now: datetime) -> list[str]:
         *_authority_warnings(config, now),
         *_expiry_warnings(config, now),
         *_identity_warnings(config),
-        *_channel_warnings(config),
+        *_channel_warnings(config, uid),
         *_rule_warnings(config),
         *_idle_warnings(config),
         *_repository_warnings(config),
@@ -199,7 +200,20 @@ def _identity_warnings(config: Config) -> Iterator[str]:
             yield f"{key}: no rule concerns {identity.cn}, so every ask of it is denied"
 
 
-def _channel_warnings(config: Config) -> Iterator[str]:
+def _channel_warnings(config: Config, uid: int) -> Iterator[str]:
+    signal = config.channels.signal
+    if signal is not None and signal.socket is not None:
+        fault = peer_fault(signal.socket, signal.user, own_uid=uid)
+        if fault is not None:
+            yield (
+                f"channels.signal.socket: {fault}; nothing is told or believed there (see"
+                " channels.signal.user)"
+            )
+    if signal is not None and signal.trusts_local_users:
+        yield (
+            "channels.signal.trusts_local_users: whoever on this host takes the port of"
+            " channels.signal.url speaks for every approver"
+        )
     ntfy = config.channels.ntfy
     if ntfy is not None and urlsplit(ntfy.url).hostname == "ntfy.sh":
         yield (

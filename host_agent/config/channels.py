@@ -13,6 +13,7 @@ from host_agent.config.values import (
     HostPath,
     NotEmpty,
     Owner,
+    UnixUser,
     grammar,
     is_loopback,
 )
@@ -98,6 +99,48 @@ class SignalChannel(_Table):
         default=None, description="The service's address, for driver `rest`."
     )
     account: PhoneNumber = Field(description="The account that prompts come from.")
+    user: UnixUser = Field(
+        default="signal-cli",
+        description="The unix user whose process answers on `socket`, as the kernel says; root and "
+        "the agent's own user count too. Nobody else is told or believed anything.",
+    )
+    trusts_local_users: bool = Field(
+        default=False,
+        description="For a `url` of http: every local user who takes that port speaks for every "
+        "approver. Say true only where none of them would.",
+    )
+    ca_file: HostPath | None = Field(
+        default=None,
+        description="For a `url` of https: authorities to believe instead of the system's, PEM.",
+    )
+    client_certificate: HostPath | None = Field(
+        default=None, description="For a `url` of https: what the agent shows there, PEM."
+    )
+    client_key_file: HostPath | None = Field(
+        default=None, description="The private key of `client_certificate`, PEM."
+    )
+
+    @model_validator(mode="after")
+    def _proven(self) -> Self:
+        """Refuse a service that anybody on this host could be, or speak to."""
+        shown = (self.client_certificate, self.client_key_file)
+        is_secure = self.url is not None and self.url.startswith("https:")
+        if not is_secure and any((*shown, self.ca_file)):
+            message = "ca_file, client_certificate and client_key_file go with a url of https"
+            raise ValueError(message)
+        if is_secure and not all(shown):
+            message = (
+                "a url of https needs client_certificate and client_key_file: without them the "
+                "service does whatever anybody on its host asks"
+            )
+            raise ValueError(message)
+        if self.url is not None and not is_secure and not self.trusts_local_users:
+            message = (
+                "any local user could answer on a port: use driver signal-cli, or https with"
+                " client_certificate, or set trusts_local_users = true where nobody would"
+            )
+            raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

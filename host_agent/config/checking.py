@@ -233,10 +233,11 @@ def _host_faults(table: Table, base: Path, uid: int) -> Iterator[tuple[Key, str]
     for key_of, file in secret_files(table):
         if fault := _file_fault(base / file):
             yield key_of, fault
-    for channel in ("webhook", "ntfy"):
-        file = _text(_table(_table(table.get("channels")).get(channel)).get("ca_file")) or ""
-        if file and (fault := _file_fault(base / file)):
-            yield ("channels", channel, "ca_file"), fault
+    for channel, section in _table(table.get("channels")).items():
+        for key in ("ca_file", "client_certificate"):
+            file = _text(_table(section).get(key)) or ""
+            if file and (fault := _file_fault(base / file)):
+                yield ("channels", channel, key), fault
     plugin = _text(_table(table.get("approvals")).get("plugin"))
     if plugin and (fault := plugin_fault(plugin)):
         yield ("approvals", "plugin"), fault

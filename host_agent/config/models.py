@@ -51,6 +51,7 @@ SECRET_FIELDS = (
     "token_file",
     "reply_token_file",
     "urls_file",
+    "client_key_file",
 )
 
 

@@ -15,6 +15,7 @@ Key = tuple[str | int, ...]
 Fault = tuple[Key, str]
 
 SECRET_KEYS: Mapping[str, tuple[str, ...]] = {
+    "signal": ("client_key_file",),
     "webhook": ("secret_file", "previous_secret_file"),
     "ntfy": ("token_file", "reply_token_file"),
     "apprise": ("urls_file",),

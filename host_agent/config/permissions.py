@@ -4,13 +4,16 @@ Private keys, the store, the state directory and the audit log give nothing to g
 append-only audit log belongs to root, with its directory; the agent's group may write the file.
 Configuration, `conf.d`, the client authority, its list and the wrappers belong to root or to the
 agent's user, and nobody else may write them; nor may anybody else replace a directory above any of
-these. A sticky directory of root (`/tmp`) is accepted above: in it nobody replaces what is
+these. The directories above Signal's socket belong to root, the agent's user or the daemon's. A
+sticky directory of root (`/tmp`) is accepted above: in it nobody replaces what is
 another's.
 """
 
 import os
+import pwd
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +35,8 @@ class _Demand:
     is_secret: bool = False
     is_roots: bool = False
     group_may_write: bool = False
+    is_socket: bool = False
+    also: frozenset[int] = frozenset()
 
 
 def check_permissions(config: "Config", *, uid: int) -> list[str]:
@@ -70,10 +75,19 @@ def _demands(config: "Config") -> Iterator[_Demand]:
     )
     for key, file in config.secret_files:
         yield _Demand(key=key, path=file, is_secret=True)
+    signal = config.channels.signal
+    if signal is not None and signal.socket is not None:
+        daemon = frozenset(_uids(signal.user))
+        yield _Demand(key="channels.signal.socket", path=signal.socket, is_socket=True, also=daemon)
     is_direct = config.execution.runner == "direct"
     folder = config.execution.wrapper_dir
     for wrapper in (folder, *_entries(folder)):
         yield _Demand(key="execution.wrapper_dir", path=wrapper, group_may_write=is_direct)
+
+
+def _uids(user: str) -> Iterator[int]:
+    with suppress(KeyError):
+        yield pwd.getpwnam(user).pw_uid
 
 
 def _entries(folder: Path) -> Iterable[Path]:
@@ -84,6 +98,14 @@ def _entries(folder: Path) -> Iterable[Path]:
 
 
 def _faults(demand: _Demand, uid: int) -> Iterator[str]:
+    if demand.is_socket:
+        # The kernel says who listens; here it is only who could put another one there.
+        for folder in filter(Path.exists, _above(demand.path)):
+            status = folder.lstat()
+            by = status.st_uid if status.st_uid in demand.also else uid
+            if said := _above_fault(status, by, group_may_write=False):
+                yield f"{demand.key}: {folder}, above {demand.path}, {said}"
+        return
     try:
         status = demand.path.stat()
     except FileNotFoundError:

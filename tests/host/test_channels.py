@@ -96,6 +96,7 @@ _SIGNAL = """\
 [Service]
 ExecStart=/usr/bin/python3 /usr/local/bin/signal_cli_server.py --socket /run/signal-cli/socket \
  --control /run/signal-cli/control --state /var/lib/signal-cli/state.json --account +431234 --single
+User=signal-cli
 Group=host-agent
 UMask=0007
 RuntimeDirectory=signal-cli
@@ -223,6 +224,7 @@ def phone(host: Host) -> Iterator[Phone]:
     for name in ("signal_cli_server.py", "webhook_receiver.py", "ntfy_server.py"):
         content = (PROGRAMS / name).read_bytes()
         machine.write(f"/usr/local/bin/{name}", content)
+    machine.must("useradd", "--system", "--no-create-home", "signal-cli")
     machine.write("/etc/systemd/system/signal-cli.service", _SIGNAL)
     machine.write("/etc/systemd/system/hook.service", _HOOK)
     machine.write("/etc/systemd/system/ntfy.service", _NTFY)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pwd
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -40,8 +41,10 @@ async def daemon(socket: Path) -> AsyncIterator[SignalCliServer]:
         yield started
 
 
-def channel(socket: Path, *, deadline_seconds: float = 10.0, **changes: Any) -> SignalChannel:
-    driver = SignalCli(socket, ACCOUNT, deadline_seconds=deadline_seconds)
+def channel(
+    socket: Path, *, user: str = "nobody", deadline_seconds: float = 10.0, **changes: Any
+) -> SignalChannel:
+    driver = SignalCli(socket, ACCOUNT, user=user, deadline_seconds=deadline_seconds)
     return SignalChannel(driver, **{"pause": Pauses(), **changes})
 
 
@@ -414,7 +417,10 @@ async def test_a_probe_says_which_program_answers(socket: Path) -> None:
             it = channel(socket)
             said_of_it = await it.probe()
             await it.close()
-            assert said_of_it.startswith("signal-cli 0.14.6 answers on its socket")
+            me = pwd.getpwuid(os.geteuid()).pw_name
+            assert said_of_it.startswith(
+                f"signal-cli 0.14.6 of the user {me} answers on its socket"
+            )
             assert said_of_it.endswith(end)
             assert not daemon.sent
 
@@ -433,7 +439,7 @@ async def test_a_version_is_shown_only_if_it_is_one(socket: Path, version: Any) 
     async with SignalCliServer(socket) as daemon:
         daemon.version = version
         it = channel(socket)
-        assert "signal-cli unknown answers" in await it.probe()
+        assert "signal-cli unknown of the user" in await it.probe()
         await it.close()
 
 

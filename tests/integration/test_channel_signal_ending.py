@@ -39,7 +39,7 @@ async def subscribed(daemon: SignalCliServer) -> None:
 
 
 def channels(socket: Path) -> dict[str, SignalChannel]:
-    return {"signal": SignalChannel(SignalCli(socket, ACCOUNT))}
+    return {"signal": SignalChannel(SignalCli(socket, ACCOUNT, user="nobody"))}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -357,26 +358,37 @@ async def test_a_proxy_of_the_environment_is_not_asked(
         assert (await ears.next()).text == "DENY"
 
 
-@pytest.mark.parametrize("is_trusted", [True, False])
-async def test_tls_is_verified(
-    is_trusted: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("fault", [None, "another authority", "no certificate shown"])
+async def test_tls_proves_both_ends(
+    fault: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     authority, server = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(server)
-    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    (authority if is_trusted else trustme.CA()).configure_trust(ours)
-    monkeypatch.setattr(dialing, "client_context", lambda _: ours)
+    authority.configure_trust(server)
+    server.verify_mode = ssl.CERT_REQUIRED
+    believed = trustme.CA() if fault == "another authority" else authority
+    believed.cert_pem.write_to_path(tmp_path / "ca.crt")
+    shown = authority.issue_cert("agent.example")
+    shown.cert_chain_pems[0].write_to_path(tmp_path / "agent.crt")
+    shown.private_key_pem.write_to_path(tmp_path / "agent.key")
+    pair = (
+        None
+        if fault == "no certificate shown"
+        else (tmp_path / "agent.crt", tmp_path / "agent.key")
+    )
     pauses = Pauses(is_held=True)
     async with SignalRestServer(tls=server) as service:
-        async with listening(channel(service, pause=pauses)) as ears:
-            if is_trusted:
+        outbound = Outbound(service.url, ca_file=tmp_path / "ca.crt", pair=pair)
+        driver = SignalRest(outbound, ACCOUNT, poll_seconds=0.01, ping_seconds=10.0)
+        async with listening(SignalChannel(driver, pause=pauses)) as ears:
+            if fault is None:
                 await connected(service)
                 service.say(ALICE, "DENY")
                 assert (await ears.next()).text == "DENY"
             else:
                 await pauses.begun()
-                assert "certificate" in written(caplog)
-        assert bool(service.asked) == is_trusted
+                assert "is not heard" in written(caplog)
+        assert bool(service.asked) == (fault is None)
 
 
 async def test_an_address_that_may_not_be_sent_to_is_not_connected(

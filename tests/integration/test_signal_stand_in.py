@@ -54,7 +54,7 @@ def control(folder: Path, **wish: Any) -> Any:  # noqa: ANN401 - any JSON
 
 
 def channel(folder: Path) -> SignalChannel:
-    return SignalChannel(SignalCli(folder / "socket", ACCOUNT), pause=Pauses())
+    return SignalChannel(SignalCli(folder / "socket", ACCOUNT, user="nobody"), pause=Pauses())
 
 
 async def test_it_is_led_by_its_control_socket(tmp_path: Path) -> None:

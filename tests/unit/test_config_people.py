@@ -12,6 +12,13 @@ from tests.support.configurations import MINIMAL, write
 
 ACI = "3f0a5b5e-0c7c-4f7c-9d5b-9d3f0a5b5e0c"
 OTHER = "3f0a5b5e-0c7c-4f7c-9d5b-9d3f0a5b5e0d"
+REST = """[channels.signal]
+driver = "rest"
+url = "http://127.0.0.1:8080"
+account = "+431234567"
+"""
+TRUSTED = "trusts_local_users = true\n"
+SHOWN = 'client_certificate = "pki/server.crt"\nclient_key_file = "secrets/old"\n'
 SIGNAL = '[channels.signal]\nsocket = "/run/signal-cli/socket"\naccount = "+431234567"\n'
 WEBHOOK = '[channels.webhook]\nurl = "https://chat.example/hook"\nsecret_file = "secrets/webhook"\n'
 NTFY = '[channels.ntfy]\nurl = "https://ntfy.example"\ntoken_file = "secrets/ntfy"\n'
@@ -71,6 +78,13 @@ def test_everything_is_taken(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("text", [REST + TRUSTED, REST.replace("http:", "https:") + SHOWN])
+def test_a_rest_service_that_is_proven_or_trusted_is_taken(tmp_path: Path, text: str) -> None:
+    signal = taken(tmp_path, text).channels.signal
+    assert signal is not None
+    assert signal.url is not None
+
+
 def test_the_command_line_counts_until_it_is_switched_off(tmp_path: Path) -> None:
     assert taken(tmp_path, "").approvals.command_line
     assert taken(tmp_path, SIGNAL).approvals.command_line
@@ -83,6 +97,15 @@ def test_the_command_line_counts_until_it_is_switched_off(tmp_path: Path) -> Non
         (SIGNAL.replace('socket = "/run/signal-cli/socket"\n', ""), "channels.signal:"),
         (SIGNAL + 'url = "http://127.0.0.1:8080"\n', "channels.signal:"),
         (SIGNAL + 'driver = "rest"\n', "channels.signal:"),
+        (REST, "channels.signal: any local user could answer"),
+        (REST.replace("http:", "https:"), "channels.signal: a url of https needs client_cert"),
+        (REST + TRUSTED + 'ca_file = "pki/ca.crt"\n', "channels.signal: ca_file, client_cert"),
+        (SIGNAL + 'client_key_file = "secrets/old"\n', "channels.signal: ca_file, client_cert"),
+        (SIGNAL + 'user = "#0"\n', "channels.signal.user: must be the name of a unix user"),
+        (
+            REST.replace("http:", "https:") + SHOWN.replace("secrets/old", "secrets/none"),
+            "channels.signal.client_key_file:",
+        ),
         (SIGNAL.replace("+431234567", "0431234567"), "channels.signal.account:"),
         (WEBHOOK.replace("https:", "http:"), "channels.webhook.url: must be https"),
         (WEBHOOK.replace("chat.", "me:pw@chat."), "channels.webhook.url: must hold no credentials"),

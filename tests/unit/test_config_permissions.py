@@ -207,3 +207,39 @@ def test_c13_a_log_that_root_keeps_is_not_the_agents_own(kept: Path, name: str) 
 def test_c13_a_log_that_root_keeps_is_not_others_to_write(kept: Path, name: str, mode: int) -> None:
     (kept.parent / name).chmod(mode)
     assert [f for f in faults(kept, uid=FOREIGN) if f.startswith("audit.path")] != []
+
+
+# -- the socket of Signal's daemon -----------------------------------------------------------------
+
+SIGNAL = """[channels.signal]
+socket = "run/signal/socket"
+account = "+431234567"
+user = "nobody"
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    run = tmp_path / "run/signal"
+    run.mkdir(parents=True)
+    return run
+
+
+def test_c13_the_place_of_signals_socket(tmp_path: Path, run: Path) -> None:
+    path = write(tmp_path, MINIMAL + SIGNAL)
+    assert faults(path) == []
+    (run / "socket").touch(0o666)  # who may speak to it is the daemon's to say
+    assert faults(path) == []
+    run.chmod(0o777)
+    place = f"channels.signal.socket: {run}, above {run / 'socket'}, is mode 0777"
+    assert [fault.startswith(place) for fault in faults(path)] == [True]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a directory away")
+def test_c13_the_place_of_signals_socket_is_the_daemons_or_ours(tmp_path: Path, run: Path) -> None:
+    path = write(tmp_path, MINIMAL + SIGNAL)
+    os.chown(run, 65534, 65534)
+    assert faults(path) == []
+    os.chown(run, FOREIGN, FOREIGN)
+    (fault,) = faults(path)
+    assert f"{run}, above {run / 'socket'}, belongs to uid {FOREIGN}" in fault

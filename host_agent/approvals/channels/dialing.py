@@ -53,16 +53,20 @@ def open_pool(
     )
 
 
-def client_context(ca_file: Path | None) -> ssl.SSLContext:
+def client_context(ca_file: Path | None, pair: tuple[Path, Path] | None = None) -> ssl.SSLContext:
     """Return a TLS context that trusts `ca_file` alone, or else the system's authorities.
 
-    Names are verified. The environment (`SSL_CERT_FILE`) does not count.
+    Names are verified. The environment (`SSL_CERT_FILE`) does not count. `pair` are the files of
+    the certificate to show and of its key.
 
     Raises:
-        OSError: `ca_file` cannot be read, or has no certificate in it (`ssl.SSLError`).
+        OSError: a file cannot be read, or does not hold what it should (`ssl.SSLError`).
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if pair is not None:
+        # An encrypted key is refused: there is nobody to type its password.
+        context.load_cert_chain(*pair, password=lambda: "")
     if ca_file is not None:
         context.load_verify_locations(cafile=ca_file)
         return context

@@ -60,7 +60,8 @@ def _wall() -> datetime:
 class Outbound:
     """Exchanges with the service at one URL.
 
-    `ca_file` is the one authority that is trusted; without it, those of the system.
+    `ca_file` is the one authority that is trusted; without it, those of the system. `pair` are the
+    files of a certificate and its key, which the agent shows where it is asked for one.
 
     Raises:
         ValueError: `url` may not be sent to; the sentence does not repeat it.
@@ -71,6 +72,7 @@ class Outbound:
         url: str,
         *,
         ca_file: Path | None = None,
+        pair: tuple[Path, Path] | None = None,
         deadline_seconds: float = DEADLINE_SECONDS,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
         resolve: "Resolve | None" = None,
@@ -78,6 +80,7 @@ class Outbound:
     ) -> None:
         self._target = target_of(url)
         self._ca_file = ca_file
+        self._pair = pair
         self._deadline_seconds = deadline_seconds
         self._max_answer_bytes = max_answer_bytes
         self._resolve = resolve
@@ -159,7 +162,7 @@ class Outbound:
                 if self._target.scheme == "http":
                     return f"{self._target.place} takes connections, without TLS"
                 stream = await stream.start_tls(
-                    self._tls(), server_hostname=self._target.host, timeout=self._deadline_seconds
+                    self.tls(), server_hostname=self._target.host, timeout=self._deadline_seconds
                 )
                 version = stream.get_extra_info("ssl_object").version()
             finally:
@@ -253,17 +256,22 @@ class Outbound:
 
         if self._pool is None:
             resolve = self._resolve or dialing.system_addresses
-            self._pool = dialing.open_pool(self._target, context=self._tls(), resolve=resolve)
+            self._pool = dialing.open_pool(self._target, context=self.tls(), resolve=resolve)
         return self._pool
 
-    def _tls(self) -> ssl.SSLContext:
+    def tls(self) -> ssl.SSLContext:
+        """Return what the service is verified by, also for a connection of another kind.
+
+        Raises:
+            ChannelError: a file of it cannot be used.
+        """
         from host_agent.approvals.channels import dialing
 
         if self._context is None:
             try:
-                self._context = dialing.client_context(self._ca_file)
+                self._context = dialing.client_context(self._ca_file, self._pair)
             except OSError:
-                message = f"The authority's file for {self._target.place} cannot be used."
+                message = f"A file of TLS for {self._target.place} cannot be used."
                 raise ChannelError(Failure.NOT_CONFIGURED, message) from None
         return self._context
 

@@ -1,5 +1,9 @@
 """The driver for the daemon of signal-cli on its unix socket: JSON-RPC, one object a line.
 
+The kernel says whose process listens there (SO_PEERCRED, unix(7)): one of another user than the
+configured one, root or the agent's own is told nothing and believed nothing. Where systemd made the
+socket, that is root.
+
 One connection carries what is sent and what arrives. Where the daemon runs with `--receive-mode
 on-connection` or `manual`, messages wait on Signal's servers while nobody is attached, so none is
 lost. It has no word for the mode: with any other one, what is sent while we are away is gone.
@@ -12,6 +16,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
+from host_agent.approvals.channels.peers import require_peer
 from host_agent.approvals.channels.port import ChannelError
 from host_agent.approvals.channels.signal import Opened, Quote, refusal, require_success
 from host_agent.approvals.channels.signal_arrivals import FAREWELL_SECONDS, Arrivals, Complaints
@@ -34,9 +39,15 @@ class SignalCli:
     """One account of a daemon."""
 
     def __init__(
-        self, socket: Path, account: str, *, deadline_seconds: float = DEADLINE_SECONDS
+        self,
+        socket: Path,
+        account: str,
+        *,
+        user: str,
+        deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
         self._socket = socket
+        self._user = user
         self._account = account
         self._deadline_seconds = deadline_seconds
         self._link: _Link | None = None
@@ -85,18 +96,19 @@ class SignalCli:
         version = result.get("version") if isinstance(result, Mapping) else None
         is_plain = isinstance(version, str) and version.isascii() and version.isprintable()
         shown = version[:32] if isinstance(version, str) and is_plain else "unknown"
+        where = f"signal-cli {shown} of the user {(await self._linked()).served_by} answers"
         try:
             held = await self._call("listAccounts", {})
         except _CallError as error:
             if error.code != _NO_METHOD:
                 raise
-            return f"signal-cli {shown} answers on its socket, for one account"
+            return f"{where} on its socket, for one account"
         accounts = held if isinstance(held, list) else []
         if not any(
             isinstance(one, dict) and one.get("number") == self._account for one in accounts
         ):
             raise _no_account()
-        return f"signal-cli {shown} answers on its socket and holds the account"
+        return f"{where} on its socket and holds the account"
 
     async def receive(self, opened: Opened) -> AsyncGenerator[Params, None]:
         """Yield what arrives until the connection is lost.
@@ -153,7 +165,7 @@ class SignalCli:
                 raise _lost()
             if self._link is None or self._link.is_lost:
                 await self.close()
-                self._link = await _Link.open(self._socket, self._complaints)
+                self._link = await _Link.open(self._socket, self._user, self._complaints)
             return self._link
 
 
@@ -178,7 +190,10 @@ class _Link:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         complaints: Complaints,
+        *,
+        served_by: str,
     ) -> None:
+        self.served_by = served_by
         self._reader = reader
         self._writer = writer
         self._complaints = complaints
@@ -189,18 +204,24 @@ class _Link:
         self._reading = asyncio.create_task(self._read_forever(), name="signal-cli socket")
 
     @classmethod
-    async def open(cls, socket: Path, complaints: Complaints) -> "_Link":
-        """Connect.
+    async def open(cls, socket: Path, user: str, complaints: Complaints) -> "_Link":
+        """Connect to a process of `user`.
 
         Raises:
-            ChannelError: nobody listens there, or the agent may not connect.
+            ChannelError: nobody listens there, the agent may not connect, or it is somebody else.
         """
         try:
             streams = await asyncio.open_unix_connection(str(socket), limit=MAX_LINE_BYTES)
         except OSError as error:
             message = f"signal-cli's socket {socket}: {(error.strerror or 'no answer').lower()}."
             raise ChannelError(Failure.UNREACHABLE, message) from None
-        return cls(*streams, complaints)
+        try:
+            served_by = require_peer(streams[1].get_extra_info("socket"), user)
+        except PermissionError as error:
+            streams[1].close()
+            message = f"signal-cli's socket {socket} {error}; it was told nothing."
+            raise ChannelError(Failure.NOT_CONFIGURED, message) from None
+        return cls(*streams, complaints, served_by=served_by)
 
     async def call(self, method: str, params: Mapping[str, JsonValue]) -> object:
         """Call and return the result.

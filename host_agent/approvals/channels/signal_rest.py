@@ -214,6 +214,7 @@ class _Socket:
     """
 
     def __init__(self, outbound: Outbound, path: str, ping_seconds: float) -> None:
+        self._outbound = outbound
         self._target = outbound.target
         self._path = path
         self._ping_seconds = ping_seconds
@@ -248,8 +249,6 @@ class _Socket:
     async def _dialled(self, address: str) -> "ClientConnection":
         from websockets.asyncio.client import connect
 
-        from host_agent.approvals.channels import dialing
-
         class Direct(connect):
             """Connects where it is told to."""
 
@@ -264,7 +263,7 @@ class _Socket:
             f"{'wss' if is_secure else 'ws'}://{self._target.place}{self._path}",
             host=address,
             port=self._target.port,
-            ssl=dialing.client_context(None) if is_secure else None,
+            ssl=self._outbound.tls() if is_secure else None,
             max_size=MAX_FRAME_BYTES,
             compression=None,
             open_timeout=OPEN_SECONDS,
