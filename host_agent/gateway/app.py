@@ -6,6 +6,7 @@ same ones, held to it by tests.
 """
 
 import asyncio
+import functools
 import hashlib
 import logging
 import re
@@ -34,6 +35,7 @@ from host_agent.errors import (
 from host_agent.gateway import body as bodies
 from host_agent.gateway import legacy, openapi
 from host_agent.gateway.bridges import BridgeRoutes
+from host_agent.gateway.exchange import Application
 from host_agent.gateway.ports import AgentPort
 from host_agent.gateway.problems import (
     HEALTH,
@@ -43,7 +45,7 @@ from host_agent.gateway.problems import (
     render_unready,
     to_bytes,
 )
-from host_agent.gateway.request import AgentConnection, AgentRequest, current, until_gone
+from host_agent.gateway.request import AgentRequest, StreamedResponse, current, serve, until_gone
 from host_agent.gateway.routes import ROUTES
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Role
@@ -61,11 +63,14 @@ _SEQUENCE = re.compile(r"[0-9]{1,15}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
 
 
-def create_app(agent: AgentPort) -> Quart:
+def create_app(agent: AgentPort) -> Application:
     """Return the ASGI application for `agent`."""
+    return functools.partial(serve, create_router(agent))
+
+
+def create_router(agent: AgentPort) -> Quart:
+    """Return the routes: each with its handler, and one edge for every error."""
     app = Quart("host_agent.gateway", static_folder=None, template_folder=None)
-    app.request_class = AgentRequest
-    app.asgi_http_class = AgentConnection
     app.url_map.merge_slashes = False  # no redirects: their bodies are HTML
     app.config["PROPAGATE_EXCEPTIONS"] = False
     routes = Routes(agent)
@@ -281,9 +286,7 @@ class Routes(BridgeRoutes):
         stream = self.agent.pipeline.stream(
             request.principal, None if after is None else int(after)
         )
-        response = Response(stream, 200, content_type="text/event-stream")
-        response.timeout = None
-        return response
+        return StreamedResponse(stream, content_type="text/event-stream")
 
     async def decide(self, request_id: str) -> Response:
         """POST /requests/{id}/decision."""

@@ -7,7 +7,7 @@ is parsed. Nobody looks at the raw bytes afterwards.
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,9 +21,9 @@ from host_agent.errors import (
     RateLimitedError,
     RequestTooLargeError,
 )
+from host_agent.gateway.exchange import Receive
 from host_agent.operations.catalogue import explain
 
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 DecisionT = TypeVar("DecisionT", bound="DecisionBody")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 

@@ -1,28 +1,23 @@
-"""One accepted connection: who is at the other end, which HTTP it speaks, and its tasks."""
+"""One accepted connection: who is at the other end, and its tasks."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from email.utils import formatdate
-from typing import Any, Protocol, TypeVar
-
-from hypercorn.asyncio.worker_context import WorkerContext
-from hypercorn.typing import ASGIFramework
+from typing import Any, Protocol
 
 from host_agent.errors import HostAgentError, InvalidIdentityError
 from host_agent.gateway import framing
-from host_agent.gateway.exchange import Exchange, Refused, Transmitter
+from host_agent.gateway.exchange import Application, Exchange, Refused, Transmitter
 from host_agent.gateway.stream import ByteStream, ConnectionLimits
 from host_agent.gateway.tls import tls_extension
 from host_agent.identity.certificate import PeerCertificate, parse_peer_certificate
-
-ValueT = TypeVar("ValueT")
 
 _log = logging.getLogger("host_agent.gateway")
 
 
 class HttpProtocol(Protocol):
-    """HTTP/1.1 or HTTP/2 on one connection."""
+    """HTTP on one connection."""
 
     async def received(self, data: bytes) -> None:
         """Take bytes; return once there is room for more."""
@@ -44,13 +39,10 @@ class Connection:
     request, by the application.
     """
 
-    worker = WorkerContext(None)
-    """What Hypercorn's protocols want to know of their process: nothing, here."""
-
     def __init__(
         self,
         stream: ByteStream,
-        app: ASGIFramework,
+        app: Application,
         *,
         limits: ConnectionLimits,
         refused: Refused | None,
@@ -96,9 +88,6 @@ class Connection:
         method: bytes,
         target: bytes,
         fields: Sequence[tuple[bytes, bytes]],
-        *,
-        http_version: str,
-        stream_id: int = 0,
     ) -> Exchange:
         """Return the exchange for a checked request, its ASGI scope filled."""
         path, _, query = target.partition(b"?")
@@ -106,7 +95,7 @@ class Connection:
         scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": http_version,
+            "http_version": "1.1",
             "method": method.decode("ascii"),
             "scheme": "http" if self._tls is None else "https",
             "path": framing.decode_path(path),
@@ -119,9 +108,7 @@ class Connection:
             "state": {},
             "extensions": extensions,
         }
-        exchange = Exchange(
-            transmitter, scope, peer=self.peer, refused=self._refused, stream_id=stream_id
-        )
+        exchange = Exchange(transmitter, scope, peer=self.peer, refused=self._refused)
         extensions["host_agent"] = {"peer": self.peer, "exchange_id": exchange.id}
         if self._tls is not None:
             extensions["tls"] = self._tls
@@ -152,12 +139,6 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def later(
-        self, seconds: float, action: Callable[[ValueT], None], value: ValueT
-    ) -> asyncio.TimerHandle:
-        """Call `action` with `value` after a while; one of many timers."""
-        return self._loop.call_later(seconds, action, value)
 
     def date(self) -> bytes:
         """Return the value of the `Date` field, made once a second."""

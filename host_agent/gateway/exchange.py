@@ -1,4 +1,4 @@
-"""One request and its response as ASGI sees them, whichever HTTP version carries them.
+"""One request and its response as ASGI (https://asgi.readthedocs.io, 3.0) sees them.
 
 The body is handed over only as fast as the application asks for it, its deadline and its faults
 are raised inside the application that waits for it, and whatever happens there is an answer.
@@ -7,14 +7,17 @@ are raised inside the application that waits for it, and whatever happens there 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
-
-from hypercorn.typing import ASGIFramework
+from typing import Any, Protocol, TypeAlias
 
 from host_agent.errors import HostAgentError, InternalError
 from host_agent.gateway.problems import new_exchange_id, render
 
 _log = logging.getLogger("host_agent.gateway")
+
+Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
+Send: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[None]]
+Application: TypeAlias = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+"""An ASGI application of the type `http`: no lifespan, no WebSocket."""
 
 Refused = Callable[[HostAgentError, str, object], Awaitable[None]]
 """Told of every refusal that the server itself answers: the error, the exchange's id, the peer
@@ -22,14 +25,14 @@ Refused = Callable[[HostAgentError, str, object], Awaitable[None]]
 
 
 class Transmitter(Protocol):
-    """The HTTP version below an exchange."""
+    """The HTTP connection below an exchange."""
 
     async def invite_body(self, exchange: "Exchange") -> None:
         """Say `100 Continue` where the client waits for it."""
         ...
 
-    async def consumed(self, exchange: "Exchange", count: int) -> None:
-        """Note that the application has taken `count` bytes of the body."""
+    def consumed(self) -> None:
+        """Note that the application has taken what there was of the body."""
         ...
 
     async def respond(
@@ -62,7 +65,7 @@ class Transmitter(Protocol):
 
 
 class Exchange:
-    """An ASGI HTTP exchange. `stream_id` is HTTP/2's, 0 for HTTP/1.1."""
+    """An ASGI HTTP exchange."""
 
     def __init__(
         self,
@@ -71,11 +74,9 @@ class Exchange:
         *,
         peer: object,
         refused: Refused | None,
-        stream_id: int = 0,
     ) -> None:
         self.id = new_exchange_id()
         self.scope = scope
-        self.stream_id = stream_id
         self.buffered = 0
         self.has_whole_body = False
         self.has_started = False
@@ -119,10 +120,10 @@ class Exchange:
 
     # -- the application -----------------------------------------------------------------------
 
-    async def run(self, app: ASGIFramework) -> None:
+    async def run(self, app: Application) -> None:
         """Run the application; answer with a problem where it does not."""
         try:
-            await app(self.scope, self.receive, self.send)  # type: ignore[arg-type]
+            await app(self.scope, self.receive, self.send)
         except ConnectionError:
             _log.debug("exchange %s: the peer is gone", self.id)
         except HostAgentError as error:
@@ -167,7 +168,7 @@ class Exchange:
         """
         while True:
             if self._chunks:
-                return await self._next_chunk()
+                return self._next_chunk()
             if self.has_whole_body and not self._body_was_told:
                 self._body_was_told = True
                 return {"type": "http.request", "body": b"", "more_body": False}
@@ -207,12 +208,12 @@ class Exchange:
 
     # -- inside --------------------------------------------------------------------------------
 
-    async def _next_chunk(self) -> dict[str, Any]:
+    def _next_chunk(self) -> dict[str, Any]:
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self.buffered = 0
         is_last = self._body_was_told = self.has_whole_body
-        await self._transmitter.consumed(self, len(body))
+        self._transmitter.consumed()
         return {"type": "http.request", "body": body, "more_body": not is_last}
 
     def _fields(self, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -51,8 +51,8 @@ def request_fault(
     """Return what is wrong with a parsed request, or None. Field names are in lower case."""
     if len(fields) > max_fields:
         return too_large_head()
-    if http_version not in {b"1.1", b"2"}:
-        return malformed("only HTTP/1.1 and HTTP/2 are spoken here")
+    if http_version != b"1.1":
+        return malformed("only HTTP/1.1 is spoken here")
     names = [name for name, _ in fields]
     if b"upgrade" in names or method == b"CONNECT":
         return malformed("no other protocol is spoken here: no Upgrade, no WebSocket, no tunnel")

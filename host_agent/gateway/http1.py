@@ -1,8 +1,6 @@
 """HTTP/1.1 on one connection: one exchange after the other, over h11.
 
-Hypercorn's own HTTP/1.1 answers its errors without a body, takes `Transfer-Encoding` together with
-`Content-Length`, upgrades to h2c, and waits forever for an application that stopped reading; so
-this one stands in its place.
+No other version is spoken: one exchange at a time is all that a peer can have unread.
 """
 
 import asyncio
@@ -113,9 +111,7 @@ class Http1:
         if fault is not None:
             self._refuse(fault)
             return
-        exchange = self._connection.exchange(
-            self, request.method, request.target, fields, http_version="1.1"
-        )
+        exchange = self._connection.exchange(self, request.method, request.target, fields)
         self._exchange = exchange
         self._body_bytes = 0
         self._connection.arm(self._limits.body_seconds, self._body_is_late)
@@ -193,7 +189,7 @@ class Http1:
             event = h11.InformationalResponse(status_code=100, headers=[])
             self._connection.stream.write(self._parser.send(event) or b"")
 
-    async def consumed(self, exchange: Exchange, count: int) -> None:  # noqa: ARG002
+    def consumed(self) -> None:
         """Let the next bytes in."""
         self._open_gate()
 

@@ -4,10 +4,9 @@ A bare ASGI application: what scrapes it has no certificate and gets no secret.
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol, cast
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-from hypercorn.typing import ASGIFramework
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from host_agent.errors import (
@@ -16,6 +15,7 @@ from host_agent.errors import (
     RouteNotFoundError,
     StoreUnavailableError,
 )
+from host_agent.gateway.exchange import Application, Receive, Send
 from host_agent.gateway.framing import field
 from host_agent.gateway.problems import (
     HEALTH,
@@ -62,20 +62,17 @@ class MonitoredPort(Protocol):
         ...
 
 
-def create_metrics_app(agent: MonitoredPort) -> ASGIFramework:
+def create_metrics_app(agent: MonitoredPort) -> Application:
     """Return the ASGI application of the plain listener."""
 
-    async def app(scope: Mapping[str, Any], receive: object, send: _Send) -> None:  # noqa: ARG001
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:  # noqa: ARG001
         told = scope["extensions"].get("host_agent", {})
         rendered = await _answer(agent, scope, told.get("exchange_id") or new_exchange_id())
         start = {"type": "http.response.start", "status": rendered.status}
         await send({**start, "headers": rendered.headers})
         await send({"type": "http.response.body", "body": rendered.body})
 
-    return cast("ASGIFramework", app)
-
-
-_Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+    return app
 
 
 async def _answer(agent: MonitoredPort, scope: Mapping[str, Any], exchange_id: str) -> Rendered:

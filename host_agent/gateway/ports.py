@@ -1,6 +1,6 @@
 """What the routes ask of the agent: the pipeline, the catalogue and readiness, as ports."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Protocol
 
 from host_agent.canonical import JsonValue
@@ -96,7 +96,7 @@ class PipelinePort(Protocol):
         ...
 
     @property
-    def stream(self) -> Callable[[Principal, int | None], AsyncIterator[bytes]]:
+    def stream(self) -> Callable[[Principal, int | None], AsyncGenerator[bytes]]:
         """Begin a stream of events."""
         ...
 

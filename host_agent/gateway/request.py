@@ -1,17 +1,23 @@
-"""Quart's request and its ASGI side made to fit: who sent it, and a body read on demand."""
+"""Between ASGI and Quart's routes: who sent a request, a body on demand, a response in pieces.
+
+Quart's own ASGI side reads ahead, cancels what a peer that leaves has asked for, and gives a
+response up after a minute. So a request is made here, from Quart's class, and handed to
+`Quart.handle_request`.
+"""
 
 import asyncio
-from typing import cast
+import contextlib
+from collections.abc import AsyncGenerator
+from contextvars import ContextVar
+from http import HTTPStatus
+from typing import Any, cast
 
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
-from quart import Request, Response
-from quart.asgi import ASGIHTTPConnection
-from quart.globals import request_ctx
-from quart.utils import encode_headers
-from quart.wrappers.response import IterableBody
+from quart import Quart, Request, Response
+from werkzeug.datastructures import Headers
 
 from host_agent.errors import InvalidIdentityError, InvalidParameterError
 from host_agent.gateway import body as bodies
+from host_agent.gateway.exchange import Receive, Send
 from host_agent.gateway.problems import new_exchange_id
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Principal
@@ -22,7 +28,7 @@ class AgentRequest(Request):
 
     principal: Principal
     large_bodies: asyncio.Semaphore
-    receive: bodies.Receive
+    receive: Receive
     exchange_id: str
     peer: PeerCertificate | InvalidIdentityError | None
     operation: str | None = None
@@ -56,22 +62,81 @@ class AgentRequest(Request):
 
 def current() -> AgentRequest:
     """Return the request of this task."""
-    return cast("AgentRequest", request_ctx.request)
+    return _current.get()
 
 
-async def until_gone(receive: bodies.Receive) -> None:
+_current: ContextVar[AgentRequest] = ContextVar("host_agent.gateway.request")
+
+
+class StreamedResponse(Response):
+    """A response whose body is `pieces`, sent as they come."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes], *, content_type: str) -> None:
+        super().__init__(status=HTTPStatus.OK, content_type=content_type)
+        self.pieces = pieces
+
+
+async def serve(app: Quart, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Answer one request in one task, without reading ahead.
+
+    The body is read when a route asks for it. A peer that leaves does not cancel its request:
+    what was asked for is carried through; only long polls and streams look for the peer.
+    """
+    request = _request(scope, receive)
+    token = _current.set(request)
+    try:
+        response = await app.handle_request(request)
+    finally:
+        _current.reset(token)
+    fields = [(name.lower().encode(), value.encode()) for name, value in response.headers.items()]
+    if isinstance(response, StreamedResponse):
+        fields = [(name, value) for name, value in fields if name != b"content-length"]
+    await send({"type": "http.response.start", "status": response.status_code, "headers": fields})
+    if isinstance(response, StreamedResponse):
+        await _stream(response.pieces, receive, send)
+        return
+    data = await cast("Response", response).get_data(as_text=False)
+    await send({"type": "http.response.body", "body": data, "more_body": False})
+
+
+def _request(scope: dict[str, Any], receive: Receive) -> AgentRequest:
+    request = AgentRequest(
+        scope["method"],
+        scope["scheme"],
+        scope["path"],
+        scope["query_string"],
+        Headers(
+            [(name.decode("latin1"), value.decode("latin1")) for name, value in scope["headers"]]
+        ),
+        scope["root_path"],
+        scope["http_version"],
+        cast("Any", scope),
+        send_push_promise=_push_nothing,
+    )
+    told = scope["extensions"].get("host_agent", {})
+    request.receive = receive
+    request.peer = told.get("peer")
+    request.exchange_id = told.get("exchange_id") or new_exchange_id()
+    return request
+
+
+async def _push_nothing(path: str, headers: Headers) -> None:
+    """HTTP/1.1 has no server push."""
+
+
+async def until_gone(receive: Receive) -> None:
     """Return once the peer is gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _stream(body: IterableBody, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+async def _stream(pieces: AsyncGenerator[bytes], receive: Receive, send: Send) -> None:
     """Send pieces as they come, until there are no more or the peer is gone.
 
     Sending waits for a peer that reads slowly, so nothing piles up here.
     """
-    sending = asyncio.ensure_future(_send_all(body, send))
-    gone = asyncio.ensure_future(until_gone(cast("bodies.Receive", receive)))
+    sending = asyncio.ensure_future(_send_all(pieces, send))
+    gone = asyncio.ensure_future(until_gone(receive))
     try:
         await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
         if sending.done():
@@ -82,37 +147,8 @@ async def _stream(body: IterableBody, receive: ASGIReceiveCallable, send: ASGISe
         await asyncio.gather(sending, gone, return_exceptions=True)
 
 
-async def _send_all(body: IterableBody, send: ASGISendCallable) -> None:
-    async with body as pieces:
+async def _send_all(pieces: AsyncGenerator[bytes], send: Send) -> None:
+    async with contextlib.aclosing(pieces):
         async for piece in pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-class AgentConnection(ASGIHTTPConnection):
-    """Quart's ASGI side without its tasks: one request, one task, no reading ahead.
-
-    The body is read when a route asks for it. A peer that leaves does not cancel its request:
-    what was asked for is carried through; only long polls look for the peer.
-    """
-
-    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Answer one request."""
-        request = cast("AgentRequest", self._create_request_from_scope(send))
-        told = (self.scope.get("extensions") or {}).get("host_agent", {})
-        request.receive = cast("bodies.Receive", receive)
-        request.peer = told.get("peer")
-        request.exchange_id = told.get("exchange_id") or new_exchange_id()
-        response = cast("Response", await self.app.handle_request(request))
-        await send(
-            {
-                "type": "http.response.start",
-                "status": response.status_code,
-                "headers": encode_headers(response.headers),
-            }
-        )
-        if isinstance(response.response, IterableBody):
-            await _stream(response.response, receive, send)
-            return
-        data = await response.get_data(as_text=False)
-        await send({"type": "http.response.body", "body": data, "more_body": False})

@@ -13,14 +13,10 @@ import ssl
 from collections.abc import Callable
 from typing import Self, cast
 
-from hypercorn.config import Config
-from hypercorn.typing import ASGIFramework
-
 from host_agent.errors import ConfigurationError
 from host_agent.gateway.connection import Connection
-from host_agent.gateway.exchange import Refused
+from host_agent.gateway.exchange import Application, Refused
 from host_agent.gateway.http1 import Http1
-from host_agent.gateway.http2 import Http2
 from host_agent.gateway.stream import (
     READ_BYTES,
     ByteStream,
@@ -48,7 +44,7 @@ class Gateway:
 
     def __init__(
         self,
-        app: ASGIFramework,
+        app: Application,
         *,
         bind: tuple[str, int] | socket.socket,
         context: ssl.SSLContext | None,
@@ -66,9 +62,6 @@ class Gateway:
         self._on_refusal = on_refusal
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._events = StreamEvents(opened=self._opened, lost=self._lost, rejected=self._rejected)
-        self._config = Config()
-        self._config.include_server_header = False
-        self._config.include_date_header = False
         self._streams: set[ByteStream] = set()
         self._handshakes: dict[ByteStream, None] = {}
         self._connections: dict[Connection, asyncio.Task[None]] = {}
@@ -248,13 +241,7 @@ class Gateway:
             raise
         self._connections[connection] = cast("asyncio.Task[None]", asyncio.current_task())
         try:
-            tls = stream.tls
-            if tls is not None and tls.selected_alpn_protocol() == "h2":
-                protocol = Http2(connection, self._config)
-                await protocol.begin()
-                await connection.run(protocol)
-            else:
-                await connection.run(Http1(connection))
+            await connection.run(Http1(connection))
         finally:
             del self._connections[connection]
 

@@ -33,7 +33,6 @@ class ConnectionLimits:
       it is not lost to a reset (RFC 9112, section 9.6)
     - `max_head_bytes`, `max_fields`: the header section
     - `max_body_bytes`: the body; the application answers for it, the wire may take twice that
-    - `max_streams`: exchanges at once on one HTTP/2 connection
     """
 
     handshake_seconds: float = 10
@@ -46,7 +45,6 @@ class ConnectionLimits:
     max_head_bytes: int = 16 * 1024
     max_fields: int = 100
     max_body_bytes: int = 1024 * 1024
-    max_streams: int = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

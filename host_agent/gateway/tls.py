@@ -16,7 +16,8 @@ from cryptography import x509
 
 from host_agent.errors import ConfigurationError
 
-ALPN_PROTOCOLS = ("h2", "http/1.1")
+ALPN_PROTOCOLS = ("http/1.1",)
+"""HTTP/1.1 is all that the door speaks. Who offers other protocols alone gets none selected."""
 TLS_1_3 = 0x0304
 _SUITES: Mapping[str, int] = {
     "TLS_AES_128_GCM_SHA256": 0x1301,

@@ -7,7 +7,7 @@ back says where it was. Memory is bounded: a reader who is too slow loses the ol
 import asyncio
 import json
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from host_agent.audit.recent import Recent
@@ -154,7 +154,7 @@ class Streaming:
         self._events = events
         self._streams: Counter[str] = Counter()
 
-    def open(self, principal: Principal, after: int | None) -> AsyncIterator[bytes]:
+    def open(self, principal: Principal, after: int | None) -> AsyncGenerator[bytes]:
         """Return a stream of what `principal` may see, after the event `after` where it is given.
 
         It ends by itself once the principal is not welcome any more, and when the agent ends.
@@ -167,7 +167,7 @@ class Streaming:
             raise RateLimitedError(message, retry_after_seconds=RECHECK_SECONDS)
         return self._frames(principal, after)
 
-    async def _frames(self, principal: Principal, after: int | None) -> AsyncIterator[bytes]:
+    async def _frames(self, principal: Principal, after: int | None) -> AsyncGenerator[bytes]:
         # Begun here and not before: what is never read is never begun, and leaves nothing.
         if self._streams[principal.cn] >= STREAMS_PER_IDENTITY:
             return

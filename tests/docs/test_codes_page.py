@@ -7,7 +7,6 @@ import pytest
 
 from host_agent.errors import BY_CODE, exit_status
 from host_agent.gateway import body
-from host_agent.gateway.http2 import MAX_RESETS
 from host_agent.gateway.routes import ROUTES, Route
 from host_agent.gateway.stream import ConnectionLimits
 
@@ -64,8 +63,6 @@ def test_the_limits_are_the_ones_in_force() -> None:
         f"| body | {limits.max_body_bytes // 2**20} MiB,",
         f"| taking a response | {limits.write_seconds} s |",
         f"| between requests, and before the first | {limits.idle_seconds} s |",
-        f"| exchanges at once on one HTTP/2 connection | {limits.max_streams} |",
-        f"| streams begun and reset on one HTTP/2 connection | {MAX_RESETS} |",
     ):
         assert row in HTTP
     assert limits.max_body_bytes == body.MAX_BODY_BYTES

@@ -1,4 +1,4 @@
-"""GET /events over the real door, HTTP/1.1 and HTTP/2: live, replayed, and ended."""
+"""GET /events over the real door: live, replayed, and ended."""
 
 import json
 from collections.abc import Iterator
@@ -46,11 +46,10 @@ def ask(site: Site, served: Served, cn: str = "deployer") -> dict[str, Any]:
         return body
 
 
-@pytest.mark.parametrize("http2", [False, True])
 def test_what_happens_comes_as_it_is_written_and_can_be_read_again(
-    site: Site, served: Served, http2: bool
+    site: Site, served: Served
 ) -> None:
-    with site.http(served.url, "alice", http2=http2) as client:
+    with site.http(served.url, "alice") as client:
         with client.stream("GET", "/events", timeout=SECONDS) as stream:
             assert stream.status_code == 200
             assert stream.headers["content-type"].startswith("text/event-stream")

@@ -1,6 +1,7 @@
 """Who gets through TLS, and who does not: each success with its refusal twins."""
 
 import asyncio
+import shutil
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -66,6 +67,59 @@ async def test_a_client_without_alpn_gets_http11(door: Door) -> None:
     wire = await door.open(door.client_context(door.pki.client(), alpn=()))
     assert (await wire.ask(GET)).json["version"] == "1.1"
     await wire.close()
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("offer", "selected"),
+    [
+        (("h2", "http/1.1"), "http/1.1"),
+        (("http/1.1", "h2"), "http/1.1"),
+        (("http/1.1",), "http/1.1"),
+        (("h2",), None),
+        (("h2c", "h3", "spdy/3.1"), None),
+    ],
+    ids=str,
+)
+async def test_http11_is_all_that_is_selected(
+    door: Door, offer: tuple[str, ...], selected: str | None
+) -> None:
+    wire = await door.open(door.client_context(door.pki.client(), alpn=offer))
+    assert wire.tls.selected_alpn_protocol() == selected
+    reply = await wire.ask(GET)
+    assert (reply.status, reply.json["version"]) == (200, "1.1")
+    await wire.close()
+
+
+async def test_who_speaks_http2_all_the_same_is_told_and_reaches_nobody(door: Door) -> None:
+    wire = await door.open(door.client_context(door.pki.client(), alpn=("h2",)))
+    reply = await wire.ask(PREFACE)
+    assert (reply.status, reply.code) == (400, "request:malformed")
+    assert "only HTTP/1.1" in reply.json["detail"]
+    assert await wire.rest() == b""
+    assert not door.probe.scopes
+    assert [code for code, *_ in door.refusals] == ["request:malformed"]
+    await wire.close()
+    assert await door.is_alive()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.parametrize("option", ["--http2", "--http1.1"])
+async def test_curl_falls_back(door: Door, option: str) -> None:
+    leaf = door.pki.client()
+    curl = await asyncio.create_subprocess_exec(
+        *("curl", "--silent", "--show-error", option, "--cacert", door.pki.ca_path),
+        *("--cert", leaf.certificate_path, "--key", leaf.key_path),
+        *("--write-out", "\n%{http_version} %{http_code}", "--max-time", "20"),
+        f"https://localhost:{door.gateway.port}/echo",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, error = await curl.communicate()
+    assert curl.returncode == 0, error
+    assert out.splitlines()[-1] == b"1.1 200"
 
 
 async def test_c15_the_name_that_a_client_asks_for_changes_nothing(door: Door) -> None:

@@ -4,11 +4,10 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, cast
-
-from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable
+from typing import Any
 
 from host_agent.errors import InvalidIdentityError
+from host_agent.gateway.exchange import Application
 from host_agent.identity.certificate import PeerCertificate, parse_peer_certificate
 from tests.support.certificates import make_pki
 
@@ -48,7 +47,7 @@ class Reply:
 
 
 async def ask(
-    app: ASGIFramework,
+    app: Application,
     method: str,
     target: str,
     *,
@@ -95,5 +94,5 @@ async def ask(
         "root_path": "",
         "extensions": {"host_agent": {"peer": who, "exchange_id": EXCHANGE_ID}},
     }
-    await app(scope, cast("ASGIReceiveCallable", receive), cast("ASGISendCallable", send))
+    await app(scope, receive, send)
     return reply

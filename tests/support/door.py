@@ -14,15 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from hypercorn.typing import ASGIFramework
-
 from host_agent.errors import HostAgentError
+from host_agent.gateway.exchange import Application
 from host_agent.gateway.server import Gateway
 from host_agent.gateway.stream import ConnectionLimits
 from host_agent.gateway.tls import TlsRejection, server_context
 from tests.support.asgi import Reply
 from tests.support.certificates import Leaf, Pki, make_pki
 
+PIECE = 64 * 1024
 PATIENCE = 20.0
 """Seconds after which a test gives up; nothing waits so long when all is well."""
 
@@ -37,6 +37,7 @@ class Probe:
     release: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     failures: list[str] = field(default_factory=list)
+    sent: int = 0
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:  # noqa: ANN401
         self.scopes.append(scope)
@@ -98,6 +99,13 @@ class Probe:
         await send({"type": "http.response.body", "body": b"abc", "more_body": True})
         await self.do_crash(scope, receive, send)
 
+    async def do_flood(self, scope: object, receive: Any, send: Any) -> None:  # noqa: ANN401
+        """Answer without an end; `sent` is how much of it the server took."""
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b"a" * PIECE, "more_body": True})
+            self.sent += PIECE
+
     async def _answer(self, send: Any, body: Mapping[str, Any], *, status: int = 200) -> None:  # noqa: ANN401
         headers = [(b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -155,7 +163,7 @@ class Door:
     def __init__(
         self,
         directory: Path,
-        app: ASGIFramework | None = None,
+        app: Application | None = None,
         *,
         limits: ConnectionLimits | None = None,
         max_connections: int = 2000,
@@ -169,7 +177,7 @@ class Door:
         self.refusals: list[tuple[str, str, object]] = []
         self.rejected = asyncio.Event()
         self.gateway = Gateway(
-            app or cast("ASGIFramework", self.probe),
+            app or self.probe,
             bind=bind or ("127.0.0.1", 0),
             context=None if is_plain else self.server_context(self.pki),
             limits=limits,
@@ -217,12 +225,10 @@ class Door:
         return Wire(reader, writer)
 
     @contextlib.asynccontextmanager
-    async def dial(
-        self, leaf: Leaf | None = None, *, alpn: str = "http/1.1"
-    ) -> AsyncIterator[Wire]:
+    async def dial(self, leaf: Leaf | None = None) -> AsyncIterator[Wire]:
         """Open a connection of the librarian, or of `leaf`, closed at the end."""
         shown = leaf or self.pki.client()
-        wire = await self.open(self.client_context(shown, alpn=(alpn,)))
+        wire = await self.open(self.client_context(shown))
         try:
             yield wire
         finally:

@@ -5,7 +5,7 @@ approvals use the real pipeline.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -290,8 +290,8 @@ class FakePipeline:
         self.administered.append(("release", cn))
         return {"cn": cn, "released": True}
 
-    def stream(self, principal: Principal, after: int | None) -> AsyncIterator[bytes]:
-        async def frames() -> AsyncIterator[bytes]:
+    def stream(self, principal: Principal, after: int | None) -> AsyncGenerator[bytes]:
+        async def frames() -> AsyncGenerator[bytes]:
             yield f"data: {principal.cn} {after}\n\n".encode()
 
         return frames()

@@ -159,13 +159,9 @@ branches = {json.dumps(branches)}
         context.load_cert_chain(leaf.certificate_path, leaf.key_path)
         return context
 
-    def http(
-        self, url: str, cn: str, *, leaf: Leaf | None = None, http2: bool = False
-    ) -> httpx.Client:
+    def http(self, url: str, cn: str, *, leaf: Leaf | None = None) -> httpx.Client:
         """Return an HTTP client that is `cn`."""
-        return httpx.Client(
-            base_url=url, verify=self.context(leaf or self.client(cn)), timeout=30, http2=http2
-        )
+        return httpx.Client(base_url=url, verify=self.context(leaf or self.client(cn)), timeout=30)
 
     def async_http(self, url: str, cn: str, *, leaf: Leaf | None = None) -> httpx.AsyncClient:
         """Return an asynchronous HTTP client that is `cn`."""

@@ -135,7 +135,7 @@ def test_the_server_has_the_same_releases() -> None:
 def test_the_server_has_no_tool_of_development() -> None:
     tools = {canonicalize_name(tool.name) for tool in declared(("dev",))}
     needed = {canonicalize_name(wanted.name) for wanted in declared(SERVER_EXTRAS)}
-    assert not {pin.name for pin in pins(SERVER_LOCK)} & (tools - needed - {"h2"})
+    assert not {pin.name for pin in pins(SERVER_LOCK)} & (tools - needed)
 
 
 def test_an_upper_bound_has_its_reason_beside_it() -> None:

@@ -3,11 +3,9 @@
 import asyncio
 import json
 import re
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
-from quart import Quart
 
 from host_agent.approvals.request import GrantTerms
 from host_agent.errors import (
@@ -17,6 +15,7 @@ from host_agent.errors import (
     StoreUnavailableError,
 )
 from host_agent.gateway.app import create_app
+from host_agent.gateway.exchange import Send
 from host_agent.gateway.routes import ROUTES, Route
 from tests.support.asgi import EXCHANGE_ID, Reply, ask, peer
 from tests.support.fake_pipeline import DIGEST, FakeAgent
@@ -30,7 +29,7 @@ class Door:
 
     def __init__(self) -> None:
         self.agent = FakeAgent()
-        self.app: Quart = create_app(self.agent)
+        self.app = create_app(self.agent)
 
     async def __call__(
         self, method: str, target: str, cn: str | None = "librarian", **more: Any
@@ -353,7 +352,7 @@ async def test_a_long_poll_of_a_revoked_identity_is_refused(door: Door) -> None:
 async def waiting_ask(door: Door, target: str, leaves: asyncio.Event) -> Reply:
     """Send a GET whose peer stays until `leaves`."""
 
-    async def app(scope: Scope, receive: object, send: ASGISendCallable) -> None:
+    async def app(scope: dict[str, Any], receive: object, send: Send) -> None:
         told: list[bool] = []
 
         async def staying() -> dict[str, Any]:
@@ -363,7 +362,7 @@ async def waiting_ask(door: Door, target: str, leaves: asyncio.Event) -> Reply:
             await leaves.wait()
             return {"type": "http.disconnect"}
 
-        await door.app(scope, cast("ASGIReceiveCallable", staying), send)
+        await door.app(scope, staying, send)
 
     return await ask(app, "GET", target, who=peer("librarian"))
 

@@ -7,7 +7,7 @@ import pytest
 
 from host_agent.approvals.request import State
 from host_agent.errors import BY_CODE
-from host_agent.gateway.app import create_app
+from host_agent.gateway.app import create_router
 from host_agent.gateway.openapi import document, document_bytes
 from host_agent.gateway.routes import ROUTES, STATES
 from host_agent.operations import CATALOGUE
@@ -37,7 +37,7 @@ def test_every_reference_has_its_schema(catalogue: Catalogue) -> None:
 
 
 def test_every_route_of_the_application_is_described_and_no_other() -> None:
-    app = create_app(FakeAgent())
+    app = create_router(FakeAgent())
     served = {
         (method, rule.rule.replace("<", "{").replace(">", "}"))
         for rule in app.url_map.iter_rules()
