@@ -17,6 +17,7 @@ from host_agent.execution.runner import ToolRunner
 from host_agent.installation import layout
 from host_agent.installation.accounts import FileAccounts, HostAccounts
 from host_agent.installation.carrying import StepFailedError, alone, carry_out
+from host_agent.installation.first import APPROVER, CALLER, First
 from host_agent.installation.journal import Journal
 from host_agent.installation.program import check_program, own_program
 from host_agent.installation.source import read_source
@@ -46,6 +47,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="store_true",
         help="also make a first authority, certificates and configuration, where there are none",
     )
+    _add_first(parser)
     parser.add_argument(
         "--program",
         type=_program,
@@ -54,6 +56,46 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add_options(parser)
     parser.set_defaults(run=run)
+
+
+def _add_first(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "for --bootstrap",
+        "Each may be given several times. Every person and program gets a bundle, one file for"
+        " `host-agent login`. A program is an owner of its own: nobody approves for their own"
+        " owner, and a person approves for their agents.",
+    )
+    for option, metavar, meaning in (
+        ("--name", "DNS", "a name by which callers reach this host"),
+        ("--address", "IP", "an address at which they do; default: loopback only"),
+        ("--caller", "CN", f"a program that asks; default: {CALLER}"),
+        ("--approver", "OWNER", f"a person who approves; default: {APPROVER}"),
+    ):
+        group.add_argument(option, metavar=metavar, action="append", default=[], help=meaning)
+
+
+def _first(args: argparse.Namespace) -> First | None:
+    """Return what a bootstrap is asked for; None where there is to be none.
+
+    Raises:
+        UsageError: a name cannot be used, or there is one without `--bootstrap`.
+    """
+    given = [name for name in ("name", "address", "caller", "approver") if getattr(args, name)]
+    if not args.bootstrap:
+        if given:
+            message = f"--{given[0]} is for --bootstrap."
+            raise UsageError(message)
+        return None
+    try:
+        return First(
+            names=tuple(args.name),
+            addresses=tuple(args.address),
+            callers=tuple(args.caller),
+            approvers=tuple(args.approver),
+        )
+    except ValueError as error:
+        sentence = str(error)
+        raise UsageError(f"{sentence[:1].upper()}{sentence[1:]}.") from error
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -78,14 +120,13 @@ def run(args: argparse.Namespace) -> int:
         ConfigurationError: the configuration, or where the program lies, is at fault.
         AdapterUnavailableError: a tool that is needed is not installed.
     """
+    first = _first(args)
     if not is_root():
         return EX_NOPERM
     work, journal = make_work(args)
     program = args.program or own_program(work.root)
     check_program(work.root, program)
-    installation = Installation(
-        work, read_source(), program, is_first=args.bootstrap, now=datetime.now(UTC)
-    )
+    installation = Installation(work, read_source(), program, first=first, now=datetime.now(UTC))
     try:
         with undisturbed(), alone(work.root):
             installation.prepare()
@@ -156,7 +197,7 @@ def _advise(report: Report, work: Work) -> None:
     units = [change for change in report.changes if change.what.startswith(f"{layout.UNIT} ")]
     if any(change.kind is Kind.MADE for change in units):
         lines += [
-            f"Look at {layout.CONFIGURATION}: host-agent config check --user {layout.USER}",
+            f"Look at {layout.CONFIGURATION}: host-agent config check",
             f"Start it: systemctl enable --now {layout.UNIT_NAME}",
             "Prove each part: host-agent doctor",
         ]
@@ -165,6 +206,7 @@ def _advise(report: Report, work: Work) -> None:
             f"What runs is the old version until: systemctl restart {layout.UNIT_NAME}. What waits"
             " for approval and was bound to a changed wrapper has to be asked for again."
         )
+    lines += report.later
     if lines:
         sys.stdout.write("\nNext:\n" + "".join(f"- {line}\n" for line in lines))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from host_agent.cli import render
+from host_agent.cli import bundling, render
 from host_agent.clock import rfc3339
 from host_agent.errors import EX_DATAERR, EX_NOPERM, EX_OK, ConfigurationError, UsageError
 from host_agent.identity import authority
@@ -35,6 +35,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     verbs = parser.add_subparsers(title="commands", dest="verb", metavar="COMMAND", required=True)
     _add_init(verbs)
     _add_issue(verbs)
+    bundling.add_parser(verbs, run)
     _add_revoke(verbs)
     _add_crl(verbs)
     _add_list(verbs)

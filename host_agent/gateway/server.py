@@ -144,7 +144,13 @@ class Gateway:
                 family, _, _, _, address = socket.getaddrinfo(
                     host.encode("ascii"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
                 )[0]
-                listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+                listener = socket.create_server(
+                    address[:2],
+                    family=family,
+                    backlog=BACKLOG,
+                    # "::" is every address, those of IPv4 too.
+                    dualstack_ipv6=address[0] == "::" and socket.has_dualstack_ipv6(),
+                )
             except OSError as error:
                 fault = f"server.bind: {host}:{port} cannot be bound: {error.strerror or error}."
                 raise ConfigurationError([fault]) from error

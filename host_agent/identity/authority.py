@@ -223,10 +223,15 @@ def _general_names(
     if usage is Usage.CLIENT:
         return ()
     own = f"IP:{common_name}" if _is_address(common_name) else f"DNS:{common_name}"
-    return tuple(_general_name(name) for name in dict.fromkeys(names or (own, *_LOCAL_NAMES)))
+    return tuple(general_name(name) for name in dict.fromkeys(names or (own, *_LOCAL_NAMES)))
 
 
-def _general_name(name: str) -> x509.GeneralName:
+def general_name(name: str) -> x509.GeneralName:
+    """Return a server's name, `DNS:...` or `IP:...`, as a certificate has it.
+
+    Raises:
+        ValueError: it is none.
+    """
     kind, _, value = name.partition(":")
     if kind == "IP" and _is_address(value):
         return x509.IPAddress(ip_address(value))

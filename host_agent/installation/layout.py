@@ -29,12 +29,22 @@ MANIFEST: Final = f"{WRAPPER_DIR}/manifest.json"
 SUDOERS: Final = "/etc/sudoers.d/host-agent"
 UNIT_NAME: Final = "host-agent.service"
 UNIT: Final = f"/etc/systemd/system/{UNIT_NAME}"
+TRIAL_NAME: Final = "try-host-agent.service"
+"""A unit that does nothing, for a first approval. One called `host-agent...` is protected."""
+
+TRIAL_PATTERN: Final = TRIAL_NAME.replace(".", r"\.")
+"""As `[systemd] units` lists it; `install` puts the unit there while it is listed."""
+
+TRIAL: Final = f"/etc/systemd/system/{TRIAL_NAME}"
 SYSUSERS_NAME: Final = "host-agent.conf"
 SYSUSERS: Final = f"/etc/sysusers.d/{SYSUSERS_NAME}"
 TMPFILES: Final = "/etc/tmpfiles.d/host-agent.conf"
 LOGROTATE: Final = "/etc/logrotate.d/host-agent"
 AUTHORITY_DIR: Final = "/root/host-agent-ca"
 """Where `--bootstrap` makes the first authority: readable by root alone, and meant to move away."""
+
+BUNDLE_DIR: Final = "/root/host-agent-bundles"
+"""Where `--bootstrap` puts a bundle for each person: root's alone, and meant to be handed out."""
 
 
 def beside(path: str) -> str:

@@ -12,7 +12,7 @@ from host_agent.installation.steps import read_manifest
 from host_agent.installation.values import Kind, Report
 from host_agent.installation.work import Work
 
-KEPT = (layout.CONFIGURATION_DIR, layout.STATE_DIR, layout.AUTHORITY_DIR)
+KEPT = (layout.CONFIGURATION_DIR, layout.STATE_DIR, layout.AUTHORITY_DIR, layout.BUNDLE_DIR)
 _WANTS = f"/etc/systemd/system/multi-user.target.wants/{layout.UNIT_NAME}"
 
 
@@ -50,6 +50,7 @@ class Removal:
             if work.tree.find(_WANTS) is not None:
                 self._disable_below_root()
             return
+        self._stop_trial()
         is_active = work.tools("systemctl", "is-active", "--quiet", layout.UNIT_NAME).exit_code == 0
         is_enabled = (
             work.tools("systemctl", "is-enabled", "--quiet", layout.UNIT_NAME).exit_code == 0
@@ -64,6 +65,15 @@ class Removal:
         if is_enabled:
             work.tree.note("the enabled service", lambda: _tell(work, "enable"))
         _tell(work, "disable", "--now")
+
+    def _stop_trial(self) -> None:
+        work, name = self._work, layout.TRIAL_NAME
+        is_ours = layout.TRIAL in work.manifest.files
+        if is_ours and work.tools("systemctl", "is-active", "--quiet", name).exit_code == 0:
+            self.report.add(Kind.RAN, f"systemctl stop {name}")
+            if not work.is_dry:
+                work.tree.note("the unit to try", lambda: _start(work, name))
+                work.run("systemctl", "stop", name)
 
     def _disable_below_root(self) -> None:
         work = self._work
@@ -129,3 +139,7 @@ def _tell(work: Work, verb: str, *options: str) -> None:
     """Tell systemd something about the unit, or about all units."""
     subject = () if verb == "daemon-reload" else (layout.UNIT_NAME,)
     work.run("systemctl", *(option for option in options if option), verb, *subject)
+
+
+def _start(work: Work, name: str) -> None:
+    work.run("systemctl", "start", name)

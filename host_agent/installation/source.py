@@ -18,6 +18,7 @@ _WRAPPER_MODE = 0o755
 _PLAIN_MODE = 0o644
 _SERVICE_FILES = {
     layout.UNIT: "host-agent.service",
+    layout.TRIAL: layout.TRIAL_NAME,
     layout.SYSUSERS: "host-agent.sysusers",
     layout.TMPFILES: "host-agent.tmpfiles",
     layout.LOGROTATE: "host-agent.logrotate",
@@ -54,11 +55,9 @@ def read_source(directory: Path | None = None) -> Source:
     Raises:
         ConfigurationError: they are not there.
     """
-    places = [
-        Path(sysconfig.get_path("data")) / "share" / "host-agent",
-        Path(host_agent.__file__).parents[1],
-    ]
-    place = directory or next((p for p in places if (p / "wrappers").is_dir()), places[0])
+    checkout = Path(host_agent.__file__).parents[1]
+    shared = Path(sysconfig.get_path("data")) / "share" / "host-agent"
+    place = directory or (checkout if (checkout / "pyproject.toml").is_file() else shared)
     try:
         wrappers = {
             entry.name: read_plain(entry)

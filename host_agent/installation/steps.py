@@ -9,6 +9,7 @@ from host_agent.errors import ConfigurationError
 from host_agent.installation import bootstrap, layout, rendering
 from host_agent.installation.carrying import Step
 from host_agent.installation.datasets import datasets_of
+from host_agent.installation.first import First
 from host_agent.installation.manifest import Manifest, decode
 from host_agent.installation.source import Source
 from host_agent.installation.tree import Attributes
@@ -42,12 +43,12 @@ class Installation:
     """What one `install` does. `report` says what became of each thing."""
 
     def __init__(
-        self, work: Work, source: Source, program: str, *, is_first: bool, now: datetime
+        self, work: Work, source: Source, program: str, *, first: First | None, now: datetime
     ) -> None:
         self._work = work
         self._source = source
         self._program = program
-        self._is_first = is_first
+        self._first = first
         self._now = now
         self.report = Report()
 
@@ -110,8 +111,9 @@ class Installation:
                 work.forget(path, self.report)
 
     def _make_first(self) -> None:
-        if self._is_first:
-            bootstrap.make_first(self._work, now=self._now, report=self.report)
+        if self._first is not None:
+            known = read_configuration(self._work, is_early=True)
+            bootstrap.make_first(self._work, self._first, known, now=self._now, report=self.report)
 
     def _put_protected(self) -> None:
         config = read_configuration(self._work, is_early=self._work.is_dry)
@@ -172,18 +174,32 @@ class Installation:
 
     def _put_service(self) -> None:
         work = self._work
-        unit = self._source.service_file(layout.UNIT, self._program)
-        found = work.tree.find(layout.UNIT)
         if work.has_systemd and not work.is_dry:
             work.tree.note("systemd's view of the unit", lambda: _reload(work))
         for path in (layout.TMPFILES, layout.LOGROTATE):
             work.file(self._source.service_file(path, self._program), self.report)
+        unit = self._source.service_file(layout.UNIT, self._program)
+        trial = self._source.service_file(layout.TRIAL, self._program)
+        before = [work.tree.find(file.path) for file in (unit, trial)]
         work.file(unit, self.report)
-        is_changed = found is None or found.digest != unit.digest
+        has_trial = self._has_trial()
+        if has_trial:
+            work.file(trial, self.report)
+        else:
+            self._forget(layout.TRIAL)
+        after = [unit.digest, trial.digest if has_trial else None]
+        is_changed = [None if found is None else found.digest for found in before] != after
         if is_changed and work.has_systemd:
             self.report.add(Kind.RAN, "systemctl daemon-reload")
             if not work.is_dry:
                 _reload(work)
+
+    def _has_trial(self) -> bool:
+        """Return whether the configuration lists the unit that does nothing."""
+        config = read_configuration(self._work, is_early=self._work.is_dry)
+        if config is None:
+            return self._first is not None
+        return config.systemd is not None and layout.TRIAL_PATTERN in config.systemd.units
 
     def _put_manifest(self) -> None:
         work = self._work
@@ -201,7 +217,7 @@ class Installation:
     def _without_configuration(self, path: str) -> None:
         reason = (
             "is made from the configuration of this bootstrap"
-            if self._is_first
+            if self._first is not None
             else f"there is no {layout.CONFIGURATION} yet; write it and install again"
         )
         self.report.add(Kind.SKIPPED, f"{path}: {reason}")

@@ -93,10 +93,14 @@ class Change:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """What was done, in order, and what a person should do next."""
+    """What was done, in order, and what a person should do next.
+
+    `advice` comes before the service is started, `later` after it.
+    """
 
     changes: list[Change] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
+    later: list[str] = field(default_factory=list)
 
     def add(self, kind: Kind, what: str) -> None:
         """Add a line."""

@@ -25,7 +25,9 @@ def commands(page: Path) -> Iterator[list[str]]:
     for block in blocks(page.read_text(encoding="utf-8")):
         if block.language == "console":
             for step in steps(block):
-                words = shlex.shlex(step.command, posix=True, punctuation_chars=True)
+                words = shlex.shlex(
+                    step.command.replace("\\\n", " "), posix=True, punctuation_chars=True
+                )
                 words.whitespace_split = True
                 found = list(words)
                 if found[0] == PROGRAM:

@@ -223,6 +223,19 @@ async def test_c39_an_accept_without_file_descriptors_backs_off_and_recovers(
 # -- life ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6 beside IPv4")
+async def test_every_address_is_those_of_ipv4_and_of_ipv6(tmp_path: Path) -> None:
+    async with Door(tmp_path / "pki") as door:
+        every = Gateway(door.gateway._app, bind=("::", 0), context=None)
+        only = Gateway(door.gateway._app, bind=("::1", 0), context=None)
+        async with every, only:
+            for address in ("127.0.0.1", "::1"):
+                socket.create_connection((address, every.port), timeout=5).close()
+            socket.create_connection(("::1", only.port), timeout=5).close()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", only.port), timeout=5)
+
+
 async def test_an_address_in_use_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
     async with Door(tmp_path / "pki") as door:
         second = Gateway(door.gateway._app, bind=("127.0.0.1", door.gateway.port), context=None)

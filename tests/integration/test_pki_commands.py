@@ -4,11 +4,13 @@ import json
 import os
 import stat
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from host_agent.__main__ import main
+from host_agent.bundle import decode
 from tests.support.certificates import HOSTILE_SHAPES, make_pki
 
 
@@ -261,3 +263,37 @@ def test_a_bundle_with_a_password_from_a_file(shell: Shell, tmp_path: Path) -> N
     assert ended.status == 0
     assert "correct" not in ended.out
     assert bundle.exists()
+
+
+URLS = ("--host", "web-1", "--url", "https://web-1:8443", "--url", "https://192.0.2.1:8443")
+
+
+def test_what_was_issued_becomes_one_file_that_can_be_used(shell: Shell, tmp_path: Path) -> None:
+    shell.pki("issue", "--cn", "alice", "--usage", "client")
+    out = tmp_path / "alice.bundle"
+
+    done = shell.pki("bundle", "--cn", "alice", *URLS, "--out", str(out))
+
+    assert done.status == 0, done.err
+    assert "it holds a private key" in done.out
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    bundle = decode(out.read_bytes())
+    bundle.check(datetime.now(UTC))
+    assert bundle.urls == ("https://web-1:8443", "https://192.0.2.1:8443")
+    before = out.read_bytes()
+    again = shell.pki("bundle", "--cn", "alice", *URLS, "--out", str(out))
+    assert (again.status, again.err.count("File exists")) == (78, 1)
+    assert out.read_bytes() == before
+
+
+def test_no_bundle_is_made_of_what_does_not_belong_together(shell: Shell, tmp_path: Path) -> None:
+    for cn in ("alice", "bob"):
+        shell.pki("issue", "--cn", cn, "--usage", "client")
+    out = ("--out", str(tmp_path / "x.bundle"))
+
+    assert shell.pki("bundle", "--cn", "alice", "--name", "bob", *URLS, *out).status == 78
+    assert shell.pki("bundle", "--cn", "carol", *URLS, *out).status == 64
+    assert shell.pki("bundle", "--cn", "alice", "--host", "a b", "--url", "x", *out).status == 64
+    (shell.directory / "alice.key").write_bytes((shell.directory / "bob.key").read_bytes())
+    assert shell.pki("bundle", "--cn", "alice", *URLS, *out).status == 78
+    assert not (tmp_path / "x.bundle").exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from host_agent.installation import layout
 from host_agent.installation.carrying import carry_out
+from host_agent.installation.first import First
 from host_agent.installation.journal import Journal
 from host_agent.installation.removal import Removal
 from host_agent.installation.source import Source
@@ -32,6 +33,7 @@ def source(**wrappers: bytes) -> Source:
         wrappers=wrappers or {"git": b"#!/bin/bash -p\n", "zfs-list": b"#!/bin/bash -p\nexit 0\n"},
         service={
             layout.UNIT: (systemd / "host-agent.service").read_bytes(),
+            layout.TRIAL: (systemd / layout.TRIAL_NAME).read_bytes(),
             layout.SYSUSERS: (systemd / "host-agent.sysusers").read_bytes(),
             layout.TMPFILES: (systemd / "host-agent.tmpfiles").read_bytes(),
             layout.LOGROTATE: (systemd / "host-agent.logrotate").read_bytes(),
@@ -138,12 +140,14 @@ class Stand:
         given: Source | None = None,
         program: str = PROGRAM,
         is_first: bool = True,
+        first: First | None = None,
         is_dry: bool = False,
         fail_at: int = 0,
         is_late: bool = False,
     ) -> Report:
         work, journal = self.work(fail_at=fail_at, is_late=is_late, is_dry=is_dry)
-        one = Installation(work, given or source(), program, is_first=is_first, now=NOW)
+        wished = (first or First()) if is_first else None
+        one = Installation(work, given or source(), program, first=wished, now=NOW)
         one.prepare()
         carry_out(one.steps(), journal)
         return one.report

@@ -42,7 +42,7 @@ def test_everything_is_in_place_with_its_mode(stand: Stand) -> None:
     assert ("systemd-sysusers", f"--root={stand.root}", "host-agent.conf") in stand.calls
     assert [call[0] for call in stand.calls].count("visudo") == 1
     assert "ExecStart=/opt/host-agent/bin/host-agent serve " in stand.at(layout.UNIT).read_text()
-    assert any("ca.key" in line for line in report.advice)
+    assert any("ca.key" in line for line in report.later)
 
 
 def test_the_authority_key_is_not_where_the_agent_looks(stand: Stand) -> None:

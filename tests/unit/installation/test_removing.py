@@ -24,13 +24,13 @@ def test_state_configuration_and_authority_stay_and_the_rest_goes(stand: Stand) 
     report = stand.uninstall()
 
     left = [path for path in picture(stand.root) if stand.root.joinpath(path).is_file()]
-    kept = (layout.CONFIGURATION_DIR, layout.STATE_DIR, layout.AUTHORITY_DIR)
+    kept = (layout.CONFIGURATION_DIR, layout.STATE_DIR, layout.AUTHORITY_DIR, layout.BUNDLE_DIR)
     assert left
     assert all(f"/{path}".startswith(kept) for path in left)
     assert not stand.at(layout.WRAPPER_DIR).exists()
     assert stand.has_account
     told = [change.what for change in report.changes if change.kind is Kind.KEPT]
-    assert told[:3] == list(kept)
+    assert told[:4] == list(kept)
 
 
 def test_the_way_in_is_closed_first(stand: Stand) -> None:
