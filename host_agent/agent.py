@@ -189,7 +189,7 @@ class Agent:
         self._exits.push_async_callback(self._finish_work)
         await refresh_book(self.rooms)
         await self.pipeline.approved.recover()
-        await self.pipeline.approved.cancel_callers_gone()
+        await self.pipeline.end_unwelcome()
         for work in (
             self.pipeline.approved.expire_forever,
             self.watch.watch_forever,
@@ -372,7 +372,10 @@ class Agent:
         self._tell_ends()
         self._privileges.forget()
         await self._messaging.renew(prepared.channels)
-        await self.watch.cancel_callers_gone()
+        await self.watch.end_unwelcome()
+        # Streams and long polls look around at once, whoever they belong to.
+        self._events.wake_all()
+        self.rooms.changes.tell_all()
 
     async def _reject(self, error: ConfigurationError | HostAgentError) -> None:
         faults = error.faults if isinstance(error, ConfigurationError) else [error.detail]

@@ -24,7 +24,7 @@ from host_agent.execution.wrappers import WrapperDigests
 from host_agent.gateway.tls import server_context
 from host_agent.identity.files import read_linked
 from host_agent.identity.revocation import Revocation
-from host_agent.identity.verification import check_server_pair, load_certificates
+from host_agent.identity.verification import authorities_end, check_server_pair
 from host_agent.operations.catalogue import Invocation, RunAs
 from host_agent.privileges.render import AUDIT_ROTATOR
 
@@ -156,9 +156,7 @@ def read_door(config: Config, now: datetime) -> Door:
         return Door(
             sha256=hashlib.sha256(b"\0".join((certificate, key, authorities))).digest(),
             certificate_ends=check_server_pair(certificate, key, None, now),
-            authority_ends=min(
-                authority.not_valid_after_utc for authority in load_certificates(authorities)
-            ),
+            authority_ends=authorities_end(authorities),
         )
     except ValueError as error:
         raise ConfigurationError([f"server: {error}"]) from error

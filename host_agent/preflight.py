@@ -23,7 +23,7 @@ from host_agent.config import (
     check_permissions,
     compile_pattern,
 )
-from host_agent.identity.files import read_linked, read_plain
+from host_agent.identity.files import read_linked
 from host_agent.identity.registry import Autonomy, Registry, Role
 from host_agent.identity.revocation import Revocation
 from host_agent.identity.verification import (
@@ -98,28 +98,15 @@ def check_files(config: Config, now: datetime) -> list[str]:
     except ValueError as error:
         found.append(f"server.certificate: {error}")
     try:
-        found.extend(_list_faults(config, read_linked(server.client_ca), now))
+        check_authorities(read_linked(server.client_ca), now)
     except ValueError as error:
         found.append(f"server.client_ca: {error}")
-    return found
-
-
-def _list_faults(config: Config, authorities: bytes, now: datetime) -> list[str]:
-    """Return why the revocation list cannot serve.
-
-    Raises:
-        ValueError: `authorities` holds no certificate.
-    """
-    refused = check_authorities(authorities, None, now)  # said as a warning: nobody gets in by it
-    server = config.server
+        return found
     try:
         Revocation(server.crl, server.client_ca).load(now)
-    except (OSError, ValueError) as error:
-        return [f"server.crl: {error}"]
-    if refused or server.crl is None:
-        return []
-    findings = check_authorities(authorities, read_plain(server.crl), now)
-    return [f"server.crl: {finding}" for finding in findings]
+    except ValueError as error:
+        found.append(f"server.crl: {error}")
+    return found
 
 
 def warnings(config: Config, *, uid: int, now: datetime) -> list[str]:
@@ -154,7 +141,7 @@ def _runner_warnings(config: Config, uid: int) -> Iterator[str]:
 def _authority_warnings(config: Config, now: datetime) -> Iterator[str]:
     server = config.server
     try:
-        findings = check_authorities(read_linked(server.client_ca), None, now)
+        findings = check_authorities(read_linked(server.client_ca), now)
     except ValueError:
         findings = []  # a fault, said by check_files
     for finding in findings:
@@ -167,6 +154,27 @@ def _authority_warnings(config: Config, now: datetime) -> Iterator[str]:
             )
     if server.crl is None:
         yield "server.crl: none is set, so a lost key is good until its certificate ends"
+    yield from _list_warnings(config, now)
+
+
+def _list_warnings(config: Config, now: datetime) -> Iterator[str]:
+    """Find whom the revocation lists leave out."""
+    revocation = Revocation(config.server.crl, config.server.client_ca)
+    try:
+        revocation.load(now)
+    except ValueError:
+        return  # a fault, said by check_files
+    for authority in revocation.uncovered():
+        yield (
+            f"server.crl: it holds no list of the CA {authority.name!a}; none of its clients will"
+            " get in"
+        )
+    for one in revocation.current:
+        if one.points:
+            yield (
+                "server.crl: it covers only certificates that name its distribution point"
+                f" ({', '.join(sorted(one.points))}); others will not get in"
+            )
 
 
 def _expiry_warnings(config: Config, now: datetime) -> Iterator[str]:

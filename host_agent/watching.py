@@ -31,11 +31,11 @@ class Watch:
         self._audit = audit
         self._may_have_gone = False
 
-    async def cancel_callers_gone(self) -> None:
-        """Cancel what is pending for callers who are gone; the watch tries again if it fails."""
+    async def end_unwelcome(self) -> None:
+        """End what the unwelcome have begun; the watch tries again if it fails."""
         self._may_have_gone = True
         try:
-            await self._pipeline.approved.cancel_callers_gone()
+            await self._pipeline.end_unwelcome()
         except HostAgentError as error:
             _log.error("requests of callers who are gone are still pending: %s", error.detail)
         else:
@@ -65,7 +65,7 @@ class Watch:
         self._audit.reopen()  # a removed or renamed file is noticed also when nothing is written
         await self._look_at_revocation()
         if self._may_have_gone:
-            await self.cancel_callers_gone()
+            await self.end_unwelcome()
         await self._pipeline.record_suppressed()
         clock = self._rooms.clock
         jump = clock.jump() if isinstance(clock, SystemClock) else None

@@ -20,6 +20,7 @@ from host_agent.errors import (
     RoleRequiredError,
     SelfApprovalError,
 )
+from host_agent.identity.credential import Credential
 
 RequestId = NewType("RequestId", str)
 Digest = NewType("Digest", str)
@@ -75,9 +76,9 @@ class Decision:
 
     `approver` is the CN of the certificate that spoke; over a channel it is the owner. `address` is
     what the channel proved of the sender, `through` the CN of the bridge that relayed it.
-    `fingerprint` and `serial` (hexadecimal) are of the certificate that spoke or relayed, where one
-    did: revoking it takes back a consent that has not run. `vouchers` are the owners on whose word
-    it is who spoke: of the admin who enrolled the address, of the bridge that relayed.
+    `credential` is the certificate that spoke or relayed, where one did: a consent counts only as
+    long as that would be let in. `vouchers` are the owners on whose word it is who spoke: of the
+    admin who enrolled the address, of the bridge that relayed.
     """
 
     approver: str
@@ -86,8 +87,7 @@ class Decision:
     channel: str
     at: datetime
     reason: str | None = None
-    fingerprint: str | None = None
-    serial: str | None = None
+    credential: Credential | None = None
     address: str | None = None
     through: str | None = None
     vouchers: frozenset[str] = frozenset()
@@ -124,8 +124,8 @@ class Problem:
 class Request:
     """One ask that needs, or needed, a durable row. Owners are case-folded.
 
-    `fingerprint` and `serial` (hexadecimal) are of the certificate that asked: revoking it cancels
-    the request.
+    `credential` is the certificate that asked: once that is not welcome any more, the request is
+    cancelled.
 
     `outcome` is the JSON object of contract section 4 (`exit_code`, `stdout`, ...), or None while
     nothing has run. `version` counts the transitions and decisions, for compare-and-set and for
@@ -135,8 +135,7 @@ class Request:
     id: RequestId
     state: State
     caller: str
-    fingerprint: str
-    serial: str
+    credential: Credential
     owner: str
     unix_user: str | None
     operation: str
@@ -155,6 +154,11 @@ class Request:
     problem: Problem | None = None
     finished_at: datetime | None = None
     version: int = 1
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the certificate that asked."""
+        return self.credential.fingerprint
 
     def is_expired(self, now: datetime) -> bool:
         """Return whether `now` is at or past `expires_at`."""

@@ -21,6 +21,7 @@ from host_agent.approvals.request import (
     Verb,
 )
 from host_agent.canonical import JsonValue, canonical_json
+from host_agent.identity.credential import Credential
 
 Values: TypeAlias = dict[str, Any]
 """Column names and what is bound to them."""
@@ -65,8 +66,9 @@ def new_row(request: Request) -> Values:
     return {
         "id": request.id,
         "caller": request.caller,
-        "fingerprint": request.fingerprint,
-        "serial": request.serial,
+        "fingerprint": request.credential.fingerprint,
+        "serial": f"{request.credential.serial:x}",
+        "issued": _issued_text(request.credential),
         "owner": request.owner,
         "unix_user": request.unix_user,
         "operation": request.operation,
@@ -129,8 +131,7 @@ def _request(row: Row[Any], output: bytes | None) -> Request:
         id=RequestId(row.id),
         state=State(row.state),
         caller=row.caller,
-        fingerprint=row.fingerprint,
-        serial=row.serial,
+        credential=_credential(row.caller, row.fingerprint, row.serial, _load_optional(row.issued)),
         owner=row.owner,
         unix_user=row.unix_user,
         operation=row.operation,
@@ -219,6 +220,7 @@ def terms_of(entry: dict[str, Any]) -> Terms:
 
 def decision_json(decision: Decision) -> dict[str, JsonValue]:
     """Return a decision as JSON; what not every decision has is left out where it is missing."""
+    credential = decision.credential
     entry: dict[str, JsonValue] = {
         "approver": decision.approver,
         "owner": decision.owner,
@@ -226,9 +228,11 @@ def decision_json(decision: Decision) -> dict[str, JsonValue]:
         "channel": decision.channel,
         "at": microseconds(decision.at),
         "reason": decision.reason,
-        "fingerprint": decision.fingerprint,
-        "serial": decision.serial,
+        "fingerprint": None if credential is None else credential.fingerprint,
+        "serial": None if credential is None else f"{credential.serial:x}",
     }
+    if credential is not None and (issued := _issued_json(credential)) is not None:
+        entry["issued"] = issued
     if decision.address is not None:
         entry["address"] = decision.address
     if decision.through is not None:
@@ -245,14 +249,51 @@ def decision_of(entry: dict[str, Any]) -> Decision:
 
     Another value raises `KeyError`, `TypeError` or `ValueError`.
     """
+    entry = dict(entry)
     granted = entry.get("grant")
+    fingerprint, serial = entry.pop("fingerprint", None), entry.pop("serial", None)
+    issued = entry.pop("issued", None)
+    spoke = entry.get("through") or entry["approver"]
     typed = {
+        "credential": None
+        if fingerprint is None or serial is None
+        else _credential(spoke, fingerprint, serial, issued),
         "decision": Verb(entry["decision"]),
         "at": instant(entry["at"]),
         "vouchers": frozenset(entry.get("vouchers", ())),
         "grant": None if granted is None else GrantTerms(**granted),
     }
     return Decision(**{**entry, **typed})
+
+
+def _credential(
+    cn: str, fingerprint: str, serial: str, issued: Mapping[str, Any] | None
+) -> Credential:
+    """Return a certificate as it was remembered; before `r0004` without what issued it."""
+    known = {"issuer": None, "ends": None, "points": ()} | dict(issued or {})
+    return Credential(
+        cn=cn,
+        fingerprint=fingerprint,
+        serial=int(serial, 16),
+        issuer=known["issuer"],
+        ends=optional_instant(known["ends"]),
+        points=frozenset(known["points"]),
+    )
+
+
+def _issued_json(credential: Credential) -> dict[str, JsonValue] | None:
+    if credential.issuer is None:
+        return None
+    issued: dict[str, JsonValue] = {
+        "issuer": credential.issuer,
+        "ends": optional_microseconds(credential.ends),
+    }
+    return {**issued, "points": sorted(credential.points)} if credential.points else issued
+
+
+def _issued_text(credential: Credential) -> str | None:
+    issued = _issued_json(credential)
+    return None if issued is None else dump(issued)
 
 
 def _grant_terms_json(terms: GrantTerms) -> dict[str, JsonValue]:

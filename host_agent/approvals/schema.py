@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from host_agent.approvals.request import LIVE
 
-REVISIONS = ("r0001", "r0002", "r0003")
+REVISIONS = ("r0001", "r0002", "r0003", "r0004")
 """Every revision of the tables, oldest first; the last is the one that this program works with."""
 HEAD = REVISIONS[-1]
 
@@ -63,6 +63,7 @@ requests = Table(
     Column("problem", Text),
     Column("finished_at", Integer),
     Column("version", Integer, nullable=False),
+    Column("issued", Text, comment="authority and end of the certificate, as JSON"),
     CheckConstraint(
         f"(finished_at IS NULL) = (state IN ({_LIVE_STATES}))", name="ended_when_finished"
     ),

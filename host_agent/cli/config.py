@@ -11,6 +11,7 @@ from host_agent import preflight
 from host_agent.cli import render, service_user
 from host_agent.config import Config, Identity, Rule, load
 from host_agent.errors import EX_CONFIG, EX_OK, ConfigurationError
+from host_agent.identity.credential import Credential
 from host_agent.identity.registry import Principal, Role, owner_of
 from host_agent.installation import layout
 from host_agent.operations import CATALOGUE
@@ -91,8 +92,7 @@ def _policy(config: Config, identity: Identity) -> _Policy:
         roles=frozenset(identity.roles),
         autonomy=identity.autonomy,
         skip_ask=identity.skip_ask,
-        fingerprint=identity.fingerprint or "",
-        serial=0,
+        credential=Credential(cn=identity.cn, fingerprint=identity.fingerprint or "", serial=0),
     )
     asked = tuple(_configured(config)) if Role.CALLER in identity.roles else ()
     return _Policy(

@@ -14,7 +14,7 @@ from host_agent.cli import bundling, render
 from host_agent.clock import rfc3339
 from host_agent.errors import EX_DATAERR, EX_NOPERM, EX_OK, ConfigurationError, UsageError
 from host_agent.identity import authority
-from host_agent.identity.files import read_plain
+from host_agent.identity.files import read_linked, read_plain
 from host_agent.identity.index import Issued
 from host_agent.identity.profiles import Usage
 from host_agent.identity.verification import load_certificates, reason_against
@@ -131,16 +131,25 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    if args.crl is not None and args.ca is None:
+        message = "--crl goes with --ca; --dir has its own list"
+        raise ValueError(message)
     try:
-        data = read_plain(args.file)
+        data = read_linked(args.file)
         leaf = load_certificates(data)[0]
     except ValueError as error:
         return _say(_naming(args.file, error), EX_DATAERR)
+    authorities, lists = args.ca, args.crl
+    if authorities is None:
+        authorities, lists = args.dir / "ca.crt", args.dir / "ca.crl"
     try:
-        ca, crl = read_plain(args.dir / "ca.crt"), read_plain(args.dir / "ca.crl")
+        ca = read_linked(authorities)
+        crl = None if lists is None else read_linked(lists)
     except ValueError as error:
         raise ConfigurationError([str(error)]) from error
     reason = reason_against(data, ca, crl, now=_now())
+    if crl is None and not args.json:
+        render.warn("no revocation list is asked; --crl names one")
     if args.json:
         verdict = {"file": str(args.file), "let_in": reason is None, "reason": reason}
         sys.stdout.write(render.json_text(verdict) + "\n")
@@ -251,7 +260,17 @@ def _add_list(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _add_verify(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add(verbs, "verify", _verify, "would this client certificate be let in, else why not")
+    parser = _add(
+        verbs,
+        "verify",
+        _verify,
+        "would this client certificate be let in, else why not",
+        has_directory=False,
+    )
+    trusted = parser.add_mutually_exclusive_group(required=True)
+    trusted.add_argument("--dir", type=Path, help="the directory of the CA: ca.crt and ca.crl")
+    trusted.add_argument("--ca", type=Path, metavar="FILE", help="what `client_ca` names")
+    parser.add_argument("--crl", type=Path, metavar="FILE", help="with --ca: what `crl` names")
     parser.add_argument("file", type=Path, metavar="FILE", help="the certificate, PEM or DER")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -261,10 +280,13 @@ def _add(
     verb: str,
     command: Callable[[argparse.Namespace], int],
     help_text: str,
+    *,
+    has_directory: bool = True,
 ) -> argparse.ArgumentParser:
     description = f"{help_text[:1].upper()}{help_text[1:]}."
     parser = verbs.add_parser(verb, help=help_text, description=description)
-    parser.add_argument("--dir", required=True, type=Path, help="the directory of the CA")
+    if has_directory:
+        parser.add_argument("--dir", required=True, type=Path, help="the directory of the CA")
     parser.set_defaults(run=run, command=command)
     return parser
 

@@ -10,9 +10,9 @@ from host_agent.diagnosis.values import Check, instant, ok, problem, warning
 from host_agent.identity.files import read_plain
 from host_agent.identity.revocation import Revocation
 from host_agent.identity.verification import (
+    authorities_end,
     check_authorities,
     check_server_pair,
-    load_certificates,
 )
 
 SOON = timedelta(days=14)
@@ -24,7 +24,7 @@ def certificate_checks(config: Config, now: datetime) -> Iterator[Check]:
     """Yield the checks of the server's pair, the clients' authority and the revocation list."""
     yield _server(config, now)
     yield from _authorities(config, now)
-    yield _list(config, now)
+    yield from _lists(config, now)
 
 
 def _server(config: Config, now: datetime) -> Check:
@@ -43,32 +43,39 @@ def _authorities(config: Config, now: datetime) -> Iterator[Check]:
     remedy = "put another authority's certificate there: docs/how-to/certificates.md"
     try:
         data = _content(config.server.client_ca)
-        findings = check_authorities(data, None, now)
-        ends = [one.not_valid_after_utc for one in load_certificates(data)]
+        findings = check_authorities(data, now)
+        end = authorities_end(data)
     except ValueError as error:
         yield problem(name, f"It cannot be used: {error}.", remedy)
         return
     for finding in findings:
         yield problem(name, f"None of its clients will get in: {finding}.", remedy)
     if not findings:
-        yield _lasting(name, min(ends), now, remedy)
+        yield _lasting(name, end, now, remedy)
 
 
-def _list(config: Config, now: datetime) -> Check:
+def _lists(config: Config, now: datetime) -> Iterator[Check]:
     name = "revocation list"
     if config.server.crl is None:
-        return warning(
+        yield warning(
             name,
             "None is set, so a lost key is good until its certificate ends.",
             "set `crl` in [server]: docs/how-to/revoke.md",
         )
+        return
     revocation = Revocation(config.server.crl, config.server.client_ca)
     try:
         revocation.load(now)
     except (OSError, ValueError) as error:
-        return problem(name, f"Nobody gets in: {error}.", _SIGN)
-    end = revocation.next_update
-    return ok(name, "It is good.") if end is None else _lasting(name, end, now, _SIGN)
+        yield problem(name, f"Nobody gets in: {error}.", _SIGN)
+        return
+    for authority in revocation.uncovered():
+        sentence = f"None of the clients of {authority.name!a} will get in: it has no list."
+        yield problem(
+            name, sentence, "give one list for each CA in one file: docs/how-to/revoke.md"
+        )
+    if revocation.next_update is not None:
+        yield _lasting(name, revocation.next_update, now, _SIGN)
 
 
 def _lasting(name: str, end: datetime, now: datetime, remedy: str) -> Check:

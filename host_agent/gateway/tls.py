@@ -15,6 +15,8 @@ from typing import Any
 from cryptography import x509
 
 from host_agent.errors import ConfigurationError
+from host_agent.identity.files import read_linked
+from host_agent.identity.verification import door_context, load_certificates
 
 ALPN_PROTOCOLS = ("http/1.1",)
 """HTTP/1.1 is all that the door speaks. Who offers other protocols alone gets none selected."""
@@ -48,21 +50,15 @@ def server_context(certificate: Path, private_key: Path, client_ca: Path) -> ssl
         ConfigurationError: a file cannot be read, is no certificate or key, or the two do not
             belong together. The key must not be encrypted.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.maximum_version = ssl.TLSVersion.TLSv1_3
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.verify_flags |= ssl.VERIFY_X509_STRICT
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
-    context.num_tickets = 0
-    context.set_alpn_protocols(list(ALPN_PROTOCOLS))
-    faults = [fault for fault in (_load_pair(context, certificate, private_key),) if fault]
+    faults: list[str] = []
     try:
-        context.load_verify_locations(cafile=client_ca)
-        if not context.get_ca_certs():
-            faults.append(f"server.client_ca: {client_ca} holds no CA certificate.")
-    except (OSError, ValueError) as error:
-        faults.append(f"server.client_ca: {client_ca} cannot be used: {_reason(error)}.")
+        context = door_context(load_certificates(read_linked(client_ca)))
+    except ValueError as error:
+        reason = str(error) if str(client_ca) in str(error) else f"{client_ca}: {error}"
+        faults.append(f"server.client_ca: {reason}.")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # only to look at the pair, too
+    context.set_alpn_protocols(list(ALPN_PROTOCOLS))
+    faults = [*filter(None, (_load_pair(context, certificate, private_key),)), *faults]
     if faults:
         raise ConfigurationError(faults)
     return context

@@ -26,7 +26,7 @@ from host_agent.identity import files
 from host_agent.identity.certificate import fingerprint_of
 from host_agent.identity.index import Index, Issued, decode, encode
 from host_agent.identity.profiles import (
-    Credential,
+    KeyPair,
     RevokedSerial,
     Usage,
     new_ca,
@@ -58,7 +58,7 @@ class _Opened:
     """A CA directory as it was found, under its lock."""
 
     directory: Path
-    ca: Credential
+    ca: KeyPair
     index: Index
 
 
@@ -270,7 +270,7 @@ def _require_free(path: Path) -> None:
 
 
 def _store(
-    opened: _Opened, leaf: Credential, issued: Issued, *, p12: Path | None, bundle: bytes | None
+    opened: _Opened, leaf: KeyPair, issued: Issued, *, p12: Path | None, bundle: bytes | None
 ) -> None:
     """Write the files of `leaf`. It is indexed before it exists, so it can always be revoked."""
     certificate = opened.directory / f"{issued.name}.crt"
@@ -346,7 +346,7 @@ def _write_index(directory: Path, index: Index) -> None:
     files.replace(directory / _INDEX, encode(index), mode=files.PRIVATE)
 
 
-def _read_ca(directory: Path) -> Credential:
+def _read_ca(directory: Path) -> KeyPair:
     try:
         certificate = x509.load_pem_x509_certificate(files.read_plain(directory / _CERTIFICATE))
         key = serialization.load_pem_private_key(_read_private(directory / _KEY), password=None)
@@ -359,7 +359,7 @@ def _read_ca(directory: Path) -> Credential:
         raise ConfigurationError(
             [f"{directory / _KEY} does not belong to {directory / _CERTIFICATE}"]
         )
-    return Credential(certificate=certificate, private_key=key)
+    return KeyPair(certificate=certificate, private_key=key)
 
 
 def _read_private(path: Path) -> bytes:
@@ -424,7 +424,7 @@ def _told() -> Iterator[None]:
 # -- values -----------------------------------------------------------------------------------
 
 
-def _describe(leaf: Credential, *, common_name: str, usage: Usage, name: str) -> Issued:
+def _describe(leaf: KeyPair, *, common_name: str, usage: Usage, name: str) -> Issued:
     certificate = leaf.certificate
     return Issued(
         common_name=common_name,
@@ -437,7 +437,7 @@ def _describe(leaf: Credential, *, common_name: str, usage: Usage, name: str) ->
     )
 
 
-def _bundle(ca: Credential, leaf: Credential, name: str, password: bytes | None) -> bytes:
+def _bundle(ca: KeyPair, leaf: KeyPair, name: str, password: bytes | None) -> bytes:
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if password is not None:
         encryption = serialization.BestAvailableEncryption(password)

@@ -9,15 +9,13 @@ import hashlib
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from host_agent.errors import InvalidIdentityError
+from host_agent.identity.names import extension_of, points_of
 from host_agent.identity.registry import is_common_name
-
-ExtensionT = TypeVar("ExtensionT", bound=x509.ExtensionType)
 
 _UNREADABLE = (
     ValueError,
@@ -35,9 +33,8 @@ MAX_CERTIFICATE_BYTES = 64 * 1024
 class PeerCertificate:
     """A client certificate of an acceptable shape.
 
-    `fingerprint` is `sha256:` and the hex SHA-256 of the DER; `issuer` the DER of the issuer's
-    name and `issuer_key` the issuer's key identifier, where the certificate has one. Neither
-    revocation nor registration is established.
+    `fingerprint` is `sha256:` and the hex SHA-256 of the DER, `points` the names of the revocation
+    lists that it says it stands on. Neither authority, revocation nor registration is established.
     """
 
     common_name: str
@@ -46,8 +43,7 @@ class PeerCertificate:
     not_valid_before: datetime
     not_valid_after: datetime
     der: bytes
-    issuer: bytes = b""
-    issuer_key: bytes | None = None
+    points: frozenset[str] = frozenset()
 
 
 def fingerprint_of(der: bytes) -> str:
@@ -73,8 +69,7 @@ def parse_peer_certificate(der: bytes) -> PeerCertificate:
             certificate = x509.load_der_x509_certificate(der)
             _require_client_shape(certificate)
             common_name = _only_common_name(certificate)
-            issuer = certificate.issuer.public_bytes()
-            authority = _find(certificate.extensions, x509.AuthorityKeyIdentifier)
+            points = points_of(certificate)
             serial = certificate.serial_number
         except _UNREADABLE as error:
             raise _invalid("it cannot be read") from error
@@ -85,33 +80,24 @@ def parse_peer_certificate(der: bytes) -> PeerCertificate:
         not_valid_before=certificate.not_valid_before_utc,
         not_valid_after=certificate.not_valid_after_utc,
         der=der,
-        issuer=issuer,
-        issuer_key=None if authority is None else authority.key_identifier,
+        points=points,
     )
 
 
 def _require_client_shape(certificate: x509.Certificate) -> None:
     if certificate.version is not x509.Version.v3:
         raise _invalid("it is not X.509 version 3")
-    extensions = certificate.extensions
-    constraints = _find(extensions, x509.BasicConstraints)
+    constraints = extension_of(certificate, x509.BasicConstraints)
     if constraints is not None and constraints.ca:
         raise _invalid("it is a CA's")
-    usage = _find(extensions, x509.KeyUsage)
+    usage = extension_of(certificate, x509.KeyUsage)
     if usage is not None and usage.key_cert_sign:
         raise _invalid("it may sign certificates")
     if usage is not None and not usage.digital_signature:
         raise _invalid("it may not sign a handshake")
-    purposes = _find(extensions, x509.ExtendedKeyUsage)
+    purposes = extension_of(certificate, x509.ExtendedKeyUsage)
     if purposes is None or ExtendedKeyUsageOID.CLIENT_AUTH not in purposes:
         raise _invalid("it is not for client authentication")
-
-
-def _find(extensions: x509.Extensions, kind: type[ExtensionT]) -> ExtensionT | None:
-    try:
-        return extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
 
 
 def _only_common_name(certificate: x509.Certificate) -> str:

@@ -37,7 +37,7 @@ PURPOSES: Mapping[Usage, x509.ObjectIdentifier] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Credential:
+class KeyPair:
     """A certificate and its private key."""
 
     certificate: x509.Certificate
@@ -86,7 +86,7 @@ def key_usage(
     )
 
 
-def new_ca(name: str, *, now: datetime, days: int) -> Credential:
+def new_ca(name: str, *, now: datetime, days: int) -> KeyPair:
     """Return a new self-signed CA that may sign end-entity certificates and CRLs only."""
     private_key = ec.generate_private_key(ec.SECP256R1())
     public_key = private_key.public_key()
@@ -101,20 +101,18 @@ def new_ca(name: str, *, now: datetime, days: int) -> Credential:
             critical=False,
         )
     )
-    return Credential(
-        certificate=builder.sign(private_key, hashes.SHA256()), private_key=private_key
-    )
+    return KeyPair(certificate=builder.sign(private_key, hashes.SHA256()), private_key=private_key)
 
 
 def new_leaf(
-    ca: Credential,
+    ca: KeyPair,
     *,
     common_name: str,
     usage: Usage,
     names: Sequence[x509.GeneralName] = (),
     now: datetime,
     days: int,
-) -> Credential:
+) -> KeyPair:
     """Return a new certificate of `ca` for one side of a connection, with a key of its own.
 
     `names` become the subjectAltName; without any there is none.
@@ -132,13 +130,13 @@ def new_leaf(
     )
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return Credential(
+    return KeyPair(
         certificate=builder.sign(ca.private_key, hashes.SHA256()), private_key=private_key
     )
 
 
 def new_crl(
-    ca: Credential,
+    ca: KeyPair,
     revoked: Iterable[RevokedSerial],
     *,
     number: int,

@@ -7,12 +7,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from host_agent.errors import InvalidIdentityError, UnknownIdentityError
-
-if TYPE_CHECKING:
-    from host_agent.identity.certificate import PeerCertificate
+from host_agent.identity.credential import Credential
 
 _COMMON_NAME = re.compile(r"[a-z_][a-z0-9_.-]{0,63}", re.ASCII)
 _NEVER = frozenset({"root"})
@@ -85,7 +83,7 @@ class Identity(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """An authenticated identity. `owner` is case-folded; `fingerprint` is the one presented."""
+    """An authenticated identity, by the certificate that it presented. `owner` is case-folded."""
 
     cn: str
     unix_user: str | None
@@ -93,8 +91,12 @@ class Principal:
     roles: frozenset[Role]
     autonomy: Autonomy
     skip_ask: bool
-    fingerprint: str
-    serial: int
+    credential: Credential
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the certificate that was presented."""
+        return self.credential.fingerprint
 
 
 def owner_of(identity: Identity) -> str:
@@ -127,32 +129,23 @@ class Registry:
         """Return the identity called exactly `cn`, or None."""
         return self._by_cn.get(cn)
 
-    def resolve(self, certificate: "PeerCertificate") -> Principal:
-        """Return who presented `certificate`.
+    def recall(self, credential: Credential) -> Principal:
+        """Return who holds the certificate `credential`, as of now.
 
-        Says nothing of the chain, of validity or of revocation: TLS and `Revocation` do.
-
-        Raises:
-            UnknownIdentityError: no identity has this common name.
-            InvalidIdentityError: the identity is pinned to another certificate.
-        """
-        return self.recall(certificate.common_name, certificate.fingerprint, certificate.serial)
-
-    def recall(self, cn: str, fingerprint: str, serial: int) -> Principal:
-        """Return who presented the certificate that a stored request names, as of now.
+        Says nothing of its authority, its end or revocation: `welcome` does.
 
         Raises:
-            UnknownIdentityError: no identity is called exactly `cn`.
+            UnknownIdentityError: no identity is called exactly as it is.
             InvalidIdentityError: the identity is pinned to another certificate.
         """
-        identity = self._by_cn.get(cn)
+        identity = self._by_cn.get(credential.cn)
         if identity is None:
             raise UnknownIdentityError(
                 "No identity is registered under this certificate's name; "
                 "ask the administrator of this host."
             )
         pin = identity.fingerprint
-        if pin is not None and pin.lower() != fingerprint:
+        if pin is not None and pin.lower() != credential.fingerprint:
             raise InvalidIdentityError(
                 "This certificate is not the one that is on record for its name; "
                 "use the certificate that was registered."
@@ -164,8 +157,7 @@ class Registry:
             roles=frozenset(identity.roles),
             autonomy=identity.autonomy,
             skip_ask=identity.skip_ask,
-            fingerprint=fingerprint,
-            serial=serial,
+            credential=credential,
         )
 
     def owners_with_role(self, role: Role) -> frozenset[str]:

@@ -1,28 +1,32 @@
-"""Chain, validity and CRL checks of whole certificates, as OpenSSL's strict mode makes them.
+"""Would the door take it: asked of the door's own TLS context, and of what is asked after it.
 
-`pki verify` and the start and reload of the configuration ask here, before anything is served.
-Requests never do: TLS verified their chain, and `Revocation` is asked instead. Every refusal is a
-`ValueError` whose message is a fragment that a person can act on.
+`pki verify`, `config check`, `doctor`, the start and the reload ask here; the door's context is
+made here too (`door_context`). So there is one answer: whether the chain is good is said by a
+handshake in memory with that context (`rehearsal`), the rest by what every request is asked
+(`parse_peer_certificate`, `check_credential`). Every refusal is a `ValueError` or a sentence
+fragment that a person can act on.
 """
 
+import functools
+import os
+import ssl
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from OpenSSL import SSL, crypto
+from cryptography.hazmat.primitives import serialization
+from OpenSSL import crypto
 
-from host_agent.errors import InvalidIdentityError
-from host_agent.identity.certificate import ExtensionT, parse_peer_certificate
-from host_agent.identity.profiles import PURPOSES, Usage, key_usage, subject
-from host_agent.identity.revocation import RevocationList
-
-_STRICT = crypto.X509StoreFlags.X509_STRICT
-_REVOCATION = crypto.X509StoreFlags.CRL_CHECK
-_UNLINKED = frozenset({SSL.X509VerificationCodes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY})
-"""Errors that are told of the certificate below a CA, and are the CA's."""
+from host_agent.errors import IdentityError, RevokedIdentityError
+from host_agent.identity.authorities import Authorities, Authority
+from host_agent.identity.certificate import parse_peer_certificate
+from host_agent.identity.claimant import claimant
+from host_agent.identity.names import extension_of
+from host_agent.identity.profiles import PURPOSES, Usage, new_ca
+from host_agent.identity.rehearsal import SIGNATURE_FAILURE, refusal
+from host_agent.identity.revocation import check_credential
+from host_agent.identity.revocation_list import load_lists
 
 
 def load_certificates(data: bytes) -> Sequence[x509.Certificate]:
@@ -40,31 +44,30 @@ def load_certificates(data: bytes) -> Sequence[x509.Certificate]:
         raise ValueError(message) from error
 
 
-def verify_chain(
-    leaf_pem: bytes,
-    ca_pem: bytes,
-    crl_pem: bytes | None,
-    *,
-    purpose: Usage,
-    now: datetime,
-) -> None:
-    """Return if the first certificate of `leaf_pem` is good for `purpose` at `now`.
-
-    Further certificates of `leaf_pem` may complete the chain; only those of `ca_pem` are trusted.
-    Says nothing of registration.
+def door_context(authorities: Sequence[x509.Certificate]) -> ssl.SSLContext:
+    """Return the server side of mutual TLS 1.3 as the door has it, but for its own certificate.
 
     Raises:
-        ValueError: why it is not good.
+        ValueError: OpenSSL cannot read one of `authorities`, or there is no CA among them.
     """
-    leaf, *others = load_certificates(leaf_pem)
-    issuers = load_certificates(ca_pem)
-    store = _store(issuers, now=now)
-    if crl_pem is not None:
-        RevocationList.load(crl_pem, issuers, now)
-        store.add_crl(_load_crl(crl_pem))
-        store.set_flags(_STRICT | _REVOCATION)
-    _verify(store, leaf, others)
-    _require_purpose(leaf, purpose)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.maximum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    try:
+        context.load_verify_locations(
+            cadata=b"".join(_der(certificate) for certificate in authorities)
+        )
+    except (ssl.SSLError, ValueError) as error:
+        message = "OpenSSL cannot read the certificate"
+        raise ValueError(message) from error
+    if not context.get_ca_certs():
+        message = "it holds no CA certificate"
+        raise ValueError(message)
+    return context
 
 
 def check_server_pair(
@@ -89,165 +92,148 @@ def check_server_pair(
         message = f"the certificate expired at {_instant(leaf.not_valid_after_utc)}"
         raise ValueError(message)
     _require_purpose(leaf, Usage.SERVER)
-    if _extension(leaf, x509.SubjectAlternativeName) is None:
+    if extension_of(leaf, x509.SubjectAlternativeName) is None:
         message = "the certificate names no host (no subjectAltName)"
         raise ValueError(message)
     if ca_pem is not None:
-        verify_chain(certificate_pem, ca_pem, None, purpose=Usage.SERVER, now=now)
+        _verify_for_clients(load_certificates(certificate_pem), load_certificates(ca_pem), now)
     return leaf.not_valid_after_utc
 
 
-def check_authorities(ca_pem: bytes, crl_pem: bytes | None, now: datetime) -> list[str]:
-    """Return what is wrong with the CAs that clients are verified against; empty if nothing.
+def check_authorities(ca_pem: bytes, now: datetime) -> list[str]:
+    """Return which authorities the door refuses with all their clients, and why; empty if none.
 
     A CA that strict verification refuses (`openssl req -x509` without keyUsage makes such ones)
     would refuse every one of its clients.
 
     Raises:
-        ValueError: `ca_pem` holds no certificate.
+        ValueError: `ca_pem` holds no certificate, or one that cannot be read.
     """
-    issuers = load_certificates(ca_pem)
+    certificates = load_certificates(ca_pem)
+    authorities = Authorities(certificates)
+    try:
+        context = _rehearsing(certificates)
+    except ValueError as error:
+        return [f"the CA {one.name!a} is refused: {error}" for one in authorities]
     findings: list[str] = []
-    for issuer in issuers:
-        reason = _reason_against_authority(issuer, issuers, now=now)
+    for authority in authorities:
+        reason = _reason_against_authority(context, authority, authorities, now)
         if reason is not None:
-            findings.append(f"the CA {issuer.subject.rfc4514_string()!a} is refused: {reason}")
-    if crl_pem is not None and not findings:
-        try:
-            _verify_list(crl_pem, issuers, now=now)
-        except ValueError as error:
-            findings.append(str(error))
+            findings.append(f"the CA {authority.name!a} is refused: {reason}")
     return findings
+
+
+def authorities_end(ca_pem: bytes) -> datetime:
+    """Return when the first authority ends; a renewed one ends with its last certificate.
+
+    Raises:
+        ValueError: `ca_pem` holds no certificate, or one that cannot be read.
+    """
+    return min(
+        max(certificate.not_valid_after_utc for certificate in authority.certificates)
+        for authority in Authorities(load_certificates(ca_pem))
+    )
 
 
 def reason_against(
     certificate_pem: bytes, ca_pem: bytes, crl_pem: bytes | None, *, now: datetime
 ) -> str | None:
-    """Return why a client with this certificate would not be let in at `now`; None if it would.
+    """Return why a client with this certificate would not be let in; None if it would.
 
-    Whether its name is registered is for the configuration to say, not asked here.
+    Further certificates of `certificate_pem` are what the client sends with it. The chain's dates
+    are asked by the clock of this host, as at the door, the rest at `now`. Whether its name is
+    registered is for the configuration to say, not asked here.
 
     Raises:
         ValueError: `certificate_pem` is no certificate at all.
     """
-    leaf = load_certificates(certificate_pem)[0]
+    chain = load_certificates(certificate_pem)
     try:
-        verify_chain(certificate_pem, ca_pem, crl_pem, purpose=Usage.CLIENT, now=now)
-        parse_peer_certificate(leaf.public_bytes(serialization.Encoding.DER))
-    except InvalidIdentityError as error:
+        issuers = load_certificates(ca_pem)
+        refused = refusal(_rehearsing(issuers), chain)
+        if refused is not None:
+            return refused.reason
+        authorities = Authorities(issuers)
+        lists = None if crl_pem is None else load_lists(crl_pem, authorities, now)
+        credential = authorities.credential(parse_peer_certificate(_der(chain[0])))
+        check_credential(credential, authorities, lists, now)
+    except RevokedIdentityError:
+        return "certificate revoked"
+    except IdentityError as error:
         return error.detail.removeprefix("This client certificate is not accepted: ").split(". ")[0]
     except ValueError as error:
         return str(error)
     return None
 
 
-def _store(issuers: Sequence[x509.Certificate], *, now: datetime) -> crypto.X509Store:
-    store = crypto.X509Store()
-    store.set_time(now.astimezone(UTC))  # pyOpenSSL reads the fields and ignores the zone
-    store.set_flags(_STRICT)
-    for issuer in issuers:
-        store.add_cert(_as_openssl(issuer))
-    return store
-
-
-def _as_openssl(certificate: x509.Certificate) -> crypto.X509:
-    """Return a certificate as OpenSSL has it, which may not read what cryptography does."""
+def _rehearsing(authorities: Sequence[x509.Certificate]) -> ssl.SSLContext:
+    """Return the door's context with a certificate that is good for a rehearsal."""
+    context = door_context(authorities)
+    descriptor = os.memfd_create("rehearsal", os.MFD_CLOEXEC)
     try:
-        return crypto.X509.from_cryptography(certificate)
-    except crypto.Error as error:
-        message = "OpenSSL cannot read the certificate"
-        raise ValueError(message) from error
+        os.write(descriptor, _stand_in())
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+    return context
 
 
-def _verify(
-    store: crypto.X509Store, leaf: x509.Certificate, others: Sequence[x509.Certificate]
-) -> None:
-    chain = [_as_openssl(other) for other in others]
-    try:
-        crypto.X509StoreContext(store, _as_openssl(leaf), chain).verify_certificate()
-    except crypto.X509StoreContextError as error:
-        raise ValueError(str(error)) from error
-
-
-def _load_crl(pem: bytes) -> x509.CertificateRevocationList:
-    if b"-----BEGIN" in pem:
-        return x509.load_pem_x509_crl(pem)
-    return x509.load_der_x509_crl(pem)
+@functools.cache
+def _stand_in() -> bytes:
+    pair = new_ca("rehearsal", now=datetime.now(UTC), days=1)
+    return pair.certificate_pem() + pair.key_pem()
 
 
 def _reason_against_authority(
-    issuer: x509.Certificate, issuers: Sequence[x509.Certificate], *, now: datetime
+    context: ssl.SSLContext, authority: Authority, authorities: Authorities, now: datetime
 ) -> str | None:
-    """Return why OpenSSL would refuse `issuer` as the CA of a client, or None.
+    """Return why the door refuses every client of `authority`, or None.
 
     OpenSSL asks most of a CA only when it stands above something, so a certificate that merely
-    claims to be issued by it is verified. Chain and dates are asked before that one's signature,
-    and only what concerns the CA (depth 1 and up) counts.
+    claims to be issued by it is shown. Chain and dates are asked before that one's signature.
     """
-    context = crypto.X509StoreContext(
-        _store(issuers, now=now), _as_openssl(_claimant(issuer, now=now))
+    refused = refusal(context, [claimant(authority, now=now)])
+    if refused is None or refused.code != SIGNATURE_FAILURE:
+        return None if refused is None else refused.reason
+    is_rooted = any(
+        certificate.issuer == certificate.subject or authorities.signer_of(certificate) is not None
+        for certificate in authority.certificates
     )
-    try:
-        context.verify_certificate()
-    except crypto.X509StoreContextError as error:
-        depth = error.errors[1]
-        return str(error) if depth > 0 or error.errors[0] in _UNLINKED else None
-    return None
-
-
-def _claimant(issuer: x509.Certificate, *, now: datetime) -> x509.Certificate:
-    private_key = ec.generate_private_key(ec.SECP256R1())
-    identifier = _extension(issuer, x509.SubjectKeyIdentifier)
-    own = x509.SubjectKeyIdentifier.from_public_key(private_key.public_key())
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject("claimant"))
-        .issuer_name(issuer.subject)
-        .public_key(private_key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(key_usage(digital_signature=True), critical=True)
-        .add_extension(own, critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier or own),
-            critical=False,
-        )
-        .sign(private_key, hashes.SHA256())
-    )
-
-
-def _verify_list(crl_pem: bytes, issuers: Sequence[x509.Certificate], *, now: datetime) -> None:
-    RevocationList.load(crl_pem, issuers, now)
-    crl = _load_crl(crl_pem)
-    for issuer in issuers:
-        if issuer.subject == crl.issuer == issuer.issuer:
-            store = _store(issuers, now=now)
-            store.add_crl(crl)
-            store.set_flags(_STRICT | _REVOCATION)
-            _verify(store, issuer, ())
+    return None if is_rooted else refused.reason
 
 
 def _require_purpose(leaf: x509.Certificate, purpose: Usage) -> None:
-    constraints = _extension(leaf, x509.BasicConstraints)
+    constraints = extension_of(leaf, x509.BasicConstraints)
     if constraints is not None and constraints.ca:
         message = "it is a CA's certificate"
         raise ValueError(message)
-    purposes = _extension(leaf, x509.ExtendedKeyUsage)
+    purposes = extension_of(leaf, x509.ExtendedKeyUsage)
     if purposes is None or PURPOSES[purpose] not in purposes:
         message = f"it is not for a {purpose} (extendedKeyUsage)"
         raise ValueError(message)
 
 
-def _extension(certificate: x509.Certificate, kind: type[ExtensionT]) -> ExtensionT | None:
+def _verify_for_clients(
+    chain: Sequence[x509.Certificate], trusted: Sequence[x509.Certificate], now: datetime
+) -> None:
+    """Ask as a strict client would that trusts `trusted`; clients have an OpenSSL of their own."""
+    store = crypto.X509Store()
+    store.set_time(now.astimezone(UTC))  # pyOpenSSL reads the fields and ignores the zone
+    store.set_flags(crypto.X509StoreFlags.X509_STRICT)
     try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
-    except x509.DuplicateExtension as error:
-        message = "it has an extension twice"
+        for certificate in trusted:
+            store.add_cert(crypto.X509.from_cryptography(certificate))
+        leaf, *others = (crypto.X509.from_cryptography(certificate) for certificate in chain)
+        crypto.X509StoreContext(store, leaf, others).verify_certificate()
+    except crypto.Error as error:
+        message = "OpenSSL cannot read the certificate"
         raise ValueError(message) from error
+    except crypto.X509StoreContextError as error:
+        raise ValueError(str(error)) from error
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.DER)
 
 
 def _public_bytes_of_key(pem: bytes) -> bytes:

@@ -32,7 +32,7 @@ from host_agent.pipeline.catching_up import catch_up
 from host_agent.pipeline.granting import still_counts
 from host_agent.pipeline.judging import digest_of, judge, require_adapter
 from host_agent.pipeline.performing import Act, Performance, inspect, perform
-from host_agent.pipeline.rooms import Rooms, Snapshot, identify_request
+from host_agent.pipeline.rooms import Rooms, Snapshot, identify_request, welcome
 from host_agent.policy.rules import Allow, Ask
 
 _log = logging.getLogger("host_agent.pipeline")
@@ -172,7 +172,7 @@ class Approved:
         snapshot, now = self._rooms.snapshot, self._rooms.clock.now()
         if request.is_expired(now):
             raise ExpiredError(_EXPIRED)
-        principal = self._caller(snapshot, request)
+        principal = welcome(self._rooms, request.credential)
         if principal.unix_user != request.unix_user:
             message = "The user that it runs as has changed; nothing was run. Ask again."
             raise TargetChangedError(message)
@@ -187,12 +187,6 @@ class Approved:
         if not still_counts(self._rooms, request.owner, request.consents, request.terms):
             message = "An approver no longer holds the role that the approval needs, or was revoked"
             raise RoleRequiredError(f"{message}; nothing was run.")
-
-    def _caller(self, snapshot: Snapshot, request: Request) -> Principal:
-        serial = int(request.serial, 16)
-        principal = snapshot.registry.recall(request.caller, request.fingerprint, serial)
-        self._rooms.revocation.check_serial(serial, self._rooms.clock.wall())
-        return principal
 
     async def _refuse(self, request: Request, error: HostAgentError) -> Request:
         """End an approved request that may not run, with the state that its cause has."""
@@ -320,14 +314,14 @@ class Approved:
             await self._record(Event.REQUEST_UNKNOWN, ended, code=InternalError.code)
 
     async def cancel_callers_gone(self) -> None:
-        """Cancel what is pending for callers who were revoked or removed."""
+        """Cancel what is pending for callers who are not welcome any more."""
         rooms = self._rooms
         for request in await rooms.store.live():
             if request.state is not State.PENDING:
                 continue
             now = rooms.clock.now()
             try:
-                self._caller(rooms.snapshot, request)
+                welcome(rooms, request.credential)
             except IdentityError as error:
                 if error.status >= 500:
                     return

@@ -9,7 +9,6 @@ from host_agent.errors import (
     AuditUnavailableError,
     HostAgentError,
     IdentityError,
-    InvalidIdentityError,
     PolicyError,
 )
 from host_agent.identity.certificate import PeerCertificate
@@ -65,6 +64,18 @@ class Pipeline:
         self.approvers = self._enrolling.approvers
         self.offer_enrolment = self._enrolling.offer_enrolment
 
+    async def end_unwelcome(self) -> None:
+        """End what was begun with certificates that are not welcome any more, and say so.
+
+        Pending requests are cancelled, grants of givers who are over for good are revoked. What
+        else they said or began is asked anew wherever it would count.
+
+        Raises:
+            StoreUnavailableError: it has to be tried again.
+        """
+        await self.approved.cancel_callers_gone()
+        await self._granting.revoke_void()
+
     # -- who --------------------------------------------------------------------------------------
 
     def identify(self, certificate: PeerCertificate) -> Principal:
@@ -76,12 +87,7 @@ class Pipeline:
             IdentityError: unknown, revoked, expired, not as pinned, or revocation cannot be asked.
         """
         rooms, now = self.rooms, self.rooms.clock.wall()
-        rooms.revocation.check(certificate, now)
-        if now >= certificate.not_valid_after:
-            # TLS asked when the connection began, and a list forgets who has expired.
-            message = "This client certificate has expired; ask for a new one."
-            raise InvalidIdentityError(message)
-        return rooms.snapshot.registry.resolve(certificate)
+        return rooms.snapshot.registry.recall(rooms.revocation.check(certificate, now))
 
     def require_role(self, principal: Principal, *roles: Role) -> None:
         """Refuse a principal that has none of `roles`.

@@ -119,7 +119,7 @@ class Deciding:
         except HostAgentError as error:
             error.about = {**identify_request(request), "decision": decision.value, **error.about}
             error.about |= {"caller": voice.through or voice.approver, "owner": voice.owner}
-            error.about |= {"fingerprint": voice.fingerprint, "reason": reason}
+            error.about |= {"fingerprint": _fingerprint(voice), "reason": reason}
             error.about |= {"channel": voice.channel}
             raise
 
@@ -304,6 +304,10 @@ class Deciding:
         return latest
 
 
+def _fingerprint(voice: Voice) -> str | None:
+    return None if voice.credential is None else voice.credential.fingerprint
+
+
 def _spoken(
     voice: Voice, decision: Verb, now: datetime, reason: str | None, grant: GrantTerms | None
 ) -> Decision:
@@ -314,8 +318,7 @@ def _spoken(
         channel=voice.channel,
         at=now,
         reason=reason,
-        fingerprint=voice.fingerprint,
-        serial=voice.serial,
+        credential=voice.credential,
         address=voice.address,
         through=voice.through,
         vouchers=voice.vouchers,

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from host_agent.approvals.grant import Grant
+from host_agent.approvals.grant_rows import AGENT
 from host_agent.approvals.request import (
     Decision,
     GrantTerms,
@@ -33,7 +34,7 @@ from host_agent.errors import (
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Operation
 from host_agent.pipeline.judging import as_now, judge
-from host_agent.pipeline.rooms import Rooms
+from host_agent.pipeline.rooms import Rooms, welcome
 from host_agent.pipeline.voices import counts, makers
 from host_agent.policy.rules import Allow, Ask
 
@@ -104,8 +105,7 @@ def may_be_granted(rooms: Rooms, request: Request) -> bool:
     """
     snapshot = rooms.snapshot
     try:
-        serial = int(request.serial, 16)
-        caller = snapshot.registry.recall(request.caller, request.fingerprint, serial)
+        caller = welcome(rooms, request.credential)
         operation = rooms.catalogue.parse(request.operation, request.params)
         return _is_grantable(operation, judge(snapshot, caller, operation))
     except HostAgentError:
@@ -261,12 +261,36 @@ class Granting:
         )
         return dict(grant_view(revoked, now))
 
+    async def revoke_void(self) -> None:
+        """Revoke the live grants whose givers' certificates are over for good.
+
+        They would not be used anyway; so it is on record, and nobody takes them for live.
+        """
+        now = self._rooms.clock.now()
+        for grant in await self._rooms.store.grants():
+            if grant.is_live(now) and self._is_void(grant):
+                await self._rooms.store.revoke_grant(grant.id, by=AGENT, now=now)
+                await self._record_revoked(grant, AGENT)
+
+    def _is_void(self, grant: Grant) -> bool:
+        revocation, wall = self._rooms.revocation, self._rooms.clock.wall()
+        standing = {
+            consent.owner
+            for consent in grant.consents
+            if consent.credential is None or not revocation.is_over(consent.credential, wall)
+        }
+        return len(standing) < grant.terms.approvals
+
     async def _revoke(self, principal: Principal, grant_id: str, now: datetime) -> Grant:
-        rooms = self._rooms
-        grant = await rooms.store.revoke_grant(grant_id, by=principal.cn, now=now)
+        grant = await self._rooms.store.revoke_grant(grant_id, by=principal.cn, now=now)
         if grant is None:
             message = "There is no such grant that could be used; `host-agent grants list` shows."
             raise RequestNotFoundError(message)
+        await self._record_revoked(grant, principal.cn)
+        return grant
+
+    async def _record_revoked(self, grant: Grant, by: str) -> None:
+        rooms = self._rooms
         try:
             await rooms.audit.append(
                 Event.GRANT_REVOKED,
@@ -275,12 +299,11 @@ class Granting:
                 resource=grant.resource,
                 request_id=grant.request_id,
                 grant=grant.id,
-                by=principal.cn,
+                by=by,
             )
         except AuditUnavailableError:
             # It is revoked, and that is what has to be told.
             _log.critical("the revocation of grant %s is not in the audit log", grant.id)
-        return grant
 
 
 def grant_view(grant: Grant, now: datetime) -> dict[str, JsonValue]:

@@ -19,7 +19,7 @@ from host_agent.errors import (
 )
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Operation
-from host_agent.pipeline.rooms import Rooms, Snapshot
+from host_agent.pipeline.rooms import Rooms, Snapshot, welcome
 from host_agent.policy.rules import Allow, Ask, Deny, policy_fingerprint, read_only_refusal
 
 
@@ -42,12 +42,10 @@ def as_now(rooms: Rooms, principal: Principal, *roles: Role) -> Principal:
     changed meanwhile counts.
 
     Raises:
-        IdentityError: removed, revoked, not as pinned, or without any of `roles` where some are
+        IdentityError: not welcome any more, or without any of `roles` where some are
             given.
     """
-    rooms.revocation.check_serial(principal.serial, rooms.clock.wall())
-    registry = rooms.snapshot.registry
-    now = registry.recall(principal.cn, principal.fingerprint, principal.serial)
+    now = welcome(rooms, principal.credential)
     if roles:
         require_role(now, *roles)
     return now

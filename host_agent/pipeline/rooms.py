@@ -22,7 +22,8 @@ from host_agent.config import Config, Identity
 from host_agent.execution.runner import Runner
 from host_agent.execution.turns import Turns
 from host_agent.identity.certificate import PeerCertificate
-from host_agent.identity.registry import Registry
+from host_agent.identity.credential import Credential
+from host_agent.identity.registry import Principal, Registry
 from host_agent.metrics import Metrics
 from host_agent.operations.catalogue import Catalogue, OperationSpec
 from host_agent.pipeline.book import Book
@@ -70,12 +71,16 @@ class AuditPort(Protocol):
 class RevocationPort(Protocol):
     """Asked about every request, and again right before an approved one runs."""
 
-    def check(self, certificate: PeerCertificate, now: datetime) -> None:
-        """Raise `RevokedIdentityError` or `RevocationUnavailableError`, or return."""
+    def check(self, certificate: PeerCertificate, now: datetime) -> Credential:
+        """Return a certificate as it is to be remembered, or raise an `IdentityError`."""
         ...
 
-    def check_serial(self, serial: int, now: datetime) -> None:
-        """Do the same for a serial number that a stored request names."""
+    def recheck(self, credential: Credential, now: datetime) -> None:
+        """Return if a certificate that is remembered would still be let in, or raise."""
+        ...
+
+    def is_over(self, credential: Credential, now: datetime) -> bool:
+        """Return whether it is over for good: it has ended, or its authority is replaced."""
         ...
 
 
@@ -181,6 +186,19 @@ def preview_hash(request: Request) -> str | None:
     if request.preview is None:
         return None
     return "sha256:" + hashlib.sha256(canonical_json(request.preview)).hexdigest()
+
+
+def welcome(rooms: Rooms, credential: Credential) -> Principal:
+    """Return whose certificate `credential` is, if it would be let in as things are now.
+
+    The one question for whatever somebody did or began with a certificate: requests, consents,
+    grants, streams. Authority, end, revocation, registration and pin are asked.
+
+    Raises:
+        IdentityError: it would not be let in, or that cannot be asked.
+    """
+    rooms.revocation.recheck(credential, rooms.clock.wall())
+    return rooms.snapshot.registry.recall(credential)
 
 
 async def refresh_book(rooms: Rooms) -> None:

@@ -12,7 +12,7 @@ from host_agent.clock import rfc3339
 from host_agent.errors import InvalidParameterError, RateLimitedError, RequestNotFoundError
 from host_agent.identity.registry import Principal
 from host_agent.pipeline.approved import Approved
-from host_agent.pipeline.rooms import Rooms, preview_hash
+from host_agent.pipeline.rooms import Rooms, preview_hash, welcome
 from host_agent.pipeline.telling import (
     all_facts_with_history,
     facts_of,
@@ -139,8 +139,7 @@ class Showing:
 
     def _as_now(self, principal: Principal, request: Request) -> Principal:
         """Return who waited as the configuration has them now, if they may still see `request`."""
-        registry = self._rooms.snapshot.registry
-        now = registry.recall(principal.cn, principal.fingerprint, principal.serial)
+        now = welcome(self._rooms, principal.credential)
         if request.caller != now.cn and not may_see_all(now):
             raise RequestNotFoundError(NOT_FOUND)
         return now

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from host_agent.approvals.request import Decision, Terms, is_eligible, is_same_owner
 from host_agent.errors import IdentityError
+from host_agent.identity.credential import Credential
 from host_agent.identity.registry import Principal, Role
-from host_agent.pipeline.rooms import Rooms
+from host_agent.pipeline.rooms import Rooms, welcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +26,7 @@ class Voice:
     owner: str
     roles: frozenset[str]
     channel: str
-    fingerprint: str | None = None
-    serial: str | None = None
+    credential: Credential | None = None
     address: str | None = None
     through: str | None = None
     vouchers: frozenset[str] = frozenset()
@@ -44,8 +44,7 @@ def voice_of(principal: Principal, channel: str = "http") -> Voice:
         owner=principal.owner,
         roles=frozenset(role.value for role in principal.roles),
         channel=channel,
-        fingerprint=principal.fingerprint,
-        serial=f"{principal.serial:x}",
+        credential=principal.credential,
     )
 
 
@@ -69,8 +68,7 @@ def through(voice: Voice, bridge: Principal) -> Voice:
     return replace(
         voice,
         through=bridge.cn,
-        fingerprint=bridge.fingerprint,
-        serial=f"{bridge.serial:x}",
+        credential=bridge.credential,
         vouchers=voice.vouchers | {bridge.owner},
     )
 
@@ -143,12 +141,10 @@ def _principal(rooms: Rooms, consent: Decision, cn: str) -> Principal | None:
     Raises:
         RevocationUnavailableError: that cannot be asked.
     """
-    if consent.serial is None or consent.fingerprint is None:
+    if consent.credential is None or consent.credential.cn != cn:
         return None
-    serial = int(consent.serial, 16)
     try:
-        rooms.revocation.check_serial(serial, rooms.clock.wall())
-        return rooms.snapshot.registry.recall(cn, consent.fingerprint, serial)
+        return welcome(rooms, consent.credential)
     except IdentityError as error:
         if error.status >= 500:
             raise

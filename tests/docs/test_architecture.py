@@ -18,6 +18,7 @@ VALUES = {
     "host_agent.metrics",
     "host_agent.identity.registry",
     "host_agent.identity.certificate",
+    "host_agent.identity.credential",
     "host_agent.operations.catalogue",
     "host_agent.approvals.request",
     "host_agent.audit.record",

@@ -294,7 +294,7 @@ def test_c12_a_context_names_every_file_that_is_wrong(tmp_path: Path) -> None:
     assert "key values mismatch" in caught.value.faults[0]
     with pytest.raises(ConfigurationError) as caught:
         server_context(tmp_path / "none", server.key_path, tmp_path / "none")
-    assert "No such file" in caught.value.faults[1]
+    assert "no such file" in caught.value.faults[1]
 
 
 def test_an_encrypted_key_is_a_fault_and_no_question_on_the_terminal(tmp_path: Path) -> None:

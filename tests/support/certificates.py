@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from host_agent.identity.profiles import (
     BACKDATED,
-    Credential,
+    KeyPair,
     RevokedSerial,
     Usage,
     authority_identifier,
@@ -43,7 +43,7 @@ def wall_clock() -> datetime:
 class Leaf:
     """One certificate of the test PKI, as values and (with a directory) as files."""
 
-    credential: Credential
+    credential: KeyPair
     issuer: x509.Certificate
     directory: Path | None
     name: str
@@ -195,7 +195,7 @@ class Pki:
             )
         for extension in extra:
             builder = builder.add_extension(extension, critical=True)
-        credential = Credential(
+        credential = KeyPair(
             certificate=builder.sign(self.ca.private_key, hashes.SHA256()),
             private_key=private_key,
         )
@@ -222,7 +222,7 @@ class Pki:
         signature = self.ca.private_key.sign(old, ec.ECDSA(hashes.SHA256()))
         algorithm = body[2]
         der = _sequence(old + algorithm + _tlv(0x03, b"\0" + signature))
-        credential = Credential(
+        credential = KeyPair(
             certificate=x509.load_der_x509_certificate(der),
             private_key=modern.credential.private_key,
         )
@@ -265,7 +265,7 @@ class Pki:
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _leaf(self, credential: Credential, name: str) -> Leaf:
+    def _leaf(self, credential: KeyPair, name: str) -> Leaf:
         leaf = Leaf(
             credential=credential,
             issuer=self.ca_certificate,

@@ -23,6 +23,7 @@ from host_agent.errors import (
     UnknownIdentityError,
 )
 from host_agent.identity.certificate import PeerCertificate
+from host_agent.identity.credential import Credential
 from host_agent.identity.registry import Autonomy, Principal, Role
 from host_agent.operations.catalogue import (
     Catalogue,
@@ -129,8 +130,9 @@ class FakePipeline:
             roles=ROLES[name],
             autonomy=Autonomy.SUPERVISED,
             skip_ask=False,
-            fingerprint=certificate.fingerprint,
-            serial=certificate.serial,
+            credential=Credential(
+                cn=name, fingerprint=certificate.fingerprint, serial=certificate.serial
+            ),
         )
 
     def require_role(self, principal: Principal, *roles: Role) -> None:

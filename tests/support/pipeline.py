@@ -26,6 +26,7 @@ from host_agent.config import Config, parse
 from host_agent.errors import (
     AuditUnavailableError,
     HostAgentError,
+    InvalidIdentityError,
     RevocationUnavailableError,
     RevokedIdentityError,
     StoreUnavailableError,
@@ -33,6 +34,7 @@ from host_agent.errors import (
 from host_agent.execution.turns import Turns
 from host_agent.execution.wrappers import WrapperDigests
 from host_agent.identity.certificate import PeerCertificate
+from host_agent.identity.credential import Credential
 from host_agent.identity.registry import Principal
 from host_agent.metrics import Metrics
 from host_agent.operations import CATALOGUE
@@ -45,6 +47,7 @@ from tests.support.site import IDENTITIES, RULES
 from tests.support.users import AsDeclared
 
 REPOSITORY = "/srv/app"
+AUTHORITY = "sha256:" + "ca" * 32
 PULL: Mapping[str, JsonValue] = {"repository": REPOSITORY, "remote": "origin", "branch": "main"}
 STATUS: Mapping[str, JsonValue] = {"repository": REPOSITORY}
 FETCH: Mapping[str, JsonValue] = {"repository": REPOSITORY, "remote": "origin"}
@@ -143,15 +146,32 @@ class Revocations:
     """A revocation list in memory: names, not numbers."""
 
     revoked: set[int] = field(default_factory=set)
+    authorities: set[str | None] = field(default_factory=lambda: {AUTHORITY})
     is_late: bool = False
 
-    def check(self, certificate: PeerCertificate, now: datetime) -> None:
-        self.check_serial(certificate.serial, now)
+    def check(self, certificate: PeerCertificate, now: datetime) -> Credential:
+        credential = Credential(
+            cn=certificate.common_name,
+            fingerprint=certificate.fingerprint,
+            serial=certificate.serial,
+            issuer=AUTHORITY,
+            ends=certificate.not_valid_after,
+        )
+        self.recheck(credential, now)
+        return credential
 
-    def check_serial(self, serial: int, now: datetime) -> None:
+    def is_over(self, credential: Credential, now: datetime) -> bool:
+        ends = credential.ends
+        return credential.issuer not in self.authorities or ends is None or now >= ends
+
+    def recheck(self, credential: Credential, now: datetime) -> None:
         if self.is_late:
             raise RevocationUnavailableError("There is no current revocation list.")
-        if serial in self.revoked:
+        if credential.issuer not in self.authorities:
+            raise InvalidIdentityError("The authority is not in client_ca.")
+        if credential.ends is None or now >= credential.ends:
+            raise InvalidIdentityError("The certificate has expired.")
+        if credential.serial in self.revoked:
             raise RevokedIdentityError("The certificate is revoked.")
 
 
@@ -218,6 +238,8 @@ class Workbench:
     audit: FaultyAudit
     rooms: Rooms
     pipeline: Pipeline
+    lasts: dict[str, timedelta] = field(default_factory=dict)
+    """How long a certificate is good from the moment at which it is presented; 90 days."""
 
     # -- people -----------------------------------------------------------------------------------
 
@@ -228,7 +250,7 @@ class Workbench:
             serial=serial_of(cn),
             fingerprint="sha256:" + hashlib.sha256(cn.encode()).hexdigest(),
             not_valid_before=self.clock.now(),
-            not_valid_after=self.clock.now() + timedelta(days=90),
+            not_valid_after=self.clock.now() + self.lasts.get(cn, timedelta(days=90)),
             der=b"",
         )
 

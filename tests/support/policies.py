@@ -3,6 +3,7 @@
 from typing import Any
 
 from host_agent.config import Rule
+from host_agent.identity.credential import Credential
 from host_agent.identity.registry import Autonomy, Principal, Role
 from host_agent.operations.catalogue import (
     Effect,
@@ -66,8 +67,7 @@ def principal(
         roles=frozenset({Role.CALLER}),
         autonomy=autonomy,
         skip_ask=skip_ask,
-        fingerprint="sha256:" + "0" * 64,
-        serial=1,
+        credential=Credential(cn=cn, fingerprint="sha256:" + "0" * 64, serial=1),
     )
 
 

@@ -117,17 +117,18 @@ class Site:
         identities: str = IDENTITIES,
         extra: str = "",
         server: str = "",
+        trusts: str | None = None,
         execution: str = 'runner = "direct"',
         branches: Sequence[str] = ("main", "topic"),
     ) -> None:
-        """Write the configuration; ports are free ones."""
+        """Write the configuration; ports are free ones. `trusts` replaces `client_ca` and `crl`."""
+        believed = f'client_ca = "{self.pki.ca_path}"\ncrl = "{self.pki.crl_path}"'
         text = f"""
 [server]
 bind = "127.0.0.1:0"
 certificate = "{self.server.certificate_path}"
 private_key = "{self.server.key_path}"
-client_ca = "{self.pki.ca_path}"
-crl = "{self.pki.crl_path}"
+{trusts or believed}
 {server}
 [metrics]
 bind = "127.0.0.1:0"

@@ -15,6 +15,7 @@ from host_agent.approvals.request import (
     Terms,
     Verb,
 )
+from host_agent.identity.credential import Credential
 from host_agent.operations import CATALOGUE
 from tests.support.users import AsDeclared
 
@@ -36,6 +37,17 @@ def digest_for(caller: str, params: dict[str, Any], *, precondition: str = "a" *
     )
 
 
+def a_credential(cn: str, digit: str = "3") -> Credential:
+    """Return a remembered certificate of the authority that these tests trust."""
+    return Credential(
+        cn=cn,
+        fingerprint="sha256:" + digit * 64,
+        serial=0x1F,
+        issuer="sha256:" + "ca" * 32,
+        ends=NOW + timedelta(days=90),
+    )
+
+
 def a_request(number: int = 0, *, precondition: str = "a" * 40, **changes: Any) -> Request:
     """Return a pending `git.pull` of alice's librarian, another wish for each `number`."""
     caller = changes.get("caller", "librarian")
@@ -44,8 +56,7 @@ def a_request(number: int = 0, *, precondition: str = "a" * 40, **changes: Any) 
         id=RequestId(f"{number:08x}-0000-4000-8000-000000000000"),
         state=State.PENDING,
         caller=caller,
-        fingerprint="sha256:" + "3" * 64,
-        serial="1f",
+        credential=a_credential(caller),
         owner="alice",
         unix_user=caller,
         operation="git.pull",

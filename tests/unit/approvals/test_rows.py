@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, StaticPool, create_engine, insert, selec
 
 from host_agent.approvals import rows, schema
 from host_agent.approvals.request import GrantTerms, Problem, Request, State, Terms, Verb
-from tests.support.stored_requests import NOW, a_decision, a_request
+from tests.support.stored_requests import NOW, a_credential, a_decision, a_request
 
 INSTANTS = st.datetimes(
     min_value=datetime(1970, 1, 2),  # noqa: DTZ001 - hypothesis adds the zone
@@ -150,8 +150,7 @@ def test_decision_over_a_channel_comes_back_equal() -> None:
         channel="webhook",
         address="U123",
         through="chat-bridge",
-        fingerprint="sha256:" + "4" * 64,
-        serial="2a",
+        credential=a_credential("chat-bridge", "4"),
         grant=GrantTerms(for_seconds=1800, resource="/srv/.*"),
     )
     counted = replace(a_decision("carol"), grant=GrantTerms(count=3))

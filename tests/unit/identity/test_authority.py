@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 
 from host_agent.errors import ConfigurationError
 from host_agent.identity import authority
+from host_agent.identity.authorities import Authorities
 from host_agent.identity.certificate import parse_peer_certificate
 from host_agent.identity.index import Index, Issued, decode, encode
 from host_agent.identity.profiles import Usage
-from host_agent.identity.revocation import RevocationList
+from host_agent.identity.revocation_list import RevocationList, load_lists
 from host_agent.identity.verification import (
     check_authorities,
     check_server_pair,
@@ -51,7 +52,7 @@ def reason(directory: Path, name: str) -> str | None:
 
 def published(directory: Path) -> RevocationList:
     ca = load_certificates((directory / "ca.crt").read_bytes())
-    return RevocationList.load((directory / "ca.crl").read_bytes(), ca, NOW)
+    return RevocationList.load((directory / "ca.crl").read_bytes(), Authorities(ca), NOW)
 
 
 def content(directory: Path) -> dict[str, bytes]:
@@ -68,7 +69,8 @@ def mode(path: Path) -> int:
 def test_init_makes_a_ca_that_strict_verification_accepts(ca: Path) -> None:
     certificate = load_certificates((ca / "ca.crt").read_bytes())[0]
 
-    assert check_authorities((ca / "ca.crt").read_bytes(), (ca / "ca.crl").read_bytes(), NOW) == []
+    assert check_authorities((ca / "ca.crt").read_bytes(), NOW) == []
+    assert load_lists((ca / "ca.crl").read_bytes(), Authorities([certificate]), NOW)
     key = certificate.public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey)
     assert isinstance(key.curve, ec.SECP256R1)
@@ -468,7 +470,7 @@ def test_certificates_long_over_leave_the_crl_and_stay_in_the_index(ca: Path) ->
 
     assert number == 4
     issuers = load_certificates((ca / "ca.crt").read_bytes())
-    late = RevocationList.load((ca / "ca.crl").read_bytes(), issuers, NOW + 121 * DAY)
+    late = RevocationList.load((ca / "ca.crl").read_bytes(), Authorities(issuers), NOW + 121 * DAY)
     assert late.serials == frozenset()
     assert len(authority.list_issued(ca)) == 1
 

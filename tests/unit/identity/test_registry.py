@@ -5,11 +5,14 @@ from dataclasses import dataclass, replace
 import pytest
 
 from host_agent.errors import InvalidIdentityError, UnknownIdentityError
+from host_agent.identity.authorities import Authorities
 from host_agent.identity.certificate import parse_peer_certificate
+from host_agent.identity.credential import Credential
 from host_agent.identity.registry import Autonomy, Registry, Role, is_common_name
-from tests.support.certificates import make_pki
+from tests.support.certificates import Leaf, make_pki
 
 PKI = make_pki()
+AUTHORITIES = Authorities([PKI.ca_certificate])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,13 +26,17 @@ class Entry:
     fingerprint: str | None = None
 
 
+def credential(leaf: Leaf) -> Credential:
+    return AUTHORITIES.credential(parse_peer_certificate(leaf.der))
+
+
 LIBRARIAN = Entry(cn="librarian", unix_user="books", owner="Alice")
 
 
 def test_a_registered_name_becomes_its_principal() -> None:
     leaf = PKI.client("librarian")
 
-    principal = Registry([LIBRARIAN]).resolve(parse_peer_certificate(leaf.der))
+    principal = Registry([LIBRARIAN]).recall(credential(leaf))
 
     assert principal.cn == "librarian"
     assert principal.unix_user == "books"
@@ -38,7 +45,7 @@ def test_a_registered_name_becomes_its_principal() -> None:
     assert principal.autonomy is Autonomy.SUPERVISED
     assert not principal.skip_ask
     assert principal.fingerprint == leaf.fingerprint
-    assert principal.serial == leaf.serial
+    assert principal.credential == credential(leaf)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +56,7 @@ def test_a_name_that_only_resembles_is_unknown(cn: str) -> None:
     registry = Registry([LIBRARIAN])
 
     with pytest.raises(UnknownIdentityError) as caught:
-        registry.resolve(parse_peer_certificate(PKI.client(cn).der))
+        registry.recall(credential(PKI.client(cn)))
 
     assert cn not in caught.value.detail
 
@@ -57,7 +64,7 @@ def test_a_name_that_only_resembles_is_unknown(cn: str) -> None:
 def test_the_owner_is_the_own_name_by_default() -> None:
     registry = Registry([Entry(cn="solo")])
 
-    assert registry.resolve(parse_peer_certificate(PKI.client("solo").der)).owner == "solo"
+    assert registry.recall(credential(PKI.client("solo"))).owner == "solo"
 
 
 def test_a_pinned_certificate_is_accepted_and_another_of_that_name_is_not() -> None:
@@ -67,23 +74,21 @@ def test_a_pinned_certificate_is_accepted_and_another_of_that_name_is_not() -> N
         [replace(LIBRARIAN, fingerprint="sha256:" + pinned.fingerprint[7:].upper())]
     )
 
-    assert registry.resolve(parse_peer_certificate(pinned.der)).cn == "librarian"
+    assert registry.recall(credential(pinned)).cn == "librarian"
     with pytest.raises(InvalidIdentityError):
-        registry.resolve(parse_peer_certificate(other.der))
+        registry.recall(credential(other))
 
 
 def test_recall_asks_the_registry_as_it_is_now() -> None:
     leaf = PKI.client("librarian")
     registry = Registry([LIBRARIAN])
 
-    assert registry.recall("librarian", leaf.fingerprint, leaf.serial) == registry.resolve(
-        parse_peer_certificate(leaf.der)
-    )
+    assert registry.recall(credential(leaf)).credential == credential(leaf)
     with pytest.raises(UnknownIdentityError):
-        Registry([]).recall("librarian", leaf.fingerprint, leaf.serial)
+        Registry([]).recall(credential(leaf))
     repinned = Registry([replace(LIBRARIAN, fingerprint=PKI.client("librarian").fingerprint)])
     with pytest.raises(InvalidIdentityError):
-        repinned.recall("librarian", leaf.fingerprint, leaf.serial)
+        repinned.recall(credential(leaf))
 
 
 def test_two_identities_of_one_name_are_refused() -> None:

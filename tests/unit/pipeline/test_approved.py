@@ -39,8 +39,7 @@ async def approved(bench: Workbench) -> Request:
         decision=Verb.APPROVE,
         channel="http",
         at=bench.clock.now(),
-        fingerprint="sha256:" + "a" * 64,
-        serial="a11ce",
+        credential=bench.who("alice").credential,
     )
     decided = machine.approve(
         request, said, roles=["approver"], digest=request.digest, now=bench.clock.now()

@@ -32,8 +32,7 @@ def spoken(bench: Workbench, verb: Verb = Verb.APPROVE, by: str = "alice") -> De
         channel="http",
         at=bench.clock.now(),
         reason="so",
-        fingerprint="sha256:" + "a" * 64,
-        serial="a11ce",
+        credential=bench.who(by).credential,
     )
 
 

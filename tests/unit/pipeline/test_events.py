@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 
 from host_agent.audit.recent import Recent
 from host_agent.errors import RateLimitedError
+from host_agent.identity.credential import Credential
 from host_agent.identity.registry import Autonomy, Principal, Role
 from host_agent.pipeline import events as module
 from host_agent.pipeline.events import Events, Reader, Told, may_see
-from tests.support.pipeline import Workbench, opened, serial_of
+from tests.support.pipeline import AUTHORITY, Workbench, opened, serial_of
 
 Counts = list[tuple[str, str]]
 
@@ -30,8 +32,13 @@ def principal(cn: str, *roles: Role) -> Principal:
         roles=frozenset(roles),
         autonomy=Autonomy.SUPERVISED,
         skip_ask=False,
-        fingerprint="sha256:" + "a" * 64,
-        serial=1,
+        credential=Credential(
+            cn=cn,
+            fingerprint="sha256:" + "a" * 64,
+            serial=1,
+            issuer=AUTHORITY,
+            ends=datetime(2100, 1, 1, tzinfo=UTC),
+        ),
     )
 
 

@@ -54,9 +54,7 @@ def through_bridge(bench: Workbench, owner: str = "erin") -> Voice:
     voice = voice_over(bench.rooms, owner, "webhook", None)
     assert voice is not None
     bridge = voice_of(bench.who("chat-bridge"))
-    return replace(
-        voice, through="chat-bridge", fingerprint=bridge.fingerprint, serial=bridge.serial
-    )
+    return replace(voice, through="chat-bridge", credential=bridge.credential)
 
 
 async def speak(
@@ -259,8 +257,7 @@ async def test_a_bridge_without_its_role_relays_nothing(bench: Workbench) -> Non
         consent(bench, channel="webhook", address=None, through="chat-bridge"),
         approver="erin",
         owner="erin",
-        fingerprint=bench.who("chat-bridge").fingerprint,
-        serial=f"{bench.who('chat-bridge').serial:x}",
+        credential=bench.who("chat-bridge").credential,
     )
     assert counts(bench.rooms, said, Terms(), "bob")
     config = bench.rooms.snapshot.config

@@ -1,0 +1,281 @@
+"""The door asked before anybody stands at it: a handshake in memory with a certificate alone.
+
+Whoever wants to know whether the door would take a certificate asks the very TLS context that the
+door is made of, so that there is no second opinion. A client needs its private key only for the
+signature that comes *after* its certificate (RFC 8446, 4.4): here that signature is noise, and how
+the server refuses tells whether the certificate was taken. So no key is needed, neither the
+client's nor, for a made-up certificate, the authority's.
+
+The client below speaks only as much of TLS 1.3 as that takes: one suite, one group, no checks of
+the server. It never leaves memory.
+"""
+
+import hashlib
+import hmac
+import os
+import ssl
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import Encoding
+
+SIGNATURE_FAILURE = 7
+"""X509_V_ERR_CERT_SIGNATURE_FAILURE (x509_vfy.h): asked last, after all that concerns the chain."""
+
+_HANDSHAKE, _APPLICATION_DATA = 22, 23
+_CLIENT_HELLO, _SERVER_HELLO, _CERTIFICATE_REQUEST = 1, 2, 13
+_CERTIFICATE, _CERTIFICATE_VERIFY = 11, 15
+_AES_128_GCM_SHA256 = b"\x13\x01"
+_X25519 = b"\x00\x1d"
+_SERVER_NAME_SCHEMES = bytes.fromhex(
+    "0403050306030804080508060807080808090 80a080b".replace(" ", "")
+)
+_MAX_RECORD = 2**14
+_SIGNATURE_ALGORITHMS, _SUPPORTED_GROUPS, _KEY_SHARE, _SUPPORTED_VERSIONS = 13, 10, 51, 43
+
+_EDWARDS = {"1.3.101.112": (0x0807,), "1.3.101.113": (0x0808,)}
+_RSA = {
+    "1.2.840.113549.1.1.1": (0x0804, 0x0805, 0x0806),
+    "1.2.840.113549.1.1.10": (0x0809, 0x080A, 0x080B),
+}
+_CURVES = {
+    "secp256r1": 0x0403,
+    "secp384r1": 0x0503,
+    "secp521r1": 0x0603,
+    "brainpoolP256r1": 0x081A,
+    "brainpoolP384r1": 0x081B,
+    "brainpoolP512r1": 0x081C,
+}
+"""Signature schemes of TLS 1.3 by the kind of key (RFC 8446, 4.2.3; RFC 8734)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a handshake would end: OpenSSL's sentence, and the number of its X.509 error if one."""
+
+    reason: str
+    code: int | None = None
+
+
+def refusal(context: ssl.SSLContext, chain: Sequence[x509.Certificate]) -> Refusal | None:
+    """Return why a server with `context` would refuse a client that sends `chain`; None if not.
+
+    The leaf comes first. The dates are judged by the clock of this host, as at the door.
+
+    Raises:
+        ValueError: the server says something that this client does not understand.
+    """
+    client = _Client()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(incoming, outgoing, server_side=True)
+    incoming.write(client.hello())
+    _expect_more(server)
+    schemes = client.read_flight(outgoing.read())
+    scheme = next((one for one in _schemes_of(chain[0]) if one in schemes), None)
+    incoming.write(client.certificate([one.public_bytes(Encoding.DER) for one in chain], scheme))
+    try:
+        server.do_handshake()
+    except ssl.SSLCertVerificationError as error:
+        return Refusal(reason=error.verify_message, code=error.verify_code)
+    except ssl.SSLWantReadError:
+        message = "the server did not answer a certificate"
+    except ssl.SSLError as error:
+        # The certificate was taken, and the noise in the place of its signature was not.
+        if scheme is None:
+            return Refusal(reason="its key is of a kind that cannot sign a handshake here")
+        if error.reason == "BAD_SIGNATURE":
+            return None
+        return Refusal(reason=(error.reason or "unknown error").lower().replace("_", " "))
+    else:
+        message = "the server took a signature that is none"
+    raise ValueError(message)
+
+
+def _expect_more(server: ssl.SSLObject) -> None:
+    try:
+        server.do_handshake()
+    except ssl.SSLWantReadError:
+        return
+    except ssl.SSLError as error:
+        message = f"the server does not begin: {error.reason}"
+        raise ValueError(message) from error
+
+
+def _schemes_of(leaf: x509.Certificate) -> tuple[int, ...]:
+    """Return the signature schemes that the key of `leaf` could sign a handshake with."""
+    kind = leaf.public_key_algorithm_oid.dotted_string
+    if kind in _RSA:
+        return _RSA[kind]
+    if kind in _EDWARDS:
+        return _EDWARDS[kind]
+    try:
+        key = leaf.public_key()
+    except (UnsupportedAlgorithm, ValueError):
+        return ()
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
+        return (_CURVES[key.curve.name],)
+    return ()
+
+
+class _Client:
+    """A client of TLS 1.3 up to its certificate (RFC 8446, sections 4 and 7)."""
+
+    def __init__(self) -> None:
+        self._share = X25519PrivateKey.generate()
+        self._transcript = b""
+        self._key = b""
+        self._iv = b""
+
+    def hello(self) -> bytes:
+        """Return the first record."""
+        share = self._share.public_key().public_bytes_raw()
+        extensions = b"".join(
+            (
+                _extension(_SUPPORTED_VERSIONS, _vector(b"\x03\x04", 1)),
+                _extension(_SUPPORTED_GROUPS, _vector(_X25519, 2)),
+                _extension(_SIGNATURE_ALGORITHMS, _vector(_SERVER_NAME_SCHEMES, 2)),
+                _extension(_KEY_SHARE, _vector(_X25519 + _vector(share, 2), 2)),
+            )
+        )
+        body = b"".join(
+            (
+                b"\x03\x03",
+                os.urandom(32),
+                _vector(b"", 1),  # no session id
+                _vector(_AES_128_GCM_SHA256, 2),
+                _vector(b"\x00", 1),  # no compression
+                _vector(extensions, 2),
+            )
+        )
+        self._transcript = _message(_CLIENT_HELLO, body)
+        return _record(_HANDSHAKE, self._transcript)
+
+    def read_flight(self, data: bytes) -> frozenset[int]:
+        """Take the server's hello; return the signature schemes that it takes of a client."""
+        records = list(_records(data))
+        if not records or records[0][0] != _HANDSHAKE:
+            message = "the server says no hello"
+            raise ValueError(message)
+        hello = records[0][1]
+        self._transcript += hello
+        reading = self._agree(_server_share(hello))
+        plain = b""
+        sealed = [body for kind, body in records[1:] if kind == _APPLICATION_DATA]
+        for number, body in enumerate(sealed):
+            plain += _open(reading, body, number)
+        for kind, body in _messages(plain):
+            if kind == _CERTIFICATE_REQUEST:
+                return _schemes_in(body)
+        message = "the server asks for no certificate"
+        raise ValueError(message)
+
+    def certificate(self, chain: Sequence[bytes], scheme: int | None) -> bytes:
+        """Return the records with the client's certificate and a signature that is none."""
+        entries = b"".join(_vector(der, 3) + _vector(b"", 2) for der in chain)
+        body = _message(_CERTIFICATE, _vector(b"", 1) + _vector(entries, 3))
+        shown = (scheme or 0x0403).to_bytes(2)
+        body += _message(_CERTIFICATE_VERIFY, shown + _vector(os.urandom(64), 2))
+        pieces = [body[at : at + _MAX_RECORD] for at in range(0, len(body), _MAX_RECORD)]
+        return b"".join(self._seal(piece, number) for number, piece in enumerate(pieces))
+
+    def _agree(self, share: bytes) -> tuple[bytes, bytes]:
+        """Derive the keys of the handshake; return those that the server writes with."""
+        nothing = b"\0" * 32
+        early = hmac.digest(nothing, nothing, "sha256")
+        salt = _derive(early, b"derived", hashlib.sha256(b"").digest())
+        shared = self._share.exchange(X25519PublicKey.from_public_bytes(share))
+        secret = hmac.digest(salt, shared, "sha256")
+        heard = hashlib.sha256(self._transcript).digest()
+        ours = _derive(secret, b"c hs traffic", heard)
+        theirs = _derive(secret, b"s hs traffic", heard)
+        self._key, self._iv = _derive(ours, b"key", b"", 16), _derive(ours, b"iv", b"", 12)
+        return _derive(theirs, b"key", b"", 16), _derive(theirs, b"iv", b"", 12)
+
+    def _seal(self, plain: bytes, number: int) -> bytes:
+        head = b"\x17\x03\x03" + (len(plain) + 17).to_bytes(2)
+        inner = plain + bytes((_HANDSHAKE,))
+        return head + AESGCM(self._key).encrypt(_nonce(self._iv, number), inner, head)
+
+
+def _open(keys: tuple[bytes, bytes], sealed: bytes, number: int) -> bytes:
+    head = b"\x17\x03\x03" + len(sealed).to_bytes(2)
+    try:
+        inner = AESGCM(keys[0]).decrypt(_nonce(keys[1], number), sealed, head)
+    except InvalidTag as error:
+        message = "the server's answer cannot be read"
+        raise ValueError(message) from error
+    return inner.rstrip(b"\0")[:-1]
+
+
+def _nonce(iv: bytes, number: int) -> bytes:
+    return (int.from_bytes(iv) ^ number).to_bytes(12)
+
+
+def _derive(secret: bytes, label: bytes, context: bytes, length: int = 32) -> bytes:
+    """Return HKDF-Expand-Label of RFC 8446, 7.1; one block of SHA-256 is enough for all of it."""
+    info = length.to_bytes(2) + _vector(b"tls13 " + label, 1) + _vector(context, 1)
+    return hmac.digest(secret, info + b"\x01", "sha256")[:length]
+
+
+def _vector(content: bytes, size: int) -> bytes:
+    return len(content).to_bytes(size) + content
+
+
+def _extension(kind: int, content: bytes) -> bytes:
+    return kind.to_bytes(2) + _vector(content, 2)
+
+
+def _message(kind: int, body: bytes) -> bytes:
+    return bytes((kind,)) + _vector(body, 3)
+
+
+def _record(kind: int, body: bytes) -> bytes:
+    return bytes((kind, 3, 1)) + _vector(body, 2)
+
+
+def _records(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 5 <= len(data):
+        end = at + 5 + int.from_bytes(data[at + 3 : at + 5])
+        yield data[at], data[at + 5 : end]
+        at = end
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 4 <= len(data):
+        end = at + 4 + int.from_bytes(data[at + 1 : at + 4])
+        yield data[at], data[at + 4 : end]
+        at = end
+
+
+def _extensions(data: bytes) -> dict[int, bytes]:
+    """Return what the extensions in a vector hold, by their numbers."""
+    found: dict[int, bytes] = {}
+    at = 2
+    while at + 4 <= len(data):
+        end = at + 4 + int.from_bytes(data[at + 2 : at + 4])
+        found[int.from_bytes(data[at : at + 2])] = data[at + 4 : end]
+        at = end
+    return found
+
+
+def _server_share(hello: bytes) -> bytes:
+    """Return the server's public key of X25519 from its hello."""
+    after_session_id = 4 + 2 + 32 + 1 + hello[38]
+    share = _extensions(hello[after_session_id + 3 :]).get(_KEY_SHARE, b"")
+    if hello[0] != _SERVER_HELLO or len(share) != 36:
+        message = "the server takes no part in this handshake"
+        raise ValueError(message)
+    return share[4:]
+
+
+def _schemes_in(request: bytes) -> frozenset[int]:
+    """Return the signature schemes in a CertificateRequest."""
+    listed = _extensions(request[1 + request[0] :]).get(_SIGNATURE_ALGORITHMS, b"")[2:]
+    return frozenset(int.from_bytes(listed[at : at + 2]) for at in range(0, len(listed), 2))
