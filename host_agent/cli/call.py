@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from host_agent.client import Client, Held, Outcome, Ran, RequestView
 
 LONGEST_WAIT_SECONDS = 86400
+SHORT_ID = 8
+"""Digits of a request's id that are shown to be typed again."""
 
 _WITHOUT_PROBLEM = {"denied": "approval:denied", "expired": "approval:expired"}
 _ADVICE = {
@@ -138,15 +140,24 @@ def _show_ran(answer: "Ran", *, as_json: bool) -> int:
 
 
 def _show_held(held: "Held", *, as_json: bool) -> int:
-    request_id = render.visible(held.request_id)
     if as_json:
         print(render.json_text(held.body))
-    render.warn(
-        f"Held as request {request_id}, {render.visible(held.state)}; nothing has been answered"
-        " yet. Asking again returns the same request;"
-        f" `host-agent requests show {request_id} --wait 60` follows it."
-    )
+    sys.stderr.write(_held_text(held))
     return EX_TEMPFAIL
+
+
+def _held_text(held: "Held") -> str:
+    """Return in two lines what is held and why, and how to go on."""
+    short = render.visible(held.request_id[:SHORT_ID])
+    operation = render.visible(held.operation, limit=64)
+    if held.state == "pending":
+        rule = render.visible(held.rule or "a person", limit=100)
+        first = f"held   {short}  {operation}  waits for: {rule}"
+        nothing = "nothing has run; "
+    else:  # the same was asked for before, and somebody has said yes to it
+        first = f"{render.visible(held.state)}  {short}  {operation}  was asked for before"
+        nothing = ""
+    return f"{first}\n       {nothing}follow it: host-agent requests show {short} --wait 60\n"
 
 
 def _show_view(view: "RequestView", *, as_json: bool) -> int:

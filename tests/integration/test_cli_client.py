@@ -125,9 +125,22 @@ def test_call_says_that_nothing_has_run_yet(agent: FakeAgent, run: Run) -> None:
     assert run("call", *PULL, "--reason", "why") == 75
 
     assert run.out == ""
-    assert REQUEST_ID in run.err
-    assert "requests show" in run.err
+    short = REQUEST_ID[:8]
+    assert run.err == (
+        f"held   {short}  git.pull  waits for: pulling needs alice\n"
+        f"       nothing has run; follow it: host-agent requests show {short} --wait 60\n"
+    )
     assert agent.seen[-1].body["reason"] == "why"
+
+
+def test_call_says_when_the_same_runs_already(agent: FakeAgent, run: Run) -> None:
+    held = fake_agent.held(state="running", operation="git.p\x1b[1m")
+    agent.script("POST", "/host/op", Answer(status=202, body=held))
+
+    assert run("call", *PULL) == 75
+
+    assert run.err.startswith(f"running  {REQUEST_ID[:8]}  git.p\\x1b[1m  was asked for before\n")
+    assert "nothing has run" not in run.err
 
 
 def test_call_follows_a_held_request_to_its_end(agent: FakeAgent, run: Run) -> None:
@@ -330,7 +343,8 @@ def test_tls_1_2_is_not_spoken(pki: Pki, run: Run, agent: FakeAgent) -> None:
 def test_missing_settings_and_files_are_78(run: Run, home: Path) -> None:
     (home / ".config/host-agent/client.toml").unlink()
     assert run("operations") == 78
-    assert run.err.count("\n") == 4
+    assert run.err.count("\n") == 5
+    assert "host-agent login BUNDLE" in run.err
 
     assert run("operations", "--url", "http://x", "--cert", "a", "--key", "b", "--ca", "c") == 78
 
