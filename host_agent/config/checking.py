@@ -283,6 +283,18 @@ def _user_fault(
         return "is no user of this host"
     if uid == 0:
         return "is uid 0, which no identity may be"
-    if is_direct and uid != agent_uid:
-        return "is another user than the agent's own, and runner direct runs as that one only"
-    return None
+    if is_direct:
+        is_own = uid == agent_uid
+        return None if is_own else f"is another user than the agent's own, and {_DIRECT_ONLY}"
+    alike = _names_alike(user)
+    return f"differs from the account {alike} by its case only, and {_CASELESS}" if alike else None
+
+
+_DIRECT_ONLY = "runner direct runs as that one only"
+_CASELESS = "to sudo the two are one name"
+
+
+def _names_alike(user: str) -> str | None:
+    """Return another account whose name is this one to sudo, which compares without case."""
+    names = {"root", *(entry.pw_name for entry in pwd.getpwall())} - {user}
+    return next((name for name in sorted(names) if name.lower() == user.lower()), None)

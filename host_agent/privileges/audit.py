@@ -22,7 +22,7 @@ from host_agent.privileges.host import Host
 from host_agent.privileges.lines import Gathered, LogicalLine, gather
 from host_agent.privileges.parse import Marked, Policy, UnparsableError, mark, parse
 from host_agent.privileges.reading import Source
-from host_agent.privileges.values import Finding, Report, report, unknown
+from host_agent.privileges.values import Finding, Origin, Report, report, unknown
 
 SUDOERS = "/etc/sudoers"
 MAX_REPAIRS = 20
@@ -90,7 +90,8 @@ class Auditor:
                 bad = _bad_line(output, marked)
                 if bad is None:
                     faults.extend(_warnings(output, marked, lines))
-                    return parse(output.stdout, marked, lines), faults
+                    policy = parse(output.stdout, marked, lines)
+                    return policy, [*faults, *map(_unbound, policy.doubts)]
             except (AdapterUnavailableError, UnparsableError) as error:
                 return nothing, [*faults, _gave_up(gathered, error)]
             faults.append(_syntax_error(lines.pop(bad)))
@@ -141,6 +142,11 @@ def _warnings(output: Output, marked: Marked, lines: list[LogicalLine]) -> Itera
 def _syntax_error(line: LogicalLine) -> Finding:
     reason = "The line is not understood, so what it grants is not known."
     return unknown(line.origin.file, line.origin.line, reason, _REPAIR)
+
+
+def _unbound(origin: Origin) -> Finding:
+    reason = "For whom this setting holds cannot be told; it is taken to hold for everybody."
+    return unknown(origin.file, origin.line, reason, _REPAIR)
 
 
 def _gave_up(gathered: Gathered, error: object) -> Finding:

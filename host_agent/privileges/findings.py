@@ -8,12 +8,13 @@ Everything else is a finding.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from host_agent.privileges.host import Host, Subject
 from host_agent.privileges.known import DANGEROUS_GROUPS
 from host_agent.privileges.matching import Fit, RunAs, covers, fit, run_as
+from host_agent.privileges.naming import naming
 from host_agent.privileges.parse import Command, Grant, Policy
 from host_agent.privileges.programs import HARMLESS, Kind, kind_of
 from host_agent.privileges.settings import Question, judge_settings
@@ -46,8 +47,9 @@ class Audience:
 
 def judge(policy: Policy, audience: Audience, host: Host, now: datetime) -> Iterator[Finding]:
     """Yield what `policy` gives away to the users of `audience`; one finding may come twice."""
+    names = naming(policy.settings)
     for name in audience.names:
-        subject = host.subject(name)
+        subject = replace(host.subject(name), naming=names)
         if subject.uid == 0 or name == "root":
             continue  # root needs no sudo
         granted = list(_granted(policy.grants, subject, host, now))
@@ -64,7 +66,9 @@ def _granted(
     for index, (grant, how) in enumerate(fitting):
         later = fitting[index + 1 :]
         is_taken_back = any(
-            other_how.is_certain and "notbefore" not in other.options and covers(other, grant)
+            other_how.is_certain
+            and "notbefore" not in other.options
+            and covers(other, grant, subject.naming)
             for other, other_how in later
         )
         if not is_taken_back and allowed(grant):
@@ -132,7 +136,7 @@ class _Judge:
         names = set(self._as.names)
         if command.path in self._audience.root_wrappers:
             return names == {"root"}
-        if command.path in self._audience.user_wrappers and "root" not in names:
+        if command.path in self._audience.user_wrappers and not self._as.may_be_root:
             users = self._audience.unix_users
             return users is None or names <= users
         return False
@@ -184,7 +188,9 @@ class _Judge:
             )
         given = sorted(set(self._as.groups) - self._subject.groups)
         if given:
-            is_bad = bool(DANGEROUS_GROUPS.intersection(given)) or "ALL" in given
+            is_bad = "ALL" in given or any(
+                self._subject.naming.may_be_group(group, DANGEROUS_GROUPS) for group in given
+            )
             yield self._finding(
                 "runas-group",
                 Severity.HIGH if is_bad else Severity.MEDIUM,

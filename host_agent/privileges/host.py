@@ -4,15 +4,17 @@ All reads, no process. A host of another kind, for trying out, implements `Host`
 """
 
 import grp
-import ipaddress
 import os
 import pwd
 import re
 import socket
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+from host_agent.privileges.interfaces import interface_addresses
+from host_agent.privileges.naming import Naming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,8 @@ class Subject:
     uid: int | None
     groups: frozenset[str] = frozenset()
     gids: frozenset[int] = frozenset()
+    naming: Naming = field(default_factory=Naming)
+    """How sudo compares names, under the settings that are judged."""
 
 
 class Host(Protocol):
@@ -35,7 +39,10 @@ class Host(Protocol):
 
     @property
     def addresses(self) -> frozenset[str]:
-        """Return the addresses of the host's interfaces."""
+        """Return the addresses of the host's interfaces, as `ADDRESS/LENGTH`.
+
+        Without `/LENGTH` the mask is not known.
+        """
         ...
 
     def subject(self, name: str) -> Subject:
@@ -44,6 +51,10 @@ class Host(Protocol):
 
     def resolved(self, path: str) -> str:
         """Return `path` with its links followed."""
+        ...
+
+    def may_be_same(self, one: str, other: str) -> bool:
+        """Return whether two paths may be of one file: a link, a hard link, or not there."""
         ...
 
     def write_fault(self, path: str) -> str | None:
@@ -67,16 +78,8 @@ class LiveHost:
 
     @property
     def addresses(self) -> frozenset[str]:
-        """Return what the kernel's tables name as local, loopback left out as sudo does."""
-        found: set[str] = set()
-        previous = ""
-        for line in _lines("/proc/self/net/fib_trie"):
-            if "/32 host LOCAL" in line:
-                found.add(previous.split()[-1])
-            previous = line
-        for line in _lines("/proc/self/net/if_inet6"):
-            found.add(str(ipaddress.IPv6Address(int(line.split()[0], 16))))
-        return frozenset(text for text in found if not ipaddress.ip_address(text).is_loopback)
+        """Return the addresses of interfaces that are up, loopback left out as sudo does."""
+        return interface_addresses()
 
     def subject(self, name: str) -> Subject:
         """Return the user with the groups it has; one that does not exist has a group of its name.
@@ -98,6 +101,13 @@ class LiveHost:
     def resolved(self, path: str) -> str:
         """Return `path` with its links followed."""
         return os.path.realpath(path)
+
+    def may_be_same(self, one: str, other: str) -> bool:
+        """Return whether two paths may be of one file: a link, a hard link, or not there."""
+        try:
+            return Path(one).samefile(other)
+        except OSError:
+            return True
 
     def write_fault(self, path: str) -> str | None:
         """Return who but root can change what is at `path`, looking at every directory above it.

@@ -29,6 +29,9 @@ _INCLUDE = re.compile(
 )
 _COMMENT = re.compile(r"[ \t]*#(?!-?[0-9])")
 _CONTINUED = re.compile(r"(?<!\\)(?:\\\\)*\\[ \t]*\r?$")
+_QUOTED = re.compile(r'(?:\\"|[^"])*')
+_UNQUOTED = re.compile(r'(?:\\.|[^"#\\]|\\$|\#(?=-?[0-9]))*')
+"""What a quoted string, and what stands outside, goes on with; `#` begins no number, a comment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,18 +49,35 @@ class LogicalLine:
 
 def logical_lines(path: str, text: str) -> Iterator[LogicalLine]:
     """Yield the logical lines of one file."""
-    start, parts = 1, list[str]()
+    start, parts, is_quoted = 1, list[str](), False
     for number, physical in enumerate(text.split("\n"), 1):
         if not parts:
-            start = number
+            start, is_quoted = number, False
         parts.append(physical)
-        is_comment = len(parts) == 1 and _COMMENT.match(physical) is not None
+        is_comment, is_quoted = _scan(physical, is_quoted=is_quoted)
         if _CONTINUED.search(physical) and not is_comment:
             continue
         yield LogicalLine(origin=Origin(file=path, line=start), text="\n".join(parts))
         parts = []
     if parts:
         yield LogicalLine(origin=Origin(file=path, line=start), text="\n".join(parts))
+
+
+def _scan(physical: str, *, is_quoted: bool) -> tuple[bool, bool]:
+    """Return whether a line ends in a comment, and whether it ends between quotes.
+
+    As sudo's scanner (toke.l): a comment runs to the end of its line, a backslash there included.
+    """
+    at = 0
+    while True:
+        part = _QUOTED if is_quoted else _UNQUOTED
+        found = part.match(physical, at)
+        at = found.end() if found is not None else at
+        if at == len(physical):
+            return False, is_quoted
+        if physical[at] == "#":
+            return True, False
+        is_quoted, at = not is_quoted, at + 1
 
 
 @dataclass(slots=True)

@@ -8,21 +8,13 @@ matches decides.
 import fnmatch
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum
 
 from host_agent.privileges.host import Host, Subject
+from host_agent.privileges.naming import Match, Naming
 from host_agent.privileges.parse import Grant, Member
-
-
-class Match(Enum):
-    """Whether a member or a list matches."""
-
-    NO = 0
-    MAYBE = 1
-    YES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,16 +67,22 @@ def _yes(condition: bool) -> Match:  # noqa: FBT001 - a verdict of one word
     return Match.YES if condition else Match.NO
 
 
+def _best(found: Iterable[Match]) -> Match:
+    return max(found, key=lambda match: match.value, default=Match.NO)
+
+
 def _user(member: Member, subject: Subject) -> Match:
     match member.kind:
         case "username":
-            return _yes(member.value in ("ALL", subject.name))
+            if member.value == "ALL":
+                return Match.YES
+            return subject.naming.user(member.value, subject.name)
         case "userid":
             if subject.uid is None:  # who does not exist has no number yet, but never root's
                 return Match.NO if member.value == "0" else Match.MAYBE
             return _yes(member.value == str(subject.uid))
         case "usergroup":
-            return _yes(member.value in subject.groups)
+            return _best(subject.naming.group(member.value, name) for name in subject.groups)
         case "usergid":
             if subject.uid is None:
                 return Match.NO if member.value == "0" else Match.MAYBE
@@ -107,12 +105,49 @@ def _host(member: Member, host: Host) -> Match:
 
 
 def _network(text: str, host: Host) -> Match:
+    """Compare as sudo's match_addr.c: bit by bit under the mask that is written.
+
+    Where none is written, an address is itself, or the network of an interface by that one's mask.
+    """
+    written, slash, mask_text = text.partition("/")
     try:
-        network = ipaddress.ip_network(text, strict=False)
+        address = ipaddress.ip_address(written)
+        mask = _mask(mask_text, address) if slash else None
     except ValueError:
         return Match.MAYBE
-    addresses = (ipaddress.ip_address(address) for address in host.addresses)
-    return _yes(any(address in network for address in addresses))
+    return _best(_on_interface(address, mask, interface) for interface in host.addresses)
+
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _mask(text: str, address: _Address) -> int:
+    if not text.isdigit():
+        return int(type(address)(text))
+    if int(text) > address.max_prefixlen:
+        raise ValueError(text)
+    return _prefix_mask(int(text), address)
+
+
+def _prefix_mask(length: int, address: _Address) -> int:
+    width = address.max_prefixlen
+    return ((1 << length) - 1) << (width - length)
+
+
+def _on_interface(address: _Address, mask: int | None, interface: str) -> Match:
+    own_text, _, length = interface.partition("/")
+    own = ipaddress.ip_address(own_text)
+    if own.version != address.version:
+        return Match.NO
+    if mask is not None:
+        return _yes(int(own) & mask == int(address) & mask)
+    if own == address:
+        return Match.YES
+    if length:
+        return _yes(int(own) & _prefix_mask(int(length), own) == int(address))
+    lengths = range(own.max_prefixlen)
+    is_network = any(int(own) & _prefix_mask(one, own) == int(address) for one in lengths)
+    return Match.MAYBE if is_network else Match.NO
 
 
 _INSTANT = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})?([0-9]{2})?Z", re.ASCII)
@@ -167,7 +202,7 @@ def run_as(grant: Grant, subject: Subject) -> RunAs:
         names=tuple(m.value for m in given if m.kind == "username" and m.value not in ("", "ALL")),
         is_only_self=all(_is_self(member, subject) for member in given)
         and set(groups) <= subject.groups,
-        may_be_root=any(_may_be_root(member) for member in given),
+        may_be_root=any(_may_be_root(member, subject.naming) for member in given),
         is_anybody=any(member.kind == "username" and member.value == "ALL" for member in given),
         has_exclusion=any(m.negated for m in (*members, *(grant.run_as_groups or ()))),
         has_odd_id=any(member.value.startswith("#") for member in given),
@@ -176,18 +211,24 @@ def run_as(grant: Grant, subject: Subject) -> RunAs:
 
 
 def _is_self(member: Member, subject: Subject) -> bool:
+    """Return whether a run-as user is surely the user itself: the case counts here.
+
+    `Alice` may be an account beside `alice`, and sudo lets both be run as.
+    """
     if member.kind == "username":
         return member.value in ("", subject.name)
     return member.kind == "userid" and subject.uid is not None and member.value == str(subject.uid)
 
 
-def _may_be_root(member: Member) -> bool:
+def _may_be_root(member: Member, naming: Naming) -> bool:
     if member.kind == "username":
-        return member.value in ("root", "ALL") or member.value.startswith("#")
+        if member.value == "ALL" or member.value.startswith("#"):
+            return True
+        return naming.user(member.value, "root") is not Match.NO
     return member.kind != "userid" or member.value == "0"
 
 
-def covers(later: Grant, earlier: Grant) -> bool:
+def covers(later: Grant, earlier: Grant, naming: Naming) -> bool:
     """Return whether `later`, which forbids everything, leaves nothing of `earlier`.
 
     sudo takes the last entry that matches, so only a denial of ALL for at least the same run-as
@@ -196,14 +237,17 @@ def covers(later: Grant, earlier: Grant) -> bool:
     forbids = len(later.commands) > 0 and later.commands[-1].text == "ALL"
     if not forbids or not later.commands[-1].negated:
         return False
-    return _covers_list(later.run_as, earlier.run_as, "root") and (
+    return _covers_list(later.run_as, earlier.run_as, "root", naming.user) and (
         earlier.run_as_groups is None
-        or _covers_list(later.run_as_groups, earlier.run_as_groups, "")
+        or _covers_list(later.run_as_groups, earlier.run_as_groups, "", naming.group)
     )
 
 
 def _covers_list(
-    later: tuple[Member, ...] | None, earlier: tuple[Member, ...] | None, default: str
+    later: tuple[Member, ...] | None,
+    earlier: tuple[Member, ...] | None,
+    default: str,
+    compare: Callable[[str, str], Match],
 ) -> bool:
     whole = later if later is not None else (Member(kind="username", value=default),)
     part = earlier if earlier is not None else (Member(kind="username", value=default),)
@@ -211,6 +255,11 @@ def _covers_list(
         return False
     if any(member.value == "ALL" for member in whole):
         return True
-    return {(member.kind, member.value) for member in part if not member.negated} <= {
-        (member.kind, member.value) for member in whole
-    }
+    return all(
+        any(
+            one.kind == other.kind and compare(one.value, other.value) is Match.YES
+            for other in whole
+        )
+        for one in part
+        if not one.negated
+    )

@@ -87,6 +87,8 @@ class Policy:
 
     grants: tuple[Grant, ...]
     settings: tuple[Setting, ...]
+    doubts: tuple[Origin, ...] = ()
+    """Where a setting is for somebody, and nobody is named: it is taken to be for everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ def parse(text: str, marked: Marked, lines: Sequence[LogicalLine]) -> Policy:
         return Policy(
             grants=tuple(reader.grants(told.get("User_Specs", []))),
             settings=tuple(reader.settings(told.get("Defaults", []))),
+            doubts=tuple(reader.doubts),
         )
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         message = f"{type(error).__name__}: {error}"
@@ -165,6 +168,7 @@ class _Reader:
     def __init__(self, marked: Marked, lines: Sequence[LogicalLine]) -> None:
         self._marked = marked
         self._lines = lines
+        self.doubts: list[Origin] = []
 
     def grants(self, specs: Iterable[Mapping[str, Any]]) -> list[Grant]:
         found: list[Grant] = []
@@ -188,8 +192,11 @@ class _Reader:
             if marker is not None:
                 line = marker
                 continue
+            scopes = _scopes(_of(line).text, binding)
+            if scopes == ("",) and _written_scope(_of(line).text) != "":
+                self.doubts.append(_of(line).origin)
             for option in entry["Options"]:
-                found.extend(_settings(_of(line), binding, option))
+                found.extend(_settings(_of(line).origin, scopes, binding, option))
         return found
 
     def _marker(self, members: Sequence[Member]) -> LogicalLine | None:
@@ -243,24 +250,52 @@ def _grant(
 
 
 _SCOPE = re.compile(r"[ \t]*Defaults(?P<scope>[:@>!]?)")
+_FURTHER = re.compile(r"\n[ \t]*Defaults(?![A-Za-z])")
+_OF_HOSTS = frozenset({"hostname", "networkaddr"})
+
+
+def _scopes(text: str, binding: tuple[Member, ...]) -> tuple[str, ...]:
+    """Return for what a setting with this binding is: `:@>!`, or empty for everybody.
+
+    cvtsudoers' answer decides. It has users and run-as users alike, and netgroups of users and of
+    hosts: there the line itself tells, and where that could be two lines, both are meant.
+    """
+    kinds = {member.kind for member in binding}
+    if not kinds:
+        return ("",)
+    if "command" in kinds:
+        return ("!",)
+    if kinds & _OF_HOSTS:
+        return ("@",)
+    possible = (":", ">", "@") if kinds == {"netgroup"} else (":", ">")
+    written = _written_scope(text)
+    if written is None or written not in possible or _FURTHER.search(text):
+        return possible
+    return (written,)
+
+
+def _written_scope(text: str) -> str | None:
+    """Return the sign after `Defaults`, empty where there is none; None for another line."""
+    found = _SCOPE.match(text)
+    return found["scope"] if found is not None else None
 
 
 def _settings(
-    line: LogicalLine, binding: tuple[Member, ...], option: Mapping[str, Any]
+    origin: Origin,
+    scopes: tuple[str, ...],
+    binding: tuple[Member, ...],
+    option: Mapping[str, Any],
 ) -> list[Setting]:
-    scope = _SCOPE.match(line.text)
-    if scope is None:
-        message = "a setting is not on a line of settings"
-        raise UnparsableError(message)
     return [
         Setting(
-            origin=line.origin,
-            scope=scope["scope"],
+            origin=origin,
+            scope=scope,
             binding=binding,
             name=name,
             value=value,
             operation=str(option.get("operation", "")),
         )
+        for scope in scopes
         for name, value in option.items()
         if name != "operation"
     ]

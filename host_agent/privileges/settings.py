@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from host_agent.privileges.host import Host, Subject
 from host_agent.privileges.known import is_dangerous_variable, is_harmless_variable
-from host_agent.privileges.matching import Match, decide, is_for_host, is_for_subject, run_as
+from host_agent.privileges.matching import decide, is_for_host, is_for_subject, run_as
+from host_agent.privileges.naming import Match
 from host_agent.privileges.parse import Grant, Member, Setting
 from host_agent.privileges.values import Finding, Origin, Severity, words
 
@@ -197,7 +198,7 @@ def _applies(setting: Setting, question: Question) -> bool:
         case ">":
             return any(_runs_as(setting, grant, question.subject) for grant in question.grants)
         case "!":
-            return any(_may_run(setting, grant) for grant in question.grants)
+            return any(_may_run(setting, grant, question.host) for grant in question.grants)
         case _:
             return True
 
@@ -211,22 +212,31 @@ def _runs_as(setting: Setting, grant: Grant, subject: Subject) -> bool:
     def is_named(member: Member) -> Match:
         if member.kind != "username":
             return Match.MAYBE
-        return Match.YES if member.value in names | {"ALL"} else Match.NO
+        if member.value == "ALL":
+            return Match.YES
+        found = {subject.naming.user(member.value, name) for name in names}
+        # `(Root)` is root, and also the account of that name where there is one.
+        return (
+            Match.YES if found == {Match.YES} else Match.MAYBE if found - {Match.NO} else Match.NO
+        )
 
     return decide(setting.binding, is_named) is not Match.NO
 
 
-def _may_run(setting: Setting, grant: Grant) -> bool:
+def _may_run(setting: Setting, grant: Grant, host: Host) -> bool:
     """Return whether a command that `setting` is for may be among those of `grant`."""
     bound = [member.value.partition(" ")[0] for member in setting.binding if not member.negated]
     given = [command.path for command in grant.commands if not command.negated]
     if any(member.negated for member in setting.binding) and not bound:
         return bool(given)
-    return any(_may_be_same(one, other) for one in bound for other in given)
+    return any(_may_be_same(one, other, host) for one in bound for other in given)
 
 
-def _may_be_same(one: str, other: str) -> bool:
+def _may_be_same(one: str, other: str, host: Host) -> bool:
+    """Compare as sudo's match_command.c: by base name, device and inode; in doubt they are one."""
     if one == other or "ALL" in (one, other):
+        return True
+    if one.rpartition("/")[2] == other.rpartition("/")[2] and host.may_be_same(one, other):
         return True
     return any(
         text.endswith("/") or text.startswith("^") or any(sign in text for sign in "*?[")
@@ -333,7 +343,8 @@ def _special(option: str, value: object, question: Question) -> _Risk | None:
     if option in _FILES:
         fault = question.host.write_fault(text) if text.startswith("/") else f"{text} is no path"
         return None if fault is None else _writable(option, fault)
-    if option == "exempt_group" and text in question.subject.groups:
+    subject = question.subject
+    if option == "exempt_group" and subject.naming.may_be_group(text, subject.groups):
         return _Risk(
             rule="exempt-group",
             severity=Severity.HIGH,

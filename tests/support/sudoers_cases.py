@@ -30,7 +30,7 @@ class FakeHost:
     """A host of which everything is known."""
 
     names: frozenset[str] = frozenset({"box", "box.example.org"})
-    addresses: frozenset[str] = frozenset({"192.0.2.7", "2001:db8::7"})
+    addresses: frozenset[str] = frozenset({"192.0.2.7", "10.1.2.5/24", "2001:db8::7/64"})
     users: Mapping[str, Subject] = field(
         default_factory=lambda: {
             "root": Subject(name="root", uid=0, groups=frozenset({"root"}), gids=frozenset({0})),
@@ -48,7 +48,9 @@ class FakeHost:
             ),
         }
     )
-    links: Mapping[str, str] = field(default_factory=lambda: {"/opt/bin/run": "/usr/bin/bash"})
+    links: Mapping[str, str] = field(
+        default_factory=lambda: {"/opt/bin/run": "/usr/bin/bash", "/bin/true": "/usr/bin/true"}
+    )
     writable: tuple[str, ...] = ("/tmp", "/home")
 
     def subject(self, name: str) -> Subject:
@@ -57,6 +59,9 @@ class FakeHost:
 
     def resolved(self, path: str) -> str:
         return self.links.get(path, path)
+
+    def may_be_same(self, one: str, other: str) -> bool:
+        return self.resolved(one) == self.resolved(other)
 
     def write_fault(self, path: str) -> str | None:
         is_writable = any(path == top or path.startswith(f"{top}/") for top in self.writable)
@@ -251,6 +256,69 @@ RISKY: Mapping[str, tuple[str, str]] = {
         "host-agent ALL=(root) NOTAFTER=20991231235959Z NOPASSWD: /bin/sh\n",
         "shell",
     ),
+    "the user's name in capitals": ("Host-Agent ALL=(ALL) NOPASSWD: ALL\n", "nopasswd-all"),
+    "a group's name in capitals": ("%Wrappers ALL=(ALL) NOPASSWD: ALL\n", "nopasswd-all"),
+    "an alias of a name in capitals": (
+        "User_Alias A = HOST-AGENT\nA ALL=(root) ALL\n",
+        "all-commands",
+    ),
+    "root's name in capitals": (_allows("/bin/sh", "(Root)"), "shell"),
+    "git as root in capitals": (_allows(f"{WRAPPERS}/git", "(RooT)"), "wrapper-changed"),
+    "the group disk in capitals": (_allows('/usr/bin/id ""', "(:Disk)"), "runas-group"),
+    "no authentication of the name in capitals": (
+        "Defaults:Host-Agent !authenticate\n",
+        "no-authentication",
+    ),
+    "a setting for root in capitals": (
+        _allows("/bin/ls /root") + "Defaults>RooT setenv\n",
+        "setenv",
+    ),
+    "an exempt group in capitals": ("Defaults exempt_group=WRAPPERS\n", "exempt-group"),
+    "an exclusion that the case keeps from holding": (
+        "Defaults !case_insensitive_user\nALL, !Host-Agent, !librarian ALL=(ALL) NOPASSWD: ALL\n",
+        "nopasswd-all",
+    ),
+    "an exclusion whose case counts for some only": (
+        "Defaults:alice !case_insensitive_user\n" + "ALL, !Host-Agent, !librarian ALL=(ALL) ALL\n",
+        "all-commands",
+    ),
+    "a denial that the case keeps from holding": (
+        "Defaults !case_insensitive_user\n" + _allows("/bin/sh") + "Host-Agent ALL=(root) !ALL\n",
+        "shell",
+    ),
+    "a case that counts and then does not": (
+        "Defaults !case_insensitive_user, case_insensitive_user\nHost-Agent ALL=(ALL) ALL\n",
+        "all-commands",
+    ),
+    "a network without a mask": ("host-agent 10.1.2.0=(ALL) ALL\n", "all-commands"),
+    "a network without a mask, by an alias": (
+        "Host_Alias NET = 10.1.2.0\nhost-agent NET=(ALL) ALL\n",
+        "all-commands",
+    ),
+    "a network of IPv6 without a mask": ("host-agent 2001:db8::=(ALL) ALL\n", "all-commands"),
+    "a network whose mask is not known": ("host-agent 192.0.0.0=(ALL) ALL\n", "all-commands"),
+    "an odd mask": ("host-agent 10.9.2.0/255.0.255.0=(ALL) ALL\n", "all-commands"),
+    "a setting for a network without a mask": ("Defaults@10.1.2.0 setenv\n", "setenv"),
+    "a setting after a comment that ends in a backslash": (
+        "Defaults:alice !requiretty  # old build box \\\nDefaults !authenticate\n",
+        "no-authentication",
+    ),
+    "a grant after a comment that ends in a backslash": (
+        "alice ALL=(ALL) ALL # x \\\nhost-agent ALL=(root) NOPASSWD: /bin/sh\n",
+        "shell",
+    ),
+    "a comment with a backslash in a continued line": (
+        "Defaults:alice \\\n  !requiretty # old \\\nDefaults setenv\n",
+        "setenv",
+    ),
+    "a sign of comments between quotes": (
+        'Defaults:alice passprompt="# \\"x" \\\n, !requiretty\nDefaults setenv\n',
+        "setenv",
+    ),
+    "a setting for another name of a command": (
+        _allows('/usr/bin/true ""') + "Defaults!/bin/true setenv\n",
+        "setenv",
+    ),
     "a wrapper's name in another directory": (_allows("/srv/zfs-list"), "not-known"),
     "a wrapper's name as an argument": (_allows(f"/bin/sh {WRAPPERS}/zfs-list"), "shell"),
 }
@@ -305,6 +373,22 @@ SAFE: Mapping[str, str] = {
         "Defaults env_keep += LD_PRELOAD\nDefaults env_keep -= LD_PRELOAD\n"
     ),
     "harmless variables": 'Defaults env_keep += "LANG LC_* TZ COLORTERM"\n',
+    "another user whose case counts": (
+        "Defaults !case_insensitive_user\nHost-Agent ALL=(ALL) NOPASSWD: ALL\n"
+    ),
+    "another group whose case counts": (
+        "Defaults !case_insensitive_group\n%Wrappers ALL=(ALL) NOPASSWD: ALL\n"
+    ),
+    "everybody but this user in capitals": "ALL, !Host-Agent, !Librarian ALL=(ALL) ALL\n",
+    "taken back later in capitals": _allows("ALL") + "HOST-AGENT ALL=(Root) !ALL\n",
+    "a name that only looks alike": "host-\u212agent ALL=(ALL) ALL\nhost-agents ALL=(ALL) ALL\n",
+    "another network without a mask": "host-agent 10.1.0.0, 198.51.100.0=(ALL) ALL\n",
+    "another odd mask": "host-agent 10.9.2.0/0.0.0.255=(ALL) ALL\n",
+    "settings for another network": "Defaults@10.1.3.0 setenv\n",
+    "settings for a command of that name elsewhere": (
+        _allows('/usr/bin/true ""') + "Defaults!/usr/local/bin/true setenv\n"
+    ),
+    "a comment that ends in a backslash": f"Defaults:alice setenv # x \\\n{OWN}",
     "an alias nobody defined": "host-agent ALL=(root) NOPASSWD: NOBODY\n",
 }
 """What must be passed over."""

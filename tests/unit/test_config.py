@@ -1,6 +1,7 @@
 """What a configuration means, and every way in which one is refused."""
 
 import os
+import pwd
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -397,6 +398,35 @@ def test_a_unix_user_must_exist(tmp_path: Path) -> None:
     text = MINIMAL.replace('runner = "direct"', "")
     text += '[[identities]]\ncn = "librarian"\nunix_user = "no-such-user-here"\n'
     assert faults_of(write(tmp_path, text)) == ["identities[0].unix_user: is no user of this host"]
+
+
+@pytest.mark.parametrize(
+    ("user", "accounts", "alike"),
+    [
+        ("Root", ("Root",), "root"),
+        ("Daemon", ("Daemon", "daemon"), "daemon"),
+        ("Ann", ("Ann",), ""),
+    ],
+)
+def test_a_unix_user_that_sudo_takes_for_another_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    user: str,
+    accounts: tuple[str, ...],
+    alike: str,
+) -> None:
+    entries = [pwd.struct_passwd((name, "x", 1500, 1500, "", "/", "")) for name in accounts]
+    monkeypatch.setattr(pwd, "getpwall", lambda: entries)
+    monkeypatch.setattr(pwd, "getpwnam", lambda _name: entries[0])
+    text = MINIMAL.replace('runner = "direct"', "")
+    path = write(tmp_path, text + f'[[identities]]\ncn = "a"\nunix_user = "{user}"\n')
+    if not alike:
+        assert load(path).identities[0].unix_user == user
+        return
+    (fault,) = faults_of(path)
+    assert fault.startswith(
+        f"identities[0].unix_user: differs from the account {alike} by its case"
+    )
 
 
 def test_another_unix_user_is_refused_with_direct(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from host_agent.privileges.lines import logical_lines
+from host_agent.privileges.lines import LogicalLine, logical_lines
 from host_agent.privileges.parse import UnparsableError, mark, mended, parse
+from host_agent.privileges.values import Origin
 
 LINES = list(logical_lines("/etc/sudoers", "# c\nDefaults>root !authenticate\na ALL=/x, \\\n /y\n"))
 MARKED = mark(LINES, "nonce")
@@ -75,19 +76,50 @@ def test_json_that_is_none_is_mended() -> None:
         json.dumps({"User_Specs": [spec("a", "/x")]}),
         json.dumps({"User_Specs": [spec("line.nonce.77", "/m"), spec("a", "/x")]}),
         json.dumps({"User_Specs": [spec("line.nonce.x", "/m"), spec("a", "/x")]}),
-        json.dumps(
-            {
-                "Defaults": [
-                    {"Binding": [{"username": "line.nonce.2"}], "Options": []},
-                    {"Options": [{"a": True}]},
-                ]
-            }
-        ),
     ],
 )
 def test_what_is_not_understood_is_refused(text: str) -> None:
     with pytest.raises(UnparsableError):
         parse(text, MARKED, LINES)
+
+
+ALICE = [{"username": "alice"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "binding", "scopes", "is_doubtful"),
+    [
+        ("Defaults a", None, {""}, False),
+        ("Defaults:alice a", ALICE, {":"}, False),
+        (" Defaults>alice a", ALICE, {">"}, False),
+        ("Defaults@box a", [{"hostname": "box"}], {"@"}, False),
+        ("Defaults!/x a", [{"command": "/x"}], {"!"}, False),
+        ("Defaults@+net a", [{"netgroup": "net"}], {"@"}, False),
+        ("Defaults:NOBODY a", [], {""}, True),  # an alias that is not defined
+        ("Defaults:alice a", None, {""}, True),
+        ("alice ALL=ALL", None, {""}, True),
+        ("Defaults a", ALICE, {":", ">"}, False),
+        ("Defaults!/x a", [{"networkaddr": "10.0.0.0"}], {"@"}, False),
+        ("Defaults:bob a \\\nDefaults>alice b", ALICE, {":", ">"}, False),
+        ("Defaults a", [{"netgroup": "net"}], {":", ">", "@"}, False),
+    ],
+)
+def test_for_whom_a_setting_is_comes_from_what_sudo_says(
+    text: str, binding: list[dict[str, str]] | None, scopes: set[str], is_doubtful: bool
+) -> None:
+    lines = (LogicalLine(origin=Origin(file="/f", line=1), text=text),)
+    entry: dict[str, object] = {"Options": [{"a": True}]}
+    told = {
+        "Defaults": [
+            {"Binding": [{"username": "line.nonce.0"}], "Options": []},
+            entry if binding is None else {**entry, "Binding": binding},
+        ]
+    }
+
+    found = parse(json.dumps(told), mark(lines, "nonce"), lines)
+
+    assert {setting.scope for setting in found.settings} == scopes
+    assert found.doubts == ((lines[0].origin,) if is_doubtful else ())
 
 
 def test_nothing_is_an_empty_policy() -> None:
