@@ -1,19 +1,22 @@
-"""One SQLite connection in aiosqlite's thread, spoken to in SQLAlchemy Core.
+"""One SQLite connection in a thread of its own, spoken to in SQLAlchemy Core.
 
 A unit of work is one function over a SQLAlchemy connection, and crosses to the thread once, however
 many statements it has: the asyncio extension of SQLAlchemy crosses three times a statement, which
-costs more than the statements. So the engine here is the synchronous one, bound to the connection
-that aiosqlite owns, and is only touched in its thread.
+costs more than the statements. So the engine here is the synchronous one, bound to the standard
+library's connection, and both are only touched in that thread.
 """
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
+import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TypeVar
 
-import aiosqlite
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -36,21 +39,49 @@ _FAILURES = (
 )
 
 
-class _Link(aiosqlite.Connection):
-    """aiosqlite's connection, with its thread open to any function."""
+class _Thread:
+    """A thread that does what it is given, one after the other.
 
-    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
-        super().__init__(connector, iter_chunk_size=64)
-        # A process that ends without closing must not hang on this thread; the journal is safe.
-        self._thread.daemon = True
+    A process that ends without closing does not wait for it; the journal is safe.
+    """
 
-    async def end(self) -> None:
-        """Wait for the thread of a connection that did not come about."""
-        await asyncio.to_thread(self._thread.join)
+    def __init__(self) -> None:
+        self._todo: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="host-agent-store", daemon=True)
+        self._thread.start()
 
     async def call(self, function: Callable[[], _T]) -> _T:
-        result: _T = await self._execute(function)  # type: ignore[no-untyped-call]
-        return result
+        """Return what `function` returns there. It is done even if the caller is cancelled."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[_T] = loop.create_future()
+        self._todo.put(partial(_do, loop, ended, function))
+        return await ended
+
+    async def end(self) -> None:
+        """Return once everything that was asked for is done, and the thread has ended."""
+        self._todo.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        while (act := self._todo.get()) is not None:
+            act()
+            del act  # what it holds must not live until the next one
+
+
+def _do(
+    loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[_T]", function: Callable[[], _T]
+) -> None:
+    try:
+        settle = partial(ended.set_result, function())
+    except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+        settle = partial(ended.set_exception, error)
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(_unless_given_up, ended, settle)
+
+
+def _unless_given_up(ended: "asyncio.Future[_T]", settle: Callable[[], None]) -> None:
+    if not ended.done():
+        settle()
 
 
 class Database:
@@ -59,7 +90,7 @@ class Database:
     def __init__(self, path: Path, *, is_writer: bool) -> None:
         self._path = path
         self._is_writer = is_writer
-        self._link: _Link | None = None
+        self._thread: _Thread | None = None
         self._engine: Engine | None = None
         self._connection: Connection | None = None
 
@@ -69,12 +100,12 @@ class Database:
         Raises:
             StoreUnavailableError: the file cannot be opened as it must be.
         """
-        link = _Link(self._connect)
+        self._thread = thread = _Thread()
         try:
-            await link
-            self._link = link
+            await thread.call(self._connect)
         except _FAILURES as error:
-            await link.end()
+            self._thread = None
+            await thread.end()
             raise unavailable(error) from error
 
     async def run(self, work: Callable[[Connection], _T]) -> _T:
@@ -83,12 +114,12 @@ class Database:
         Raises:
             StoreUnavailableError: the database, the file system or a stored row failed.
         """
-        link, connection = self._link, self._connection
-        if link is None or connection is None:
+        thread, connection = self._thread, self._connection
+        if thread is None or connection is None:
             message = "The request store is closed."
             raise StoreUnavailableError(message)
         try:
-            return await link.call(lambda: work(connection))
+            return await thread.call(lambda: work(connection))
         except _FAILURES as error:
             raise unavailable(error) from error
 
@@ -107,19 +138,19 @@ class Database:
 
     async def close(self) -> None:
         """Disconnect; safe to call twice."""
-        link, self._link = self._link, None
-        if link is None:
+        thread, self._thread = self._thread, None
+        if thread is None:
             return
         try:
-            await link.call(self._dispose)
+            await thread.call(self._dispose)
         except _FAILURES as error:
             _log.warning("the request store was not closed well: %s", error)
         finally:
-            await link.close()
+            await thread.end()
 
     # -- in the thread ----------------------------------------------------------------------------
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> None:
         raw = sqlite3.connect(
             self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, cached_statements=256
         )
@@ -132,7 +163,6 @@ class Database:
         except BaseException:
             raw.close()
             raise
-        return raw
 
     def _pragmas(self) -> tuple[str, ...]:
         common = ("foreign_keys = ON", "trusted_schema = OFF", "cache_size = -8192")

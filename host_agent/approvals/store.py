@@ -1,4 +1,4 @@
-"""The durable queue on SQLite: SQLAlchemy Core on aiosqlite, a journal that is synced, one writer.
+"""The durable queue on SQLite: SQLAlchemy Core, a journal that is synced, one writer.
 
 Every write is a compare-and-set or an insert under a unique index, inside `BEGIN IMMEDIATE`: one
 winner, whatever races, in this process or another one on the same file. Reads have a connection of
@@ -456,7 +456,7 @@ def _path(url: str) -> Path:
         parsed = None
     if (
         parsed is None
-        or parsed.drivername not in {"sqlite", "sqlite+aiosqlite"}
+        or parsed.drivername != "sqlite"
         or parsed.host
         or parsed.query
         or not parsed.database

@@ -1,5 +1,6 @@
 """Both locks, installed by real pips while other releases of everything lie beside them."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -13,13 +14,13 @@ from packaging.utils import canonicalize_name
 
 from host_agent import __version__
 from tests.support.locks import LOCK, SERVER_LOCK, Pin, pins
-from tests.support.packaged import build_wheel
+from tests.support.packaged import ROOT, build_wheel
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 RELEASES = ("pip==23.0.1", "pip")
 """What Debian 12 ships, and the newest."""
-INSTALL = ("install", "--no-deps", "--require-hashes", "--only-binary", ":all:")
+OPTIONS = ("--no-deps", "--require-hashes", "--only-binary", ":all:")
 """As the Makefile and the how-to pages do it."""
 
 EACH = pytest.mark.parametrize("lock", [LOCK, SERVER_LOCK], ids=lambda lock: lock.name)
@@ -72,6 +73,25 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="module")
+def wheels() -> Path:
+    """The wheels that the lock names: downloaded once, kept until the lock names others."""
+    directory = ROOT / "build" / "wheels"
+    if not _has_all(directory):
+        ended = _run(
+            *(sys.executable, "-m", "pip", "download", *OPTIONS, "--dest", directory, "-r", LOCK)
+        )
+        if ended.returncode:
+            pytest.skip(f"no index gives the wheels: {ended.stderr.strip().splitlines()[-1]}")
+        assert _has_all(directory)
+    return directory
+
+
+def _has_all(directory: Path) -> bool:
+    found = {hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in directory.glob("*.whl")}
+    return all(found.intersection(pin.hashes) for pin in _for_here(LOCK))
+
+
 def _put_wheel(directory: Path, pin: Pin, version: str) -> None:
     """Write a wheel of that name and version, with nothing in it."""
     name = pin.name.replace("-", "_")
@@ -107,9 +127,10 @@ def _for_here(lock: Path) -> tuple[Pin, ...]:
 
 @EACH
 def test_a_lock_installs_what_it_names_whatever_lies_beside(
-    pip: Pip, beside: Path, lock: Path, tmp_path: Path
+    pip: Pip, wheels: Path, beside: Path, lock: Path, tmp_path: Path
 ) -> None:
-    ended = pip.run(*INSTALL, "--find-links", beside, "-r", lock)
+    places = ("--no-index", "--find-links", wheels, "--find-links", beside)
+    ended = pip.run("install", *OPTIONS, *places, "-r", lock)
     assert ended.returncode == 0, ended.stderr
     ended = pip.run("install", "--no-deps", "--no-index", build_wheel(tmp_path))
     assert ended.returncode == 0, ended.stderr
@@ -133,7 +154,7 @@ def test_what_lies_beside_would_be_taken_without_the_lock(pip: Pip, beside: Path
 
 @EACH
 def test_other_bytes_of_the_locked_version_are_refused(pip: Pip, beside: Path, lock: Path) -> None:
-    ended = pip.run(*INSTALL, "--no-index", "--find-links", beside, "-r", lock)
+    ended = pip.run("install", *OPTIONS, "--no-index", "--find-links", beside, "-r", lock)
     assert ended.returncode != 0
     assert "DO NOT MATCH THE HASHES" in ended.stderr
     assert pip.installed() == {}

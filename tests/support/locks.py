@@ -15,7 +15,7 @@ SERVER_LOCK = ROOT / "requirements-server.lock"
 SERVER_EXTRAS = ("signal", "notify")
 """A channel that the configuration can name must work from what was locked."""
 _MINORS = (11, 12, 13, 14)
-_HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
+_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
