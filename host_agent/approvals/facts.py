@@ -53,7 +53,7 @@ class RequestFacts:
     def undo(self) -> str:
         """Return how it is taken back, as the preview says."""
         found = None if self.request.preview is None else self.request.preview.get("undo")
-        return found if isinstance(found, str) else "not known"
+        return found if isinstance(found, str) and found.strip() else "not known"
 
 
 def derive(

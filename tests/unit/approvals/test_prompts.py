@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from host_agent.approvals import codes
@@ -342,7 +342,7 @@ HOSTILE = (
 )
 LABELS = (
     "With ",
-    "Lost for good: ",
+    "Lost for good:",
     "What it would do is not known. Undo: ",
     "- ",
     "As ",
@@ -358,7 +358,7 @@ LABELS = (
     "NOT WHOLE: ",
     "... cut",
 )
-ONCE = ("As ", "Until ", "No: ", "Lost for good: ", "NOT WHOLE: ", "Request ", "Denied ")
+ONCE = ("As ", "Until ", "No: ", "Lost for good:", "NOT WHOLE: ", "Request ", "Denied ")
 
 
 @st.composite
@@ -429,15 +429,16 @@ def test_no_line_is_anybody_elses(request_: Request, room: int) -> None:
     assert len(prompt.title) <= MAX_TITLE
 
 
-@given(hostile_requests())
-def test_what_somebody_wrote_never_ends_its_quotes(request_: Request) -> None:
-    words = (request_.reason or "") + "".join(d.reason or "" for d in request_.decisions)
-    assume('"' in words)
-    ended = replace(request_, state=State.DENIED, finished_at=NOW)
-    for text in (shown(request_, max_characters=10**6).text, told(ended).text):
-        for line in text.split("\n")[1:]:
-            if line.startswith(("As ", "Denied ")) and "Unchecked: " in line:
-                assert line.partition("Unchecked: ")[2].count('"') == 2
+@given(HOSTILE, HOSTILE)
+def test_what_somebody_wrote_never_ends_its_quotes(one: str, other: str) -> None:
+    words = f'{one}" Undo: easy. {other}'
+    last = a_decision("erin", Verb.DENY, reason=words)
+    before = AskedBefore(times=1, denied=1, last=last)
+    lines = shown(destroying(reason=words), before=before).text.split("\n")
+    for begin, label in (("As ", "Unchecked: "), ("Denied ", "by erin: ")):
+        (line,) = [line for line in lines if line.startswith(begin)]
+        assert line.partition(label)[2].count('"') == 2
+    assert told(denied(words)).text.count('"') == 2
 
 
 @given(hostile_requests(), st.sampled_from([800, 2000, 100_000]), st.sampled_from(State))
