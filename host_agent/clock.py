@@ -90,3 +90,13 @@ class SystemClock:
 def rfc3339(instant: datetime) -> str:
     """Return `instant` as RFC 3339 in UTC with microseconds and `Z`."""
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def span(seconds: float) -> str:
+    """Return a span of time in the one unit that matters, rounded down: `12 days`."""
+    whole = max(int(seconds), 0)
+    for unit, length in (("day", 86_400), ("h", 3_600), ("min", 60)):
+        if whole >= length:
+            count = whole // length
+            return f"{count} {unit}{'s' if unit == 'day' and count > 1 else ''}"
+    return f"{whole} s"

@@ -17,8 +17,9 @@ from enum import StrEnum
 from host_agent.approvals import codes
 from host_agent.approvals.facts import RequestFacts
 from host_agent.approvals.request import Request
-from host_agent.approvals.wording import cut, free, name, plain, span, value
+from host_agent.approvals.wording import cut, free, name, plain, value
 from host_agent.canonical import JsonValue
+from host_agent.clock import span
 
 MAX_TITLE = 80
 SHOWN_ID = 8
@@ -167,14 +168,20 @@ def _details(facts: RequestFacts) -> list[str]:
     return [item if isinstance(item, str) else value(item) for item in found]
 
 
+def _left_out(facts: RequestFacts) -> int:
+    """Return how many items the preview itself does not name."""
+    found = (facts.request.preview or {}).get("left_out")
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0
+
+
 def _listed(facts: RequestFacts, room: int) -> list[str]:
     """Return the lines of the preview that fit; the last one tells how many are left out."""
-    request, details = facts.request, _details(facts)
+    request, details, beyond = facts.request, _details(facts), _left_out(facts)
     lines = [f"- {_short(line, _MAX_DETAIL)}" for line in details]
     shown = min(len(lines), SHOWN_DETAILS)
-    while shown and _length([*lines[:shown], _more(request, len(lines) - shown)]) > room:
+    while shown and _length([*lines[:shown], _more(request, len(lines) - shown + beyond)]) > room:
         shown -= 1
-    left = len(lines) - shown
+    left = len(lines) - shown + beyond
     return lines if not left else [*lines[:shown], _more(request, left)]
 
 

@@ -108,23 +108,3 @@ def _cut_at(text: str, length: int, shown: Callable[[str], str]) -> str:
 
 def _without_quotes(shown: str) -> str:
     return shown.replace('"', "'")
-
-
-def duration(seconds: float) -> str:
-    """Return a span of time in the two units that matter."""
-    whole = max(int(seconds), 0)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def span(seconds: float) -> str:
-    """Return a span of time in the one unit that matters, rounded down: `12 days`."""
-    whole = max(int(seconds), 0)
-    for unit, length in (("day", 86_400), ("h", 3_600), ("min", 60)):
-        if whole >= length:
-            count = whole // length
-            return f"{count} {unit}{'s' if unit == 'day' and count > 1 else ''}"
-    return f"{whole} s"

@@ -121,14 +121,17 @@ class Preview:
     """What would happen: one sentence and bounded lines of detail (host data, never trusted).
 
     The sentence begins with words of the adapter's own and says what is lost or stops, in sum.
-    Details begin with what decides; a list comes last, a line an item. `undo` says in a few words
-    how it is taken back: `none` where it cannot be.
+    Details begin with what decides; a list comes last, a line an item, and `left_out` counts the
+    items that are not among them. `undo` says in a few words how it is taken back: `none` where it
+    cannot be. `about` is what the host itself says of the resource, for longer views alone.
     """
 
     accuracy: PreviewAccuracy
     summary: str
     details: tuple[str, ...] = ()
+    left_out: int = 0
     undo: str = "not known"
+    about: str | None = None
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return the preview as it is stored and shown."""
@@ -136,7 +139,9 @@ class Preview:
             "accuracy": self.accuracy.value,
             "summary": self.summary,
             "details": list(self.details),
+            "left_out": self.left_out,
             "undo": self.undo,
+            "about": self.about,
         }
 
 

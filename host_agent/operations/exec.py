@@ -164,6 +164,12 @@ def _invoke(params: RunParameters, held: Mapping[str, JsonValue]) -> Invocation:
     )
 
 
+_SHOWN_HASH = 8
+_DECLARED: Mapping[str, str] = {
+    "change": "changes, does not destroy",
+    "destroy": "may destroy",
+}
+"""What the administrator says of a command."""
 _FACTS: Mapping[str, str] = {
     "sha256": r"[0-9a-f]{64}",
     "effect": r"change|destroy",
@@ -187,10 +193,10 @@ def _inspected(params: RunParameters, output: Output) -> Inspection:
     preview = Preview(
         accuracy=PreviewAccuracy.NONE,
         summary=(
-            f"Root runs {facts['path']} with {len(arguments)} arguments; it is registered as a"
-            f" {facts['effect']}, and what it will do is not known here."
+            f"Runs {facts['path']} as registered ({facts['sha256'][:_SHOWN_HASH]}):"
+            f" {_DECLARED[facts['effect']]}. What it does is not known to the agent."
         ),
-        details=tuple(arguments),
+        details=(f"Its arguments: {' '.join(arguments)}",) if len(arguments) > 1 else (),
     )
     held: dict[str, JsonValue] = {"path": facts["path"], "sha256": f"sha256:{facts['sha256']}"}
     return Inspection(precondition=held, preview=preview)

@@ -276,12 +276,12 @@ def _inspect_pull_output(params: PullParameters, output: Output) -> Inspection:
     return parse_pull_inspection(output, remote=params.remote, branch=params.branch)
 
 
-def _inspect_switch_output(params: SwitchParameters, output: Output) -> Inspection:
-    return parse_switch_inspection(output, branch=params.branch)
+def _inspect_switch_output(_params: SwitchParameters, output: Output) -> Inspection:
+    return parse_switch_inspection(output)
 
 
-def _inspect_reset_output(params: ResetParameters, output: Output) -> Inspection:
-    return parse_reset_inspection(output, ref=params.ref)
+def _inspect_reset_output(_params: ResetParameters, output: Output) -> Inspection:
+    return parse_reset_inspection(output)
 
 
 def _probe(params: RepositoryParameters, _held: Mapping[str, JsonValue]) -> Invocation:

@@ -5,7 +5,7 @@ Lines end with a newline only: a carriage return or another separator in a messa
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -13,7 +13,7 @@ from host_agent.canonical import JsonValue
 from host_agent.errors import InvalidOutputError
 from host_agent.operations.catalogue import Inspection, Output, Preview, PreviewAccuracy
 
-_SHORT = 10
+_SHORT = 7
 _MAX_COMMITS = 1000  # where the wrapper stops counting
 _COMMIT = r"[0-9a-f]{40}"
 _IDENTITY = r"[0-9]+:[0-9]+:[0-9]+"
@@ -260,15 +260,17 @@ def _place(head_ref: str) -> str:
     return "HEAD (detached)" if head_ref == "detached" else head_ref.removeprefix("refs/heads/")
 
 
-def _listed(facts: _Facts, name: str, label: str) -> Iterator[str]:
-    """Yield a heading with the true number, the lines that were shown, and how many were not."""
-    count, shown = facts.count(name), [_readable(line) for line in facts.all(name)]
-    if not count:
-        return
-    yield f"{label} ({count}):"
-    yield from (f"  {line}" for line in shown)
-    if count > len(shown):
-        yield f"  and {count - len(shown)} more"
+def _listed(facts: _Facts, *names: str) -> tuple[tuple[str, ...], int]:
+    """Return the lines that were shown, and how many were not."""
+    shown = tuple(_readable(line) for name in names for line in facts.all(name))
+    return shown, sum(facts.count(name) for name in names) - len(shown)
+
+
+def _many(count: int, one: str, *, bound: bool = False) -> str:
+    """Return `3 commits`, `one commit`; `no commit`."""
+    if count < 2 and not bound:
+        return f"{'one' if count else 'no'} {one}"
+    return f"{count}{' or more' if bound else ''} {one}s"
 
 
 def _readable(line: str) -> str:
@@ -284,11 +286,14 @@ def parse_fetch_inspection(output: Output, *, remote: str) -> Inspection:
     """
     facts = _Facts.of(output)
     url = facts.one("remote_url", r".+")
-    summary = f"Updates the branches that are known of {remote}; no file and no own branch changes."
+    summary = "Only what is known of the remote's branches changes, no file and no own branch."
     return Inspection(
         precondition={**facts.identity(), "remote_url": url},
         preview=Preview(
-            accuracy=PreviewAccuracy.ESTIMATE, summary=summary, details=(f"{remote} is {url}",)
+            accuracy=PreviewAccuracy.ESTIMATE,
+            summary=summary,
+            details=(f"{remote} is {url}",),
+            undo="none needed",
         ),
     )
 
@@ -300,63 +305,78 @@ def parse_pull_inspection(output: Output, *, remote: str, branch: str) -> Inspec
     url = facts.one("remote_url", r".+")
     head, target = str(precondition["head"]), facts.target()
     is_known = bool(facts.all("commit_count"))
-    details = [f"{remote} is {url}"]
+    notes = ["Uncommitted changes: git keeps them."] if precondition["dirty"] else []
+    commits, left_out = _listed(facts, "commit") if is_known else ((), 0)
     if head == target:
         summary = f"Nothing: {branch} is at {target[:_SHORT]}, as it is on {remote}."
+    elif is_known:
+        come = facts.count("commit")
+        summary = f"{_many(come, 'commit').capitalize()} {'come' if come > 1 else 'comes'}."
     else:
-        summary = f"Fast-forwards {branch} from {head[:_SHORT]} to {target[:_SHORT]} of {remote}."
-    if is_known:
-        details += _listed(facts, "commit", "Commits that come")
-    else:
-        details.append("The commits that come are not on this host yet and cannot be listed.")
-    if precondition["dirty"]:
-        details.append("There are uncommitted changes; git refuses to overwrite them.")
+        summary = (
+            f"Goes from {head[:_SHORT]} to {target[:_SHORT]}; the commits are not here yet and"
+            " cannot be listed."
+        )
+        notes.append(f"{remote} is {url}")
     return Inspection(
         precondition={**precondition, "remote_url": url},
         preview=Preview(
             accuracy=PreviewAccuracy.EXACT if is_known else PreviewAccuracy.ESTIMATE,
             summary=summary,
-            details=tuple(details),
+            details=(*notes, *commits),
+            left_out=left_out,
+            undo=f"reset to {head[:_SHORT]}",
         ),
     )
 
 
-def parse_switch_inspection(output: Output, *, branch: str) -> Inspection:
+def parse_switch_inspection(output: Output) -> Inspection:
     """Return what `switch` is bound to, and the files that differ between the two branches."""
     facts = _Facts.of(output)
     precondition = _precondition(facts)
     origin = _place(str(precondition["head_ref"]))
-    details = [*_listed(facts, "file", "Files that change")]
+    notes = []
     if precondition["dirty"]:
-        details.append("There are uncommitted changes; they are carried along, or git refuses.")
-    summary = f"Switches from {origin} to {branch} at {facts.target()[:_SHORT]}."
+        notes.append("Uncommitted changes are carried along, or git refuses.")
+    files, left_out = _listed(facts, "file")
+    many = facts.count("file")
+    change = f"{_many(many, 'file').capitalize()} change{'' if many > 1 else 's'}"
+    summary = f"{change}; it goes to {facts.target()[:_SHORT]}."
     return Inspection(
         precondition=precondition,
-        preview=Preview(accuracy=PreviewAccuracy.EXACT, summary=summary, details=tuple(details)),
+        preview=Preview(
+            accuracy=PreviewAccuracy.EXACT,
+            summary=summary,
+            details=(*notes, *files),
+            left_out=left_out,
+            undo=f"switch to {origin}",
+        ),
     )
 
 
-def parse_reset_inspection(output: Output, *, ref: str) -> Inspection:
+def parse_reset_inspection(output: Output) -> Inspection:
     """Return what `reset` is bound to, the uncommitted changes included, and what is lost."""
     facts = _Facts.of(output)
     precondition = _precondition(facts)
     changes = facts.one("changes", r"none|[0-9a-f]{64}")
-    branch = _place(str(precondition["head_ref"]))
     lost, left = facts.count("file"), facts.count("commit")
-    bound = " or more" if left >= _MAX_COMMITS else ""
+    head, branch = str(precondition["head"])[:_SHORT], _place(str(precondition["head_ref"]))
+    commits = _many(left, "commit", bound=left >= _MAX_COMMITS)
     summary = (
-        f"Sets {branch} to {facts.target()[:_SHORT]} ({ref}): {lost} uncommitted changes of tracked"
-        f" files are lost, {left}{bound} commits leave the branch."
+        f"Lost for good: {_many(lost, 'uncommitted change')}; {commits}"
+        f" leave{'s' if left < 2 else ''} {branch}, which goes to {facts.target()[:_SHORT]}."
     )
-    details = [
-        *_listed(facts, "file", "Uncommitted changes that are lost"),
-        *_listed(facts, "commit", "Commits that leave the branch"),
-        "Untracked files stay, unless the commit has a file in their place.",
-    ]
+    shown, left_out = _listed(facts, "file", "commit")
     return Inspection(
         precondition={
             **precondition,
             "changes": changes if changes == "none" else f"sha256:{changes}",
         },
-        preview=Preview(accuracy=PreviewAccuracy.ESTIMATE, summary=summary, details=tuple(details)),
+        preview=Preview(
+            accuracy=PreviewAccuracy.ESTIMATE,
+            summary=summary,
+            details=("Untracked files stay, unless the commit has one in their place.", *shown),
+            left_out=left_out,
+            undo=f"reset to {head}{', without those changes' if lost else ''}",
+        ),
     )

@@ -146,25 +146,25 @@ def _probe_status(params: ContainerParameters, _held: Mapping[str, JsonValue]) -
 _Inspected = Callable[[Any, Output], Inspection]
 
 
-def _state(does: str) -> _Inspected:
-    return lambda params, output: inspected_state(output, params.vmid, does)
+def _state(does: str, undo: str) -> _Inspected:
+    return lambda _params, output: inspected_state(output, does, undo)
 
 
-def _inspected_snapshot(params: SnapshotParameters, output: Output) -> Inspection:
-    return inspected_snapshot(output, params.vmid, params.name)
+def _inspected_snapshot(_params: SnapshotParameters, output: Output) -> Inspection:
+    return inspected_snapshot(output)
 
 
-def _inspected_rollback(params: SnapshotParameters, output: Output) -> Inspection:
-    return inspected_rollback(output, params.vmid, params.name)
+def _inspected_rollback(_params: SnapshotParameters, output: Output) -> Inspection:
+    return inspected_rollback(output)
 
 
-def _inspected_destroy(params: ContainerParameters, output: Output) -> Inspection:
-    return inspected_destroy(output, params.vmid)
+def _inspected_destroy(_params: ContainerParameters, output: Output) -> Inspection:
+    return inspected_destroy(output)
 
 
 def _inspected_create(params: CreateParameters, output: Output) -> Inspection:
     wanted = (f"template={params.template}", *params.options(), "unprivileged=1")
-    return inspected_create(output, params.vmid, wanted)
+    return inspected_create(output, wanted)
 
 
 _Probed = Callable[[Any, Mapping[str, JsonValue], Output], bool]
@@ -327,7 +327,7 @@ SPECS: tuple[OperationSpec, ...] = (
         "start",
         Effect.CHANGE,
         "Start a container.",
-        parse_inspection=_state("it is started"),
+        parse_inspection=_state("it is started", "stop it"),
         invoke=_change("start"),
         probe=_probe_status,
         parse_probe=_is_now("running"),
@@ -357,7 +357,7 @@ SPECS: tuple[OperationSpec, ...] = (
         Effect.DESTROY,
         "Stop a container at once, as if its power were cut.",
         deeds=_deeds("halt"),
-        parse_inspection=_state("every process in it is killed"),
+        parse_inspection=_state("every process in it is killed", "start it"),
         invoke=_change("stop"),
         probe=_probe_status,
         parse_probe=_is_now("stopped"),
@@ -367,7 +367,7 @@ SPECS: tuple[OperationSpec, ...] = (
         Effect.DESTROY,
         "Shut a container down in order; one that does not end in time stays up.",
         deeds=_deeds("halt"),
-        parse_inspection=_state("it is told to shut down"),
+        parse_inspection=_state("it is told to shut down", "start it"),
         invoke=_change("shutdown"),
         probe=_probe_status,
         parse_probe=_is_now("stopped"),

@@ -209,66 +209,67 @@ class Facts:
         return f"sha256:{value}"
 
     @property
-    def details(self) -> tuple[str, ...]:
-        """Return the configuration, bounded, and how much of it is left out."""
-        more = int(self.values.get("lines", "0")) - len(self.lines)
-        return (*self.lines, *((f"and {more} lines more",) if more > 0 else ()))
+    def left_out(self) -> int:
+        """Return how many lines of the configuration were not told."""
+        return max(int(self.values.get("lines", "0")) - len(self.lines), 0)
 
 
-def inspected_state(output: Output, vmid: str, does: str) -> Inspection:
+def inspected_state(output: Output, does: str, undo: str) -> Inspection:
     """Return what a change of the running state assumes; `does` says what happens."""
     facts = Facts.of(output)
-    summary = f"Container {vmid} is {facts.status}; {does}."
-    return _inspection({"config": facts.hash_of("config")}, summary, facts.details)
+    summary = f"It is {facts.status}; {does}."
+    return _inspection({"config": facts.hash_of("config")}, summary, facts, undo)
 
 
-def inspected_snapshot(output: Output, vmid: str, name: str) -> Inspection:
+def inspected_snapshot(output: Output) -> Inspection:
     """Return what a snapshot assumes: the container as configured."""
     facts = Facts.of(output)
-    summary = f"A snapshot {name} of container {vmid}, which is {facts.status}, is taken."
-    return _inspection({"config": facts.hash_of("config")}, summary, facts.details)
+    summary = f"It is {facts.status}; nothing is lost."
+    return _inspection({"config": facts.hash_of("config")}, summary, facts, "not with this agent")
 
 
-def inspected_rollback(output: Output, vmid: str, name: str) -> Inspection:
+def inspected_rollback(output: Output) -> Inspection:
     """Return what a rollback assumes: the container as configured, and this very snapshot."""
     facts = Facts.of(output)
     taken = int(facts.values.get("snaptime", "0"))
     when = datetime.fromtimestamp(taken, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if taken else None
     since = f"after {when}" if when else "after it was taken"
     stops = " It is running, and is stopped for that." if facts.status == "running" else ""
-    summary = (
-        f"Container {vmid} goes back to its snapshot {name}; what was written {since}, files and"
-        f" configuration, is lost.{stops}"
-    )
+    summary = f"Lost for good: what was written {since}, files and configuration.{stops}"
     held: dict[str, JsonValue] = {
         "config": facts.hash_of("config"),
         "snapshot": facts.hash_of("snapshot"),
     }
-    return _inspection(held, summary, facts.details)
+    return _inspection(held, summary, facts, "none")
 
 
-def inspected_destroy(output: Output, vmid: str) -> Inspection:
+def inspected_destroy(output: Output) -> Inspection:
     """Return what a destroy assumes: the container as configured, its newest snapshot included."""
     facts = Facts.of(output)
     newest = facts.values.get("parent")
-    taken = f" and its snapshots, the newest of which is {newest}" if newest else ""
-    summary = (
-        f"Container {vmid}, which is {facts.status}, is destroyed with every volume that it owns"
-        f"{taken}; backups and jobs that name it stay."
-    )
-    return _inspection({"config": facts.hash_of("config")}, summary, facts.details)
+    taken = f" and its snapshots, the newest of them {newest}" if newest else ""
+    summary = f"Lost for good: every volume that it owns{taken}. It is {facts.status}."
+    return _inspection({"config": facts.hash_of("config")}, summary, facts, "a backup, if there is")
 
 
-def inspected_create(output: Output, vmid: str, wanted: tuple[str, ...]) -> Inspection:
+def inspected_create(output: Output, wanted: tuple[str, ...]) -> Inspection:
     """Return what a create assumes: that there is no such container."""
-    if Facts.of(output).status != ABSENT:
+    facts = Facts.of(output)
+    if facts.status != ABSENT:
         _refuse("inspection")
-    summary = f"An unprivileged container {vmid} is created, stopped and without a network."
-    return _inspection({"exists": False}, summary, wanted)
+    summary = "Makes an unprivileged container, stopped and without a network."
+    preview = Preview(
+        accuracy=PreviewAccuracy.ESTIMATE, summary=summary, details=wanted, undo="destroy it"
+    )
+    return Inspection(precondition={"exists": False}, preview=preview)
 
 
-def _inspection(
-    held: Mapping[str, JsonValue], summary: str, details: tuple[str, ...]
-) -> Inspection:
-    preview = Preview(accuracy=PreviewAccuracy.ESTIMATE, summary=summary, details=details)
+def _inspection(held: Mapping[str, JsonValue], summary: str, facts: Facts, undo: str) -> Inspection:
+    preview = Preview(
+        accuracy=PreviewAccuracy.ESTIMATE,
+        summary=summary,
+        details=facts.lines,
+        left_out=facts.left_out,
+        undo=undo,
+    )
     return Inspection(precondition=held, preview=preview)

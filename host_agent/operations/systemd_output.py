@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import NoReturn
 
 from host_agent.canonical import MAX_SAFE_INTEGER, JsonValue
+from host_agent.clock import span
 from host_agent.errors import HostFailedError, InvalidOutputError
 from host_agent.operations.catalogue import Inspection, Output, Preview, PreviewAccuracy
 
@@ -203,6 +204,7 @@ class UnitFacts:
     state: str
     affected: tuple[str, ...]
     triggered_by: tuple[str, ...]
+    active_seconds: int | None
     needs_daemon_reload: bool
     can: Mapping[str, bool]
 
@@ -253,6 +255,7 @@ def read_facts(output: Output) -> UnitFacts:
         state=_one(facts, "state", r"[0-9a-f]{64}"),
         affected=_each(facts, "affected"),
         triggered_by=tuple(split_list(_one(facts, "TriggeredBy", r".*"))),
+        active_seconds=_seconds(facts),
         needs_daemon_reload=_one(facts, "NeedDaemonReload", r"yes|no") == "yes",
         can={
             verb: _one(facts, f"Can{name}", r"yes|no") == "yes"
@@ -264,6 +267,13 @@ def read_facts(output: Output) -> UnitFacts:
             )
         },
     )
+
+
+def _seconds(facts: Mapping[str, list[str]]) -> int | None:
+    """Return for how long the unit has been up; None where systemd does not know."""
+    if "active_seconds" not in facts:
+        return None
+    return int(_one(facts, "active_seconds", r"[0-9]{1,12}"))
 
 
 def parse_inspection(output: Output, *, verb: str) -> Inspection:
@@ -294,6 +304,9 @@ def parse_inspection(output: Output, *, verb: str) -> Inspection:
             accuracy=PreviewAccuracy.ESTIMATE,
             summary=_summary(facts, verb),
             details=tuple(_details(facts, verb)),
+            left_out=max(len(facts.affected) - SHOWN, 0),
+            undo=_UNDO[verb, facts.activity],
+            about=facts.description[:_SHOWN_CHARACTERS] or None,
         ),
     )
 
@@ -317,47 +330,66 @@ def _refuse_impossible(facts: UnitFacts, verb: str) -> None:
         raise HostFailedError(message)
 
 
-_DOES: Mapping[tuple[str, str], str] = {
-    ("start", "down"): "Starts {unit}, which is {active} ({sub}).",
-    ("start", "up"): "Nothing: {unit} is {active} ({sub}) already.",
-    ("restart", "down"): "Starts {unit}, which is {active} ({sub}).",
-    ("restart", "up"): "Stops {unit}, which is {active} ({sub}), and starts it again.",
-    ("reload", "up"): "Lets {unit}, which is {active} ({sub}), read its configuration again.",
-    ("stop", "down"): "Nothing: {unit} is {active} ({sub}).",
-    ("stop", "up"): "Stops {unit}, which is {active} ({sub}).",
+_OTHERS: Mapping[str, tuple[str, str]] = {
+    "start": ("Nothing else stops for it", "cannot run beside it and would be stopped"),
+    "restart": ("Nothing else restarts with it", "depends on it and would be restarted"),
+    "reload": ("Nothing else reloads with it", "would be reloaded with it"),
+    "stop": ("Nothing else stops with it", "depends on it and would be stopped"),
 }
-_WITH_IT: Mapping[str, str] = {
-    "start": "Cannot run beside it and would be stopped",
-    "restart": "Depends on it and would be restarted",
-    "reload": "Would be reloaded with it",
-    "stop": "Depends on it and would be stopped",
+"""What is said where a change reaches no other unit, and of each unit that it reaches."""
+_REACHES: Mapping[str, str] = {
+    "start": "stop for it",
+    "restart": "restart with it",
+    "reload": "reload with it",
+    "stop": "stop with it",
+}
+_UNDO: Mapping[tuple[str, str], str] = {
+    ("start", "down"): "stop it",
+    ("start", "up"): "none needed",
+    ("restart", "down"): "stop it",
+    ("restart", "up"): "none",
+    ("reload", "up"): "none",
+    ("stop", "down"): "none needed",
+    ("stop", "up"): "start it",
+}
+_AT_BOOT: Mapping[str, str] = {
+    "enabled": " Starts at boot.",
+    "disabled": " Does not start at boot.",
 }
 
 
 def _summary(facts: UnitFacts, verb: str) -> str:
-    does = _DOES[verb, facts.activity].format(
-        unit=facts.unit, active=facts.active, sub=facts.sub or "-"
-    )
+    boot = _AT_BOOT.get(facts.enabled, "")
+    if (verb, facts.activity) in {("start", "up"), ("stop", "down")}:
+        return f"Nothing to do: {_now(facts)}.{boot}"
+    now = _now(facts)
     count = len(facts.affected)
-    return does if not count else f"{does} {count} other unit{'s'[: count > 1]} would be affected."
+    others = f"{count} other unit{'s' if count > 1 else ''} {_reaches(verb, count)}"
+    return f"{now[0].upper()}{now[1:]}. {others if count else _OTHERS[verb][0]}.{boot}"
+
+
+def _reaches(verb: str, count: int) -> str:
+    words = _REACHES[verb]
+    return words if count > 1 else words.replace(" ", "s ", 1)
+
+
+def _now(facts: UnitFacts) -> str:
+    is_plain = (facts.active, facts.sub) == ("active", "running")
+    state = "running" if is_plain else f"{facts.active} ({facts.sub or '-'})"
+    if facts.active_seconds is None or facts.activity != "up":
+        return state
+    return f"{state} for {span(facts.active_seconds)}"
 
 
 def _details(facts: UnitFacts, verb: str) -> Iterator[str]:
-    if facts.affected:
-        yield f"{_WITH_IT[verb]} ({len(facts.affected)}):"
-        yield from (f"  {name}" for name in facts.affected[:SHOWN])
-        if len(facts.affected) > SHOWN:
-            yield f"  and {len(facts.affected) - SHOWN} more"
     if facts.needs_daemon_reload:
         yield "Its files have changed since systemd read them; what runs is the older definition."
     if verb == "stop" and facts.triggered_by:
         yield f"It can be started again by {', '.join(facts.triggered_by[:SHOWN])}."
-    if len(facts.names) > 1:
-        yield f"Its names: {', '.join(facts.names[:SHOWN])}"
-    if facts.enabled:
-        yield f"At boot: {facts.enabled}"
-    if facts.description:
-        yield f"Its own description: {facts.description[:_SHOWN_CHARACTERS]}"
+    others = [name for name in facts.names if name != facts.unit]
+    if others:
+        yield f"Its other names: {', '.join(others[:SHOWN])}"
+    yield from (f"{name} {_OTHERS[verb][1]}" for name in facts.affected[:SHOWN])
 
 
 def is_done(output: Output, *, verb: str) -> bool:

@@ -211,28 +211,28 @@ def _precondition(facts: Facts) -> dict[str, JsonValue]:
     }
 
 
-def _inspected_snapshot(params: SnapshotParameters, output: Output) -> Inspection:
+def _inspected_snapshot(_params: SnapshotParameters, output: Output) -> Inspection:
     facts = Facts.of(output)
     if facts.count("exists"):
         message = "A snapshot of that name exists already; take another name."
         raise HostFailedError(message)
-    preview = preview_snapshot(facts, f"{params.dataset}@{params.name}")
+    preview = preview_snapshot(facts)
     return Inspection(precondition=_precondition(facts), preview=preview)
 
 
-def _inspected_hold(params: HoldParameters, output: Output) -> Inspection:
+def _inspected_hold(_params: HoldParameters, output: Output) -> Inspection:
     facts = Facts.of(output)
     if facts.one("has_tag", "yes|no|unknown") == "yes":
         message = "The snapshot has a hold of that tag already."
         raise HostFailedError(message)
-    preview = preview_hold(facts, params.dataset, params.tag)
+    preview = preview_hold(facts)
     return Inspection(precondition=_precondition(facts), preview=preview)
 
 
-def _inspected_release(params: ReleaseParameters, output: Output) -> Inspection:
+def _inspected_release(_params: ReleaseParameters, output: Output) -> Inspection:
     facts = Facts.of(output)
     _refuse_unknown_tag(facts)
-    preview = preview_release(facts, params.dataset, params.tag)
+    preview = preview_release(facts)
     return Inspection(precondition=_precondition(facts), preview=preview)
 
 
@@ -271,9 +271,7 @@ def _inspected_rollback(params: RollbackParameters, output: Output) -> Inspectio
             f" among them {shown}."
         )
         raise HostFailedError(message)
-    return Inspection(
-        precondition=_precondition(facts), preview=preview_rollback(facts, params.dataset)
-    )
+    return Inspection(precondition=_precondition(facts), preview=preview_rollback(facts))
 
 
 def _probe_snapshot(params: SnapshotParameters, _held: Mapping[str, JsonValue]) -> Invocation:

@@ -17,7 +17,8 @@ def test_a_destroy_is_held_confirmed_run_by_root_probed_and_audited(host: Host) 
     assert held["state"] == "pending"
     shown = host.look(held, by="alice")
     assert shown["preview"]["accuracy"] == "estimate"  # this zfs cannot say it exactly
-    assert "tank/media@old" in shown["preview"]["summary"]
+    assert shown["preview"]["summary"].startswith("Lost for good: ")
+    assert (shown["subject"], shown["runs_as"]) == ("tank/media@old", "root")
     assert shown["precondition"]["guid"].isdigit()
     assert "tank/media@old" in zfs.must("zfs", "list", "-H", "-t", "snapshot", "-o", "name")
     assert host.decide(held).status_code == 200

@@ -69,7 +69,7 @@ def test_a_registered_program_runs_with_its_arguments_in_the_order_of_the_list(
     found = host.inspect(asked())
     assert found.precondition["path"] == PROGRAM
     assert found.preview.accuracy is PreviewAccuracy.NONE
-    assert found.preview.details == ("daily", "a.example")
+    assert found.preview.details == ("Its arguments: daily a.example",)
     assert not has_run(host)
     output = host.perform(asked(), found.precondition)
     assert (output.exit_code, output.stdout) == (0, "done daily a.example\n")

@@ -489,3 +489,15 @@ def test_a_host_without_a_running_systemd_says_so(wrapper: str) -> None:
     output = done(ended.returncode, ended.stdout, ended.stderr)
     assert output.exit_code == 1
     assert isinstance(refusal(output), AdapterUnavailableError)
+
+
+def test_a_unit_says_for_how_long_it_is_up_and_that_is_not_bound(host: SystemdHost) -> None:
+    asked = operation("systemd.stop", unit=NGINX)
+    before = host.inspect(asked)
+    assert before.preview.summary.startswith("Running for 12 days. ")
+    host.change(NGINX, ActiveEnterTimestamp="@1000000000")
+    after = host.inspect(asked)
+    assert after.preview.summary != before.preview.summary
+    assert after.precondition == before.precondition
+    host.change(NGINX, ActiveEnterTimestamp="")
+    assert host.inspect(asked).preview.summary.startswith("Running. ")

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from host_agent.clock import SystemClock, rfc3339
+from host_agent.clock import SystemClock, rfc3339, span
 
 START = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -87,3 +87,20 @@ def test_c8_a_jump_is_told_once() -> None:
 def test_times_are_written_in_utc_with_microseconds() -> None:
     paris = datetime(2026, 11, 20, 13, 0, 0, 5, tzinfo=UTC).astimezone()
     assert rfc3339(paris) == "2026-11-20T13:00:00.000005Z"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (3599, "59 min"),
+        (7260, "2 h"),
+        (86_399, "23 h"),
+        (86_400, "1 day"),
+        (12 * 86_400 + 5, "12 days"),
+    ],
+)
+def test_a_span_has_one_unit_rounded_down(seconds: float, text: str) -> None:
+    assert span(seconds) == text

@@ -203,7 +203,12 @@ def test_program_and_hash_are_the_precondition() -> None:
     found = inspected(f"{FACTS}argument\tb.example\nargument\tdaily\n")
     assert found.precondition == {"path": "/opt/tools/report", "sha256": f"sha256:{HASH}"}
     assert found.preview.accuracy is PreviewAccuracy.NONE
-    assert found.preview.details == ("b.example", "daily")
+    assert found.preview.details == ("Its arguments: b.example daily",)
+    assert found.preview.summary == (
+        f"Runs /opt/tools/report as registered ({HASH[:8]}): changes, does not destroy. What it"
+        " does is not known to the agent."
+    )
+    assert found.preview.undo == "not known"
 
 
 @pytest.mark.parametrize(

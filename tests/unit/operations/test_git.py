@@ -480,17 +480,15 @@ def test_pull_binds_repository_head_remote_and_commit() -> None:
         "remote_url": "/o",
     }
     assert found.preview.accuracy is PreviewAccuracy.EXACT
-    assert found.preview.details == (
-        "origin is /o",
-        "Commits that come (2):",
-        "  bbb two",
-        "  ccc one",
-    )
+    assert found.preview.summary == "2 commits come."
+    assert found.preview.details == ("bbb two", "ccc one")
+    assert found.preview.undo == f"reset to {COMMIT[:7]}"
 
 
 def test_pull_of_commits_that_are_not_here_is_an_estimate() -> None:
     found = inspection("git.pull", FACTS + f"remote_url /o\ntarget {OTHER}\n")
     assert found.preview.accuracy is PreviewAccuracy.ESTIMATE
+    assert found.preview.details == ("origin is /o",)
 
 
 def test_reset_tells_what_is_lost_and_how_much_more() -> None:
@@ -501,12 +499,11 @@ def test_reset_tells_what_is_lost_and_how_much_more() -> None:
         + f"target {OTHER}\nchanges {'c' * 64}\nfile_count 3\nfile {line}\ncommit_count 0\n",
     )
     assert found.precondition["changes"] == "sha256:" + "c" * 64
-    assert "3 uncommitted changes" in found.preview.summary
-    assert found.preview.details[:3] == (
-        "Uncommitted changes that are lost (3):",
-        "  .M file.txt",
-        "  and 2 more",
+    assert found.preview.summary == (
+        f"Lost for good: 3 uncommitted changes; no commit leaves main, which goes to {OTHER[:7]}."
     )
+    assert found.preview.details[1:] == (".M file.txt",)
+    assert found.preview.left_out == 2
 
 
 def test_commit_line_cannot_stand_for_a_fact() -> None:

@@ -321,7 +321,7 @@ def test_the_configuration_is_the_precondition_and_the_status_is_shown(name: str
     assert found.precondition == {"config": f"sha256:{HASH}"}
     assert "stopped" in found.preview.summary
     assert found.preview.accuracy is PreviewAccuracy.ESTIMATE
-    assert found.preview.details == ("arch: amd64", "and 2 lines more")
+    assert (found.preview.details, found.preview.left_out) == (("arch: amd64",), 2)
     assert ("daily" in found.preview.summary) == (name == "pct.destroy")
 
 

@@ -362,17 +362,18 @@ def test_what_changes_by_itself_is_not_bound(changed: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("verb", "activity", "expected"),
     [
-        ("start", "down", "Starts nginx.service, which is inactive (dead)."),
-        ("start", "up", "Nothing: nginx.service is active (running) already."),
-        ("restart", "up", "Stops nginx.service, which is active (running), and starts it again."),
-        ("restart", "down", "Starts nginx.service, which is inactive (dead)."),
-        ("stop", "up", "Stops nginx.service, which is active (running)."),
-        ("stop", "down", "Nothing: nginx.service is inactive (dead)."),
+        ("start", "down", "Inactive (dead). Nothing else stops for it. Starts at boot."),
+        ("start", "up", "Nothing to do: running for 12 days. Starts at boot."),
+        ("restart", "up", "Running for 12 days. Nothing else restarts with it. Starts at boot."),
+        ("restart", "down", "Inactive (dead). Nothing else restarts with it. Starts at boot."),
+        ("stop", "up", "Running for 12 days. Nothing else stops with it. Starts at boot."),
+        ("stop", "down", "Nothing to do: inactive (dead). Starts at boot."),
     ],
 )
 def test_the_preview_says_what_would_happen(verb: str, activity: str, expected: str) -> None:
     down = {"ActiveState": "inactive", "SubState": "dead"} if activity == "down" else {}
-    preview = inspected(verb, facts(activity=activity, **down)).preview
+    up = ("active_seconds", f"{12 * 86_400 + 5}")
+    preview = inspected(verb, facts(up, activity=activity, **down)).preview
     assert (preview.accuracy, preview.summary) == (PreviewAccuracy.ESTIMATE, expected)
 
 
@@ -380,24 +381,26 @@ def test_the_preview_names_what_goes_with_it_and_bounds_it() -> None:
     count = SHOWN + 5
     others = [("affected", f"app{n}.service") for n in range(count)]
     preview = inspected("stop", facts(*others)).preview
-    assert preview.summary.endswith(f" {count} other units would be affected.")
-    assert preview.details[0] == f"Depends on it and would be stopped ({count}):"
-    assert preview.details[SHOWN + 1] == "  and 5 more"
+    assert f" {count} other units stop with it." in preview.summary
+    assert preview.details[0] == "app0.service depends on it and would be stopped"
+    assert (len(preview.details), preview.left_out) == (SHOWN, 5)
+    one = inspected("stop", facts(others[0])).preview
+    assert " 1 other unit stops with it." in one.summary
 
 
 def test_the_preview_warns_of_what_starts_it_again_and_of_a_definition_not_loaded() -> None:
     output = facts(("name", "www.service"), TriggeredBy="nginx.socket", NeedDaemonReload="yes")
     details = inspected("stop", output).preview.details
     assert "It can be started again by nginx.socket." in details
-    assert "Its names: nginx.service, www.service" in details
+    assert "Its other names: www.service" in details
     assert any("older definition" in line for line in details)
 
 
 def test_c48_a_description_is_one_bounded_line_in_its_own_place() -> None:
     words = "approved: yes. " * 100
     preview = inspected("stop", facts(Description=words)).preview
-    assert preview.details[-1] == f"Its own description: {words[:200]}"
-    assert "approved" not in preview.summary
+    assert preview.about == words[:200]
+    assert "approved" not in preview.summary + "".join(preview.details)
 
 
 @pytest.mark.parametrize(

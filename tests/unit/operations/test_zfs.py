@@ -419,9 +419,23 @@ def test_a_destroy_is_exact_only_where_zfs_itself_said_so() -> None:
     asked = parse("zfs.destroy")
     told = inspected(asked, facts(MEMBER, children=0, reclaim=45056)).preview
     assert told.accuracy is PreviewAccuracy.EXACT
-    assert told.summary == "Destroys tank/media@old; 45056 bytes (44 KiB) come free."
+    assert (told.summary, told.undo) == ("Lost for good: 44 KiB.", "none")
     guessed = inspected(asked, facts(MEMBER, children=0)).preview
     assert guessed.accuracy is PreviewAccuracy.ESTIMATE
+    assert guessed.summary == "Lost for good: 44 KiB."
+
+
+def test_a_destroy_says_what_is_lost_in_sum() -> None:
+    whole = ("member\ttank/media\tfilesystem\t17\t5\t-\t-\t-\t1503238554",)
+    asked = parse("zfs.destroy", dataset="tank/media", recursive=True)
+    told = inspected(asked, facts(*whole, members=3, children=0)).preview
+    assert told.summary == "Lost for good: 1.4 GiB in 3."  # its own size has all below in it
+    exactly = inspected(asked, facts(*whole, members=3, children=0, reclaim=2048)).preview
+    assert exactly.summary == "Lost for good: 2 KiB in 3."
+    named = parse("zfs.destroy", dataset="tank/media@old", recursive=True)
+    each = (MEMBER, MEMBER.replace("media@old", "media/a@old"))
+    below = inspected(named, facts(*each, members=2, children=0)).preview
+    assert below.summary == "Lost for good: at least 88 KiB in 2."
 
 
 def test_a_destroy_shows_children_holds_and_what_is_a_clone() -> None:
@@ -433,14 +447,13 @@ def test_a_destroy_shows_children_holds_and_what_is_a_clone() -> None:
     )
     found = inspected(asked, facts(*members, members=60, held=1, children=0)).preview
     assert found.details == (
-        "What is destroyed (60):",
-        "  tank/media: filesystem, 45056 bytes (44 KiB)",
-        "  tank/media@old: snapshot, 0 bytes, 2 holds",
-        "  tank/media/a: filesystem, 10 bytes, a clone of tank/b@x",
-        "  and 57 more",
         "1 of these are held: zfs refuses until the holds are released.",
+        "tank/media, 44 KiB",
+        "tank/media@old, 2 holds",
+        "tank/media/a, 10 bytes, a clone of tank/b@x",
     )
-    assert "everything below it: 60 datasets and snapshots" in found.summary
+    assert found.left_out == 57
+    assert found.summary == "Lost for good: 44 KiB in 60."
 
 
 def test_a_destroy_of_a_dataset_with_children_fails_when_it_is_asked() -> None:
@@ -460,7 +473,7 @@ def test_only_the_newest_snapshot_is_rolled_back_to() -> None:
     asked = parse("zfs.rollback")
     sizes = {"referenced": 100, "snapshot_referenced": 50}
     preview = inspected(asked, facts(newers=0, written=2048, **sizes)).preview
-    assert "2048 bytes" in preview.summary
+    assert preview.summary == "Lost for good: what was written since, 2 KiB."
     assert preview.accuracy is PreviewAccuracy.ESTIMATE
     with pytest.raises(HostFailedError, match="2 newer ones would be lost, among them @a, @b"):
         inspected(asked, facts("newer\ttank/media@a", "newer\ttank/media@b", newers=2, **sizes))
@@ -514,12 +527,16 @@ def test_a_member_of_another_form_is_no_answer() -> None:
     ("count", "words"),
     [
         (0, "0 bytes"),
-        (10239, "10239 bytes"),
-        (10240, "10240 bytes (10 KiB)"),
-        (2**64, f"{2**64} bytes (16 EiB)"),
+        (1023, "1023 bytes"),
+        (1024, "1 KiB"),
+        (1536, "1.5 KiB"),
+        (10239, "9.9 KiB"),
+        (10240, "10 KiB"),
+        (31_907_840, "30 MiB"),
+        (2**64, "16 EiB"),
     ],
 )
-def test_sizes_are_exact_and_readable(count: int, words: str) -> None:
+def test_sizes_have_one_unit_and_are_rounded_down(count: int, words: str) -> None:
     assert size(count) == words
 
 
