@@ -197,6 +197,35 @@ def test_an_address_that_the_certificate_does_not_name_is_refused(
     desk.must("operations")
 
 
+def checks_of_pages() -> list[str]:
+    """Return every command of the pages that only looks at the installation, each once."""
+    looks = ("config check", "doctor", "sudoers check", "sudoers render", "audit head")
+    found: dict[str, None] = {}
+    for page in sorted((REPOSITORY / "docs" / "how-to").glob("*.md")):
+        for block in blocks(page.read_text(encoding="utf-8")):
+            for step in steps(block) if block.language == "console" else ():
+                words = step.command.split()
+                if words[0] == "host-agent" and step.command.startswith(
+                    tuple(f"host-agent {look}" for look in looks)
+                ):
+                    found[step.command] = None
+    return list(found)
+
+
+def test_every_look_of_the_pages_finds_a_healthy_host_well(bare: Machine) -> None:
+    commands = checks_of_pages()
+    assert "host-agent config check" in commands
+    assert "host-agent doctor" in commands
+    bad = []
+    for command in commands:
+        named = [word for word in command.split() if word.endswith((".toml", ".json", ".fragment"))]
+        if all(word.startswith("/etc/host-agent/") for word in named) and "<" not in command:
+            done = bare.run("bash", "-c", f"cd /root; {command} >/dev/null")
+            if done.exit_code != 0:
+                bad.append((command, done))
+    assert not bad
+
+
 @pytest.mark.parametrize("page", ["approve-over-webhook.md", "approve-over-ntfy.md"])
 def test_the_commands_that_make_secrets_run_as_the_page_has_them(bare: Machine, page: str) -> None:
     text = (REPOSITORY / "docs" / "how-to" / page).read_text(encoding="utf-8")

@@ -195,6 +195,22 @@ def test_a_host_that_cannot_be_reached_is_stored_and_another_address_is_tried(
     assert desk("requests", "list") == 0
 
 
+def test_a_new_certificate_of_the_same_person_takes_the_place_of_the_old_one(
+    desk: Desk, hosts: tuple[Served, Served]
+) -> None:
+    first, _ = hosts
+    old = bundle_of(first.site, first.url)
+    assert desk("login", desk.write(old)) == 0
+    leaf = first.site.pki.client("alice", file_name="alice-2027")
+    new = replace(old, certificate=leaf.pem.decode(), private_key=leaf.key_pem.decode())
+    assert desk("login", desk.write(new)) == 0
+    assert "you are alice" in desk.out
+    stored = (desk.settings / "hosts" / HERE / "identity.pem").read_text()
+    assert new.private_key.strip() in stored
+    assert old.private_key.strip() not in stored
+    assert desk("requests", "list") == 0
+
+
 def test_a_taken_name_is_kept_for_who_has_it(desk: Desk, hosts: tuple[Served, Served]) -> None:
     first, second = hosts
     mine = bundle_of(first.site, first.url)

@@ -142,6 +142,44 @@ def test_who_is_not_root_is_refused(
     assert "only root can do this" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--bootstrap", "--caller", "alice", "--approver", "alice"), "would ask and approve"),
+        (("--bootstrap", "--caller", "Deployer"), "cannot name an identity"),
+        (("--bootstrap", "--name", "*.example.org"), "stands for many names"),
+        (("--bootstrap", "--address", "web-1"), "is not a name"),
+        (("--caller", "deployer"), "--caller is for --bootstrap"),
+    ],
+)
+def test_who_cannot_be_is_refused_before_anything_is_made(
+    root: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str
+) -> None:
+    before = picture(root)
+
+    assert install(root, *options) == 64
+
+    assert said in capsys.readouterr().err
+    assert picture(root) == before
+
+
+def test_named_people_get_their_bundles(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    people = ("--caller", "deployer", "--caller", "alices-agent", "--approver", "alice")
+
+    assert install(root, "--bootstrap", "--name", "web-1.example.org", *people) == 0
+
+    told = capsys.readouterr().out
+    bundles = root / layout.BUNDLE_DIR[1:]
+    for cn in ("deployer", "alices-agent", "alice"):
+        assert f"made      {layout.BUNDLE_DIR}/{cn}.bundle (root:root 0600)\n" in told
+        status = (bundles / f"{cn}.bundle").stat()
+        assert (status.st_uid, status.st_mode & 0o7777) == (0, 0o600)
+    assert "host-agent login FILE" in told
+    assert "PRIVATE KEY" not in told
+    # Taking the authority away is the last thing that is said.
+    assert told.rstrip().splitlines()[-1].startswith("- Move /root/host-agent-ca")
+
+
 def test_a_root_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
     assert main(["install", "--root", str(tmp_path / "none")]) == 64
 
