@@ -86,8 +86,8 @@ class Server(_Table):
 
     bind: Bind = Field(
         default="127.0.0.1:8443",
-        description="Address and port of the API. Loopback unless you say otherwise; port 0 takes "
-        "any free one.",
+        description="Address and port of the API. Loopback unless you say otherwise; `0.0.0.0` is "
+        "every address of IPv4, `[::]` those of IPv6 too. Port 0 takes any free one.",
     )
     certificate: HostPath = Field(description="The server's certificate chain, PEM.")
     private_key: HostPath = Field(
