@@ -84,7 +84,7 @@ class Callers:
         rounds = 0
         while rest := [wish for wish in self._ledger.unsettled if wish.kind is not Kind.LEAVE]:
             rounds += 1
-            if rounds > 400:
+            if rounds > 4000:
                 stuck = ", ".join(f"{wish.name} ({wish.kind}) {wish.state}" for wish in rest[:10])
                 message = f"does not come to its end: {stuck}"
                 raise BrokenPromiseError(message)

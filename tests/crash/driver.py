@@ -23,7 +23,8 @@ from tests.crash.points import POINTS, TORN
 from tests.crash.report import MAX_VIOLATIONS, RANDOM, Report
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 20.0
+START_SECONDS = 120.0
+"""Only an agent that hangs takes so long, also on a machine that has other things to do."""
 PATIENCE_SECONDS = 1.0
 """How long an agent serves whose point is not reached; then it is killed where it is."""
 LONGEST_LIFE_SECONDS = 0.5
@@ -44,6 +45,7 @@ class Settings:
     points: Sequence[str] = POINTS
     random_share: float = RANDOM_SHARE
     kills_in_one_place: int = KILLS_IN_ONE_PLACE
+    patience_seconds: float = PATIENCE_SECONDS
     keeps: bool = False
     """Keep every place, not only those with a violation."""
 
@@ -207,12 +209,12 @@ class Driver:
         life = self._chance.uniform(0.0, LONGEST_LIFE_SECONDS)
         kill = asyncio.get_running_loop().call_later(life, self._nursery.order, {"do": "kill"})
         try:
-            return await self._live(stage, PATIENCE_SECONDS, None)
+            return await self._live(stage, self._settings.patience_seconds, None)
         finally:
             kill.cancel()
 
     async def _die_at(self, stage: Stage, point: str) -> str | None:
-        died_at = await self._live(stage, PATIENCE_SECONDS, point)
+        died_at = await self._live(stage, self._settings.patience_seconds, point)
         if died_at is None:
             self.report.missed[point] += 1
         return died_at

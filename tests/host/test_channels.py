@@ -31,6 +31,7 @@ from tests.support.installed import (
 )
 from tests.support.machine import ADDRESS
 from tests.support.pages import REPOSITORY
+from tests.support.patience import PATIENCE
 from tests.support.walkthrough import program
 
 HOW_TO = (REPOSITORY / "docs/how-to/approve-over-webhook.md").read_text()
@@ -182,7 +183,7 @@ class Phone:
         """Return what was sent to one person so far."""
         return [sent["message"] for sent in self.do(do="sent") if sent["recipient"] == [aci]]
 
-    def until(self, aci: str, pattern: str, *, after: int = 0, seconds: float = 20) -> str:
+    def until(self, aci: str, pattern: str, *, after: int = 0, seconds: float = PATIENCE) -> str:
         """Wait for a text to one person that has `pattern`, and return it."""
         found: list[str] = []
 
@@ -200,7 +201,7 @@ class Phone:
         self.until(aci, "", after=before)
         return "\n".join(self.texts(aci)[before:])  # the outcome may be there as well
 
-    def code(self, aci: str, request: dict[str, Any], *, seconds: float = 20) -> str:
+    def code(self, aci: str, request: dict[str, Any], *, seconds: float = PATIENCE) -> str:
         """Return the code that somebody was sent for a request: what followed its prompt."""
         about = f"Request {request['request_id'][:8]} "
         found: list[str] = []
@@ -381,7 +382,7 @@ def button(host: Host, request: dict[str, Any]) -> dict[str, Any]:
         ]
         return bool(found)
 
-    host.machine.until(is_there, "ntfy brought no button", seconds=30)
+    host.machine.until(is_there, "ntfy brought no button")
     return found[-1]
 
 
@@ -511,7 +512,7 @@ def test_c44_a_dead_server_delays_and_then_delivers(host: Host, phone: Phone) ->
     assert host.ask("zfs.list", {"dataset": "tank/media"}).status_code == 200
     host.machine.must("systemctl", "start", "signal-cli.service")
     host.machine.until(lambda: host.machine.path("/run/signal-cli/control").exists(), "no stand-in")
-    code = phone.code(ALICE, request, seconds=90)
+    code = phone.code(ALICE, request)
     assert "Approved" in phone.say(ALICE, f"CONFIRM {code}")
     assert host.ended(request)["state"] == "succeeded"
 

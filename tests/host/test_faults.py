@@ -125,7 +125,7 @@ def test_c36_what_ignores_every_signal_is_ended_by_its_scope_on_time(host: Host)
         assert done["state"] in ("failed", "timed_out"), done
         assert done["problem"]["code"] == "host:timed-out", done
         assert took < 2 + 3 + 5
-        host.machine.until(lambda: not processes(host, "sleep 600"), "a child is left", seconds=5)
+        host.machine.until(lambda: not processes(host, "sleep 600"), "a child is left")
 
 
 def test_c37_a_child_of_root_that_hangs_is_answered_for_on_time_and_ends(host: Host) -> None:
@@ -137,9 +137,7 @@ def test_c37_a_child_of_root_that_hangs_is_answered_for_on_time_and_ends(host: H
             took = time.monotonic() - began
             assert (answer.status_code, answer.json()["code"]) == (504, "host:timed-out")
             assert SECONDS <= took < SECONDS + 5
-            host.machine.until(
-                lambda: not processes(host, "pct status"), "a child of root is left", seconds=5
-            )
+            host.machine.until(lambda: not processes(host, "pct status"), "a child of root is left")
             # The agent's user could not have ended it: it belongs to root.
             assert host.ask("zfs.list", {}).status_code == 200
     finally:
@@ -203,7 +201,7 @@ def test_c39_a_fork_bomb_stays_in_its_scope_and_ends_with_it(host: Host) -> None
         host.machine.must("sed", "-i", "s/RuntimeMaxSec=1800/RuntimeMaxSec=4/", wrapper)
         done = host.done("exec.run", {"name": "more", "arguments": {}})
         assert 0 < int(done["outcome"]["stdout"]) < 256
-        host.machine.until(lambda: not processes(host, "more.sh"), "some are left", seconds=15)
+        host.machine.until(lambda: not processes(host, "more.sh"), "some are left")
 
 
 def test_c40_process_numbers_that_come_round_harm_nobody(host: Host) -> None:

@@ -28,6 +28,7 @@ from tests.support.installed import (
     issue,
     write_configuration,
 )
+from tests.support.patience import PATIENCE
 
 
 def show(host: Host, name: str) -> str:
@@ -136,7 +137,7 @@ def test_the_command_line_asks_from_outside(host: Host) -> None:
         ],
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["outcome"]["data"]["properties"]["guid"]["value"].isdigit()

@@ -11,6 +11,7 @@ import pytest
 from host_agent.audit.record import Event
 from tests.support.audit_files import HeldClock, joined, lines, opened
 from tests.support.configurations import MINIMAL, write
+from tests.support.patience import PATIENCE
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -18,7 +19,7 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "host_agent", "audit", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
 

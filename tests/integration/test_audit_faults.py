@@ -15,6 +15,7 @@ import pytest
 
 from host_agent.audit.verify import verify
 from tests.support.audit_files import events
+from tests.support.patience import PATIENCE
 
 PRELUDE = """
 import asyncio, json, os, resource, sys
@@ -41,7 +42,7 @@ def run(script: str, *arguments: Path | str, **environment: str) -> dict[str, An
         [sys.executable, "-c", PRELUDE + textwrap.dedent(script), *map(str, arguments)],
         env={**os.environ, **environment},
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()

@@ -20,6 +20,7 @@ from host_agent.audit.record import Event
 from host_agent.audit.verify import Concern, verify
 from host_agent.diagnosis.keeping import is_append_only
 from tests.support.audit_files import HeldClock
+from tests.support.patience import PATIENCE
 
 WRAPPER = Path(__file__).parents[2] / "wrappers" / "audit-rotate"
 GROUP = "nogroup"
@@ -57,7 +58,7 @@ class Place:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE,
             env={"PATH": "/usr/bin:/bin", **environment},
         )
 
@@ -386,7 +387,7 @@ def test_two_at_once_finish_it_once(place: Place) -> None:
     running = [
         subprocess.Popen([place.wrapper], stdout=subprocess.PIPE, text=True) for _ in range(6)
     ]
-    said = [process.communicate(timeout=60)[0].strip() for process in running]
+    said = [process.communicate(timeout=PATIENCE)[0].strip() for process in running]
     assert sorted(said)[:5] == ["-"] * 5
     assert len(list(place.log.parent.glob("audit-*.jsonl"))) == 1
 
@@ -448,7 +449,7 @@ def test_no_signal_of_a_terminal_stops_it(place: Place, number: str) -> None:
         for _ in range(20):
             run.send_signal(signal.Signals[f"SIG{number}"])
             time.sleep(0.005)
-        assert FINISHED.fullmatch(run.communicate(timeout=30)[0].strip())
+        assert FINISHED.fullmatch(run.communicate(timeout=PATIENCE)[0].strip())
     assert is_open(place)
 
 

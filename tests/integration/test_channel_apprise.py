@@ -16,6 +16,7 @@ from host_agent.approvals.channels.apprise import MAX_URLS, AppriseChannel
 from host_agent.approvals.channels.port import Channel, ChannelError, Heard
 from host_agent.approvals.notification import Failure
 from tests.support.messages import CODE, a_message
+from tests.support.patience import PATIENCE
 from tests.support.webhook_receiver import Receiver
 
 is_installed = importlib.util.find_spec("apprise") is not None
@@ -71,7 +72,7 @@ class StandIn(ModuleType):
                 if isinstance(stand_in.answer, Exception):
                     raise stand_in.answer
                 if stand_in.answer == "hang":
-                    stand_in.release.wait(20)
+                    stand_in.release.wait(PATIENCE)
                 return bool(stand_in.answer)
 
             def __len__(self) -> int:

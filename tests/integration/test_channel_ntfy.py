@@ -16,6 +16,7 @@ from host_agent.approvals.channels.port import Channel, ChannelError, Heard
 from host_agent.approvals.notification import Failure
 from tests.support.messages import CODE, a_message, an_outcome
 from tests.support.ntfy_server import NtfyServer, press
+from tests.support.patience import PATIENCE
 
 AGENT, REPLY, PHONE = "tk_agent", "tk_reply", "tk_phone"
 TOPIC, REPLIES = "host-agent-bob-x7", "host-agent-replies"
@@ -69,7 +70,7 @@ class Ears:
         return None
 
     async def next(self) -> Heard:
-        return await asyncio.wait_for(self.heard.get(), 10)
+        return await asyncio.wait_for(self.heard.get(), PATIENCE)
 
     async def until(self, text: str) -> list[Heard]:
         """Return everything up to the message with `text`."""
@@ -356,7 +357,7 @@ async def test_c44_backoff_grows_has_an_end_and_honours_what_is_asked(
 
     ntfy.server.refuse_with = (503, {})
     async with listening(channel(ntfy.url, tmp_path, pause=pause, jitter=lambda: 1.0)):
-        await asyncio.wait_for(done.wait(), 10)
+        await asyncio.wait_for(done.wait(), PATIENCE)
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 90.0]
 
 

@@ -11,6 +11,7 @@ from host_agent.approvals.channels.port import Heard
 from host_agent.approvals.channels.signal import SignalChannel
 from host_agent.approvals.channels.signal_cli import SignalCli
 from host_agent.messaging import Messaging
+from tests.support.patience import PATIENCE
 from tests.support.people import IDENTITIES_AND_BRIDGE, PEOPLE
 from tests.support.pipeline import Workbench, opened
 from tests.support.signal_cli_server import ACCOUNT, ALICE, BOB, SignalCliServer, said
@@ -82,7 +83,7 @@ async def test_a_reload_loses_no_answer(begun: Begun, socket: Path) -> None:
     await reload
     await subscribed(begun.daemon)
     begun.daemon.deliver(said(BOB, THIRD, SENT + 3))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(begun.slow.heard) < 3:
             await asyncio.sleep(0.05)
     await begun.way.close()
@@ -97,7 +98,7 @@ async def test_a_stop_loses_no_answer(begun: Begun, socket: Path) -> None:
     later = Messaging(begun.bench.rooms, begun.bench.pipeline)
     await later.start(channels(socket))
     await subscribed(begun.daemon)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while SECOND not in begun.slow.heard:
             await asyncio.sleep(0.05)
     await later.close()

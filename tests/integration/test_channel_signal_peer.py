@@ -17,6 +17,7 @@ from host_agent.approvals.channels.port import ChannelError
 from host_agent.approvals.channels.signal import SignalChannel
 from host_agent.approvals.channels.signal_cli import SignalCli
 from host_agent.approvals.notification import Failure
+from tests.support.patience import PATIENCE
 from tests.support.signal_cli_server import ACCOUNT, ALICE
 from tests.support.signal_people import Ears, Pauses, for_alice, listening, sent_by
 
@@ -62,7 +63,7 @@ class Daemon:
 
     def end(self) -> None:
         self._process.terminate()
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=PATIENCE)
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ import httpx
 import pytest
 
 from host_agent.client import Client
+from tests.support.patience import PATIENCE
 from tests.support.site import Served, Site, make_site
 
-SECONDS = 30
+SECONDS = PATIENCE
 
 
 @pytest.fixture

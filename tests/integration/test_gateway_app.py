@@ -10,8 +10,9 @@ import pytest
 from host_agent.errors import RequestTooLargeError
 from host_agent.gateway.app import create_app
 from host_agent.gateway.metrics_app import create_metrics_app
-from tests.support.door import PATIENCE, Door, Wire, post
+from tests.support.door import Door, Wire, post
 from tests.support.fake_pipeline import FakeAgent
+from tests.support.patience import PATIENCE
 
 ASK = json.dumps({"operation": "git.pull", "params": {"repository": "/srv/app"}}).encode()
 JSON = b"Content-Type: application/json"

@@ -13,7 +13,8 @@ from host_agent.errors import ConfigurationError
 from host_agent.gateway.server import Gateway
 from host_agent.gateway.stream import ByteStream, ConnectionLimits, StreamEvents, TlsStream
 from host_agent.gateway.tls import TlsRejection
-from tests.support.door import GET, PATIENCE, PIECE, Door, Wire, post
+from tests.support.door import GET, PIECE, Door, Wire, post
+from tests.support.patience import PATIENCE
 
 SHORT = 0.3
 QUICK = ConnectionLimits(
@@ -230,10 +231,10 @@ async def test_every_address_is_those_of_ipv4_and_of_ipv6(tmp_path: Path) -> Non
         only = Gateway(door.gateway._app, bind=("::1", 0), context=None)
         async with every, only:
             for address in ("127.0.0.1", "::1"):
-                socket.create_connection((address, every.port), timeout=5).close()
-            socket.create_connection(("::1", only.port), timeout=5).close()
+                socket.create_connection((address, every.port), timeout=PATIENCE).close()
+            socket.create_connection(("::1", only.port), timeout=PATIENCE).close()
             with pytest.raises(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.1", only.port), timeout=5)
+                socket.create_connection(("127.0.0.1", only.port), timeout=PATIENCE)
 
 
 async def test_an_address_in_use_is_a_fault_of_the_configuration(tmp_path: Path) -> None:

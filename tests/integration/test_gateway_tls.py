@@ -15,8 +15,9 @@ from host_agent.gateway.app import create_app
 from host_agent.gateway.tls import TlsRejection, rejection, server_context
 from host_agent.identity.certificate import PeerCertificate
 from tests.support.certificates import HOSTILE_SHAPES, Leaf, Pki, make_pki
-from tests.support.door import GET, PATIENCE, Door
+from tests.support.door import GET, Door
 from tests.support.fake_pipeline import FakeAgent
+from tests.support.patience import PATIENCE
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from host_agent.canonical import JsonValue
 from host_agent.errors import TargetChangedError
 from host_agent.operations.catalogue import Operation, Output
 from tests.support.git_wrapper import inspect, operation, run, run_wrapper
+from tests.support.patience import PATIENCE
 from tests.support.repositories import Checkout, make_checkout, run_git
 
 CHANGES: tuple[tuple[str, dict[str, JsonValue]], ...] = (
@@ -217,7 +218,7 @@ def swapping(here: Path, there: Path) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.terminate()
-            assert process.wait(10) == 0
+            assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "renameat2"), reason="needs renameat2")

@@ -12,6 +12,7 @@ from host_agent.canonical import JsonValue
 from host_agent.errors import HostFailedError, HostNotFoundError, PolicyDeniedError
 from host_agent.operations.catalogue import Output, PreviewAccuracy
 from tests.support.git_wrapper import WRAPPER, inspect, operation, probe, run, run_wrapper
+from tests.support.patience import PATIENCE
 from tests.support.repositories import Checkout, make_checkout, run_git
 
 
@@ -529,7 +530,7 @@ def test_c36_termination_ends_git_and_takes_its_lock_away(app: Checkout, tmp_pat
         process.wait(0.5)
     process.send_signal(signal.SIGTERM)
     # The pipe ends when the last process that holds it has ended.
-    process.communicate(timeout=5)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
     assert app.branch == "main"
     assert not (app.path / ".git" / "index.lock").exists()

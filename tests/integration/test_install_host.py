@@ -18,7 +18,7 @@ pytestmark = [
 SERVE = f"""
 runuser -u host-agent -- {PROGRAM} serve >/dev/null 2>&1 &
 agent=$!
-for _ in $(seq 300); do
+for _ in $(seq 1200); do
   (exec 3<>/dev/tcp/127.0.0.1/9464) 2>/dev/null && break
   sleep 0.1
 done

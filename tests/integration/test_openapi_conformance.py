@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import PATIENCE
 from tests.support.site import Served, make_site
 
 LIMITS = """
@@ -64,7 +65,7 @@ def test_c19_the_served_interface_is_the_described_one(tmp_path: Path, cn: str) 
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == 0, done.stdout[-4000:]

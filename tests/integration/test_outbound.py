@@ -21,6 +21,7 @@ from host_agent.approvals.channels.outbound import MAX_RETRY_AFTER_SECONDS, Outb
 from host_agent.approvals.channels.port import ChannelError
 from host_agent.approvals.notification import Failure
 from tests.support.certificates import Leaf, Pki, make_pki
+from tests.support.patience import PATIENCE
 from tests.support.webhook_receiver import Receiver
 
 NOW = datetime(2026, 11, 20, 21, 0, 0, tzinfo=UTC)
@@ -310,7 +311,7 @@ async def test_c44_dns_hangs() -> None:
     release = threading.Event()
 
     def hang(host: str, port: int) -> Sequence[str]:
-        release.wait(20)
+        release.wait(PATIENCE)
         return []
 
     try:

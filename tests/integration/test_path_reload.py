@@ -15,6 +15,7 @@ import pytest
 from cryptography import x509
 
 from tests.support.certificates import make_pki
+from tests.support.patience import PATIENCE
 from tests.support.site import RULES, Site, make_site
 from tests.support.visit import Gate, Visit, problem, visited
 
@@ -48,7 +49,7 @@ async def serial(visit: Visit) -> int:
 def _served(visit: Visit, port: int) -> str:
     context = visit.site.context(visit.site.client("watcher"))
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=10) as raw,
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as raw,
         context.wrap_socket(raw, server_hostname="localhost") as tls,
     ):
         return ssl.DER_cert_to_PEM_cert(tls.getpeercert(binary_form=True) or b"")

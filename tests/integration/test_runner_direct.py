@@ -20,6 +20,7 @@ from host_agent.errors import AdapterUnavailableError
 from host_agent.execution.child import LOST_STATUS, TERMINATION_SECONDS
 from host_agent.execution.runner import UnsafeDirectRunner
 from host_agent.operations.catalogue import Invocation, Output, RunAs
+from tests.support.patience import PATIENCE
 
 MEBIBYTE = 1 << 20
 
@@ -32,7 +33,7 @@ class Wrappers:
         self.runner = self.runner_with()
 
     def runner_with(
-        self, *, timeout_seconds: float = 20, max_output_bytes: int = 4096
+        self, *, timeout_seconds: float = PATIENCE, max_output_bytes: int = 4096
     ) -> UnsafeDirectRunner:
         return UnsafeDirectRunner(self.directory, timeout_seconds, max_output_bytes)
 
@@ -105,7 +106,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-async def eventually(holds: Callable[[], bool], *, seconds: float = 5) -> None:
+async def eventually(holds: Callable[[], bool], *, seconds: float = PATIENCE) -> None:
     async with asyncio.timeout(seconds):
         while not holds():
             await asyncio.sleep(0.01)

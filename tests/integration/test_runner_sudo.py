@@ -16,6 +16,7 @@ from host_agent.errors import AdapterUnavailableError, SudoRefusedError
 from host_agent.execution.child import TERMINATION_SECONDS
 from host_agent.execution.runner import SudoRunner
 from host_agent.operations.catalogue import Invocation, RunAs
+from tests.support.patience import PATIENCE
 
 REAL_SUDO = shutil.which("sudo")
 needs_sudo = [
@@ -101,7 +102,7 @@ async def test_c37_a_sudo_that_resists_gets_sigterm_only_and_the_answer_comes(
     os.kill(pid, 0)  # it was not killed
     assert (tmp_path / "signals").read_text() == "term\n"
     (tmp_path / "enough").touch()
-    async with asyncio.timeout(5):  # and it is reaped when it ends, though long answered for
+    async with asyncio.timeout(PATIENCE):  # and it is reaped when it ends, though long answered for
         while Path(f"/proc/{pid}").exists():
             await asyncio.sleep(0.01)
 
@@ -150,7 +151,7 @@ class TestRealSudo:
         assert output.timed_out
         assert time.monotonic() - started < 0.5 + TERMINATION_SECONDS + 1
         pid = int(output.stdout)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while Path(f"/proc/{pid}").exists():
                 await asyncio.sleep(0.01)
 

@@ -14,6 +14,7 @@ import pytest
 from host_agent.approvals.channels.signal import SignalChannel
 from host_agent.approvals.channels.signal_cli import SignalCli
 from tests.support import signal_cli_server
+from tests.support.patience import PATIENCE
 from tests.support.signal_cli_server import ACCOUNT, ALICE
 from tests.support.signal_people import Pauses, for_alice, listening, sent_by
 
@@ -37,7 +38,7 @@ def running(folder: Path, *options: str) -> Iterator[None]:
         yield
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE)
 
 
 def control(folder: Path, **wish: Any) -> Any:  # noqa: ANN401 - any JSON

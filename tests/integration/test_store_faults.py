@@ -33,6 +33,7 @@ from host_agent.approvals import request as machine
 from host_agent.approvals.request import RequestId, State
 from host_agent.approvals.store import SqlRequestStore
 from host_agent.errors import ConfigurationError, StoreUnavailableError
+from tests.support.patience import PATIENCE
 from tests.support.request_stores import approved
 from tests.support.store_ground import file, limit_pages, opened, process, put, url
 from tests.support.stored_requests import NOW, a_request
@@ -111,7 +112,9 @@ async def test_c29_processes_on_one_file_have_one_winner(tmp_path: Path) -> None
         assert racer.stdin is not None
         racer.stdin.write("\n")
         racer.stdin.flush()
-    lines = [line for racer in racers for line in racer.communicate(timeout=100)[0].splitlines()]
+    lines = [
+        line for racer in racers for line in racer.communicate(timeout=PATIENCE)[0].splitlines()
+    ]
     assert [racer.returncode for racer in racers] == [0] * 4
     won = {line.split()[1]: line.split()[2] for line in lines}
     assert len(lines) == len(won) == count
@@ -376,11 +379,11 @@ async def test_c46_read_only_store_is_refused() -> None:
             if os.geteuid() == 0:
                 os.chown(path, NOBODY, NOBODY)
             path.chmod(0o500 if path.is_dir() else 0o400)
-        said, _ = process("open", url(directory), "/dev/null").communicate(timeout=60)
+        said, _ = process("open", url(directory), "/dev/null").communicate(timeout=PATIENCE)
         assert said.startswith("refused ")
         for path in everything:
             path.chmod(0o700 if path.is_dir() else 0o600)
-        said, _ = process("open", url(directory), "/dev/null").communicate(timeout=60)
+        said, _ = process("open", url(directory), "/dev/null").communicate(timeout=PATIENCE)
         assert said == "open\n"
     finally:
         shutil.rmtree(directory)

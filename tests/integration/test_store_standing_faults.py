@@ -18,6 +18,7 @@ from host_agent.approvals.port import Spent
 from host_agent.approvals.request import Terms
 from host_agent.approvals.store import SqlRequestStore
 from host_agent.errors import StoreUnavailableError
+from tests.support.patience import PATIENCE
 from tests.support.request_stores import a_code, a_prompt, approved
 from tests.support.store_ground import file, limit_pages, opened, process, put, url
 from tests.support.store_process import CLAIMED, CLAIMS
@@ -91,7 +92,7 @@ async def test_c29_processes_on_one_file_take_what_can_be_taken_once(tmp_path: P
         assert claimant.stdin is not None
         claimant.stdin.write("\n")
         claimant.stdin.flush()
-    said = [claimant.communicate(timeout=100)[0].splitlines() for claimant in claimants]
+    said = [claimant.communicate(timeout=PATIENCE)[0].splitlines() for claimant in claimants]
     assert [claimant.returncode for claimant in claimants] == [0] * 2
     won = Counter(line for lines in said for line in lines)
     assert won == Counter(f"won {what} {index}" for what in CLAIMS for index in range(CLAIMED))

@@ -15,6 +15,7 @@ from host_agent.operations.catalogue import Invocation, Output
 from host_agent.privileges.lines import gather
 from host_agent.privileges.reading import FRAME_HEAD, FrameSource
 from host_agent.privileges.render import Grant, render
+from tests.support.patience import PATIENCE
 from tests.support.site import Site, make_site
 from tests.support.users import AsDeclared
 
@@ -131,7 +132,7 @@ async def test_only_an_admin_is_told_and_a_refusal_looks_at_nothing(site: Site, 
 def test_the_wrapper_takes_no_arguments() -> None:
     for arguments in (["/etc/shadow"], [""], ["--", "/etc/shadow"]):
         done = subprocess.run(
-            [WRAPPER, *arguments], capture_output=True, text=True, check=False, timeout=30
+            [WRAPPER, *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE
         )
         assert (done.returncode, done.stdout) == (64, "")
 
@@ -142,7 +143,7 @@ def test_the_wrapper_ignores_what_the_caller_exports(tmp_path: Path) -> None:
     script.write_text(f"touch {canary}\n")
     hostile = {"BASH_ENV": str(script), "BASH_FUNC_uname%%": f"() {{ touch {canary}; }}"}
     done = subprocess.run(
-        [WRAPPER], capture_output=True, text=True, check=False, timeout=30, env=hostile
+        [WRAPPER], capture_output=True, text=True, check=False, timeout=PATIENCE, env=hostile
     )
     assert done.returncode == 0
     FrameSource(done.stdout)
@@ -170,7 +171,7 @@ def read(folder: Path, *, user: str | None = None) -> str:
         else [*("setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--")]
     )
     command = ["unshare", "-m", "bash", "-c", script, "x", str(folder), *as_user, str(WRAPPER)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
     return done.stdout
 
 
@@ -232,7 +233,7 @@ class TestWrapperAsRoot:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE,
         )
 
         assert done.stdout.split() == ["64", "1", "1"], done.stderr

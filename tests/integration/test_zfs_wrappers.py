@@ -20,6 +20,7 @@ from host_agent.errors import (
     TargetChangedError,
 )
 from host_agent.operations.catalogue import Output, PreviewAccuracy
+from tests.support.patience import PATIENCE
 from tests.support.zfs_host import PLACE, WRAPPERS, ZfsHost, can_run_stand_in, operation
 
 pytestmark = [
@@ -561,7 +562,7 @@ def test_c37_a_wrapper_that_is_told_to_end_ends_a_zfs_that_resists(host: ZfsHost
         wrapper = int(Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text())
         Path(f"/proc/{wrapper}").stat()
         signal_to(wrapper, signal.SIGTERM)
-        running.wait(timeout=10)
+        running.wait(timeout=PATIENCE)
     finally:
         running.kill()
         running.wait()
@@ -575,7 +576,7 @@ def signal_to(pid: int, number: signal.Signals) -> None:
     os.close(descriptor)
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(is_so: Callable[[], bool], seconds: float = PATIENCE) -> None:
     end = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < end

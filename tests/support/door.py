@@ -21,10 +21,9 @@ from host_agent.gateway.stream import ConnectionLimits
 from host_agent.gateway.tls import TlsRejection, server_context
 from tests.support.asgi import Reply
 from tests.support.certificates import Leaf, Pki, make_pki
+from tests.support.patience import PATIENCE
 
 PIECE = 64 * 1024
-PATIENCE = 20.0
-"""Seconds after which a test gives up; nothing waits so long when all is well."""
 
 
 @dataclass

@@ -22,6 +22,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from tests.support.certificates import Leaf, Pki
+from tests.support.patience import PATIENCE
 
 DIGEST = "sha256:" + "ab" * 32
 REQUEST_ID = "0f8e7d6c5b4a39281706f5e4d3c2b1a0"
@@ -175,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             )
         )
         if answer.waits_for is not None:
-            answer.waits_for.wait(20)
+            answer.waits_for.wait(PATIENCE)
         if answer.delay_seconds:
             time.sleep(answer.delay_seconds)
         if answer.drops:
@@ -199,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
         for event, piece in answer.then:
-            event.wait(20)
+            event.wait(PATIENCE)
             self.wfile.write(piece)
             self.close_connection = True
 

@@ -17,6 +17,7 @@ import httpx
 
 from tests.support.machine import ADDRESS, Done, Machine
 from tests.support.packaged import ROOT, build_wheel, copy_needed
+from tests.support.patience import PATIENCE
 
 PORT = 8443
 URL = f"https://{ADDRESS}:{PORT}"
@@ -333,7 +334,7 @@ class Host:
             certificate, key, authority = self.files(cn)
             context = ssl.create_default_context(cafile=str(authority))
             context.load_cert_chain(certificate, key)
-            self._clients[cn] = httpx.Client(base_url=URL, verify=context, timeout=90)
+            self._clients[cn] = httpx.Client(base_url=URL, verify=context, timeout=PATIENCE)
         return self._clients[cn]
 
     def leave(self) -> None:

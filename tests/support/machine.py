@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from tests.support.patience import PATIENCE
+
 SUITE = "bookworm"
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "sudo", "procps", "iproute2", "logrotate"),
@@ -166,7 +168,7 @@ class Machine:
                 if pid is not None:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-            self._process.wait(30)
+            self._process.wait(PATIENCE)
         if self._directory is not None:
             logs = self._directory / "root/var/log"
             subprocess.run(["chattr", "-R", "-f", "-a", str(logs)], check=False)
@@ -295,7 +297,7 @@ class Machine:
         raise ProcessLookupError(pid)
 
     @staticmethod
-    def until(is_so: Callable[[], bool], sentence: str, *, seconds: float = 20.0) -> None:
+    def until(is_so: Callable[[], bool], sentence: str, *, seconds: float = PATIENCE) -> None:
         """Ask again until it is so.
 
         Raises:

@@ -25,6 +25,7 @@ from host_agent.approvals.request import Request, State
 from host_agent.approvals.store import SqlRequestStore
 from host_agent.errors import StoreUnavailableError
 from tests.support.audit_files import HeldClock
+from tests.support.patience import PATIENCE
 from tests.support.stored_requests import NOW, a_request, facts_of
 
 HEAD = "sha256:" + "ab" * 32
@@ -158,7 +159,7 @@ class Bench:
         self.store.changed = self.news.set
         self.outbox = self.made()
 
-    def made(self, *, deadline_seconds: float = 20.0, grace_seconds: float = 0.05) -> Outbox:
+    def made(self, *, deadline_seconds: float = PATIENCE, grace_seconds: float = 0.05) -> Outbox:
         """Return an outbox that is not running yet."""
         return Outbox(
             self.store,
@@ -245,18 +246,18 @@ class Bench:
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         """Wait until something that was told makes `is_so` true."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not is_so():
                 self.news.clear()
                 await self.news.wait()
 
     async def until_settled(self, request: Request, state: DeliveryState, index: int = 0) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while (await self.row(request, index)).state is not state:
                 await asyncio.sleep(0)
 
     async def until_nothing_due(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while await self.store.due_notifications(self.clock.now(), limit=1):
                 await asyncio.sleep(0)
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.patience import PATIENCE
+
 _PLACE = "/usr/local/lib/host-agent-program"
 PROGRAM = f"{_PLACE}/bin/host-agent"
 """Where `program_in_place` puts the program."""
@@ -28,7 +30,9 @@ ip link set lo up
 """
 
 
-def run_private(script: str, *, seconds: float = 100) -> "subprocess.CompletedProcess[str]":
+def run_private(
+    script: str, *, seconds: float = 4 * PATIENCE
+) -> "subprocess.CompletedProcess[str]":
     """Run a bash script as root in namespaces of its own; every process in them ends with it."""
     prelude = _PRELUDE.format(covered=" ".join(_COVERED))
     return subprocess.run(
@@ -47,7 +51,7 @@ def run_private(script: str, *, seconds: float = 100) -> "subprocess.CompletedPr
 def missing() -> str | None:
     """Return why there can be no private host here, or None."""
     try:
-        done = run_private("true", seconds=20)
+        done = run_private("true")
     except (OSError, subprocess.SubprocessError) as error:
         return f"no namespaces of our own here: {error}"
     return f"no namespaces of our own here: {done.stderr.strip()}" if done.returncode else None

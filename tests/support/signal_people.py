@@ -8,6 +8,7 @@ from typing import Any
 from host_agent.approvals.channels.port import Delivery, Heard, Message
 from host_agent.approvals.channels.signal import SignalChannel
 from tests.support.messages import CODE, a_message
+from tests.support.patience import PATIENCE
 from tests.support.signal_cli_server import ALICE
 
 
@@ -23,7 +24,7 @@ class Ears:
         return self._answer(heard)
 
     async def next(self) -> Heard:
-        return await asyncio.wait_for(self.heard.get(), 10)
+        return await asyncio.wait_for(self.heard.get(), PATIENCE)
 
     async def texts_until(self, last: str) -> list[str]:
         """Return every text up to that one."""
@@ -54,7 +55,7 @@ class Pauses:
 
     async def begun(self) -> float:
         """Wait for the next pause to begin; return how long it is."""
-        await asyncio.wait_for(self._begun.acquire(), 10)
+        await asyncio.wait_for(self._begun.acquire(), PATIENCE)
         return self.seconds[-1]
 
     def go(self) -> None:

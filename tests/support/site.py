@@ -22,11 +22,12 @@ from typing import Any, Self
 import httpx
 
 from tests.support.certificates import Leaf, Pki, make_pki
+from tests.support.patience import PATIENCE
 from tests.support.repositories import Checkout, make_checkout
 
 ROOT = Path(__file__).resolve().parents[2]
 WRAPPERS = ROOT / "wrappers"
-START_SECONDS = 30.0
+START_SECONDS = PATIENCE
 
 RULES = """
 [[rules]]
@@ -162,7 +163,9 @@ branches = {json.dumps(branches)}
 
     def http(self, url: str, cn: str, *, leaf: Leaf | None = None) -> httpx.Client:
         """Return an HTTP client that is `cn`."""
-        return httpx.Client(base_url=url, verify=self.context(leaf or self.client(cn)), timeout=30)
+        return httpx.Client(
+            base_url=url, verify=self.context(leaf or self.client(cn)), timeout=PATIENCE
+        )
 
     def async_http(self, url: str, cn: str, *, leaf: Leaf | None = None) -> httpx.AsyncClient:
         """Return an asynchronous HTTP client that is `cn`."""
@@ -290,7 +293,7 @@ class Served:
         if self.process.poll() is None:
             self.process.terminate()
         try:
-            return self.process.wait(30)
+            return self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()

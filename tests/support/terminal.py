@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from tests.support.patience import PATIENCE
+
 
 def _own_terminal() -> None:
     """Take the terminal, and hear its interrupts: a test run in the background ignores them."""
@@ -32,7 +34,7 @@ class Terminal:
         environ: Mapping[str, str],
         columns: int = 100,
         lines: int = 50,
-        deadline_seconds: float = 20.0,
+        deadline_seconds: float = PATIENCE,
     ) -> None:
         self._deadline = time.monotonic() + deadline_seconds
         self.raw = b""

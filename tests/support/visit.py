@@ -21,10 +21,9 @@ from host_agent.audit.verify import verify
 from host_agent.clock import Clock
 from host_agent.execution.runner import Runner
 from tests.support.certificates import Leaf
+from tests.support.patience import PATIENCE
 from tests.support.site import Site
 
-PATIENCE = 20.0
-"""Seconds after which a test gives up; nothing waits so long when all is well."""
 POLL_SECONDS = 0.005
 
 

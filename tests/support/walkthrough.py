@@ -22,11 +22,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.patience import PATIENCE
 from tests.support.terminal import Terminal
 
 PROMPT = "$ "
 QUESTION = "Type yes to approve: "
-START_SECONDS = 30.0
+START_SECONDS = PATIENCE
 _FENCE = re.compile(r"^```([a-z]+)(?: ([^\n`]+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 _FORMS: Mapping[str, str] = {
@@ -237,7 +238,7 @@ class Server:
 
     def interrupt(self) -> int:
         self._process.send_signal(signal.SIGINT)
-        return self._process.wait(timeout=30)
+        return self._process.wait(timeout=PATIENCE)
 
     def kill(self) -> None:
         if self._process.poll() is None:

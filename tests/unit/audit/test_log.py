@@ -26,6 +26,7 @@ from tests.support.audit_files import (
     lines,
     opened,
 )
+from tests.support.patience import PATIENCE
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 BROKEN = OSError(errno.EIO, "Input/output error")
@@ -136,7 +137,7 @@ async def test_a_cancelled_caller_does_not_take_its_record_back(path: Path) -> N
     gate = threading.Event()
 
     def sync(_descriptor: int) -> None:
-        gate.wait(5)
+        gate.wait(PATIENCE)
 
     async with opened(path, fsync=sync) as log:
         task = asyncio.create_task(log.append(Event.OPERATION_STARTED))
@@ -382,7 +383,7 @@ async def test_c4_a_full_disk_refuses_and_recovers_alone(
             await append(log)
         recovered_alone.clear()
         disk.room = None
-        await asyncio.wait_for(recovered_alone.wait(), 5)
+        await asyncio.wait_for(recovered_alone.wait(), PATIENCE)
         assert is_healthy(log)
         assert await append(log) == [4]
     assert failures
@@ -671,7 +672,7 @@ async def test_c6_an_idle_log_notices_when_it_is_asked_to_look(path: Path) -> No
         path.unlink()
         log.reopen()
         noticed.clear()
-        await asyncio.wait_for(noticed.wait(), 5)
+        await asyncio.wait_for(noticed.wait(), PATIENCE)
     assert events(path) == [(2, "audit.rotated")]
 
 
@@ -843,7 +844,7 @@ async def test_a_sink_that_hangs_refuses_in_time_and_writes_nothing_late(path: P
     def sync(descriptor: int) -> None:
         if hang["is"]:
             hangs.set()
-            gate.wait(10)
+            gate.wait(PATIENCE)
         os.fdatasync(descriptor)
 
     failures: list[str] = []
@@ -869,7 +870,7 @@ async def test_a_sink_that_hangs_refuses_in_time_and_writes_nothing_late(path: P
         hang["is"] = False
         over.clear()
         gate.set()
-        await asyncio.wait_for(over.wait(), 5)
+        await asyncio.wait_for(over.wait(), PATIENCE)
         assert is_healthy(log)
         assert await append(log) == [3]
     assert b"in the queue" not in path.read_bytes()
@@ -880,7 +881,7 @@ async def test_closing_a_log_that_hangs_is_bounded_and_tells_the_callers(path: P
     gate = threading.Event()
 
     def sync(_descriptor: int) -> None:
-        gate.wait(10)
+        gate.wait(PATIENCE)
 
     async with opened(path, fsync=sync, append_seconds=0.05) as log:
         task = asyncio.create_task(log.append(Event.OPERATION_STARTED))

@@ -15,6 +15,7 @@ from host_agent.audit.rotation import has_whole_object, remove_old
 from host_agent.audit.verify import Concern, verify
 from host_agent.errors import AuditUnavailableError
 from tests.support.audit_files import HeldClock, failing, joined, lines, opened
+from tests.support.patience import PATIENCE
 
 BROKEN = OSError(errno.EIO, "Input/output error")
 
@@ -26,7 +27,7 @@ def path(tmp_path: Path) -> Path:
 
 async def test_more_than_a_batch_is_written_in_batches_and_in_order(path: Path) -> None:
     gate = threading.Event()
-    async with opened(path, fsync=lambda _descriptor: gate.wait(20)) as log:
+    async with opened(path, fsync=lambda _descriptor: gate.wait(PATIENCE)) as log:
         appends = [
             asyncio.ensure_future(log.append(Event.OPERATION_STARTED)) for _ in range(2 * MAX_BATCH)
         ]
@@ -46,7 +47,7 @@ async def test_a_log_that_works_again_by_the_time_of_the_retry_is_left_alone(
             await log.append(Event.OPERATION_STARTED)
         await log.append(Event.OPERATION_STARTED)
         syncs = len(seen)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while log._retry_timer is not None:
                 await asyncio.sleep(0.005)
         assert log.healthy
@@ -65,7 +66,9 @@ async def test_a_closed_log_does_not_look_at_its_file(path: Path) -> None:
 
 async def test_a_caller_that_left_before_the_sink_was_given_up_is_not_told(path: Path) -> None:
     gate = threading.Event()
-    async with opened(path, fsync=lambda _descriptor: gate.wait(20), append_seconds=0.05) as log:
+    async with opened(
+        path, fsync=lambda _descriptor: gate.wait(PATIENCE), append_seconds=0.05
+    ) as log:
         left = asyncio.ensure_future(log.append(Event.OPERATION_STARTED))
         stays = asyncio.ensure_future(log.append(Event.OPERATION_STARTED))
         await asyncio.sleep(0)
@@ -85,7 +88,7 @@ def test_a_log_whose_loop_has_ended_says_so_and_is_given_up(
     writer = log._thread
     assert writer is not None
     log._queue.put(None)
-    writer.join(20)
+    writer.join(PATIENCE)
     assert not writer.is_alive()
     assert "the event loop ended before the log was closed" in caplog.text
 

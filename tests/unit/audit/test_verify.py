@@ -122,10 +122,12 @@ def test_c7_every_edited_byte_is_found_and_its_sequence_named(path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_c7_every_edited_byte_of_100_lines_is_found_and_its_sequence_named(path: Path) -> None:
+@pytest.mark.parametrize("begin", range(0, 100, 10))
+def test_c7_every_edited_byte_of_100_lines_is_found_and_its_sequence_named(
+    path: Path, begin: int
+) -> None:
     made, _ = lines(100)
-    for begin in range(0, 100, 10):
-        check_every_mutation(path, made[begin - 1 : begin], made[begin : begin + 10])
+    check_every_mutation(path, made[begin - 1 : begin], made[begin : begin + 10])
 
 
 def test_c7_every_deleted_line_is_found_and_named(path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from host_agent.__main__ import NOUNS, build_parser, main
 from host_agent.cli.completion import _RENDERERS
 from host_agent.cli.tree import read
+from tests.support.patience import PATIENCE
 
 TREE = read(build_parser(*NOUNS))
 COMMANDS = {command.name: command for command in TREE.walk()}
@@ -81,7 +82,7 @@ def offer(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE,
         )
         assert (done.returncode, done.stderr) == (0, "")
         parts = done.stdout.split(_MARK)[1:]

@@ -13,6 +13,7 @@ from host_agent.errors import (
     StoreUnavailableError,
     SudoRefusedError,
 )
+from tests.support.patience import PATIENCE
 from tests.support.pipeline import (
     ASIDE,
     FETCH,
@@ -389,7 +390,7 @@ async def test_c46_an_end_that_could_not_be_stored_is_stored_when_it_can(
     change = bench.rooms.changes.watch(request.id)
     loop = asyncio.ensure_future(bench.pipeline.approved.expire_forever())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await change
         assert await bench.state(request) is State.SUCCEEDED
         assert len(bench.host.changes) == 1
@@ -442,7 +443,7 @@ async def test_the_loop_expires_what_falls_due_and_outlives_a_locked_store(
     bench.store.refused = frozenset({"due"})
     loop = asyncio.ensure_future(bench.pipeline.approved.expire_forever())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while "expiry could not be looked at" not in caplog.text:
                 await asyncio.sleep(0)
             bench.store.refused = frozenset()
@@ -465,7 +466,7 @@ async def test_the_loop_wakes_by_itself_when_something_falls_due(bench: Workbenc
     try:
         await asyncio.sleep(0)
         bench.clock.advance(milliseconds=200)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await change
         assert await bench.state(request) is State.EXPIRED
     finally:

@@ -295,7 +295,8 @@ async def test_c4_an_unwritten_voice_does_not_count_for_one_that_came_after_it(
     async def another_voice() -> None:
         """Come while the log takes its time for the first voice, which it then refuses."""
         others.append(asyncio.ensure_future(bench.decide(request, by="erin")))
-        await asyncio.sleep(0.05)
+        while len((await bench.request(request.id)).decisions) < 2:
+            await asyncio.sleep(0)
         raise AuditUnavailableError("There was no room.")
 
     bench.audit.before = (Event.REQUEST_DECIDED, another_voice)

@@ -174,7 +174,8 @@ async def test_an_older_look_does_not_bring_back_who_was_disabled(
     await looked.wait()
     monkeypatch.setattr(bench.store, "contacts", contacts)
     disabling = asyncio.create_task(bench.pipeline.identity_changed("alice", "signal", OTHER_ACI))
-    await asyncio.sleep(0.05)
+    while not any(contact.disabled for contact in await contacts()):
+        await asyncio.sleep(0)
     go.set()
     await asyncio.gather(older, disabling)
     assert bench.rooms.book.address("alice", "signal") is None

@@ -15,6 +15,7 @@ from host_agent.identity.credential import Credential
 from host_agent.identity.registry import Autonomy, Principal, Role
 from host_agent.pipeline import events as module
 from host_agent.pipeline.events import Events, Reader, Told, may_see
+from tests.support.patience import PATIENCE
 from tests.support.pipeline import AUTHORITY, Workbench, opened, serial_of
 
 Counts = list[tuple[str, str]]
@@ -230,7 +231,7 @@ async def test_a_shutdown_ends_streams_at_once(bench: Workbench) -> None:
 async def test_a_reader_with_something_to_read_does_not_wait() -> None:
     reader = Reader(lambda _sink, _result: None, _everything)
     reader.put(told())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await reader.wait(60)
         assert reader.take() == told()
         await reader.wait(0)

@@ -15,6 +15,7 @@ from host_agent.errors import (
     UnknownIdentityError,
 )
 from host_agent.pipeline import showing
+from tests.support.patience import PATIENCE
 from tests.support.pipeline import ASIDE, Workbench, opened, output, serial_of
 from tests.support.site import IDENTITIES
 
@@ -27,7 +28,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
 
 async def waiting(bench: Workbench, count: int = 1) -> None:
     """Return once so many long polls wait for a change."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while sum(map(len, bench.rooms.changes._waiters.values())) < count:
             await asyncio.sleep(0)
 
@@ -275,7 +276,7 @@ async def test_a_long_poll_ends_when_its_identity_may_not_see_it_any_more(
     bench.reconfigure(
         identities=IDENTITIES.replace('roles = ["approver"]', 'roles = ["caller"]', 1)
     )
-    async with asyncio.timeout(10):  # nothing happens to the request
+    async with asyncio.timeout(PATIENCE):  # nothing happens to the request
         with pytest.raises(RequestNotFoundError):
             await poll
 

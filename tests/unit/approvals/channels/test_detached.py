@@ -7,6 +7,7 @@ from typing import NoReturn
 import pytest
 
 from host_agent.approvals.channels.detached import BusyError, Detached
+from tests.support.patience import PATIENCE
 
 
 @pytest.fixture
@@ -29,11 +30,11 @@ async def test_what_it_raises_is_raised(threads: Detached) -> None:
 
 
 async def test_there_are_few_and_each_is_free_again(threads: Detached) -> None:
-    release, entered = threading.Event(), threading.Barrier(3, timeout=10)
+    release, entered = threading.Event(), threading.Barrier(3, timeout=PATIENCE)
 
     def hang() -> int:
         entered.wait()
-        release.wait(10)
+        release.wait(PATIENCE)
         return 1
 
     tasks = [asyncio.create_task(threads.call(hang)) for _ in range(2)]
@@ -70,10 +71,10 @@ def test_a_call_that_outlives_its_loop_harms_nobody(threads: Detached) -> None:
 
     async def give_up() -> None:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(threads.call(lambda: release.wait(10)), 0.05)
+            await asyncio.wait_for(threads.call(lambda: release.wait(PATIENCE)), 0.05)
 
     asyncio.run(give_up())
     release.set()
     for thread in threading.enumerate():
         if thread.name == "test":
-            thread.join(10)
+            thread.join(PATIENCE)

@@ -32,6 +32,7 @@ from host_agent.approvals.channels.signal_arrivals import (
 from host_agent.approvals.channels.signal_envelope import Params, read_envelope
 from host_agent.approvals.notification import Failure, Purpose
 from tests.support.messages import CODE, an_outcome
+from tests.support.patience import PATIENCE
 from tests.support.signal_cli_server import ACCOUNT, ALICE, BOB, said
 from tests.support.signal_people import Ears, Pauses, for_alice, listening
 
@@ -85,7 +86,7 @@ class Line:
         self.connections.put_nowait(error)
 
     async def next_sent(self) -> tuple[str, str, Quote | None]:
-        return await asyncio.wait_for(self.sent.get(), 10)
+        return await asyncio.wait_for(self.sent.get(), PATIENCE)
 
 
 LOST = ChannelError(Failure.UNREACHABLE, "the line is lost")
@@ -258,10 +259,10 @@ async def test_what_cannot_be_read_holds_up_no_end(monkeypatch: pytest.MonkeyPat
 
     task = asyncio.create_task(channel(line).listen(hear))
     line.connect(said(ALICE, "first", SPOKEN))
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), PATIENCE)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, PATIENCE)
 
 
 # -- crowds ----------------------------------------------------------------------------------------
@@ -385,7 +386,7 @@ async def test_a_connection_that_held_in_silence_begins_anew() -> None:
         line.is_held = True
         line.connect()
         pauses.go()
-        await asyncio.wait_for(line.opened.wait(), 10)
+        await asyncio.wait_for(line.opened.wait(), PATIENCE)
         now[0] += LONGEST_PAUSE_SECONDS
         line.hung_up.set()
         assert await pauses.begun() == 1.0

@@ -1,0 +1,4 @@
+"""How long a test waits for what must happen."""
+
+PATIENCE = 120.0
+"""Seconds: only what never happens takes so long, also on a machine with other things to do."""
