@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.name import _ASN1Type
 
 from tests.support.certificates import Leaf, Pki, make_pki
+from tests.support.patience import PATIENCE
 from tests.support.site import Site, make_site
-from tests.support.visit import PATIENCE, Visit, visited
+from tests.support.visit import Visit, visited
 
 
 @pytest.fixture
