@@ -11,10 +11,12 @@ from host_agent.config import Config, RunnerKind, check_permissions
 from host_agent.diagnosis.values import Check, ok, problem, warning
 from host_agent.errors import AdapterUnavailableError, ConfigurationError
 from host_agent.execution.runner import is_sudo_refusal
+from host_agent.identity.files import read_plain
 from host_agent.installation import layout
 from host_agent.installation.values import Tools
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Output
+from host_agent.privileges.host import LiveHost
 from host_agent.privileges.render import Grant, grants
 from host_agent.privileges.render import render as sudoers_fragment
 
@@ -54,8 +56,26 @@ def wrapper_checks(config: Config, user: str, tools: Tools) -> Iterator[Check]:
         remedy = f"run the doctor as root or as {user}"
         yield warning("wrappers", f"Only root and {user} can try them through sudo.", remedy)
         return
+    foreign = {path: _foreign(path) for path in sorted({grant.path for grant in needed})}
+    for path, why in foreign.items():
+        if why is not None:
+            sentence = f"{why}: it is not started, because sudo would run it for them."
+            remedy = f"see how it came there, take it away, then {_INSTALL}"
+            yield problem(f"wrapper {Path(path).name}", sentence, remedy)
     for grant in needed:
-        yield _wrapper(grant, prefix, tools)
+        if foreign[grant.path] is None:
+            yield _wrapper(grant, prefix, tools)
+
+
+def _foreign(path: str) -> str | None:
+    """Return why a wrapper is not surely root's own, a sentence without its end; None if it is."""
+    try:
+        mode = Path(path).lstat().st_mode
+    except OSError:
+        return None  # sudo itself says that it is not there
+    if not stat.S_ISREG(mode):
+        return f"{path} is {'a symbolic link' if stat.S_ISLNK(mode) else 'no plain file'}"
+    return LiveHost().write_fault(path)
 
 
 def _direct(path: Path) -> Check:
@@ -124,8 +144,8 @@ def shipped_check(config: Config, shipped: Mapping[str, bytes]) -> Check:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
-    except OSError:
+        return read_plain(path)
+    except ValueError:
         return None
 
 
@@ -167,7 +187,7 @@ def _listed(path: Path, content: bytes) -> Check:
     name = f"root's list {path.name}"
     try:
         status = path.lstat()
-        found = path.read_bytes()
+        found = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
     except OSError as error:
         sentence = f"{path} cannot be read ({error.strerror}): without it the wrappers refuse."
         return problem(name, sentence, _INSTALL)

@@ -10,6 +10,7 @@ from host_agent.installation import bootstrap, layout, rendering
 from host_agent.installation.carrying import Step
 from host_agent.installation.datasets import datasets_of
 from host_agent.installation.first import First
+from host_agent.installation.foreign import refuse_foreign
 from host_agent.installation.manifest import Manifest, decode
 from host_agent.installation.source import Source
 from host_agent.installation.tree import Attributes
@@ -58,8 +59,10 @@ class Installation:
         Raises:
             ConfigurationError: a configuration is there and has faults, or the record of the last
                 installation is damaged.
+            InstallationError: something lies where root's own files go that is not root's.
         """
         self._work.manifest = read_manifest(self._work)
+        refuse_foreign(self._work, self._source)
         read_configuration(self._work, is_early=True)
 
     def steps(self) -> tuple[Step, ...]:

@@ -57,8 +57,10 @@ class Tree:
 
     def find(self, path: str) -> Found | None:
         """Return what is at `path`, links not followed; None for nothing."""
+        place = self.at(path)
         try:
-            status = self.at(path).lstat()
+            status = place.lstat()
+            link_to = os.fspath(place.readlink()) if stat.S_ISLNK(status.st_mode) else None
         except (FileNotFoundError, NotADirectoryError):
             return None
         is_plain = stat.S_ISREG(status.st_mode)
@@ -68,6 +70,7 @@ class Tree:
             uid=status.st_uid,
             gid=status.st_gid,
             is_directory=stat.S_ISDIR(status.st_mode),
+            link_to=link_to,
         )
 
     def read(self, path: str) -> bytes:

@@ -57,13 +57,17 @@ class WantedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What is at a path now; `digest` is None for what is no plain file."""
+    """What is at a path now; `digest` is None for what is no plain file.
+
+    `link_to` is where a symbolic link leads; its mode means nothing.
+    """
 
     digest: str | None
     mode: int
     uid: int
     gid: int
     is_directory: bool = False
+    link_to: str | None = None
 
 
 class Kind(StrEnum):

@@ -6,7 +6,7 @@ from pathlib import Path
 from host_agent.errors import HostAgentError
 from host_agent.installation import layout
 from host_agent.installation.accounts import Accounts
-from host_agent.installation.deciding import Deed, decide, may_remove
+from host_agent.installation.deciding import Deed, decide, foreign, may_remove
 from host_agent.installation.manifest import Manifest
 from host_agent.installation.tree import Attributes, Tree
 from host_agent.installation.values import (
@@ -20,6 +20,8 @@ from host_agent.installation.values import (
     WantedFile,
 )
 from host_agent.operations.catalogue import Output
+
+TAKE_AWAY = "nobody but root may have a file there: see what it is, take it away, install again"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,9 +74,14 @@ class Work:
                 self.tree.adjust(wanted.path, self._needed(attributes, wanted))
 
     def file(self, wanted: WantedFile, report: Report) -> None:
-        """Put a file there, unless an administrator has their own; then beside it."""
+        """Put a file there, unless an administrator has their own; then beside it.
+
+        Raises:
+            InstallationError: what is there is neither ours nor surely an administrator's.
+        """
         deed = self._deed(wanted)
         if deed is Deed.BESIDE:
+            self._refuse_foreign(wanted.path)
             self._put_beside(wanted, report)
             return
         self._clear_beside(wanted.path, report)
@@ -140,11 +147,20 @@ class Work:
         if self.is_dry:
             return
         attributes = self._needed(self._attributes(wanted), wanted)
-        if deed is Deed.ADJUST:
-            self.tree.adjust(wanted.path, attributes)
-            return
+        # Made anew to be adjusted too: who could write the old one may have it open still.
         self._make_parent(wanted.path)
         self.tree.write(wanted.path, wanted.content, attributes, wanted.check)
+
+    def _refuse_foreign(self, path: str) -> None:
+        found = self.tree.find(path)
+        fault = None if found is None else self.foreign(found)
+        if fault is not None:
+            message = f"{path} {fault}; {TAKE_AWAY}"
+            raise InstallationError(message)
+
+    def foreign(self, found: Found) -> str | None:
+        """Return why a file is not surely root's own, as the end of a sentence."""
+        return foreign(found, uid=self._uid("root"), gid=self._gid("root"))
 
     def _make_parent(self, path: str) -> None:
         parent = path.rpartition("/")[0]

@@ -85,6 +85,53 @@ kill $agent
     assert uneasy >= {"sudoers", "wrapper files", "audit log, append-only"}
 
 
+FOREIGN = """#!/bin/sh
+id >>/var/log/owned
+exit 64
+"""
+
+
+def test_the_doctor_starts_no_wrapper_that_is_somebody_elses(prepared: Path) -> None:
+    done = run_private(f"""
+{program_in_place(prepared)}
+{PROGRAM} install --bootstrap >/dev/null
+cd /usr/local/lib/host-agent
+for name in systemd-list systemd-logs systemd-stop; do
+  rm $name
+  printf '%s' '{FOREIGN}' >$name
+  chmod 755 $name
+done
+chown nobody systemd-list
+mv systemd-logs /var/lib/theirs
+ln -s /var/lib/theirs systemd-logs
+chmod 0775 systemd-stop
+chgrp nogroup systemd-stop
+{PROGRAM} doctor --json || echo "status $?" >&2
+[[ ! -e /var/log/owned ]] || cat /var/log/owned >&2
+{PROGRAM} install >/dev/null || echo "install $?" >&2
+chown root systemd-list
+rm systemd-logs systemd-stop
+{PROGRAM} doctor >/dev/null || true
+cat /var/log/owned
+""")
+
+    told, _, ran = done.stdout.rpartition("}\n")
+    bad = {
+        check["name"]: check["sentence"]
+        for check in json.loads(told + "}")["checks"]
+        if check["state"] == "problem" and check["name"].startswith("wrapper ")
+    }
+    assert set(bad) == {f"wrapper systemd-{verb}" for verb in ("list", "logs", "stop")}
+    assert "systemd-list belongs to nobody: it is not started" in bad["wrapper systemd-list"]
+    assert "systemd-logs is a symbolic link: it is not" in bad["wrapper systemd-logs"]
+    assert "writable by the group nogroup" in bad["wrapper systemd-stop"]
+    assert done.stderr.startswith("status 1\n")
+    assert done.stderr.endswith("install 1\n")
+    assert "uid=0" not in done.stderr
+    assert "systemd-list belongs to uid 65534" in done.stderr
+    assert ran.startswith("uid=0")  # the same file, once it is root's: an administrator's own
+
+
 def test_the_doctor_leaves_everything_as_it_is(prepared: Path) -> None:
     done = run_private(f"""
 {program_in_place(prepared)}

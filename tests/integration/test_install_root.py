@@ -91,6 +91,33 @@ def test_every_wrapper_is_roots_and_nobody_elses_to_write(root: Path) -> None:
     assert {(p.stat().st_uid, p.stat().st_mode & 0o7777) for p in wrappers} == {(0, 0o755)}
 
 
+@pytest.mark.parametrize("what", ["file", "link", "directory"])
+def test_an_installation_adopts_nothing_that_somebody_else_put_there(
+    root: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    folder = root / layout.WRAPPER_DIR[1:]
+    folder.mkdir(parents=True)
+    place = folder / "zfs-list"
+    if what == "link":
+        place.symlink_to("/home/mallory/zfs-list")
+    else:
+        place.write_text("#!/bin/sh\nid >/tmp/owned\n")
+        place.chmod(0o755)
+    os.chown(folder if what == "directory" else place, 65534, 65534, follow_symlinks=False)
+    before = seen(root)
+
+    assert install(root, "--bootstrap") == 1
+
+    said = capsys.readouterr().err
+    named = folder if what == "directory" else place
+    assert f"/{named.relative_to(root)} belongs to uid 65534" in said
+    assert seen(root) == before
+    assert not (root / layout.SUDOERS[1:]).exists()
+    place.unlink()
+    os.chown(folder, 0, 0)
+    assert install(root, "--bootstrap") == 0
+
+
 def test_a_dry_run_changes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = picture(root)
 
