@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 T ?= tests
 
-.PHONY: help demo test test-host check format lint types unit shellcheck bench crash races docs wheel lock clean
+.PHONY: help demo test test-host check format lint types unit shellcheck bench crash races docs newest wheel lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,17 @@ races: $(STAMP) ## approve, deny, expire and cancel one request from four proces
 
 docs: $(STAMP) ## write the reference pages anew from the code
 	$(BIN)/python -m tests.support.reference_pages
+
+NEWEST ?= python3.11 python3.12 python3.13 python3.14
+newest: ## import everything, warnings as errors, with the newest releases that pyproject.toml admits, on each Python here
+	@for python in $(NEWEST); do
+		$$python -c '' 2>/dev/null || { echo "$$python is not here"; continue; }
+		$$python -m venv --clear build/newest
+		build/newest/bin/pip install --quiet --disable-pip-version-check --upgrade pip
+		build/newest/bin/pip install --quiet --disable-pip-version-check '.[signal,notify]'
+		build/newest/bin/pip check --quiet --disable-pip-version-check
+		build/newest/bin/python -I -W error tests/support/import_all.py
+	done
 
 wheel: $(STAMP) ## the program as one file in dist/, for a host that installs requirements-server.lock
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-index --no-build-isolation --wheel-dir dist .

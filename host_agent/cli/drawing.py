@@ -120,12 +120,15 @@ def _folded(console: "Console", text: str, style: str = "") -> "list[list[Segmen
 
 def _line(text: str, style: str, width: int) -> "list[Segment]":
     """Return one line, cut at the edge of the screen."""
-    from rich.cells import cell_len, set_cell_size
     from rich.segment import Segment
     from rich.style import Style
+    from rich.text import Text
 
-    fitted = text if cell_len(text) <= width else set_cell_size(text, width - 1) + "+"
-    return [Segment(fitted, Style.parse(style) if style else None)]
+    fitted = Text(text)
+    if fitted.cell_len > width:
+        fitted.truncate(width - 1, overflow="crop", pad=True)
+        fitted.append("+")
+    return [Segment(fitted.plain, Style.parse(style) if style else None)]
 
 
 def plain(lines: "Sequence[Sequence[Segment]]") -> list[str]:
