@@ -85,6 +85,17 @@ def test_every_example_of_the_front_page_does_what_the_page_says(
         assert '"state":"succeeded"' in done[-1][1].replace(" ", "")
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_what_login_stored_serves_curl_as_the_page_says(served: Served, tmp_path: Path) -> None:
+    url = served.url.replace("127.0.0.1", "localhost")
+    walk = walk_of(served.site, url, "watcher", tmp_path / "watcher", {})
+    page = (REPOSITORY / "docs/reference/client.md").read_text(encoding="utf-8")
+    commands = [step.command for block in blocks(page) for step in steps(block)]
+    (command,) = (command for command in commands if command.startswith("curl"))
+    here = command.replace("https://web-1.example.org:8443", url)
+    assert '"cn":"watcher"' in walk.run(Step(command=here, output="")).replace(" ", "")
+
+
 def test_every_prompt_of_the_front_page_stands_in_a_block_that_is_run() -> None:
     for block in PAGE.split("```")[1::2]:
         if "\n$ " in block:
