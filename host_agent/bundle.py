@@ -77,7 +77,9 @@ class Bundle:
             message = f"it expired at {end:%Y-%m-%d %H:%M} UTC; ask the administrator for a new one"
             raise BundleError(message)
         if now < (begin := certificate.not_valid_before_utc):
-            message = f"it is not valid before {begin:%Y-%m-%d %H:%M} UTC; is the clock right?"
+            message = (
+                f"it is not valid before {begin:%Y-%m-%d %H:%M} UTC; see that the clock is right"
+            )
             raise BundleError(message)
 
     def encode(self) -> bytes:
@@ -111,7 +113,7 @@ def decode(data: bytes) -> Bundle:
     try:
         table = tomllib.loads(data.decode("ascii"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
-        message = "it is no bundle: not TOML; was it cut off?"
+        message = "it is no bundle: not TOML, or cut off"
         raise BundleError(message) from None
     if table.get("format") != FORMAT:
         message = f"it has no `format = {FORMAT}`: no bundle, or one of another version"

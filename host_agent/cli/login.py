@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
         bundle = decode(_read(args.bundle))
         bundle.check(datetime.now(UTC))
     except BundleError as error:
-        render.warn(f"{render.visible(args.bundle)} was not stored: {render.visible(str(error))}.")
+        given = "the bundle" if args.bundle == STANDARD_INPUT else render.visible(args.bundle)
+        render.warn(f"{given} was not stored: {render.visible(str(error))}.")
         return EX_DATAERR
     name = args.host or bundle.host
     contexts = Contexts(path=client_path(Path.home()))
@@ -86,7 +87,10 @@ def run(args: argparse.Namespace) -> int:
     if answer.url != urls[0]:
         with contexts.alone():
             _store(contexts, name, bundle, answer.url)
-    return _tell(args, contexts, name, bundle, answer)
+    status = _tell(args, contexts, name, bundle, answer)
+    if args.bundle != STANDARD_INPUT:
+        render.warn(f"delete {render.visible(args.bundle)} now: the key in it is stored.")
+    return status
 
 
 # -- the bundle -----------------------------------------------------------------------------------
@@ -237,8 +241,6 @@ def _tell(
             f"warning: the bundle is for {bundle.host}, and what answers calls itself"
             f" {render.visible(answer.identity.host)}."
         )
-    if args.bundle != STANDARD_INPUT:
-        render.warn(f"delete {render.visible(args.bundle)} now: your key is stored.")
     return EX_OK
 
 
