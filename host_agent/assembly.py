@@ -155,7 +155,7 @@ def read_door(config: Config, now: datetime) -> Door:
         authorities = read_linked(server.client_ca)
         return Door(
             sha256=hashlib.sha256(b"\0".join((certificate, key, authorities))).digest(),
-            certificate_ends=check_server_pair(certificate, key, None, now),
+            certificate_ends=check_server_pair(certificate, key, now),
             authority_ends=authorities_end(authorities),
         )
     except ValueError as error:

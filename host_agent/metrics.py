@@ -42,7 +42,16 @@ NOTIFICATION_RESULTS = frozenset({"delivered", "retried", "failed", "withdrawn"}
 EVENT_SINKS = frozenset({"sse", "webhook"})
 EVENT_RESULTS = frozenset({"delivered", "dropped", "failed"})
 TLS_REASONS = frozenset(
-    {"no_certificate", "unknown_ca", "expired", "bad_protocol", "timeout", "plain_http", OTHER}
+    {
+        "no_certificate",
+        "unknown_ca",
+        "expired",
+        "bad_certificate",
+        "bad_protocol",
+        "timeout",
+        "plain_http",
+        OTHER,
+    }
 )
 CERTIFICATES = frozenset({"server", "client_ca"})
 

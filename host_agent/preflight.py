@@ -30,6 +30,7 @@ from host_agent.identity.verification import (
     check_authorities,
     check_server_pair,
     load_certificates,
+    reason_of_clients,
 )
 from host_agent.operations import CATALOGUE
 from host_agent.policy import approvers
@@ -94,7 +95,7 @@ def check_files(config: Config, now: datetime) -> list[str]:
     try:
         certificate, key = read_linked(server.certificate), read_linked(server.private_key)
         # Servers may have a certificate of another authority than their clients: chain not asked.
-        check_server_pair(certificate, key, None, now)
+        check_server_pair(certificate, key, now)
     except ValueError as error:
         found.append(f"server.certificate: {error}")
     try:
@@ -180,7 +181,11 @@ def _list_warnings(config: Config, now: datetime) -> Iterator[str]:
 def _expiry_warnings(config: Config, now: datetime) -> Iterator[str]:
     server = config.server
     try:
-        end = load_certificates(read_linked(server.certificate))[0].not_valid_after_utc
+        certificate = read_linked(server.certificate)
+        refused = reason_of_clients(certificate, read_linked(server.client_ca), now)
+        if refused is not None:
+            yield f"server.certificate: clients of the same authority refuse it: {refused}"
+        end = load_certificates(certificate)[0].not_valid_after_utc
         if now < end <= now + SOON:
             yield f"server.certificate: it ends at {end:%Y-%m-%d %H:%M} UTC"
         revocation = Revocation(server.crl, server.client_ca)

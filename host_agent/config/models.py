@@ -94,12 +94,13 @@ class Server(_Table):
         description="The server's private key, PEM. Gives nothing to group or others."
     )
     client_ca: HostPath = Field(
-        description="The authority that client certificates must come from, PEM."
+        description="The authorities that client certificates must come from, PEM: every one that "
+        "issues, and the roots above them."
     )
     crl: HostPath | None = Field(
         default=None,
-        description="Revocation list of that authority. Where it is set, it must be current: "
-        "without a valid list nobody gets in.",
+        description="Revocation lists of these authorities: one in PEM or DER, or one for each, "
+        "PEM, in one file. Where it is set, an authority without a current list lets nobody in.",
     )
     max_connections: int = Field(
         default=2000,

@@ -13,6 +13,7 @@ from host_agent.identity.verification import (
     authorities_end,
     check_authorities,
     check_server_pair,
+    reason_of_clients,
 )
 
 SOON = timedelta(days=14)
@@ -30,11 +31,13 @@ def certificate_checks(config: Config, now: datetime) -> Iterator[Check]:
 def _server(config: Config, now: datetime) -> Check:
     name = "server certificate"
     try:
-        end = check_server_pair(
-            _content(config.server.certificate), _content(config.server.private_key), None, now
-        )
+        certificate = _content(config.server.certificate)
+        end = check_server_pair(certificate, _content(config.server.private_key), now)
+        refused = reason_of_clients(certificate, _content(config.server.client_ca), now)
     except ValueError as error:
         return problem(name, f"It cannot serve: {error}.", _RENEW)
+    if refused is not None:
+        return warning(name, f"Clients of the same authority refuse it: {refused}.", _RENEW)
     return _lasting(name, end, now, _RENEW)
 
 

@@ -31,6 +31,8 @@ _log = logging.getLogger("host_agent.gateway")
 BACKLOG = 1024
 BACKOFF_SECONDS = (0.05, 1.0)
 """First and longest pause after an accept that failed for want of file descriptors or memory."""
+SAID_AGAIN_SECONDS = 60.0
+"""How long the log says nothing more of handshakes that fail for the same reason."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -68,6 +70,7 @@ class Gateway:
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._is_full = False
+        self._quiet_until: dict[str, float] = {}
         self._last_gone: asyncio.Future[None] | None = None
 
     # -- life ----------------------------------------------------------------------------------
@@ -220,10 +223,25 @@ class Gateway:
         task = asyncio.get_running_loop().create_task(self._serve(stream))
         task.add_done_callback(self._served)
 
-    def _rejected(self, stream: ByteStream, reason: TlsRejection) -> None:
+    def _rejected(
+        self, stream: ByteStream, reason: TlsRejection, sentence: str | None = None
+    ) -> None:
         if stream in self._handshakes:
             del self._handshakes[stream]
             self._count(reason)
+            if sentence is not None:
+                self._tell_refused(stream, sentence)
+
+    def _tell_refused(self, stream: ByteStream, sentence: str) -> None:
+        """Say in the log why a certificate was refused: each reason once in a while.
+
+        Whoever reaches the port can make such lines, and the reasons are OpenSSL's, so few.
+        """
+        now = asyncio.get_running_loop().time()
+        if now >= self._quiet_until.get(sentence, now):
+            self._quiet_until[sentence] = now + SAID_AGAIN_SECONDS
+            peer = stream.transport.get_extra_info("peername") or ("somewhere",)
+            _log.warning("a client from %s was refused in the handshake: %s", peer[0], sentence)
 
     def _lost(self, stream: ByteStream) -> None:
         self._streams.discard(stream)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from host_agent.gateway.tls import TlsRejection, rejection
+from host_agent.gateway.tls import TlsRejection, rejection, said_of_certificate
 
 READ_BYTES = 64 * 1024
 """The receive buffer that all connections of a gateway share, and what one may have unread."""
@@ -53,7 +53,7 @@ class StreamEvents:
 
     opened: Callable[["ByteStream"], None]
     lost: Callable[["ByteStream"], None]
-    rejected: Callable[["ByteStream", TlsRejection], None]
+    rejected: Callable[["ByteStream", TlsRejection, str | None], None]
 
 
 class ByteStream(asyncio.BufferedProtocol):
@@ -286,9 +286,9 @@ class TlsStream(ByteStream):
             return
         self._flush()
 
-    def reject(self, reason: TlsRejection) -> None:
-        """End a handshake that will not be finished."""
-        self._events.rejected(self, reason)
+    def reject(self, reason: TlsRejection, sentence: str | None = None) -> None:
+        """End a handshake that will not be finished; `sentence` is what OpenSSL says of it."""
+        self._events.rejected(self, reason, sentence)
         self.close()
 
     def eof_received(self) -> bool:
@@ -316,7 +316,7 @@ class TlsStream(ByteStream):
             return
         except ssl.SSLError as error:
             self._flush()  # the alert
-            self.reject(rejection(error))
+            self.reject(rejection(error), said_of_certificate(error))
             return
         self._flush()
         self._disarm()

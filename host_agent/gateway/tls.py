@@ -35,6 +35,7 @@ class TlsRejection(StrEnum):
     NO_CERTIFICATE = "no_certificate"
     UNKNOWN_CA = "unknown_ca"
     EXPIRED = "expired"
+    BAD_CERTIFICATE = "bad_certificate"
     BAD_PROTOCOL = "bad_protocol"
     TIMEOUT = "timeout"
     PLAIN_HTTP = "plain_http"
@@ -89,10 +90,15 @@ def rejection(error: BaseException) -> TlsRejection:
     if isinstance(error, TimeoutError):
         return TlsRejection.TIMEOUT
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _VERIFICATION.get(error.verify_code, TlsRejection.OTHER)
+        return _VERIFICATION.get(error.verify_code, TlsRejection.BAD_CERTIFICATE)
     if isinstance(error, ssl.SSLError):
         return _REASONS.get(error.reason or "", TlsRejection.OTHER)
     return TlsRejection.OTHER
+
+
+def said_of_certificate(error: BaseException) -> str | None:
+    """Return OpenSSL's sentence about the client's certificate, if that is why it failed."""
+    return error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else None
 
 
 _VERIFICATION: Mapping[int, TlsRejection] = {

@@ -70,16 +70,14 @@ def door_context(authorities: Sequence[x509.Certificate]) -> ssl.SSLContext:
     return context
 
 
-def check_server_pair(
-    certificate_pem: bytes, key_pem: bytes, ca_pem: bytes | None, now: datetime
-) -> datetime:
+def check_server_pair(certificate_pem: bytes, key_pem: bytes, now: datetime) -> datetime:
     """Return when the server's certificate ends, if it and its key can serve at `now`.
 
-    `ca_pem` is the CA that clients trust, where it is known; without it the chain is not asked.
+    Which authority clients trust is theirs to know: the chain is not asked.
 
     Raises:
         ValueError: expired, not begun, key of another certificate, not for servers, no
-            subjectAltName (clients would refuse it), or not issued by the CA.
+            subjectAltName (clients would refuse it).
     """
     leaf = load_certificates(certificate_pem)[0]
     if _public_bytes(leaf) != _public_bytes_of_key(key_pem):
@@ -95,9 +93,27 @@ def check_server_pair(
     if extension_of(leaf, x509.SubjectAlternativeName) is None:
         message = "the certificate names no host (no subjectAltName)"
         raise ValueError(message)
-    if ca_pem is not None:
-        _verify_for_clients(load_certificates(certificate_pem), load_certificates(ca_pem), now)
     return leaf.not_valid_after_utc
+
+
+def reason_of_clients(certificate_pem: bytes, ca_pem: bytes, now: datetime) -> str | None:
+    """Return why clients that trust `ca_pem` would refuse the server's certificate; None if not.
+
+    Nothing is said of a certificate that none of these authorities issued: its clients trust
+    another one then. Clients bring an OpenSSL of their own, so this asks another one than the
+    door's, by the chain that the server sends.
+
+    Raises:
+        ValueError: one of the files holds no certificate.
+    """
+    chain, trusted = load_certificates(certificate_pem), load_certificates(ca_pem)
+    if Authorities(trusted).signer_of(chain[0]) is None:
+        return None
+    try:
+        _verify_for_clients(chain, trusted, now)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def check_authorities(ca_pem: bytes, now: datetime) -> list[str]:

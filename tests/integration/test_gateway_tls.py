@@ -150,8 +150,12 @@ TWINS: dict[str, tuple[Callable[[Pki, Pki], Leaf | None], TlsRejection, str]] = 
         TlsRejection.EXPIRED,
         "CERTIFICATE_EXPIRED",
     ),
-    "not yet valid": (lambda own, _foreign: own.future_client(), TlsRejection.OTHER, ""),
-    "for servers": (lambda own, _foreign: own.server(file_name="other"), TlsRejection.OTHER, ""),
+    "not yet valid": (lambda own, _foreign: own.future_client(), TlsRejection.BAD_CERTIFICATE, ""),
+    "for servers": (
+        lambda own, _foreign: own.server(file_name="other"),
+        TlsRejection.BAD_CERTIFICATE,
+        "",
+    ),
 }
 
 
@@ -243,7 +247,7 @@ async def test_c14_no_hostile_certificate_becomes_an_identity(
             wire = await door.open(context)
             reply = await wire.ask(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         except (ssl.SSLError, ConnectionError, asyncio.IncompleteReadError):
-            assert door.rejections == [TlsRejection.OTHER]
+            assert door.rejections == [TlsRejection.BAD_CERTIFICATE]
         else:
             assert (reply.status, reply.code) == (403, "identity:invalid")
             assert [refusal.code for refusal in agent.pipeline.refusals] == ["identity:invalid"]
@@ -316,3 +320,21 @@ def test_an_encrypted_key_is_a_fault_and_no_question_on_the_terminal(tmp_path: P
 def test_every_cause_has_a_name() -> None:
     assert rejection(TimeoutError()) is TlsRejection.TIMEOUT
     assert rejection(ConnectionResetError()) is TlsRejection.OTHER
+
+
+async def test_c31_the_log_says_why_a_certificate_was_refused_and_is_not_flooded(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever is refused in the handshake gets an alert only; the administrator looks here."""
+    bare = door.pki.client("librarian", authority_key_identifier=False)
+    server = door.pki.server(file_name="other")
+    for leaf in (bare, bare, server, bare):
+        await refused(door, door.client_context(leaf))
+    said = [one.getMessage() for one in caplog.records if "in the handshake" in one.getMessage()]
+    assert said == [
+        "a client from 127.0.0.1 was refused in the handshake: Missing Authority Key Identifier",
+        "a client from 127.0.0.1 was refused in the handshake: unsuitable certificate purpose",
+    ]
+    assert door.rejections == [TlsRejection.BAD_CERTIFICATE] * 4
+    async with door.dial(door.pki.client("gardener")) as wire:
+        assert (await wire.ask(GET)).status == 200

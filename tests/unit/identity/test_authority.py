@@ -24,6 +24,7 @@ from host_agent.identity.verification import (
     check_server_pair,
     load_certificates,
     reason_against,
+    reason_of_clients,
 )
 from tests.support.certificates import wall_clock
 
@@ -142,7 +143,8 @@ def test_a_server_certificate_serves_its_name_and_loopback(ca: Path) -> None:
     authority.issue(ca, common_name="web.example", usage=Usage.SERVER, out="server", now=NOW)
 
     pair = [(ca / name).read_bytes() for name in ("server.crt", "server.key", "ca.crt")]
-    check_server_pair(pair[0], pair[1], pair[2], NOW)
+    check_server_pair(pair[0], pair[1], NOW)
+    assert reason_of_clients(pair[0], pair[2], NOW) is None
     assert names_of(pair[0]) == ["web.example", "localhost", "127.0.0.1", "::1"]
     assert reason(ca, "server") is not None, "a server is no client"
 

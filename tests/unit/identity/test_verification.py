@@ -16,6 +16,7 @@ from host_agent.identity.verification import (
     check_server_pair,
     load_certificates,
     reason_against,
+    reason_of_clients,
 )
 from tests.support.certificates import (
     CLIENT_AUTH,
@@ -33,7 +34,7 @@ def test_a_good_client_is_let_in_and_a_good_server_serves() -> None:
     leaf, server = PKI.client(), PKI.server()
     assert reason_against(leaf.pem, PKI.ca_pem, PKI.crl_pem, now=PKI.now) is None
     assert reason_against(leaf.der, PKI.ca_pem, None, now=PKI.now) is None
-    check_server_pair(server.pem, server.key_pem, PKI.ca_pem, PKI.now)
+    check_server_pair(server.pem, server.key_pem, PKI.now)
 
 
 BAD_CLIENTS: dict[str, tuple[Callable[[], Leaf], str]] = {
@@ -114,33 +115,33 @@ def test_what_is_no_certificate_is_told() -> None:
 def test_a_good_server_pair_passes_and_tells_its_end() -> None:
     leaf = PKI.server()
 
-    for ca in (PKI.ca_pem, None):
-        end = check_server_pair(leaf.pem, leaf.key_pem, ca, PKI.now)
-        assert end == leaf.certificate.not_valid_after_utc
+    end = check_server_pair(leaf.pem, leaf.key_pem, PKI.now)
+
+    assert end == leaf.certificate.not_valid_after_utc
+    assert reason_of_clients(leaf.pem, PKI.ca_pem, PKI.now) is None
 
 
 def test_c12_expired_server_certificate_is_refused() -> None:
     leaf = PKI.server(days=1)
     end = leaf.certificate.not_valid_after_utc
-    check_server_pair(leaf.pem, leaf.key_pem, PKI.ca_pem, end - timedelta(seconds=1))
+    check_server_pair(leaf.pem, leaf.key_pem, end - timedelta(seconds=1))
 
-    for ca in (PKI.ca_pem, None):
-        with pytest.raises(ValueError, match="expired"):
-            check_server_pair(leaf.pem, leaf.key_pem, ca, end)
+    with pytest.raises(ValueError, match="expired"):
+        check_server_pair(leaf.pem, leaf.key_pem, end)
 
 
 def test_c12_server_certificate_of_tomorrow_is_refused() -> None:
     leaf = PKI.server()
 
     with pytest.raises(ValueError, match="not valid before"):
-        check_server_pair(leaf.pem, leaf.key_pem, None, PKI.now - DAY)
+        check_server_pair(leaf.pem, leaf.key_pem, PKI.now - DAY)
 
 
 def test_c12_key_of_another_certificate_is_refused() -> None:
     leaf, other = PKI.server(), PKI.server()
 
     with pytest.raises(ValueError, match="does not belong"):
-        check_server_pair(leaf.pem, other.key_pem, PKI.ca_pem, PKI.now)
+        check_server_pair(leaf.pem, other.key_pem, PKI.now)
 
 
 @pytest.mark.parametrize("kind", ["text", "certificate", "encrypted"])
@@ -154,29 +155,34 @@ def test_c12_what_is_no_plain_key_is_refused(kind: str) -> None:
     keys = {"text": b"no key", "certificate": leaf.pem, "encrypted": encrypted}
 
     with pytest.raises(ValueError, match="unencrypted PEM key"):
-        check_server_pair(leaf.pem, keys[kind], None, PKI.now)
+        check_server_pair(leaf.pem, keys[kind], PKI.now)
 
 
 def test_c12_client_certificate_is_no_server_certificate() -> None:
     leaf = PKI.client()
 
     with pytest.raises(ValueError, match="not for a server"):
-        check_server_pair(leaf.pem, leaf.key_pem, None, PKI.now)
+        check_server_pair(leaf.pem, leaf.key_pem, PKI.now)
 
 
 def test_c12_server_certificate_without_a_host_name_is_refused() -> None:
     leaf = PKI.client("localhost", usages=(SERVER_AUTH, CLIENT_AUTH))
 
     with pytest.raises(ValueError, match="subjectAltName"):
-        check_server_pair(leaf.pem, leaf.key_pem, None, PKI.now)
+        check_server_pair(leaf.pem, leaf.key_pem, PKI.now)
 
 
-def test_c12_server_certificate_of_a_foreign_ca_is_refused_where_the_ca_is_given() -> None:
-    leaf = make_pki().server()
+def test_a_server_certificate_that_clients_of_the_same_authority_refuse_is_told() -> None:
+    """Without authorityKeyIdentifier: strict clients do not take it; the door does not ask."""
+    leaf = PKI.client(
+        "localhost", usages=(SERVER_AUTH,), authority_key_identifier=False, file_name="bare"
+    )
 
-    check_server_pair(leaf.pem, leaf.key_pem, None, PKI.now)
-    with pytest.raises(ValueError, match="issuer"):
-        check_server_pair(leaf.pem, leaf.key_pem, PKI.ca_pem, PKI.now)
+    refused = reason_of_clients(leaf.pem, PKI.ca_pem, PKI.now)
+
+    assert refused is not None
+    assert "Authority Key Identifier" in refused
+    assert reason_of_clients(make_pki().server().pem, PKI.ca_pem, PKI.now) is None
 
 
 # -- CAs --------------------------------------------------------------------------------------
