@@ -30,6 +30,7 @@ NOUNS: Mapping[str, str] = {
     "identities": "end the hold-off of an identity",
     "audit": "verify and read the audit log",
     "sudoers": "render and audit what sudo grants",
+    "root": "render and show what root's wrappers go by",
     "doctor": "prove each part of an installed agent",
     "install": "put the agent onto this host, or bring it up to date",
     "uninstall": "take the agent off this host; state and configuration stay",

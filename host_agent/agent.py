@@ -33,6 +33,7 @@ from host_agent.gateway.metrics_app import create_metrics_app
 from host_agent.gateway.server import Gateway
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.revocation import Revocation
+from host_agent.installation.root_list import RENDER, root_list_state
 from host_agent.lock import AgentLock
 from host_agent.messaging import Messaging
 from host_agent.metrics import Metrics
@@ -306,6 +307,7 @@ class Agent:
         if self._revocation.complaint is not None:
             parts["crl_file"] = self._revocation.complaint
         parts["sudoers"] = self._privileges.state
+        parts["root_list"] = await asyncio.to_thread(_root_list, self.config)
         parts["audit_sequence"] = self.rooms.audit.sequence
         parts["audit_head"] = self.rooms.audit.head
         return is_ready, parts
@@ -403,6 +405,12 @@ class Agent:
 
 def _size(config: Config) -> str:
     return f"{len(config.identities)} identities, {len(config.rules)} rules"
+
+
+def _root_list(config: Config) -> str:
+    """Return `ok`, or why the wrappers do not do what the configuration says."""
+    found = root_list_state(config)
+    return "ok" if found.is_good else f"{found.sentence()}; {RENDER}"
 
 
 @contextlib.asynccontextmanager

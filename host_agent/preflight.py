@@ -32,6 +32,7 @@ from host_agent.identity.verification import (
     load_certificates,
     reason_of_clients,
 )
+from host_agent.installation.root_list import RENDER, root_list_state
 from host_agent.operations import CATALOGUE
 from host_agent.policy import approvers
 from host_agent.policy.rules import terms_of
@@ -114,6 +115,7 @@ def warnings(config: Config, *, uid: int, now: datetime) -> list[str]:
     """Return what an administrator should know about `config`, one sentence each."""
     return [
         *_runner_warnings(config, uid),
+        *_root_warnings(config),
         *_authority_warnings(config, now),
         *_expiry_warnings(config, now),
         *_identity_warnings(config),
@@ -137,6 +139,12 @@ def _runner_warnings(config: Config, uid: int) -> Iterator[str]:
             "execution.runner: direct: every operation runs as the agent's own user, without a"
             " privilege boundary; for development only"
         )
+
+
+def _root_warnings(config: Config) -> Iterator[str]:
+    found = root_list_state(config)
+    if not found.is_good:
+        yield f"execution.wrapper_dir: {found.sentence()}; as root: {RENDER}"
 
 
 def _authority_warnings(config: Config, now: datetime) -> Iterator[str]:

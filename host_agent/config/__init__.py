@@ -40,6 +40,7 @@ from host_agent.config.models import (
     Store,
     VerdictKind,
 )
+from host_agent.config.patterns import to_extended
 from host_agent.config.permissions import check_permissions
 from host_agent.config.values import MAX_PATTERN_LENGTH, compile_pattern, split_bind
 
@@ -80,4 +81,5 @@ __all__ = [
     "load",
     "parse",
     "split_bind",
+    "to_extended",
 ]

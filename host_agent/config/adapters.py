@@ -16,6 +16,7 @@ from host_agent.config.values import (
     ArgumentName,
     CommandName,
     Fingerprint,
+    ListedPattern,
     Pattern,
 )
 
@@ -67,7 +68,7 @@ class _Section(BaseModel):
 class ZfsSection(_Section):
     """The zfs adapter: which datasets may be touched, and which are never destroyed."""
 
-    datasets: tuple[Pattern, ...] = Field(
+    datasets: tuple[ListedPattern, ...] = Field(
         default=(),
         description="Regular expressions over whole dataset names, matched on the part before `@`."
         " None: no zfs operation.",
@@ -82,7 +83,7 @@ class ZfsSection(_Section):
 class SystemdSection(_Section):
     """The systemd adapter: which units may be touched."""
 
-    units: tuple[Pattern, ...] = Field(
+    units: tuple[ListedPattern, ...] = Field(
         default=(),
         description="Regular expressions over whole unit names, as in `nginx\\.service`. None: no "
         "systemd operation. The units that the host needs to stay reachable are always protected.",

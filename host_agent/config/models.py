@@ -27,6 +27,7 @@ from host_agent.config.values import (
     CommonName,
     Fingerprint,
     HostPath,
+    ListedPattern,
     NotEmpty,
     OperationPattern,
     Owner,
@@ -338,7 +339,7 @@ class Rule(_Table):
     operations: Annotated[tuple[OperationPattern, ...], NotEmpty] = Field(
         description="Operation names, exact, or all of an adapter: `git.*`."
     )
-    resources: Annotated[tuple[Pattern, ...], NotEmpty] | None = Field(
+    resources: Annotated[tuple[ListedPattern, ...], NotEmpty] | None = Field(
         default=None,
         description="Regular expressions over the whole resource. Left out: any, also none.",
     )

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints, ValidationInfo
 
+from host_agent.config.patterns import to_extended
 from host_agent.identity.registry import is_common_name
 
 MAX_PATTERN_LENGTH = 256
@@ -87,6 +88,11 @@ def _check_pattern(pattern: str) -> str:
     return pattern
 
 
+def _check_listed(pattern: str) -> str:
+    to_extended(pattern)
+    return pattern
+
+
 def _check_operation(pattern: str) -> str:
     """Accept an exact operation name, or `adapter.*` for all of one adapter's."""
     # Imported here: the adapters beside the catalogue import their configuration sections.
@@ -106,8 +112,8 @@ def _check_repository_path(path: str) -> str:
     if first or not parts or not {"", ".", ".."}.isdisjoint(parts):
         message = "must be absolute, without '.', '..', '//' or a '/' at the end"
         raise ValueError(message)
-    if not path.isascii():
-        message = "must be ASCII"
+    if not path.isascii() or not path.isprintable():
+        message = "must be visible ASCII characters and spaces"
         raise ValueError(message)
     return path
 
@@ -158,6 +164,8 @@ Pattern = Annotated[
     StringConstraints(min_length=1, max_length=MAX_PATTERN_LENGTH),
     AfterValidator(_check_pattern),
 ]
+ListedPattern = Annotated[Pattern, AfterValidator(_check_listed)]
+"""A pattern that root's own list has too, as the wrappers read it."""
 OperationPattern = Annotated[str, AfterValidator(_check_operation)]
 RuleName = Annotated[
     str, StringConstraints(min_length=1, max_length=100), AfterValidator(_check_printable)

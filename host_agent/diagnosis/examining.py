@@ -12,6 +12,7 @@ from host_agent.diagnosis.channels import channel_checks
 from host_agent.diagnosis.host import (
     list_checks,
     permission_checks,
+    root_list_check,
     service_check,
     shipped_check,
     sudoers_check,
@@ -63,6 +64,7 @@ def examine(
     yield from state_checks(config, now)
     yield from keeping_checks(config)
     yield from tool_checks(config, tools)
+    yield root_list_check(config)
     yield from list_checks(config, _lists(config))
     yield from sudoers_check(config, user)
     yield shipped_check(config, read_source().wrappers)

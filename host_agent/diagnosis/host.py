@@ -13,6 +13,7 @@ from host_agent.errors import AdapterUnavailableError, ConfigurationError
 from host_agent.execution.runner import is_sudo_refusal
 from host_agent.identity.files import read_plain
 from host_agent.installation import layout
+from host_agent.installation.root_list import RENDER, root_list_state
 from host_agent.installation.values import Tools
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Output
@@ -198,6 +199,16 @@ def _listed(path: Path, content: bytes) -> Check:
         sentence = f"{path} is not what the configuration means."
         return problem(name, sentence, f"{_INSTALL}; it says what an administrator changed")
     return ok(name, f"{path} is root's alone and says what the configuration means.")
+
+
+def root_list_check(config: Config) -> Check:
+    """Return whether root's list of what is allowed is there and says what the policy says."""
+    name, found = "root's list allowed", root_list_state(config)
+    sentence = found.sentence()
+    sentence = f"{sentence[:1].upper()}{sentence[1:]}."
+    if found.is_good:
+        return ok(name, sentence)
+    return problem(name, sentence, f"look at it and let root go by it: {RENDER}")
 
 
 def sudoers_check(config: Config, user: str) -> Iterator[Check]:

@@ -16,6 +16,9 @@ WRAPPER_DIR: Final = "/usr/local/lib/host-agent"
 PROTECTED: Final = f"{WRAPPER_DIR}/protected"
 """Root's own list of what the wrappers never change."""
 
+ALLOWED: Final = f"{WRAPPER_DIR}/allowed"
+"""Root's own list of what the wrappers do at all."""
+
 AUDIT: Final = f"{WRAPPER_DIR}/audit"
 """Root's own word on where an append-only audit log lies."""
 

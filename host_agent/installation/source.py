@@ -13,6 +13,9 @@ from host_agent.installation import layout
 from host_agent.installation.rendering import unit
 from host_agent.installation.values import WantedFile
 
+PARTS = frozenset({"root-list"})
+"""What lies among the wrappers and is read by them: nothing that anybody runs."""
+
 _WRAPPER = re.compile(r"[a-z][a-z0-9-]*", re.ASCII)
 _WRAPPER_MODE = 0o755
 _PLAIN_MODE = 0o644
@@ -35,7 +38,11 @@ class Source:
     def wrapper_files(self) -> tuple[WantedFile, ...]:
         """Return the wrappers as they are installed."""
         return tuple(
-            WantedFile(path=f"{layout.WRAPPER_DIR}/{name}", content=content, mode=_WRAPPER_MODE)
+            WantedFile(
+                path=f"{layout.WRAPPER_DIR}/{name}",
+                content=content,
+                mode=_PLAIN_MODE if name in PARTS else _WRAPPER_MODE,
+            )
             for name, content in sorted(self.wrappers.items())
         )
 

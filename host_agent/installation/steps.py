@@ -1,17 +1,16 @@
 """The steps that put the agent onto a host, in their order. Doing them again changes nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from pathlib import Path
 
-from host_agent.config import Config, RunnerKind, load
+from host_agent.config import Config, load
 from host_agent.errors import ConfigurationError
-from host_agent.installation import bootstrap, layout, rendering
+from host_agent.installation import bootstrap, layout
 from host_agent.installation.carrying import Step
-from host_agent.installation.datasets import datasets_of
 from host_agent.installation.first import First
 from host_agent.installation.foreign import refuse_foreign
 from host_agent.installation.manifest import Manifest, decode
+from host_agent.installation.root_files import RootFiles
 from host_agent.installation.source import Source
 from host_agent.installation.tree import Attributes
 from host_agent.installation.values import (
@@ -19,13 +18,8 @@ from host_agent.installation.values import (
     Kind,
     Report,
     WantedDirectory,
-    WantedFile,
 )
 from host_agent.installation.work import Work
-from host_agent.operations import CATALOGUE
-from host_agent.operations.exec import commands_file
-from host_agent.privileges.render import grants
-from host_agent.privileges.render import render as sudoers_fragment
 
 DIRECTORIES = (
     WantedDirectory(path=layout.CONFIGURATION_DIR, mode=0o750, group=layout.USER),
@@ -34,10 +28,14 @@ DIRECTORIES = (
     WantedDirectory(path=layout.STATE_DIR, mode=0o700, owner=layout.USER, group=layout.USER),
     WantedDirectory(path=layout.WRAPPER_DIR, mode=0o755),
 )
-_RENDERED_MODE = 0o644
-_SUDOERS_MODE = 0o440
 _MANIFEST_MODE = 0o644
-_MOUNTS = Path("/proc/self/mountinfo")
+
+_ALWAYS_MADE: Mapping[Callable[[RootFiles], None], str] = {
+    RootFiles.put_allowed: layout.ALLOWED,
+    RootFiles.put_protected: layout.PROTECTED,
+    RootFiles.put_sudoers: layout.SUDOERS,
+}
+"""What every configuration gives root, by the path where it goes."""
 
 
 class Installation:
@@ -72,10 +70,11 @@ class Installation:
             ("the directories", self._make_directories),
             ("the wrappers", self._put_wrappers),
             ("the first configuration", self._make_first),
-            ("the list of what is protected", self._put_protected),
-            ("the list of commands", self._put_commands),
-            ("the place of the audit log", self._put_audit),
-            ("the sudoers fragment", self._put_sudoers),
+            ("the list of what is allowed", self._root_file(RootFiles.put_allowed)),
+            ("the list of what is protected", self._root_file(RootFiles.put_protected)),
+            ("the list of commands", self._root_file(RootFiles.put_commands)),
+            ("the place of the audit log", self._root_file(RootFiles.put_audit)),
+            ("the sudoers fragment", self._root_file(RootFiles.put_sudoers)),
             ("the service", self._put_service),
             ("the record of the installation", self._put_manifest),
         )
@@ -106,7 +105,8 @@ class Installation:
         wanted = self._source.wrapper_files()
         for file in wanted:
             work.file(file, self.report)
-        rendered = (layout.PROTECTED, layout.COMMANDS, layout.AUDIT, layout.MANIFEST)
+        lists = (layout.ALLOWED, layout.PROTECTED, layout.COMMANDS, layout.AUDIT)
+        rendered = (*lists, layout.MANIFEST)
         kept = {*rendered, *(file.path for file in wanted)}
         for path in sorted(work.manifest.files):
             is_wrapper = path.startswith(f"{layout.WRAPPER_DIR}/")
@@ -118,62 +118,15 @@ class Installation:
             known = read_configuration(self._work, is_early=True)
             bootstrap.make_first(self._work, self._first, known, now=self._now, report=self.report)
 
-    def _put_protected(self) -> None:
-        config = read_configuration(self._work, is_early=self._work.is_dry)
-        if config is None:
-            self._without_configuration(layout.PROTECTED)
-            return
-        content = rendering.protected_list(config, own_datasets(self._work, config))
-        self._work.file(
-            WantedFile(path=layout.PROTECTED, content=content, mode=_RENDERED_MODE), self.report
-        )
+    def _root_file(self, put: Callable[[RootFiles], None]) -> Callable[[], None]:
+        def act() -> None:
+            config = read_configuration(self._work, is_early=self._work.is_dry)
+            if config is not None:
+                put(RootFiles(self._work, config, self.report))
+            elif put in _ALWAYS_MADE:
+                self._without_configuration(_ALWAYS_MADE[put])
 
-    def _put_commands(self) -> None:
-        config = read_configuration(self._work, is_early=self._work.is_dry)
-        if config is not None and config.exec is not None:
-            content = commands_file(config.exec).encode("ascii")
-            wanted = WantedFile(path=layout.COMMANDS, content=content, mode=_RENDERED_MODE)
-            self._work.file(wanted, self.report)
-        elif config is not None:
-            self._forget(layout.COMMANDS)
-
-    def _put_audit(self) -> None:
-        config = read_configuration(self._work, is_early=self._work.is_dry)
-        if config is not None and config.audit.append_only:
-            place = str(config.audit.path.parent)
-            directory = WantedDirectory(path=place, mode=0o750, group=layout.USER)
-            self._work.directory(directory, self.report)
-            content = rendering.audit_keeping(config)
-            wanted = WantedFile(path=layout.AUDIT, content=content, mode=_RENDERED_MODE)
-            self._work.file(wanted, self.report)
-        elif config is not None:
-            self._forget(layout.AUDIT)
-
-    def _forget(self, path: str) -> None:
-        for made in (path, layout.beside(path)):
-            if made in self._work.manifest.files:
-                self._work.forget(made, self.report)
-
-    def _put_sudoers(self) -> None:
-        config = read_configuration(self._work, is_early=self._work.is_dry)
-        if config is None:
-            self._without_configuration(layout.SUDOERS)
-            return
-        if config.execution.runner is RunnerKind.DIRECT:
-            what = f"{layout.SUDOERS}: the runner `direct` does not ask sudo"
-            self.report.add(Kind.SKIPPED, what)
-            return
-        text = sudoers_fragment(grants(config, CATALOGUE), layout.USER)
-        fragment = WantedFile(
-            path=layout.SUDOERS,
-            content=text.encode("ascii"),
-            mode=_SUDOERS_MODE,
-            check=self._visudo,
-        )
-        self._work.file(fragment, self.report)
-
-    def _visudo(self, path: str) -> None:
-        self._work.run("visudo", "-cqf", path)
+        return act
 
     def _put_service(self) -> None:
         work = self._work
@@ -189,7 +142,7 @@ class Installation:
         if has_trial:
             work.file(trial, self.report)
         else:
-            self._forget(layout.TRIAL)
+            work.forget_made(layout.TRIAL, self.report)
         after = [unit.digest, trial.digest if has_trial else None]
         is_changed = [None if found is None else found.digest for found in before] != after
         if is_changed and work.has_systemd:
@@ -205,17 +158,7 @@ class Installation:
         return config.systemd is not None and layout.TRIAL_PATTERN in config.systemd.units
 
     def _put_manifest(self) -> None:
-        work = self._work
-        content = work.manifest.encode()
-        found = work.tree.find(layout.MANIFEST)
-        if work.is_dry or (found is not None and work.tree.read(layout.MANIFEST) == content):
-            return
-        attributes = Attributes(
-            mode=_MANIFEST_MODE,
-            uid=work.accounts.uid("root") or 0,
-            gid=work.accounts.gid("root") or 0,
-        )
-        work.tree.write(layout.MANIFEST, content, attributes)
+        write_manifest(self._work)
 
     def _without_configuration(self, path: str) -> None:
         reason = (
@@ -238,6 +181,16 @@ def read_manifest(work: Work) -> Manifest:
     if work.tree.find(layout.MANIFEST) is None:
         return Manifest()
     return decode(work.tree.read(layout.MANIFEST), layout.MANIFEST)
+
+
+def write_manifest(work: Work) -> None:
+    """Write the record of the installation, where it is another now."""
+    content = work.manifest.encode()
+    found = work.tree.find(layout.MANIFEST)
+    if work.is_dry or (found is not None and work.tree.read(layout.MANIFEST) == content):
+        return
+    uid, gid = work.accounts.uid("root") or 0, work.accounts.gid("root") or 0
+    work.tree.write(layout.MANIFEST, content, Attributes(mode=_MANIFEST_MODE, uid=uid, gid=gid))
 
 
 def read_configuration(work: Work, *, is_early: bool = False) -> Config | None:
@@ -271,14 +224,6 @@ def read_configuration(work: Work, *, is_early: bool = False) -> Config | None:
 
 def _will_be_mended(fault: str) -> bool:
     return fault.startswith("execution.wrapper_dir: ") and fault.endswith("is not a directory")
-
-
-def own_datasets(work: Work, config: Config) -> tuple[str, ...]:
-    """Return the datasets that the agent's own files lie on; none known below another root."""
-    if not work.is_this_host:
-        return ()
-    paths = rendering.own_paths(config)
-    return datasets_of(paths, _MOUNTS.read_text(encoding="utf-8", errors="replace"))
 
 
 # -- tools ----------------------------------------------------------------------------------------

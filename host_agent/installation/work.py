@@ -79,13 +79,28 @@ class Work:
         Raises:
             InstallationError: what is there is neither ours nor surely an administrator's.
         """
-        deed = self._deed(wanted)
+        deed = self._deed(wanted, self.manifest.files.get(wanted.path))
         if deed is Deed.BESIDE:
             self._refuse_foreign(wanted.path)
             self._put_beside(wanted, report)
             return
         self._clear_beside(wanted.path, report)
         self._do(deed, wanted, report)
+        if not self.is_dry:
+            self.manifest.files[wanted.path] = wanted.digest
+
+    def replace(self, wanted: WantedFile, report: Report) -> None:
+        """Put a file there in the place of any other plain one, whoever wrote that.
+
+        Raises:
+            InstallationError: something else than a file is there.
+        """
+        found = self.tree.find(wanted.path)
+        if found is not None and found.digest is None:
+            message = f"{wanted.path} is there and is no plain file"
+            raise InstallationError(message)
+        self._clear_beside(wanted.path, report)
+        self._do(self._deed(wanted, found.digest if found else None), wanted, report)
         if not self.is_dry:
             self.manifest.files[wanted.path] = wanted.digest
 
@@ -104,6 +119,12 @@ class Work:
             report.add(Kind.KEPT, f"{path}: an administrator changed it")
         if not self.is_dry:
             del self.manifest.files[path]
+
+    def forget_made(self, path: str, report: Report) -> None:
+        """Remove what was put at `path`, and beside it, as `forget` does; nothing is content."""
+        for made in (path, layout.beside(path)):
+            if made in self.manifest.files:
+                self.forget(made, report)
 
     def run(self, tool: str, *arguments: str) -> Output:
         """Run a tool of the host that must succeed.
@@ -127,11 +148,11 @@ class Work:
 
     # -- how --------------------------------------------------------------------------------------
 
-    def _deed(self, wanted: WantedFile) -> Deed:
+    def _deed(self, wanted: WantedFile, recorded: str | None) -> Deed:
         found = self.tree.find(wanted.path)
         wished = self._attributes(wanted)
         numbers = (-1, -1, -1) if wished is None else (wished.mode, wished.uid, wished.gid)
-        return decide(wanted.digest, numbers, found, self.manifest.files.get(wanted.path))
+        return decide(wanted.digest, numbers, found, recorded)
 
     def _do(self, deed: Deed, wanted: WantedFile, report: Report) -> None:
         what = f"{wanted.path} ({wanted.owner}:{wanted.group} {wanted.mode:04o})"

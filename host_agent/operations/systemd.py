@@ -57,23 +57,41 @@ TYPES = (
 )
 PROTECTED = (
     *(r"ssh.*", r"host-agent.*", r"dbus.*", r"polkit.*", r"systemd-.*", r"networking\..*"),
-    *(r"NetworkManager.*", r"ifup@.*", r"wpa_supplicant.*", r"user@.*"),
+    *(r"NetworkManager.*", r"ifup@.*", r"wpa_supplicant.*", r"user@.*", r"user-runtime-dir@.*"),
     *(r"(serial-|container-)?getty@.*", r"console-getty\..*", r"autovt@.*"),
-    *(r"-\.mount", r"-\.slice", r"init\.scope", r"(system|user|user-.*|machine)\.slice"),
-    r"session-.*\.scope",
+    *(r"(console|container|debug)-shell.*", r"-\.slice", r"init\.scope"),
+    *(r"(system|user|user-.*|machine)\.slice", r"session-.*\.scope"),
+    r"(-|boot|boot-.*|dev|dev-.*|efi|etc|home|proc|proc-.*|root|run|sys|sys-.*|tmp|usr|var)\.mount",
     r"(sysinit|basic|multi-user|graphical|default|network.*)\.target",
     r"(rescue|emergency|initrd.*)\..*",
     r"(poweroff|reboot|halt|kexec|exit|suspend.*|hibernate.*|hybrid-sleep|sleep)\.target",
-    r"(ctrl-alt-del|shutdown|umount|final|soft-reboot|runlevel[0-6])\.target",
+    r"(ctrl-alt-del|shutdown|umount|final|soft-reboot|runlevel[0-6]|sigpwr)\.target",
+    r"(poweroff|reboot|halt|kexec|kexec-.*|ctrl-alt-del)\.service",
+    *(r"kexec-.*", r".*-target-mode\..*", r"factory-reset.*", r"system-update.*"),
+    *(r".*-offline-update\..*", r"usb-gadget.*", r"modprobe@.*", r"breakpoint-.*", r"watchdog.*"),
+    *(r"wd_keepalive.*", r"pve-(cluster|guests|ha-.*)\..*"),
 )
-"""Units that are never changed, as patterns over whole names. `systemd-inspect` has the same."""
+"""Units that are never changed, as patterns over whole names: what the host needs to stay up and
+reachable, and the doors to bringing it down or opening it. `systemd-inspect` has the same."""
+
+BROUGHT = (
+    r"(network|network-pre|network-online)\.target",
+    r"(systemd-networkd|NetworkManager)-wait-online.*",
+    r"systemd-(fsck@|fsckd\.|growfs@|growfs-root\.|quotacheck|pcrfs@).*",
+    r"modprobe@.*",
+    r"(dev|dev-.*|proc|proc-.*|sys|sys-.*|tmp)\.mount",
+)
+"""Of these, what the start of another unit may bring up with it: it waits, checks or prepares."""
 
 # -- grammar ---------------------------------------------------------------------------------------
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9:_.-]*"
 _UNIT = re.compile(rf"{_PART}(?:@{_PART})?\.(?:{'|'.join(TYPES)})")
 _PATTERN = re.compile(r"[A-Za-z0-9_*?][A-Za-z0-9:_.@*?-]*")
-_PROTECTED = re.compile("|".join(f"(?:{pattern})" for pattern in PROTECTED), re.ASCII)
+_PROTECTED, _BROUGHT = (
+    re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.ASCII)
+    for patterns in (PROTECTED, BROUGHT)
+)
 _INSTANT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
     r"(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
@@ -102,6 +120,11 @@ def is_pattern(text: str) -> bool:
 def is_protected(name: str) -> bool:
     """Return whether a unit of this name is never changed."""
     return _PROTECTED.fullmatch(name) is not None
+
+
+def is_brought(name: str) -> bool:
+    """Return whether the start of another unit may bring up this one, although it is protected."""
+    return _BROUGHT.fullmatch(name) is not None
 
 
 def parse_since(text: str) -> datetime:
@@ -237,6 +260,9 @@ def guard(_params: UnitParameters, _section: SystemdSection, output: Output) -> 
         raise ProtectedError(message)
     if any(is_protected(name) for name in facts.affected):
         message = "A protected unit would be affected too, so this one is protected with it."
+        raise ProtectedError(message)
+    if any(is_protected(name) and not is_brought(name) for name in facts.pulled):
+        message = "A protected unit would be started too, so this one is protected with it."
         raise ProtectedError(message)
 
 

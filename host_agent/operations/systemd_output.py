@@ -187,8 +187,9 @@ class UnitFacts:
     """What `systemd-inspect` tells of a unit that is to be changed.
 
     `activity` is `up` or `down`: whether anything of it runs or is on its way. `definition` is a
-    hash over its files. `affected` are the units that would be stopped, restarted or reloaded
-    with it, by all that systemd says of them. `state` is the wrapper's own hash over what a change
+    hash over its files. `pulled` are the units that are down and would be started with it, or
+    later by it; `affected` those that would be stopped, restarted or reloaded with it, both by all
+    that systemd says of them. `state` is the wrapper's own hash over what a change
     is bound to.
     """
 
@@ -202,6 +203,7 @@ class UnitFacts:
     activity: str
     definition: str
     state: str
+    pulled: tuple[str, ...]
     affected: tuple[str, ...]
     triggered_by: tuple[str, ...]
     active_seconds: int | None
@@ -253,17 +255,19 @@ def read_facts(output: Output) -> UnitFacts:
         activity=_one(facts, "activity", r"up|down"),
         definition=_one(facts, "definition", r"none|[0-9a-f]{64}"),
         state=_one(facts, "state", r"[0-9a-f]{64}"),
+        pulled=_each(facts, "pulled"),
         affected=_each(facts, "affected"),
         triggered_by=tuple(split_list(_one(facts, "TriggeredBy", r".*"))),
         active_seconds=_seconds(facts),
         needs_daemon_reload=_one(facts, "NeedDaemonReload", r"yes|no") == "yes",
         can={
-            verb: _one(facts, f"Can{name}", r"yes|no") == "yes"
-            for verb, name in (
-                ("start", "Start"),
-                ("restart", "Start"),
-                ("stop", "Stop"),
-                ("reload", "Reload"),
+            # systemd refuses a restart for RefuseManualStop= too, up or down.
+            verb: all(_one(facts, f"Can{name}", r"yes|no") == "yes" for name in names)
+            for verb, names in (
+                ("start", ("Start",)),
+                ("restart", ("Start", "Stop")),
+                ("stop", ("Stop",)),
+                ("reload", ("Reload",)),
             )
         },
     )
@@ -280,9 +284,9 @@ def parse_inspection(output: Output, *, verb: str) -> Inspection:
     """Return what a change is bound to, and what it would do.
 
     Bound: the unit itself, its load state, whether it is up or down, its definition, whether
-    systemd has that definition loaded, and which other units are affected. Not bound, because they
-    change without anybody's doing: the process and the invocation, the sub-state, counters; nor
-    enablement, which decides nothing here.
+    systemd has that definition loaded, and which other units it would start, stop or reload. Not
+    bound, because they change without anybody's doing: the process and the invocation, the
+    sub-state, counters; nor enablement, which decides nothing here.
 
     Raises:
         InvalidOutputError: it is not the wrapper's output.
@@ -297,6 +301,7 @@ def parse_inspection(output: Output, *, verb: str) -> Inspection:
             "activity": facts.activity,
             "definition": "none" if facts.definition == "none" else f"sha256:{facts.definition}",
             "daemon_reload_needed": facts.needs_daemon_reload,
+            "pulled": list(facts.pulled),
             "affected": list(facts.affected),
             "state": facts.state,
         },
@@ -304,7 +309,7 @@ def parse_inspection(output: Output, *, verb: str) -> Inspection:
             accuracy=PreviewAccuracy.ESTIMATE,
             summary=_summary(facts, verb),
             details=tuple(_details(facts, verb)),
-            left_out=max(len(facts.affected) - SHOWN, 0),
+            left_out=max(len(facts.affected) + len(facts.pulled) - SHOWN, 0),
             undo=_UNDO[verb, facts.activity],
             about=facts.description[:_SHOWN_CHARACTERS] or None,
         ),
@@ -332,9 +337,9 @@ def _refuse_impossible(facts: UnitFacts, verb: str) -> None:
 
 _OTHERS: Mapping[str, tuple[str, str]] = {
     "start": ("Nothing else stops for it", "cannot run beside it and would be stopped"),
-    "restart": ("Nothing else restarts with it", "depends on it and would be restarted"),
+    "restart": ("Nothing else restarts with it", "would be stopped or restarted with it"),
     "reload": ("Nothing else reloads with it", "would be reloaded with it"),
-    "stop": ("Nothing else stops with it", "depends on it and would be stopped"),
+    "stop": ("Nothing else stops with it", "would be stopped with it"),
 }
 """What is said where a change reaches no other unit, and of each unit that it reaches."""
 _REACHES: Mapping[str, str] = {
@@ -360,12 +365,16 @@ _AT_BOOT: Mapping[str, str] = {
 
 def _summary(facts: UnitFacts, verb: str) -> str:
     boot = _AT_BOOT.get(facts.enabled, "")
-    if (verb, facts.activity) in {("start", "up"), ("stop", "down")}:
+    is_idle = (verb, facts.activity) in {("start", "up"), ("stop", "down")}
+    if is_idle and not facts.pulled and not facts.affected:
         return f"Nothing to do: {_now(facts)}.{boot}"
     now = _now(facts)
     count = len(facts.affected)
     others = f"{count} other unit{'s' if count > 1 else ''} {_reaches(verb, count)}"
-    return f"{now[0].upper()}{now[1:]}. {others if count else _OTHERS[verb][0]}.{boot}"
+    told = [f"{now[0].upper()}{now[1:]}", others if count else _OTHERS[verb][0]]
+    if count := len(facts.pulled):
+        told.append(f"{count} other unit{'s start' if count > 1 else ' starts'} with it")
+    return f"{'. '.join(told)}.{boot}"
 
 
 def _reaches(verb: str, count: int) -> str:
@@ -390,6 +399,12 @@ def _details(facts: UnitFacts, verb: str) -> Iterator[str]:
     if others:
         yield f"Its other names: {', '.join(others[:SHOWN])}"
     yield from (f"{name} {_OTHERS[verb][1]}" for name in facts.affected[:SHOWN])
+    yield from (f"{name} would be started with it, or later by it" for name in _pulled(facts))
+
+
+def _pulled(facts: UnitFacts) -> tuple[str, ...]:
+    """Return the units that would be started, as many as there is room for."""
+    return facts.pulled[: max(SHOWN - len(facts.affected), 0)]
 
 
 def is_done(output: Output, *, verb: str) -> bool:

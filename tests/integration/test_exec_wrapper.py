@@ -129,6 +129,8 @@ def refused(host: PctHost, error: type[HostAgentError], what: Operation | None =
 
 
 def test_an_unregistered_command_does_not_run(host: PctHost) -> None:
+    refused(host, PolicyDeniedError, operation("exec.run", name="other"))
+    host.register("", also=["other"])  # allowed, and not registered
     refused(host, HostNotFoundError, operation("exec.run", name="other"))
 
 

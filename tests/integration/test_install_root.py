@@ -9,6 +9,7 @@ import pytest
 
 from host_agent.__main__ import main
 from host_agent.installation import layout
+from host_agent.installation.source import PARTS
 from tests.support.installing import picture
 from tests.support.pages import REPOSITORY
 
@@ -85,10 +86,12 @@ def test_every_wrapper_is_roots_and_nobody_elses_to_write(root: Path) -> None:
     wrappers = [
         path
         for path in folder.iterdir()
-        if path.name not in ("protected", "audit", "manifest.json")
+        if path.name not in ("allowed", "protected", "audit", "manifest.json", *PARTS)
     ]
     assert len(wrappers) > 20
     assert {(p.stat().st_uid, p.stat().st_mode & 0o7777) for p in wrappers} == {(0, 0o755)}
+    parts = [folder / name for name in ("allowed", *PARTS)]
+    assert {(p.stat().st_uid, p.stat().st_mode & 0o7777) for p in parts} == {(0, 0o644)}
 
 
 @pytest.mark.parametrize("what", ["file", "link", "directory"])
@@ -131,7 +134,7 @@ def test_a_fragment_that_visudo_refuses_is_not_installed_and_all_is_undone(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "host_agent.installation.steps.sudoers_fragment", lambda *_: "host-agent ALL=(root\n"
+        "host_agent.installation.root_files.sudoers_fragment", lambda *_: "host-agent ALL=(root\n"
     )
     before = seen(root)
 

@@ -17,7 +17,7 @@ from host_agent.errors import (
     TargetChangedError,
 )
 from host_agent.operations.catalogue import Output
-from host_agent.operations.systemd import PROTECTED
+from host_agent.operations.systemd import BROUGHT, PROTECTED
 from tests.support.systemd_host import (
     CHANGES,
     NAMES,
@@ -466,10 +466,11 @@ class TestProtections:
         assert host.run("systemd-status", NGINX).exit_code == 0
 
 
-def test_root_and_the_agent_protect_the_same_units() -> None:
+@pytest.mark.parametrize(("name", "known"), [("protected", PROTECTED), ("brought", BROUGHT)])
+def test_root_and_the_agent_protect_the_same_units(name: str, known: tuple[str, ...]) -> None:
     text = (WRAPPERS / "systemd-inspect").read_text()
-    table = text.partition("protected=(")[2].partition("\n)")[0]
-    assert re.findall(r"'([^']+)'", table) == list(PROTECTED)
+    table = text.partition(f"\n{name}=(")[2].partition("\n)")[0]
+    assert re.findall(r"'([^']+)'", table) == list(known)
 
 
 @pytest.mark.parametrize("wrapper", ["systemd-status", "systemd-list", "systemd-logs"])
@@ -477,9 +478,9 @@ def test_root_and_the_agent_protect_the_same_units() -> None:
     not Path("/usr/bin/systemctl").exists() or Path("/run/systemd/system").exists(),
     reason="needs a host that has systemctl and was not booted with systemd",
 )
-def test_a_host_without_a_running_systemd_says_so(wrapper: str) -> None:
+def test_a_host_without_a_running_systemd_says_so(tmp_path: Path, wrapper: str) -> None:
     ended = subprocess.run(
-        [WRAPPERS / wrapper, *arguments_of(wrapper, NGINX)],
+        [SystemdHost(tmp_path).wrappers / wrapper, *arguments_of(wrapper, NGINX)],
         env={},
         cwd="/",
         stdin=subprocess.DEVNULL,

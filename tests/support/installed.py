@@ -418,10 +418,16 @@ class Host:
         self.machine.must("systemctl", "reset-failed", UNIT)
         self.machine.must("systemctl", "restart", UNIT)
 
-    def reload(self, text: str) -> dict[str, Any]:
-        """Write a configuration and reload it; return the audit record of what came of it."""
+    def reload(self, text: str, *, is_rendered: bool = True) -> dict[str, Any]:
+        """Write a configuration, let root go by it if it is one, and reload it.
+
+        Returns:
+            The audit record of what came of it.
+        """
         before = self.sequence
         write_configuration(self.machine, text)
+        if is_rendered:
+            self.machine.run(PROGRAM, "root", "render", "--yes")
         self.machine.run("systemctl", "reload", UNIT)  # fails where it is rejected
         found: list[dict[str, Any]] = []
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,19 +20,26 @@ from host_agent.operations.pct import SPECS as PCT_SPECS
 from tests.support.wrapper_host import WrapperHost
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+WRAPPERS = REPOSITORY / "wrappers"
 CATALOGUE = Catalogue((*PCT_SPECS, *EXEC_SPECS))
 PLACE = "/run/host-agent-wrappers"
 STATE = "/usr/sbin/pct.state"
+ALLOWED = """\
+version 1
+names pct 100-199
+allowed pct.*,exec.run
+"""
 PROTECTED = "# what is never changed\nzfs tank/vault\npct 15[0-9]\n"
 
 _SCRIPT = f"""
 set -euo pipefail
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p {PLACE}
-cp -- {REPOSITORY}/wrappers/pct-* {REPOSITORY}/wrappers/exec-run {PLACE}/
+cp -- {WRAPPERS}/pct-* {WRAPPERS}/exec-run {WRAPPERS}/root-list {PLACE}/
 chmod 0755 {PLACE} {PLACE}/*
 umask 022
 printf %s "$1" >{PLACE}/protected
+printf %s "$2" >{PLACE}/allowed
 cp -- {REPOSITORY}/tests/support/pct /run/pct
 mount -t tmpfs -o mode=755 tmpfs /usr/sbin
 mkdir {STATE}
@@ -65,15 +72,16 @@ def container(status: str = "stopped", **config: str) -> dict[str, Any]:
 class PctHost(WrapperHost):
     """Starts on `__enter__`, ends with everything in it on `__exit__`."""
 
-    def __init__(self, protected: str = PROTECTED) -> None:
+    def __init__(self, protected: str = PROTECTED, allowed: str = ALLOWED) -> None:
         self._protected = protected
+        self._allowed = allowed
         self._process: subprocess.Popen[bytes] | None = None
         self._inside = 0
 
     def __enter__(self) -> Self:
         command = [
             *("unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"),
-            *("bash", "-c", _SCRIPT, "pct-host", self._protected),
+            *("bash", "-c", _SCRIPT, "pct-host", self._protected, self._allowed),
         ]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
@@ -171,9 +179,12 @@ class PctHost(WrapperHost):
 
     # -- commands ----------------------------------------------------------------------------------
 
-    def register(self, text: str, mode: str = "0644") -> None:
-        """Write root's list of commands."""
+    def register(self, text: str, mode: str = "0644", also: Sequence[str] = ()) -> None:
+        """Write root's list of commands; root allows those that it names, and `also`."""
+        names = {*(line.split()[0] for line in text.splitlines() if line.strip()), *also} - {"#"}
         self.write(f"{PLACE}/commands", text, mode)
+        named = "".join(f"names exec {name}\n" for name in sorted(names))
+        self.write(f"{PLACE}/allowed", self._allowed + named)
 
     def install(self, path: str, text: str, mode: str = "0755") -> str:
         """Write a program and return the hash of its bytes."""

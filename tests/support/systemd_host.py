@@ -20,6 +20,7 @@ from host_agent.operations.systemd import SPECS
 
 WRAPPERS = Path(__file__).resolve().parents[2] / "wrappers"
 NAMES = tuple(f"systemd-{verb}" for verb in ("status", "logs", "list", "inspect"))
+ALLOWED = "# what root allows\nversion 1\nnames zfs tank\nnames systemd .*\nallowed systemd.*\n"
 CHANGES = ("start", "restart", "reload", "stop")
 PROGRAMS = ("systemctl", "systemd-run", "journalctl", "logger")
 CATALOGUE = Catalogue(SPECS)
@@ -68,10 +69,13 @@ class SystemdHost:
         self.is_booted = False
         (self.state / "units").mkdir(parents=True)
         self.wrappers.mkdir()
-        for name in (*NAMES, *(f"systemd-{verb}" for verb in CHANGES)):
+        for name in ("root-list", *NAMES, *(f"systemd-{verb}" for verb in CHANGES)):
             shutil.copy2(WRAPPERS / name, self.wrappers / name)
         self.protected.write_text("# root's own list\nzfs tank\nsystemd vault-.*\\.service\n")
         self.protected.chmod(0o644)
+        self.allowed = self.wrappers / "allowed"
+        self.allowed.write_text(ALLOWED)
+        self.allowed.chmod(0o644)
         stand_in = directory / "stand-in"
         source = (Path(__file__).parent / "systemd_stand_in.py").read_text()
         stand_in.write_text(f"#!{sys.executable} -IS\n{source}")

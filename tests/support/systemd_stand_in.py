@@ -12,7 +12,10 @@ import sys
 from pathlib import Path
 
 STATE = Path("/run/state")
-MULTIPLE = ("RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "Conflicts", "ConflictedBy")
+MULTIPLE = (
+    *("RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "Conflicts", "ConflictedBy"),
+    *("Requires", "Requisite", "BindsTo", "Wants", "Upholds", "Triggers", "WantedBy"),
+)
 
 
 def properties(name: str) -> dict[str, str]:

@@ -23,16 +23,18 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 WRAPPERS = REPOSITORY / "wrappers"
 CATALOGUE = Catalogue(SPECS)
 PLACE = "/run/host-agent-wrappers"
+ALLOWED = "# what is allowed\nversion 1\nnames zfs tank(/.*)?\nallowed zfs.*\n"
 PROTECTED = "# what is never destroyed\nsystemd ssh\\.service\nzfs tank/vault(/.*)?\nzfs .*/keep\n"
 
 _COMMON = f"""
 set -euo pipefail
 mount -t tmpfs tmpfs /run
 mkdir -p /run/lock {PLACE}
-cp -- {WRAPPERS}/zfs-* {PLACE}/
+cp -- {WRAPPERS}/zfs-* {WRAPPERS}/root-list {PLACE}/
 chmod 0755 {PLACE}/zfs-*
 umask 022
 printf %s "$1" >{PLACE}/protected
+printf %s "$2" >{PLACE}/allowed
 """
 _FUSE = """
 mount -t tmpfs tmpfs /var/lib/zfs
@@ -47,7 +49,7 @@ zpool create -m /mnt/tank tank /run/disk >&2
 """
 _STAND_IN = f"""
 mkdir /run/openzfs
-printf '%s' "$2" >/run/openzfs/state.json
+printf '%s' "$3" >/run/openzfs/state.json
 cp -- {REPOSITORY}/tests/support/openzfs /run/openzfs/zfs
 mount -t tmpfs tmpfs /usr/sbin
 cp -- /run/openzfs/zfs /usr/sbin/zfs
@@ -84,14 +86,16 @@ class ZfsHost(WrapperHost):
         self._inside: int | None = None
 
     @classmethod
-    def with_fuse(cls, protected: str = PROTECTED) -> "ZfsHost":
+    def with_fuse(cls, protected: str = PROTECTED, allowed: str = ALLOWED) -> "ZfsHost":
         """Return a host with zfs-fuse and an empty pool `tank`."""
-        return cls(_COMMON + _FUSE + _READY, protected)
+        return cls(_COMMON + _FUSE + _READY, protected, allowed)
 
     @classmethod
-    def with_stand_in(cls, state: Mapping[str, Any], protected: str = PROTECTED) -> "ZfsHost":
+    def with_stand_in(
+        cls, state: Mapping[str, Any], protected: str = PROTECTED, allowed: str = ALLOWED
+    ) -> "ZfsHost":
         """Return a host with the stand-in for OpenZFS, in `state`."""
-        return cls(_COMMON + _STAND_IN + _READY, protected, json.dumps(state))
+        return cls(_COMMON + _STAND_IN + _READY, protected, allowed, json.dumps(state))
 
     def __enter__(self) -> Self:
         command = [

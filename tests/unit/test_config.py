@@ -271,7 +271,7 @@ VALUE_FAULTS = {
     '[[git.repositories]]\npath = "//srv/app"': "git.repositories[0].path: must be absolute",
     '[[git.repositories]]\npath = "/srv/./app"': "git.repositories[0].path: must be absolute",
     '[[git.repositories]]\npath = "/srv/../app"': "git.repositories[0].path: must be absolute",
-    '[[git.repositories]]\npath = "/srv/\u0430pp"': "git.repositories[0].path: must be ASCII",
+    '[[git.repositories]]\npath = "/srv/\u0430pp"': "git.repositories[0].path: must be vis",
     '[[git.repositories]]\npath = "/a"\nremotes = ["--x"]': "git.repositories[0].remotes[0]: must",
     '[[git.repositories]]\npath = "/a"\nremotes = ["ext::sh"]': "git.repositories[0].remotes[0]",
     '[[git.repositories]]\npath = "/a"\nbranches = ["["]': "git.repositories[0].branches[0]: is",

@@ -220,7 +220,8 @@ def test_without_a_configuration_nothing_is_granted(stand: Stand) -> None:
 
     assert not stand.at(layout.SUDOERS).exists()
     assert not stand.at(layout.PROTECTED).exists()
-    assert len(lines(report, Kind.SKIPPED)) == 2
+    assert not stand.at(layout.ALLOWED).exists()
+    assert len(lines(report, Kind.SKIPPED)) == 3
 
 
 def test_a_configuration_with_faults_stops_it_before_anything_is_done(stand: Stand) -> None:
@@ -253,7 +254,8 @@ def test_what_follows_from_the_configuration_follows_it(stand: Stand) -> None:
 
     assert "zfs tank/vault(/.*)?\n" in stand.at(layout.PROTECTED).read_text()
     assert "/zfs-destroy\n" in stand.at(layout.SUDOERS).read_text()
-    assert len(lines(report, Kind.REPLACED)) == 2
+    assert "names zfs tank/.*\n" in stand.at(layout.ALLOWED).read_text()
+    assert len(lines(report, Kind.REPLACED)) == 3
 
 
 def test_another_directory_of_wrappers_is_a_fault(stand: Stand) -> None:

@@ -338,6 +338,7 @@ def test_the_precondition_is_what_an_approval_holds_for() -> None:
         "activity": "up",
         "definition": "sha256:" + "d" * 64,
         "daemon_reload_needed": False,
+        "pulled": [],
         "affected": ["app.service"],
         "state": STATE,
     }
@@ -382,7 +383,7 @@ def test_the_preview_names_what_goes_with_it_and_bounds_it() -> None:
     others = [("affected", f"app{n}.service") for n in range(count)]
     preview = inspected("stop", facts(*others)).preview
     assert f" {count} other units stop with it." in preview.summary
-    assert preview.details[0] == "app0.service depends on it and would be stopped"
+    assert preview.details[0] == "app0.service would be stopped with it"
     assert (len(preview.details), preview.left_out) == (SHOWN, 5)
     one = inspected("stop", facts(others[0])).preview
     assert " 1 other unit stops with it." in one.summary

@@ -1,6 +1,7 @@
 """The rendered fragment: what the configured adapters need, and nothing else."""
 
 import contextlib
+import os
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from host_agent.canonical import JsonValue
 from host_agent.config import Config
 from host_agent.errors import ConfigurationError
+from host_agent.installation.source import PARTS
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import OperationSpec, RunAs
 from host_agent.privileges.render import (
@@ -39,10 +41,12 @@ def test_the_shipped_fragment_is_the_examples() -> None:
 
 def test_catalogue_wrappers_and_sudoers_are_one() -> None:
     declared = {wrapper for spec in CATALOGUE for wrapper in wrappers_of(spec)}
-    files = {path.name for path in (ROOT / "wrappers").iterdir()}
+    present = {path.name: path for path in (ROOT / "wrappers").iterdir()}
+    files = {name for name, path in present.items() if os.access(path, os.X_OK)}
     granted = {m[3] for line in lines(sudoers_example()) if (m := LINE.fullmatch(line))}
     left_out = {name for name in declared if name.startswith("exec-")}
 
+    assert present.keys() - files == PARTS
     assert files == declared | {SUDOERS_READER, AUDIT_ROTATOR}
     left_out.add(AUDIT_ROTATOR)  # the example has neither [exec] nor an append-only log
     assert granted == files - left_out
