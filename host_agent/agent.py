@@ -24,6 +24,7 @@ from host_agent.errors import (
     AuditUnavailableError,
     ConfigurationError,
     HostAgentError,
+    RestartNeededError,
     StoreUnavailableError,
 )
 from host_agent.execution.runner import Runner, ToolRunner
@@ -77,6 +78,7 @@ class Agent:
         self._exits = contextlib.AsyncExitStack()
         self._reloading = asyncio.Lock()
         self._reload_faults: tuple[str, ...] = ()
+        self._needs_restart = False
 
     async def __aenter__(self) -> Self:
         try:
@@ -304,13 +306,26 @@ class Agent:
         is_ready = all(state == "ok" for state in parts.values())
         fault = next(iter(self._reload_faults), None)
         parts["configuration"] = f"the last reload was rejected: {fault}" if fault else "ok"
+        if self._needs_restart:
+            parts["restart_needed"] = True
         if self._revocation.complaint is not None:
             parts["crl_file"] = self._revocation.complaint
+        parts["serving"] = self._serving()
         parts["sudoers"] = self._privileges.state
         parts["root_list"] = await asyncio.to_thread(_root_list, self.config)
         parts["audit_sequence"] = self.rooms.audit.sequence
         parts["audit_head"] = self.rooms.audit.head
         return is_ready, parts
+
+    def _serving(self) -> dict[str, object]:
+        """Return what tells the files that serve from those that lie there now."""
+        return {
+            "configuration_sha256": self.config.fingerprint,
+            "certificate_sha256": self._door.certificate_sha256,
+            "client_ca_sha256": self._door.authority_sha256,
+            "crl_sha256": self._revocation.accepted_sha256,
+            "crl_numbers": [one.number for one in self._revocation.current],
+        }
 
     async def sudoers(self) -> dict[str, object]:
         """Return what sudo grants that is not known to be safe, and when that was looked at."""
@@ -334,7 +349,7 @@ class Agent:
                 _log.exception("the reload failed")
                 await self._reject(ConfigurationError([f"a defect, {type(defect).__name__}"]))
                 return False
-            self._reload_faults = ()
+            self._reload_faults, self._needs_restart = (), False
             return True
 
     @property
@@ -382,6 +397,7 @@ class Agent:
     async def _reject(self, error: ConfigurationError | HostAgentError) -> None:
         faults = error.faults if isinstance(error, ConfigurationError) else [error.detail]
         self._reload_faults = tuple(faults)
+        self._needs_restart = isinstance(error, RestartNeededError)
         self.metrics.reload_rejected()
         for fault in faults:
             _log.error("the new configuration is not used: %s", fault)
@@ -401,6 +417,7 @@ class Agent:
         self.metrics.certificate_expires("server", self._door.certificate_ends)
         self.metrics.certificate_expires("client_ca", self._door.authority_ends)
         self.metrics.crl_expires(self._revocation.next_update)
+        self.metrics.crl_file(is_used=self._revocation.complaint is None)
 
 
 def _size(config: Config) -> str:

@@ -136,9 +136,14 @@ def make_context(config: Config) -> ssl.SSLContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """The files that a TLS context is made of: a hash, to notice a change, and when they end."""
+    """The files that a TLS context is made of: a hash, to notice a change, and when they end.
+
+    `certificate_sha256` and `authority_sha256` are hashes of those two files in hexadecimal digits.
+    """
 
     sha256: bytes
+    certificate_sha256: str
+    authority_sha256: str
     certificate_ends: datetime
     authority_ends: datetime
 
@@ -155,6 +160,8 @@ def read_door(config: Config, now: datetime) -> Door:
         authorities = read_linked(server.client_ca)
         return Door(
             sha256=hashlib.sha256(b"\0".join((certificate, key, authorities))).digest(),
+            certificate_sha256=hashlib.sha256(certificate).hexdigest(),
+            authority_sha256=hashlib.sha256(authorities).hexdigest(),
             certificate_ends=check_server_pair(certificate, key, now),
             authority_ends=authorities_end(authorities),
         )

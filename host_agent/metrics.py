@@ -181,6 +181,12 @@ class Metrics:
             registry=self.registry,
         )
         self._reload_ok.set(1)
+        self._crl_file_ok = Gauge(
+            "host_agent_crl_file_ok",
+            "1 if the revocation list on disk is the one that serves, 0 if it cannot be used.",
+            registry=self.registry,
+        )
+        self._crl_file_ok.set(1)
         self._sudoers_risky = Gauge(
             "host_agent_sudoers_risky_entries",
             "Entries of sudoers that are not known to be safe, those that are not understood too.",
@@ -276,6 +282,10 @@ class Metrics:
     def crl_expires(self, at: datetime | None) -> None:
         """Tell the revocation list's `nextUpdate`; None where none is configured."""
         self._expiries.crl = at
+
+    def crl_file(self, *, is_used: bool) -> None:
+        """Tell whether the revocation list on disk is the one that serves."""
+        self._crl_file_ok.set(1 if is_used else 0)
 
     def reload_accepted(self) -> None:
         """Tell that the configuration on disk is the one in use."""

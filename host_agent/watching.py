@@ -79,6 +79,7 @@ class Watch:
         if not isinstance(revocation, Revocation):
             return
         news = await asyncio.to_thread(revocation.refresh, self._rooms.clock.wall())
+        self._rooms.metrics.crl_file(is_used=revocation.complaint is None)
         if isinstance(news, str):
             _log.error("revocation list: %s", news)
             await self._rooms.audit.append(Event.CONFIG_REJECTED, faults=[news])

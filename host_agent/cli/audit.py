@@ -291,6 +291,11 @@ def _fields(record: Record) -> Iterator[str]:
     for name in ("request_id", "suppressed", "cause", "detail", "reason"):
         if name in members:
             yield f"{name}={_text(members[name])}"
+    faults = members.get("faults")
+    if isinstance(faults, list) and faults:
+        yield f"fault={_text(faults[0])}"
+        if len(faults) > 1:
+            yield f"more_faults={len(faults) - 1}"
 
 
 def _text(value: object) -> str:

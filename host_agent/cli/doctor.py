@@ -9,13 +9,19 @@ from pathlib import Path
 
 from host_agent.assembly_channels import make_channels
 from host_agent.cli import render, service_user
+from host_agent.config import Config
 from host_agent.diagnosis.examining import examine
 from host_agent.diagnosis.values import Check, State, is_well
 from host_agent.errors import EX_FAILED, EX_OK
 from host_agent.execution.runner import ToolRunner
 from host_agent.installation import layout
+from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Output
+from host_agent.privileges.audit import audit_host
+from host_agent.privileges.values import Report
 
+_TOOL_SECONDS = 60.0
+"""A start of the whole service on a busy host is the longest of what is run."""
 _STYLES = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "bold red"}
 
 
@@ -24,11 +30,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "doctor",
         help="prove each part of an installed agent",
-        description="Proves each part of an installed agent: configuration, permissions,"
-        " certificates, clock, store, audit log, disk, tools, root's lists, every wrapper through"
-        " sudo, every channel, the service. Changes nothing. Ends with 1 where there is a problem;"
-        " warnings do not"
-        " count. Run it as root, to whom nothing is hidden.",
+        description="Proves each part of an installed agent: configuration, a start as the agent's"
+        " user, permissions, certificates, clock, store, audit log, disk, tools, root's lists, what"
+        " sudo and groups grant, every wrapper through sudo, every channel, the service, and"
+        " whether what serves is what lies on disk. Changes nothing. Ends with 1 where there"
+        " is a problem; warnings do not count. Run it as root, to whom nothing is hidden.",
     )
     parser.add_argument(
         "--config",
@@ -51,14 +57,24 @@ def run(args: argparse.Namespace) -> int:
         UsageError: `--user` is no user of this host.
     """
     user, uid = service_user.service_user(args.user, args.config)
-    tools = ToolRunner()
+    tools = ToolRunner(timeout_seconds=_TOOL_SECONDS)
 
     def run_tool(tool: str, *arguments: str) -> Output:
         return asyncio.run(tools.run(tool, *arguments))
 
     now = datetime.now(UTC)
+
+    def granted(config: Config) -> Report:
+        return asyncio.run(audit_host(tools, config, CATALOGUE, user=user, now=now))
+
     examined = examine(
-        args.config, user=user, uid=uid, tools=run_tool, now=now, channels=make_channels
+        args.config,
+        user=user,
+        uid=uid,
+        tools=run_tool,
+        now=now,
+        channels=make_channels,
+        granted=granted,
     )
     checks = list(examined)
     if args.json:

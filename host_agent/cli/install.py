@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import pwd
 import re
 import signal
 import sys
@@ -12,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from host_agent.cli import render
+from host_agent.diagnosis.starting import start_checks, try_start
+from host_agent.diagnosis.values import State
 from host_agent.errors import EX_FAILED, EX_NOPERM, EX_OK, UsageError
 from host_agent.execution.runner import ToolRunner
 from host_agent.installation import layout
@@ -136,7 +139,22 @@ def run(args: argparse.Namespace) -> int:
     tell(installation.report, is_dry=args.dry_run)
     if not args.dry_run:
         _advise(installation.report, work)
+        if work.root == Path("/"):
+            return _try_start(work, program)
     return EX_OK
+
+
+def _try_start(work: Work, program: str) -> int:
+    """Say why the service could not start, if so, and return the status.
+
+    The agent's user does what a start does before it opens anything.
+    """
+    uid = pwd.getpwnam(layout.USER).pw_uid
+    start = try_start(Path(layout.CONFIGURATION), layout.USER, uid, work.tools, (program,))
+    bad = [check for check in start_checks(start, ()) if check.state is State.PROBLEM]
+    for check in bad:
+        render.warn(render.visible(f"The service cannot start. {check.sentence} {check.remedy}."))
+    return EX_FAILED if bad else EX_OK
 
 
 def is_root() -> bool:

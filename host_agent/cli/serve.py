@@ -76,7 +76,7 @@ def _check(config_path: Path) -> int:
     import_module("host_agent.agent")
     prepared = import_module("host_agent.prepared")
     prepared.import_everything()
-    prepared.prepare(config_path, SystemClock())
+    prepared.require_places(prepared.prepare(config_path, SystemClock()).config)
     return EX_OK
 
 
@@ -101,9 +101,9 @@ async def _serve(config_path: Path) -> int:
         # every few thousand requests, and everybody waits for it (40 ms).
         gc.freeze()
         told = _Told(agent, notifier)
-        notifier.ready(agent.standing)
-        _log.info("serving on %s", agent.address)
         async with ReloadSocket(_runtime_directory(), told.reload):
+            notifier.ready(agent.standing)
+            _log.info("serving on %s", agent.address)
             keeping = [
                 asyncio.create_task(told.reload_on(hangup)),
                 asyncio.create_task(told.keep_status()),

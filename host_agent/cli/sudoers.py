@@ -13,8 +13,8 @@ from host_agent.config.models import DEFAULT_WRAPPER_DIR
 from host_agent.errors import EX_FAILED, EX_OK, UsageError
 from host_agent.execution.runner import ToolRunner
 from host_agent.operations import CATALOGUE
-from host_agent.privileges.audit import SUDOERS, Auditor
-from host_agent.privileges.host import LiveHost, other_policies
+from host_agent.privileges.audit import Auditor, audit_host
+from host_agent.privileges.host import LiveHost
 from host_agent.privileges.reading import DiskSource
 from host_agent.privileges.render import SERVICE_USER, audience, grants
 from host_agent.privileges.render import render as fragment
@@ -87,19 +87,14 @@ def run_check(args: argparse.Namespace) -> int:
         ConfigurationError: the configuration that was named has faults.
         UsageError: the user does not exist, and no file was named.
     """
-    host = LiveHost()
-    if args.file is None and host.subject(args.user).uid is None:
+    if args.file is None and LiveHost().subject(args.user).uid is None:
         message = f"There is no user {args.user} on this host; --user takes the agent's user."
         raise UsageError(render.visible(message))
-    config = _configuration(args.config)
-    wrapper_dir = DEFAULT_WRAPPER_DIR if config is None else str(config.execution.wrapper_dir)
-    auditor = Auditor(
-        tool=ToolRunner(),
-        host=host,
-        audience=audience(config, CATALOGUE, user=args.user, wrapper_dir=wrapper_dir),
-    )
-    file = None if args.file is None else str(args.file.absolute())
-    found = asyncio.run(_audit(auditor, file))
+    config, now, tool = _configuration(args.config), datetime.now(UTC), ToolRunner()
+    if args.file is None:
+        found = asyncio.run(audit_host(tool, config, CATALOGUE, user=args.user, now=now))
+    else:
+        found = asyncio.run(_tried(tool, config, args.user, str(args.file.absolute()), now))
     if args.json:
         sys.stdout.write(render.json_text(found.as_json()) + "\n")
     else:
@@ -107,11 +102,14 @@ def run_check(args: argparse.Namespace) -> int:
     return EX_FAILED if found.findings else EX_OK
 
 
-async def _audit(auditor: Auditor, file: str | None) -> Report:
-    now = datetime.now(UTC)
-    if file is None:
-        return await auditor.audit(DiskSource(), SUDOERS, now=now, doubts=tuple(other_policies()))
-    return await auditor.audit(DiskSource(is_trial=True), file, now=now)
+async def _tried(
+    tool: ToolRunner, config: Config | None, user: str, file: str, now: datetime
+) -> Report:
+    """Return what `file` would give away, were it all that sudo reads."""
+    wrapper_dir = DEFAULT_WRAPPER_DIR if config is None else str(config.execution.wrapper_dir)
+    who = audience(config, CATALOGUE, user=user, wrapper_dir=wrapper_dir)
+    auditor = Auditor(tool=tool, host=LiveHost(), audience=who)
+    return await auditor.audit(DiskSource(is_trial=True), file, now=now, is_installed=False)
 
 
 def _configuration(path: Path | None) -> Config | None:

@@ -81,7 +81,8 @@ def build(
     for key, message in (*_contradictions(table), *missing):
         found.setdefault(key, message)
     if found or config is None:
-        raise ConfigurationError([_line(key, message, origins) for key, message in found.items()])
+        faults = [_line(key, message, origins, table) for key, message in found.items()]
+        raise ConfigurationError(faults)
     config._files = files  # noqa: SLF001 - what no file says, set once here
     config._host = socket.gethostname()  # noqa: SLF001
     return config
@@ -98,11 +99,36 @@ def _without(value: object, bad: frozenset[Key], at: Key) -> object:
     return value
 
 
-def _line(key: Key, message: str, origins: Origins) -> str:
+def _line(key: Key, message: str, origins: Origins, table: Table) -> str:
+    """Return one fault: its key, what is wrong, and where: which of many entries, in which file."""
     file = next(
         (origins[key[:end]] for end in range(len(key), 0, -1) if key[:end] in origins), None
     )
-    return f"{dotted(key)}: {message}" + (f" (in {file})" if file else "")
+    places = [place for place in (_entry(key, table), file and f"in {file}") if place]
+    return f"{dotted(key)}: {message}" + (f" ({', '.join(places)})" if places else "")
+
+
+_NAMED_BY: Mapping[str, tuple[str, str]] = {
+    "rules": ("rule", "name"),
+    "identities": ("identity", "cn"),
+    "approvers": ("approver", "owner"),
+    "bridges": ("bridge", "cn"),
+}
+"""What an entry of each array is called, and the key that names it to a person."""
+_NAME_LENGTH = 60
+
+
+def _entry(key: Key, table: Table) -> str | None:
+    """Return the name of the entry that `key` leads into, where it has one and is not its fault."""
+    if len(key) < 3 or key[0] not in _NAMED_BY or not isinstance(key[1], int):
+        return None
+    kind, naming = _NAMED_BY[str(key[0])]
+    entries = table.get(str(key[0]))
+    entry = entries[key[1]] if isinstance(entries, list) and key[1] < len(entries) else None
+    name = _text(entry.get(naming)) if isinstance(entry, dict) and key[2] != naming else None
+    if not name or not name.isprintable():
+        return None
+    return f"{kind} {json.dumps(name[:_NAME_LENGTH], ensure_ascii=False)}"
 
 
 def _values_json_cannot_hold(value: object, at: Key) -> Iterator[tuple[Key, str]]:

@@ -5,6 +5,8 @@ at a time; what needs two tables, the host's users or its files is checked in `l
 reference page is rendered from these descriptions.
 """
 
+import hashlib
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast
@@ -448,6 +450,15 @@ class Config(_Table):
             for name in SECRET_FIELDS
             if isinstance(file := getattr(section, name, None), Path)
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the hash of all that is configured, in hexadecimal digits; comments do not count.
+
+        Files that it names count by name, not by content.
+        """
+        told = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
 
     @property
     def files(self) -> tuple[Path, ...]:

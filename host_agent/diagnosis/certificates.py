@@ -1,12 +1,12 @@
 """Certificates and the revocation list: whether they serve, and how long they will."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from host_agent.config import Config
-from host_agent.diagnosis.values import Check, instant, ok, problem, warning
+from host_agent.diagnosis.values import Check, instant, is_well, ok, problem, warning
 from host_agent.identity.files import read_plain
 from host_agent.identity.revocation import Revocation
 from host_agent.identity.verification import (
@@ -18,14 +18,32 @@ from host_agent.identity.verification import (
 
 SOON = timedelta(days=14)
 _RENEW = "issue another one and reload: docs/how-to/rotate-certificates.md"
+_READABLE = "let the agent's user read it, and enter every directory above it"
 _SIGN = "sign it again with `host-agent pki crl` and copy it here: docs/how-to/revoke.md"
 
 
-def certificate_checks(config: Config, now: datetime) -> Iterator[Check]:
-    """Yield the checks of the server's pair, the clients' authority and the revocation list."""
-    yield _server(config, now)
-    yield from _authorities(config, now)
-    yield from _lists(config, now)
+def certificate_checks(
+    config: Config, now: datetime, fault_of: Callable[..., str | None] = lambda *_: None
+) -> Iterator[Check]:
+    """Yield the checks of the server's pair, the clients' authority and the revocation list.
+
+    `fault_of` returns why the agent's own user cannot use the file of one of some dotted keys: what
+    is good for who looks now may be out of its reach.
+    """
+    for name, keys, checks in (
+        (
+            "server certificate",
+            ("server.certificate", "server.private_key"),
+            [_server(config, now)],
+        ),
+        ("client authority", ("server.client_ca",), list(_authorities(config, now))),
+        ("revocation list", ("server.crl",), list(_lists(config, now))),
+    ):
+        fault = fault_of(*keys)
+        if fault is not None and is_well(checks):
+            yield problem(name, f"The agent cannot use it: {fault.rstrip('.')}.", _READABLE)
+        else:
+            yield from checks
 
 
 def _server(config: Config, now: datetime) -> Check:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from host_agent import preflight
 from host_agent.approvals.channels.port import Channel
-from host_agent.config import Config, load
+from host_agent.config import Config, check_permissions, load
 from host_agent.diagnosis.certificates import certificate_checks
 from host_agent.diagnosis.channels import channel_checks
 from host_agent.diagnosis.host import (
@@ -21,7 +21,9 @@ from host_agent.diagnosis.host import (
 )
 from host_agent.diagnosis.keeping import keeping_checks
 from host_agent.diagnosis.listening import listening_checks
+from host_agent.diagnosis.starting import start_checks, try_start
 from host_agent.diagnosis.state import state_checks
+from host_agent.diagnosis.sudo import granted_checks
 from host_agent.diagnosis.values import Check, ok, problem, warning
 from host_agent.errors import ConfigurationError
 from host_agent.installation import layout
@@ -30,6 +32,7 @@ from host_agent.installation.rendering import audit_keeping, own_paths, protecte
 from host_agent.installation.source import read_source
 from host_agent.installation.values import Tools
 from host_agent.operations.exec import commands_file
+from host_agent.privileges.values import Report
 
 _MOUNTS = Path("/proc/self/mountinfo")
 
@@ -42,16 +45,20 @@ def examine(
     tools: Tools,
     now: datetime,
     channels: Callable[[Config], Mapping[str, Channel]],
+    granted: Callable[[Config], Report],
 ) -> Iterator[Check]:
     """Yield every check of the agent whose configuration is at `path` and that runs as `user`.
 
-    `channels` makes the configured channels, to be asked whether they answer.
+    `channels` makes the configured channels, to be asked whether they answer; `granted` audits what
+    sudo grants.
     """
+    start = try_start(path, user, uid, tools)
     try:
         config = load(path, uid=uid)
     except ConfigurationError as error:
         for fault in error.faults:
             yield problem("configuration", f"{fault}.", "host-agent config check shows the same")
+        yield from start_checks(start, error.faults)
         return
     told = f"{len(config.identities)} identities and {len(config.rules)} rules."
     yield ok("configuration", f"{path} can be read: {told}")
@@ -59,14 +66,17 @@ def examine(
         yield warning(
             "configuration", f"{sentence}.", "docs/reference/configuration.md has the key"
         )
-    yield from permission_checks(config, uid)
-    yield from certificate_checks(config, now)
+    known = check_permissions(config, uid=uid)
+    yield from start_checks(start, known)
+    yield from permission_checks(known)
+    yield from certificate_checks(config, now, lambda *keys: start.fault_of(*keys, known=known))
     yield from state_checks(config, now)
     yield from keeping_checks(config)
     yield from tool_checks(config, tools)
     yield root_list_check(config)
     yield from list_checks(config, _lists(config))
     yield from sudoers_check(config, user)
+    yield from granted_checks(config, lambda: granted(config))
     yield shipped_check(config, read_source().wrappers)
     yield from wrapper_checks(config, user, tools)
     yield from channel_checks(config, channels)

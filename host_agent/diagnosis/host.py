@@ -4,10 +4,10 @@ import os
 import pwd
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from host_agent.config import Config, RunnerKind, check_permissions
+from host_agent.config import Config, RunnerKind
 from host_agent.diagnosis.values import Check, ok, problem, warning
 from host_agent.errors import AdapterUnavailableError, ConfigurationError
 from host_agent.execution.runner import is_sudo_refusal
@@ -232,9 +232,11 @@ def sudoers_check(config: Config, user: str) -> Iterator[Check]:
     yield warning(name, sentence, f"{_INSTALL}; then `host-agent sudoers check`")
 
 
-def permission_checks(config: Config, uid: int) -> Iterator[Check]:
-    """Yield every path with an owner or mode that the agent would not start with."""
-    faults = check_permissions(config, uid=uid)
+def permission_checks(faults: Sequence[str]) -> Iterator[Check]:
+    """Yield every path with an owner or mode that the agent would not start with.
+
+    `faults` is what `check_permissions` found.
+    """
     for fault in faults:
         yield problem("permissions", f"{fault}.", "give it the owner and mode that it names")
     if not faults:

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from host_agent.config import Config, RunnerKind
-from host_agent.diagnosis.values import Check, ok, warning
+from host_agent.diagnosis.values import Check, ok, problem, warning
+from host_agent.privileges.render import AUDIT_ROTATOR
 
 _GET_FLAGS = 0x8008_6601
 """`FS_IOC_GETFLAGS` of linux/fs.h, on 64 bits."""
 _APPEND_ONLY = 0x20
 """`FS_APPEND_FL`: what `chattr +a` sets and `lsattr` shows as `a`."""
 _NAME = "audit log, append-only"
+CHATTR = Path("/usr/bin/chattr")
+"""What root's wrapper sets the attribute with; Debian's package e2fsprogs has it."""
 
 
 def keeping_checks(config: Config) -> Iterator[Check]:
@@ -27,10 +30,12 @@ def keeping_checks(config: Config) -> Iterator[Check]:
             remedy = "let root keep it, [audit] append_only: docs/how-to/keep-the-log.md"
             yield warning(_NAME, sentence, remedy)
         return
-    yield _attribute_check(config.audit.path)
+    yield _attribute_check(config.audit.path, config.execution.wrapper_dir / AUDIT_ROTATOR)
+    yield from _finished_checks(config.audit.path)
 
 
-def _attribute_check(path: Path) -> Check:
+def _attribute_check(path: Path, wrapper: Path) -> Check:
+    has_attributes = True
     try:
         is_set = is_append_only(path)
     except FileNotFoundError:
@@ -39,15 +44,38 @@ def _attribute_check(path: Path) -> Check:
     except PermissionError:
         return warning(_NAME, f"{path} cannot be read by this user.", "run the doctor as root")
     except OSError:  # a file system without attributes
-        is_set = False
+        is_set = has_attributes = False
     if is_set:
         return ok(_NAME, f"{path} can be appended to, and nothing else.")
     sentence = (
         f"{path} has no append-only attribute: whoever takes the agent's user could change lines of"
         " the live file. Finished files they could not."
     )
+    if not CHATTR.exists():
+        sentence = f"{sentence} {CHATTR} is not installed, so the wrapper could not set it."
+        remedy = f"apt-get install e2fsprogs; then, as root, begin a new file: {wrapper}"
+        return problem(_NAME, sentence, remedy)
+    if has_attributes:
+        return warning(_NAME, sentence, f"as root, begin a new file: {wrapper}")
     remedy = "keep the log on a file system that has it (ext4, xfs, btrfs): chattr(1)"
     return warning(_NAME, sentence, remedy)
+
+
+def _finished_checks(path: Path) -> Iterator[Check]:
+    """Yield finished files that others than root could change; root's wrapper makes them so."""
+    name = "audit log, finished files"
+    try:
+        files = sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))
+        status = {file: file.lstat() for file in files}
+    except OSError as error:
+        yield warning(name, f"{path.parent} cannot be read: {error.strerror}.", "run it as root")
+        return
+    loose = [file.name for file, one in status.items() if one.st_uid != 0 or one.st_mode & 0o022]
+    if loose:
+        sentence = f"Others than root may change {len(loose)} of {len(files)}, first {loose[0]}."
+        yield problem(name, sentence, "chown root and chmod go-w them: docs/how-to/keep-the-log.md")
+    elif files:
+        yield ok(name, f"All {len(files)} are root's, and nobody else may write them.")
 
 
 def is_append_only(path: Path) -> bool:

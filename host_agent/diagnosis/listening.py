@@ -7,21 +7,24 @@ from typing import Any
 
 from host_agent import __version__
 from host_agent.config import Config
+from host_agent.diagnosis.serving import serving_checks
 from host_agent.diagnosis.values import Check, ok, problem, warning
 
 _SECONDS = 5.0
 _MAX_BYTES = 65_536
+_FAILURES = (OSError, http.client.HTTPException, ValueError)
+_RESTART = "systemctl restart host-agent.service"
 _LOOK = "systemctl status host-agent.service; journalctl -u host-agent.service"
 
 
 def listening_checks(config: Config) -> Iterator[Check]:
-    """Yield whether an agent answers, in which version, and whether it is ready."""
+    """Yield whether an agent answers, in which version, whether it is ready, and what serves."""
     host, port = config.metrics.address
     name = "listening agent"
     try:
         status, health = _ask(host, port, "/health")
         is_ready, parts = _ask(host, port, "/ready")
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except _FAILURES as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         yield problem(
             name, f"Nothing answers on {config.metrics.bind}: {reason}.", f"start it: {_LOOK}"
@@ -31,12 +34,15 @@ def listening_checks(config: Config) -> Iterator[Check]:
         sentence = f"Something else answers on {config.metrics.bind}."
         yield problem(name, sentence, "give [metrics] bind another port")
         return
-    if health["version"] == __version__:
+    is_this = health["version"] == __version__
+    if is_this:
         yield ok(name, f"Version {__version__} answers on {config.metrics.bind}.")
     else:
         sentence = f"Version {health['version']} still runs, and {__version__} is installed."
-        yield warning(name, sentence, "systemctl restart host-agent.service")
+        yield warning(name, sentence, _RESTART)
     yield _readiness(is_ready, parts)
+    if is_this:  # another version may count its configuration otherwise
+        yield from serving_checks(config, parts, lambda: _ask(host, port, "/ready")[1])
 
 
 def _readiness(status: int, parts: Mapping[str, Any]) -> Check:
@@ -50,8 +56,9 @@ def _readiness(status: int, parts: Mapping[str, Any]) -> Check:
         return problem(name, f"It cannot serve: {'; '.join(bad) or parts.get('detail')}.", _LOOK)
     loaded = parts.get("configuration", "ok")
     if loaded != "ok":
-        sentence = f"It serves an older configuration; the last reload was rejected: {loaded}."
-        return warning(name, sentence, "host-agent config check --user host-agent")
+        sentence = f"It serves an older configuration; {str(loaded).rstrip('.')}."
+        is_moved = parts.get("restart_needed", False)
+        return problem(name, sentence, _RESTART if is_moved else "host-agent config check")
     return ok(name, "It can serve.")
 
 

@@ -14,6 +14,7 @@ import pwd
 import re
 import signal
 import subprocess
+import sys
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -315,6 +316,7 @@ TOOLS: Mapping[str, str] = {
     "groupadd": "/usr/sbin/groupadd",
     "groupdel": "/usr/sbin/groupdel",
     "pct": "/usr/sbin/pct",
+    "python": sys.executable,
     "runuser": "/usr/sbin/runuser",
     "sudo": "/usr/bin/sudo",
     "systemctl": "/usr/bin/systemctl",
@@ -323,7 +325,7 @@ TOOLS: Mapping[str, str] = {
     "visudo": "/usr/sbin/visudo",
     "zfs": "/usr/sbin/zfs",
 }
-"""The host's own programs that this program runs for itself, by short name."""
+"""The host's own programs that this program runs for itself, and its interpreter, by short name."""
 
 
 class ToolRunner:

@@ -53,6 +53,7 @@ class Revocation:
         self._loaded = False
         self._stamp: tuple[int, ...] | None = None
         self._content = b""
+        self._accepted: str | None = None
         self._complaint: str | None = None
         self._retry_at: datetime | None = None
 
@@ -70,6 +71,11 @@ class Revocation:
     def next_update(self) -> datetime | None:
         """When the first of the serving lists ends; None without a configured list."""
         return min((one.next_update for one in self._lists), default=None)
+
+    @property
+    def accepted_sha256(self) -> str | None:
+        """Hash of the file's bytes that serve now, in hexadecimal digits; None without a list."""
+        return self._accepted
 
     @property
     def complaint(self) -> str | None:
@@ -162,11 +168,12 @@ class Revocation:
             return sentence if is_news else False
 
     def _refresh(self, path: Path, now: datetime) -> bool:
+        known, self._stamp = self._stamp, None  # what cannot be looked at is looked at again
         stamp = _stamp(path)
         is_due = self._retry_at is not None and now >= self._retry_at
-        if stamp == self._stamp and not is_due:
+        if stamp == known and not is_due:
+            self._stamp = known
             return False
-        self._stamp = None
         data = read_linked(path)
         is_same = hashlib.sha256(data).digest() == self._content
         self._remember(stamp, data, now)
@@ -184,6 +191,7 @@ class Revocation:
         except ValueError as error:
             message = f"{self._path} is not used: {error}"
             raise ValueError(message) from error
+        self._accepted = hashlib.sha256(data).hexdigest()
         return fresh
 
     def _require_no_less(self, fresh: Sequence[RevocationList]) -> None:

@@ -15,13 +15,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from host_agent.config import Config
+from host_agent.config.models import DEFAULT_WRAPPER_DIR
 from host_agent.errors import AdapterUnavailableError
-from host_agent.operations.catalogue import Output
+from host_agent.operations.catalogue import Catalogue, Output
 from host_agent.privileges.findings import Audience, judge
-from host_agent.privileges.host import Host
+from host_agent.privileges.host import Host, LiveHost, other_policies
 from host_agent.privileges.lines import Gathered, LogicalLine, gather
+from host_agent.privileges.membership import memberships
 from host_agent.privileges.parse import Marked, Policy, UnparsableError, mark, parse
-from host_agent.privileges.reading import Source
+from host_agent.privileges.reading import DiskSource, Source
+from host_agent.privileges.render import audience
 from host_agent.privileges.values import Finding, Origin, Report, report, unknown
 
 SUDOERS = "/etc/sudoers"
@@ -59,19 +63,29 @@ class Auditor:
     audience: Audience
 
     async def audit(
-        self, source: Source, path: str = SUDOERS, *, now: datetime, doubts: tuple[str, ...] = ()
+        self,
+        source: Source,
+        path: str = SUDOERS,
+        *,
+        now: datetime,
+        doubts: tuple[str, ...] = (),
+        is_installed: bool = True,
     ) -> Report:
         """Return what `path`, and all that it includes, gives away.
 
-        `doubts` are sentences about rights that come from elsewhere: each makes the report unknown.
+        With `is_installed` the groups of the audited users as well; a file that is only tried out
+        says nothing of them. `doubts` are sentences about rights that come from elsewhere: each
+        makes the report unknown.
         """
         name = min(self.host.names, key=len, default="localhost")
         gathered = await asyncio.to_thread(gather, source, path, name)
         policy, faults = await self._policy(gathered)
+        people = map(self.host.subject, self.audience.names) if is_installed else ()
         found = [
             *gathered.findings,
             *faults,
             *(_doubt(path, sentence) for sentence in doubts),
+            *memberships(people),
             *(await asyncio.to_thread(self._judged, policy, now)),
         ]
         return report(found, (line.text for line in gathered.lines if not line.is_blank))
@@ -107,6 +121,22 @@ class Auditor:
             return await self.tool.run(
                 "cvtsudoers", "-c", "/dev/null", "-e", "-f", "json", str(path)
             )
+
+
+async def audit_host(
+    tool: Tool, config: Config | None, catalogue: Catalogue, *, user: str, now: datetime
+) -> Report:
+    """Return what sudo grants on this host, as root reads it, to `user` and the identities' users.
+
+    The same audit for `sudoers check` and the doctor; a running agent has its own way to the files.
+    """
+    wrapper_dir = DEFAULT_WRAPPER_DIR if config is None else str(config.execution.wrapper_dir)
+    auditor = Auditor(
+        tool=tool,
+        host=LiveHost(),
+        audience=audience(config, catalogue, user=user, wrapper_dir=wrapper_dir),
+    )
+    return await auditor.audit(DiskSource(), now=now, doubts=tuple(other_policies()))
 
 
 def _bad_line(output: Output, marked: Marked) -> int | None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from host_agent.privileges.host import Host, Subject
-from host_agent.privileges.known import DANGEROUS_GROUPS
 from host_agent.privileges.matching import Fit, RunAs, covers, fit, run_as
+from host_agent.privileges.membership import POWERS
 from host_agent.privileges.naming import naming
 from host_agent.privileges.parse import Command, Grant, Policy
 from host_agent.privileges.programs import HARMLESS, Kind, kind_of
@@ -189,7 +189,7 @@ class _Judge:
         given = sorted(set(self._as.groups) - self._subject.groups)
         if given:
             is_bad = "ALL" in given or any(
-                self._subject.naming.may_be_group(group, DANGEROUS_GROUPS) for group in given
+                self._subject.naming.may_be_group(group, frozenset(POWERS)) for group in given
             )
             yield self._finding(
                 "runas-group",

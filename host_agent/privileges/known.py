@@ -1,4 +1,4 @@
-"""What is known of variables and groups: which ones give root's programs away."""
+"""What is known of variables: which ones give root's programs away."""
 
 import fnmatch
 
@@ -49,10 +49,3 @@ def is_dangerous_variable(pattern: str) -> bool:
         fnmatch.fnmatchcase(plain, known) or fnmatch.fnmatchcase(known.replace("*", ""), name)
         for known in _DANGEROUS_VARIABLES
     )
-
-
-DANGEROUS_GROUPS: frozenset[str] = words("""
-    root wheel sudo admin adm disk shadow kmem mem tty docker lxd lxc incus libvirt kvm staff
-    sys systemd-journal utmp backup operator www-data podman plugdev sambashare crontab
-    """)
-"""Groups whose rights come close to root's."""

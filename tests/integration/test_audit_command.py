@@ -103,6 +103,17 @@ def test_tail_shows_the_newest(path: Path) -> None:
     assert len(command("tail", path, "-n", "500").stdout.splitlines()) == 20
 
 
+async def test_tail_says_why_a_configuration_was_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    faults = ["rules[1].verdict: must be 'allow'", "b: c"]
+    async with opened(path) as log:
+        await log.append(Event.CONFIG_REJECTED, faults=faults)
+        await log.append(Event.CONFIG_REJECTED, faults=["a:b"])
+    first, second, *_ = command("tail", path, "-n", "2").stdout.splitlines()
+    assert first.endswith(f'config.rejected fault="{faults[0]}" more_faults=1')
+    assert second.endswith("config.rejected fault=a:b")
+
+
 def test_tail_finds_the_file_of_the_configuration(tmp_path: Path) -> None:
     config = write(tmp_path / "etc", MINIMAL + '[audit]\npath = "state/log.jsonl"\n')
     made, _ = lines(3)

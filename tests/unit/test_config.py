@@ -384,7 +384,7 @@ def test_a_missing_wrapper_directory_is_a_fault_where_an_adapter_needs_it(tmp_pa
 def test_a_unix_user_is_required_with_sudo(tmp_path: Path) -> None:
     text = MINIMAL.replace('runner = "direct"', "") + '[[identities]]\ncn = "librarian"\n'
     assert faults_of(write(tmp_path, text)) == [
-        "identities[0].unix_user: is required of a caller with runner sudo"
+        'identities[0].unix_user: is required of a caller with runner sudo (identity "librarian")'
     ]
 
 
@@ -397,7 +397,9 @@ def test_who_only_decides_needs_no_unix_user(tmp_path: Path) -> None:
 def test_a_unix_user_must_exist(tmp_path: Path) -> None:
     text = MINIMAL.replace('runner = "direct"', "")
     text += '[[identities]]\ncn = "librarian"\nunix_user = "no-such-user-here"\n'
-    assert faults_of(write(tmp_path, text)) == ["identities[0].unix_user: is no user of this host"]
+    assert faults_of(write(tmp_path, text)) == [
+        'identities[0].unix_user: is no user of this host (identity "librarian")'
+    ]
 
 
 @pytest.mark.parametrize(
@@ -521,7 +523,7 @@ def test_faults_name_the_file_they_are_in(tmp_path: Path) -> None:
     path = write(tmp_path, MINIMAL + RULE.format(name="r", verdict="deny"))
     write(tmp_path, RULE.format(name="s", verdict="perhaps"), name="conf.d/a.toml")
     assert faults_of(path) == [
-        "rules[1].verdict: must be 'allow', 'ask' or 'deny' (in conf.d/a.toml)"
+        "rules[1].verdict: must be 'allow', 'ask' or 'deny' (rule \"s\", in conf.d/a.toml)"
     ]
 
 
@@ -675,3 +677,15 @@ def test_a_log_that_root_could_not_keep_is_named(
 def test_a_log_that_root_keeps_is_taken(tmp_path: Path) -> None:
     text = f'{SUDO}[audit]\npath = "log/audit.jsonl"\nappend_only = true\n'
     assert load(write(tmp_path, text)).audit.append_only
+
+
+def test_a_fault_names_the_entry_that_it_is_in(tmp_path: Path) -> None:
+    """Nobody counts rules: `rules[1]` alone does not say which."""
+    text = '[[rules]]\nname = "a"\noperations = ["git.*"]\nverdict = "allow"\n'
+    text += text.replace('"a"', '"reset \\"hard\\" é"').replace('"allow"', '"alow"')
+    (fault,) = faults_in(tmp_path, text)
+    assert fault.startswith("rules[1].verdict: must be ")
+    assert fault.endswith('(rule "reset \\"hard\\" é")')
+    (unnamed,) = faults_in(tmp_path, text.replace('name = "a"', "name = 7").replace("alow", "deny"))
+    assert unnamed.startswith("rules[0].name: ")
+    assert "(" not in unnamed

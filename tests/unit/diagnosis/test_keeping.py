@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from host_agent.config import RunnerKind
+from host_agent.diagnosis import keeping
 from host_agent.diagnosis.keeping import is_append_only, keeping_checks
 from host_agent.diagnosis.values import State
 from tests.support.sudoers_example import example
@@ -36,6 +37,29 @@ def test_a_log_without_the_attribute_is_told_of(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     path.touch()
     assert states(path, append_only=True) == [State.WARNING]
+
+
+def test_where_chattr_is_missing_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.touch()
+    monkeypatch.setattr(keeping, "CHATTR", tmp_path / "chattr")
+    assert states(path, append_only=True) == [State.PROBLEM]
+    (tmp_path / "chattr").touch()
+    assert states(path, append_only=True) == [State.WARNING]
+
+
+def test_finished_files_are_roots_alone(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.touch()
+    finished = tmp_path / "audit-20260101T000000000000Z.jsonl"
+    finished.touch(mode=0o640)
+    is_root = os.geteuid() == 0
+    last = State.OK if is_root else State.PROBLEM
+    assert states(path, append_only=True)[-1] is last
+    finished.chmod(0o662)
+    assert states(path, append_only=True)[-1] is State.PROBLEM
 
 
 def test_a_file_system_without_attributes_is_told_of(tmp_path: Path) -> None:

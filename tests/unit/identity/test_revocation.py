@@ -402,6 +402,22 @@ def test_a_restored_file_ends_the_complaint(pki: Pki) -> None:
     assert revocation.complaint is None
 
 
+def test_a_directory_that_was_closed_and_opened_again_ends_the_complaint(pki: Pki) -> None:
+    """The file is the same one as before, to its times; it was only out of reach."""
+    later = pki.now + timedelta(seconds=10)
+    revocation = loaded(pki)
+    assert revocation.refresh(later) is False
+    folder = pki.crl_path.parent
+    aside = folder.rename(folder.with_name("aside"))
+    assert isinstance(revocation.refresh(later), str)
+    assert revocation.refresh(later) is False
+
+    aside.rename(folder)
+
+    assert revocation.refresh(later) is False
+    assert revocation.complaint is None
+
+
 def test_a_list_that_begins_later_is_taken_when_its_time_has_come(pki: Pki) -> None:
     revocation = loaded(pki)
     put(pki.crl_path, pki.make_crl(number=9, now=pki.now + timedelta(hours=1)))
