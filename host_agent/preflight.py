@@ -180,9 +180,10 @@ def _list_warnings(config: Config, now: datetime) -> Iterator[str]:
         )
     for one in revocation.current:
         if one.points:
+            names = ", ".join(sorted(name.partition(":")[2] for name in one.points))
             yield (
                 "server.crl: it covers only certificates that name its distribution point"
-                f" ({', '.join(sorted(one.points))}); others will not get in"
+                f" ({names}); others will not get in"
             )
 
 

@@ -58,7 +58,7 @@ class Authorities:
     def __init__(self, certificates: Sequence[x509.Certificate]) -> None:
         grouped: dict[tuple[bytes, bytes], list[x509.Certificate]] = {}
         for certificate in certificates:
-            key = (canonical_name(certificate.subject), _key_bytes(certificate))
+            key = (_subject(certificate), _key_bytes(certificate))
             grouped.setdefault(key, []).append(certificate)
         self._by_id = {one.id: one for one in (_authority(*key, of) for key, of in grouped.items())}
         self._issuers: dict[str, Authority] = {}
@@ -96,7 +96,10 @@ class Authorities:
         )
 
     def _issuer(self, certificate: PeerCertificate) -> Authority:
-        issuer = self.signer_of(x509.load_der_x509_certificate(certificate.der))
+        try:
+            issuer = self.signer_of(x509.load_der_x509_certificate(certificate.der))
+        except ValueError:
+            issuer = None  # a name that OpenSSL reads and nobody else does
         if issuer is None:
             raise InvalidIdentityError(
                 "This client certificate is not accepted: the authority that issued it is not in"
@@ -120,6 +123,14 @@ def _authority(subject: bytes, key: bytes, certificates: Sequence[x509.Certifica
         subject=subject,
         certificates=tuple(certificates),
     )
+
+
+def _subject(certificate: x509.Certificate) -> bytes:
+    try:
+        return canonical_name(certificate.subject)
+    except ValueError as error:
+        message = "an authority's name cannot be read"
+        raise ValueError(message) from error
 
 
 def _key_bytes(certificate: x509.Certificate) -> bytes:

@@ -49,7 +49,7 @@ class Revocation:
         self._ca_path = ca_path
         self._authorities = Authorities(())
         self._lists: tuple[RevocationList, ...] = () if previous is None else previous.current
-        self._covered: dict[str, Credential] = {} if previous is None else previous.covered
+        self._let_in: dict[str, Credential] = {} if previous is None else previous.let_in
         self._loaded = False
         self._stamp: tuple[int, ...] | None = None
         self._content = b""
@@ -63,9 +63,9 @@ class Revocation:
         return self._lists
 
     @property
-    def covered(self) -> dict[str, Credential]:
-        """Some of those who were let in under the lists that serve, by fingerprint."""
-        return dict(self._covered)
+    def let_in(self) -> dict[str, Credential]:
+        """Some of those who were let in, by fingerprint."""
+        return dict(self._let_in)
 
     @property
     def next_update(self) -> datetime | None:
@@ -122,10 +122,10 @@ class Revocation:
             raise _out_of_date()
         credential = self._authorities.credential(certificate)
         self.recheck(credential, now)
-        if self._lists and credential.fingerprint not in self._covered:
-            if len(self._covered) >= _REMEMBERED:
-                self._covered.clear()
-            self._covered[credential.fingerprint] = credential
+        if credential.fingerprint not in self._let_in:
+            if len(self._let_in) >= _REMEMBERED:
+                self._let_in.clear()
+            self._let_in[credential.fingerprint] = credential
         return credential
 
     def recheck(self, credential: Credential, now: datetime) -> None:
@@ -205,11 +205,11 @@ class Revocation:
                 name = next(one.name for one in self._authorities if one.id == old.authority)
                 message = f"it holds no list of {name!a} any more, whose clients it would lock out"
                 raise ValueError(message)
-        known = [one for one in list(self._covered.values()) if one.issuer in self._authorities]
+        known = [one for one in list(self._let_in.values()) if one.issuer in self._authorities]
         if known and not any(new.covers(one) for new in fresh for one in known):
             message = (
-                "it is of a distribution point that none of the certificates in use names, and"
-                " would lock all of them out; restart the agent where that is meant"
+                "it covers none of the certificates in use and would lock all of them out; restart"
+                " the agent where that is meant"
             )
             raise ValueError(message)
 
@@ -271,9 +271,14 @@ def load_authorities(path: Path) -> Authorities:
     """
     data = read_linked(path)
     try:
-        return Authorities(x509.load_pem_x509_certificates(data))
+        certificates = x509.load_pem_x509_certificates(data)
     except (ValueError, x509.InvalidVersion) as error:
         message = f"{path} holds no CA certificate"
+        raise ValueError(message) from error
+    try:
+        return Authorities(certificates)
+    except ValueError as error:
+        message = f"{path}: {error}"
         raise ValueError(message) from error
 
 

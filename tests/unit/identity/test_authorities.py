@@ -1,5 +1,7 @@
 """An authority is a name and a key, however they are written; it is found by its signature."""
 
+from dataclasses import replace
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -94,6 +96,20 @@ def test_a_refusal_is_not_remembered_as_an_answer() -> None:
     for _ in range(2):
         with pytest.raises(InvalidIdentityError):
             authorities.credential(peer(ca.leaf()))
+
+
+def test_a_certificate_whose_issuer_cannot_be_read_is_refused() -> None:
+    """OpenSSL takes letters of Latin-1 in a TeletexString, which no other reader does."""
+    ca = a_ca(named("Lab CA", _ASN1Type.T61String))
+    leaf = peer(ca.leaf())
+    odd = replace(leaf, der=leaf.der.replace(b"Lab CA", b"Lab C\xfc"))
+    with pytest.raises(InvalidIdentityError):
+        of(ca).credential(odd)
+    assert of(ca).credential(leaf).cn == "deployer"
+    unreadable = ca.certificate.public_bytes(serialization.Encoding.DER)
+    unreadable = unreadable.replace(b"Lab CA", b"Lab C\xfc")
+    with pytest.raises(ValueError, match="name cannot be read"):
+        Authorities([x509.load_der_x509_certificate(unreadable)])
 
 
 def test_the_head_of_a_hierarchy_is_known() -> None:

@@ -91,6 +91,22 @@ def test_a_list_that_would_lock_out_everybody_in_use_is_not_taken(tmp_path: Path
     revocation.check(peer(leaf), NOW)
 
 
+def test_a_first_list_that_would_lock_out_everybody_in_use_is_not_taken(tmp_path: Path) -> None:
+    """No list served so far; the root's own covers nobody whom the authority below it issued."""
+    root = a_ca("Root", path_length=1)
+    issuing = a_ca("Issuing", above=root)
+    (tmp_path / "ca.pem").write_bytes(pem(issuing.certificate, root.certificate))
+    crl = tmp_path / "crl.pem"
+    unlisted = Revocation(None, tmp_path / "ca.pem")
+    unlisted.load(NOW)
+    unlisted.check(peer(issuing.leaf()), NOW)
+    crl.write_bytes(pem(root.crl()))
+    with pytest.raises(ValueError, match="would lock all of them out"):
+        Revocation(crl, tmp_path / "ca.pem", previous=unlisted).load(NOW)
+    crl.write_bytes(pem(root.crl(), issuing.crl()))
+    Revocation(crl, tmp_path / "ca.pem", previous=unlisted).load(NOW)
+
+
 def test_two_lists_of_two_points_are_each_for_their_own(tmp_path: Path) -> None:
     ca, there = a_ca(), "http://ca/2.crl"
     one, two = ca.leaf(more=[points(POINT)]), ca.leaf(more=[points(there)])
