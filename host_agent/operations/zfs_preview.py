@@ -92,6 +92,8 @@ def preview_destroy(
     along, members = facts.all("along"), facts.members()
     count, held, reclaimed = facts.count("members"), facts.count("held"), facts.optional("reclaim")
     notes = []
+    if released is not None:
+        notes.append(f"Its last hold, {released}, is taken off: that destroys it.")
     if along:
         more = f" and {len(along) - _SHOWN_ALONG} more" if len(along) > _SHOWN_ALONG else ""
         shown = ", ".join(along[:_SHOWN_ALONG]) + more

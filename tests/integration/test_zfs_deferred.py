@@ -104,7 +104,7 @@ def test_of_a_snapshot_that_is_not_deferred_it_is(host: ZfsHost) -> None:
     zfs(host, "hold", "keep", "tank/media@old")
     asked = operation("zfs.release", dataset="tank/media@old", tag="keep")
     found = host.inspect(asked)
-    assert "it can be destroyed then" in found.preview.summary
+    assert "It can be destroyed then" in found.preview.summary
     assert host.perform(asked, found.precondition).exit_code == 0
     assert host.probe(asked, found.precondition)
     assert "tank/media@old" in host.datasets()
@@ -131,7 +131,7 @@ def test_a_clone_that_keeps_a_deferred_snapshot_lets_its_last_hold_go(host: ZfsH
     defer(host, "tank/media@old", "keep")
     asked = operation("zfs.release", dataset="tank/media@old", tag="keep")
     found = host.inspect(asked)
-    assert "only its clones keep it" in found.preview.summary
+    assert "Only its clones keep it" in found.preview.summary
     assert host.perform(asked, found.precondition).exit_code == 0
     assert "tank/media@old" in host.datasets()
     zfs(host, "hold", "keep", "tank/media@old")
@@ -143,10 +143,10 @@ def test_a_clone_that_keeps_a_deferred_snapshot_lets_its_last_hold_go(host: ZfsH
 def test_a_destroy_that_names_the_last_hold_destroys_a_deferred_snapshot(host: ZfsHost) -> None:
     defer(host, "tank/media@old", "keep")
     plain = host.inspect(operation("zfs.destroy", dataset="tank/media@old"))
-    assert "ask with `release`" in plain.preview.details[-1]
+    assert "ask with `release`" in plain.preview.details[0]
     asked = operation("zfs.destroy", dataset="tank/media@old", release="keep")
     found = host.inspect(asked)
-    assert "by taking off its last hold, keep" in found.preview.summary
+    assert "Its last hold, keep, is taken off: that destroys it." in found.preview.details
     assert found.preview.accuracy is PreviewAccuracy.ESTIMATE
     assert host.perform(asked, found.precondition).exit_code == 0
     assert host.probe(asked, found.precondition)
@@ -216,8 +216,8 @@ def test_the_origin_that_goes_with_its_last_clone_is_shown_and_bound(
     clone(host, "tank/media@old", "tank/top/clones/one")
     asked = operation("zfs.destroy", dataset=target, recursive=is_recursive)
     found = host.inspect(asked)
-    assert "with the last of its clones goes tank/media@old" in found.preview.summary
-    assert any(line.startswith("  tank/media@old: snapshot") for line in found.preview.details)
+    assert "With the last of its clones goes tank/media@old." in found.preview.details
+    assert any(line.startswith("tank/media@old, ") for line in found.preview.details)
     assert found.precondition["members"] == (3 if is_recursive else 2)
     zfs(host, "hold", "keep", "tank/media@old")  # it would stay now: something else was approved
     output = host.perform(asked, found.precondition)
@@ -233,7 +233,7 @@ def test_an_origin_with_another_clone_stays_and_is_not_shown(host: ZfsHost) -> N
     clone(host, "tank/media@old", "tank/top/clones/one", "tank/top/two")
     asked = operation("zfs.destroy", dataset="tank/top/clones/one")
     found = host.inspect(asked)
-    assert "goes" not in found.preview.summary
+    assert not any("goes" in line for line in found.preview.details)
     assert host.perform(asked, found.precondition).exit_code == 0
     assert "tank/media@old" in host.datasets()
 
