@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from host_agent.config.models import Execution, Server
+from host_agent.gateway import body
 from tests.support.reference_pages import REPOSITORY
 
 UNIT = REPOSITORY / "systemd" / "host-agent.service"
 SUDOERS = REPOSITORY / "sudoers" / "host-agent"
 SERVICE_PAGE = REPOSITORY / "docs" / "how-to" / "run-as-a-service.md"
+PERFORMANCE_PAGE = REPOSITORY / "docs" / "explanation" / "performance.md"
 
 WITHOUT_SUDO = {
     *("NoNewPrivileges", "SystemCallFilter", "SystemCallArchitectures", "SystemCallLog"),
@@ -42,6 +45,48 @@ def test_the_unit_waits_longer_than_the_agent_drains() -> None:
 
 def test_a_broken_configuration_is_not_tried_again_and_again() -> None:
     assert "78" in service()["RestartPreventExitStatus"].split()
+
+
+_UNITS = {"M": 2**20, "G": 2**30}
+
+
+def size(name: str) -> int:
+    """Return a size of the unit, in bytes."""
+    text = service()[name]
+    return int(text[:-1]) * _UNITS[text[-1]]
+
+
+def test_the_unit_leaves_the_agent_what_its_limits_admit_and_the_host_the_rest() -> None:
+    """Idle, all connections, all large bodies (parsed they take five times more), all outputs."""
+    figures = PERFORMANCE_PAGE.read_text()
+    idle = int(_figure(figures, r"idle, resident memory +\| (\d+) MiB")) * 2**20
+    thousand = int(_figure(figures, r"1,000 idle TLS connections.*?\| (\d+) MiB")) * 2**20
+    limits = {
+        name: model.model_fields[name].default
+        for model, name in (
+            (Server, "max_connections"),
+            (Execution, "max_concurrent"),
+            (Execution, "max_output_bytes"),
+        )
+    }
+    connections = limits["max_connections"] * thousand // 1000
+    bodies = body.LARGE_BODIES * 6 * body.MAX_BODY_BYTES
+    outputs = limits["max_concurrent"] * 2 * 6 * limits["max_output_bytes"]
+    needed = idle + connections + bodies + outputs
+    assert needed < 450 * 2**20 < size("MemoryHigh") / 2
+    assert size("MemoryHigh") < size("MemoryMax") <= 2 * 2**30
+    assert size("MemorySwapMax") < size("MemoryMax")
+    assert service()["OOMPolicy"] == "continue"
+    assert service()["Restart"] == "on-failure"
+    page = SERVICE_PAGE.read_text()
+    for name in ("MemoryHigh", "MemoryMax", "MemorySwapMax"):
+        assert f"`{name}={service()[name]}`" in page
+
+
+def _figure(text: str, pattern: str) -> str:
+    found = re.search(pattern, text)
+    assert found is not None, pattern
+    return found[1]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")

@@ -182,6 +182,37 @@ def test_c39_what_runs_as_root_has_a_bound_on_processes_and_memory(host: Host) -
         assert host.ended(held)["problem"]["code"] == "host:timed-out"
 
 
+_GREEDY = """\
+#!/bin/sh
+exec python3 -c 'print(len(b"x" * (1 << 30)))'
+"""
+
+
+def test_c39_a_git_that_takes_too_much_memory_is_killed_alone(host: Host) -> None:
+    show = ("systemctl", "show", "-P")
+    shipped = [host.machine.must(*show, name, UNIT).strip() for name in _MEMORY]
+    assert shipped == [str(1 << 30), str(2 << 30), str(512 << 20), "continue"]
+    if host.machine.must(*show, "MemoryCurrent", UNIT).strip() == "[not set]":
+        pytest.skip("the kernel's memory controller does not reach into the machine here")
+    pid = host.main_pid
+    bound = ("systemctl", "set-property", "--runtime", UNIT)
+    git = f"{WRAPPERS}/git"
+    host.machine.must(*bound, "MemoryHigh=infinity", "MemoryMax=400M", "MemorySwapMax=0")
+    try:
+        with changed(host, git):
+            host.machine.write(git, _GREEDY)
+            answer = host.ask("git.status", {"repository": "/srv/app"})
+            assert answer.status_code == 502, answer.text
+        assert host.main_pid == pid
+        assert host.machine.must(*show, "ActiveState", UNIT).strip() == "active"
+        assert host.ask("git.status", {"repository": "/srv/app"}).status_code == 200
+    finally:
+        host.machine.must(*bound, "MemoryHigh=1G", "MemoryMax=2G", "MemorySwapMax=512M")
+
+
+_MEMORY = ("MemoryHigh", "MemoryMax", "MemorySwapMax", "OOMPolicy")
+
+
 def _scopes(host: Host) -> list[str]:
     listed = host.machine.must(
         *("systemctl", "list-units", "--type=scope", "--plain", "--no-legend", "run-*.scope")
