@@ -45,6 +45,22 @@ def test_every_command_parses(page: Path) -> None:
         assert parser.parse_args(arguments).run is not None
 
 
+def test_nothing_is_installed_on_a_host_that_no_lock_names() -> None:
+    """An environment whose programs may become root takes nothing that an index resolves."""
+    installs = [
+        step.command
+        for page in HOW_TO
+        for block in blocks(page.read_text(encoding="utf-8"))
+        if block.language == "console"
+        for step in steps(block)
+        if "pip install" in step.command
+    ]
+    assert len(installs) >= 6
+    for command in installs:
+        assert "--no-deps" in command
+        assert "--no-index" in command or "--require-hashes" in command
+
+
 def test_the_pages_have_commands() -> None:
     assert sum(len(list(commands(page))) for page in HOW_TO) > 20
 

@@ -25,6 +25,7 @@ VALUED = {
     "-w",
     "--find-links",
     "--only",
+    "--only-binary",
 }
 LOCKED = {
     line.partition("==")[0].partition("[")[0]
