@@ -109,20 +109,20 @@ def test_a_group_that_reads_logs_is_a_warning(host: Host) -> None:
 
 def test_a_package_that_is_missing_is_named_by_doctor_install_and_journal(host: Host) -> None:
     """F2: nothing but the journal and these two say what failed."""
-    package = f"{PACKAGES}/alembic"
+    package = f"{PACKAGES}/quart"
     back = f"mv /root/aside {package}; systemctl restart {UNIT}"
     with changed(host, f"mv {package} /root/aside", back=back):
         (said,) = problems(host)["start"]
-        assert "No module named 'alembic'" in said
+        assert "No module named 'quart'" in said
         done = host.machine.run(PROGRAM, "install")
         assert done.exit_code == 1
-        assert "No module named 'alembic'" in done.stderr
+        assert "No module named 'quart'" in done.stderr
         host.leave()
         host.machine.run("systemctl", "restart", UNIT)
         shown = host.machine.must("systemctl", "show", "-P", "ExecMainStatus", UNIT).strip()
         assert shown == "78"
         errors = host.machine.must("journalctl", "-u", UNIT, "-p", "err", "-n", "20", "-o", "cat")
-        assert "No module named 'alembic'" in errors
+        assert "No module named 'quart'" in errors
         assert "agent.py:" in errors  # where it came from
     assert problems(host) == {}
     assert host.machine.run(PROGRAM, "install").exit_code == 0
