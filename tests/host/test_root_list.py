@@ -23,10 +23,10 @@ REFUSED = re.compile(
 TRIES = [
     ("root", "zfs-get used {}", "tank/private", "tank/media"),
     ("root", "zfs-list one filesystem {}", "tank/private", "tank/media"),
-    ("root", "zfs-inspect destroy {}@old one", "tank/private", "tank/media"),
+    ("root", "zfs-inspect destroy {}@old one", "tank/private", "tank/top"),
     ("root", "zfs-inspect snapshot {} new one", "tank/private", "tank/media"),
     ("root", "zfs-snapshot {} new one 1 {state}", "tank/private", "tank/media"),
-    ("root", "zfs-destroy {}@old one 1 {state}", "tank/private", "tank/media"),
+    ("root", "zfs-destroy {}@old one 1 {state}", "tank/private", "tank/top"),
     ("root", "systemd-status {}", "private.service", "idle.service"),
     ("root", "systemd-logs {} 5", "private.service", "idle.service"),
     ("root", "systemd-inspect stop {}", "private.service", "idle.service"),
@@ -37,9 +37,9 @@ TRIES = [
     ("root", "systemd-stop {} {state}", "pve-container@150.service", "idle.service"),
     ("root", "pct-status {}", "201", "102"),
     ("root", "pct-config {}", "201", "102"),
-    ("root", "pct-inspect stop {}", "201", "102"),
-    ("root", "pct-stop {} {state}", "201", "102"),
-    ("root", "pct-stop {} {state}", "150", "102"),  # named, and denied to everybody
+    ("root", "pct-inspect snapshot {} fresh", "201", "102"),
+    ("root", "pct-snapshot {} fresh {state}", "201", "102"),
+    ("root", "pct-snapshot {} fresh {state}", "150", "102"),  # named, and denied to everybody
     ("root", "exec-run inspect {} whom=x", "other", "greet"),
     ("root", "exec-run inspect {} whom=x", "denied", "greet"),  # denied to everybody
     ("librarian", "git status {}", "/srv/private", "/srv/app"),
@@ -233,8 +233,9 @@ def test_a_unit_that_wants_poweroff_is_not_started(host: Host) -> None:
     )
     machine.write(
         "/etc/systemd/system/hello.service",
-        "[Unit]\nWants=idle.service\n[Service]\nType=oneshot\nExecStart=/bin/true\n",
+        "[Unit]\nWants=greeted.service\n[Service]\nType=oneshot\nExecStart=/bin/true\n",
     )
+    machine.write("/etc/systemd/system/greeted.service", "[Service]\nExecStart=/bin/true\n")
     machine.must("systemctl", "daemon-reload")
     before = host.state()
     sudo = ("/usr/bin/sudo", "-n", "--")

@@ -75,6 +75,7 @@ TRIES = {
     "a new wrapper": f"touch {WRAPPERS}/zfs-new",
     "a wrapper in the place of another": f"mv -f /bin/true {WRAPPERS}/zfs-list",
     "the list of what is protected": f"echo >{WRAPPERS}/protected",
+    "the list of what is allowed": f"echo 'allowed zfs.*' >>{WRAPPERS}/allowed",
     "the list of commands": f"echo >>{WRAPPERS}/commands",
     "sudoers": f"echo >>{FRAGMENT}",
     "another fragment": "touch /etc/sudoers.d/more",
