@@ -17,7 +17,7 @@ LAST_SECONDS = 5.0
 """Before a request expires, in which it takes no answer any more."""
 MAX_WORDS = 500
 NAME_LIMIT = 100
-SHOWN_ID = 12
+SHOWN_ID = 8
 TOO_LATE = "too late to answer"
 SHRUNK = "the terminal has become too small; nothing was sent"
 UNREAD = "read it to its end first: space, or page down"
@@ -98,7 +98,7 @@ def is_late(view: RequestView, now: datetime) -> bool:
 
 def subject(view: RequestView) -> str:
     """Return what a request is about, on one line and escaped."""
-    words = (view.operation, view.resource or "")
+    words = (view.verb or view.operation, view.subject or view.resource or "")
     return " ".join(render.visible(word, limit=NAME_LIMIT) for word in words if word)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from pydantic import JsonValue, ValidationError
 
-from host_agent.cli import arguments, render, settings
+from host_agent.cli import arguments, endings, render, settings
 from host_agent.errors import (
     EX_FAILED,
     EX_OK,
@@ -23,18 +23,9 @@ if TYPE_CHECKING:
     from host_agent.client import Client, Held, Outcome, Ran, RequestView
 
 LONGEST_WAIT_SECONDS = 86400
-SHORT_ID = 8
 """Digits of a request's id that are shown to be typed again."""
 
 _WITHOUT_PROBLEM = {"denied": "approval:denied", "expired": "approval:expired"}
-_ADVICE = {
-    "denied": "It was denied; nothing ran.",
-    "expired": "It expired before it was decided; nothing ran. Ask again if it is still needed.",
-    "cancelled": "It was cancelled; nothing ran.",
-    "failed": "It failed.",
-    "timed_out": "It did not end in time and was stopped.",
-    "unknown": "It is not known whether it ran: look at the host before asking again.",
-}
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -112,7 +103,7 @@ def _params(
 
 def _followed(client: "Client", held: "Held", wait: int) -> "RequestView":
     """Follow a held request, with the time left shown where a person looks."""
-    render.warn(f"Held as request {render.visible(held.request_id)}; nothing has run yet.")
+    _say(_held_text(held).partition("\n")[0])
     if not render.is_terminal(sys.stderr):
         return client.follow(held.request_id, wait)
     with render.console(sys.stderr).status(_waiting_text(held.state, held.expires_at)) as status:
@@ -136,7 +127,17 @@ def _show_ran(answer: "Ran", *, as_json: bool) -> int:
         print(render.json_text(answer.body))
     else:
         _show_outcome(answer.outcome)
+        if answer.effect != "read":
+            by = "" if answer.grant is None else f"by grant {endings.short_id(answer.grant)}"
+            what = endings.subject(answer.operation, answer.resource)
+            _say(endings.done(what, answer.outcome, by))
     return EX_OK
+
+
+def _say(line: str) -> None:
+    """Write a line about the request to standard error; standard output is the command's."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def _show_held(held: "Held", *, as_json: bool) -> int:
@@ -148,7 +149,7 @@ def _show_held(held: "Held", *, as_json: bool) -> int:
 
 def _held_text(held: "Held") -> str:
     """Return in two lines what is held and why, and how to go on."""
-    short = render.visible(held.request_id[:SHORT_ID])
+    short = endings.short_id(held.request_id)
     operation = render.visible(held.operation, limit=64)
     if held.state == "pending":
         rule = render.visible(held.rule or "a person", limit=100)
@@ -169,22 +170,13 @@ def _show_view(view: "RequestView", *, as_json: bool) -> int:
 
 
 def _settled(view: "RequestView") -> int:
-    """Say how a request ended, if not well; return the exit status."""
-    if view.state == "succeeded":
-        return EX_OK
-    request_id = render.visible(view.request_id)
-    if not view.is_finished:
-        render.warn(
-            f"Request {request_id} is still {render.visible(view.state)};"
-            f" `host-agent requests show {request_id} --wait 60` follows it."
-        )
-        return EX_TEMPFAIL
-    advice = _ADVICE.get(view.state, f"It ended as {render.visible(view.state)}.")
-    if view.problem is not None:
-        advice = f"{advice} {render.visible(view.problem.detail, limit=1000)}"
-        advice = f"{advice} ({render.visible(view.problem.code, limit=64)})"
-    render.warn(f"Request {request_id}: {advice}")
-    return ended_status(view)
+    """Say how a request ended; return the exit status."""
+    _say(endings.line(view))
+    if view.is_finished:
+        return ended_status(view)
+    request_id, state = endings.short_id(view.request_id), render.visible(view.state)
+    _say(f"       still {state}; follow it: host-agent requests show {request_id} --wait 60")
+    return EX_TEMPFAIL
 
 
 def ended_status(view: "RequestView") -> int:

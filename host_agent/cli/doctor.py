@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -85,13 +85,17 @@ def run(args: argparse.Namespace) -> int:
     return EX_OK if is_well(checks) else EX_FAILED
 
 
+def _rows(checks: Sequence[Check]) -> Iterator[tuple[str, str, str]]:
+    for check in checks:
+        sentence = f"{render.visible(check.name)}: {render.visible(check.sentence)}"
+        yield check.state.value, _STYLES[check.state], sentence
+        if check.remedy:
+            yield "", "", render.visible(check.remedy)
+
+
 def _draw(checks: Sequence[Check]) -> None:
     console = render.console()
-    for check in checks:
-        console.print(f"{check.state.value:<8} ", style=_STYLES[check.state], end="")
-        console.print(f"{render.visible(check.name)}: {render.visible(check.sentence)}")
-        if check.remedy:
-            console.print(f"         {render.visible(check.remedy)}")
+    console.print(render.hanging(_rows(checks)))
     problems = sum(check.state is State.PROBLEM for check in checks)
     warnings = sum(check.state is State.WARNING for check in checks)
     console.print()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from host_agent.cli import answering, render, request_fields
+from host_agent.cli import answering, listing, render, request_fields
 from host_agent.cli.answering import Desk
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def draw(desk: Desk, console: "Console", *, now: datetime, trouble: str, is_live
 
 
 def _header(desk: Desk, now: datetime, *, is_live: bool) -> str:
-    many = f"{len(desk.views)} pending" if desk.views else NONE_WAIT
+    many = listing.headline(desk.views) if desk.views else NONE_WAIT
     state = "live" if is_live else "asking again and again"
     return f"{many}  {now.strftime('%H:%M:%SZ')}  {state}"
 
@@ -81,13 +81,16 @@ def _list(desk: Desk, console: "Console", now: datetime) -> "list[list[Segment]]
     for view in views:
         is_chosen = view.request_id == desk.selected
         words = (
-            render.visible(short[view.request_id], limit=64),
             request_fields.time_left(view, now),
             answering.subject(view),
             render.visible(view.caller or "-", limit=64),
+            render.visible(short[view.request_id], limit=64),
         )
-        text = ("> " if is_chosen else "  ") + "  ".join(words)
-        lines.append(_line(text, "reverse" if is_chosen else "", console.width))
+        mark = "! " if view.effect == "destroy" else "  "
+        text = ("> " if is_chosen else "  ") + mark + "  ".join(words)
+        colour = request_fields.STYLES.get(view.effect or "", "")
+        style = f"{colour} reverse".strip() if is_chosen else colour
+        lines.append(_line(text, style, console.width))
     return lines
 
 
@@ -96,7 +99,7 @@ def _details(desk: Desk, console: "Console", now: datetime) -> "list[list[Segmen
     if view is None:
         return []
     options = console.options.update(height=None)
-    table = render.fields(request_fields.rows(view, now))
+    table = render.fields(request_fields.drawn(view, now))
     return console.render_lines(table, options, pad=False)
 
 

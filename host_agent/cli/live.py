@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from host_agent.cli import keyboard, render
+from host_agent.cli import endings, keyboard, listing, render
 from host_agent.cli.answering import (
     SHRUNK,
     Act,
@@ -189,7 +189,7 @@ class Watching:
             cursor = page.next_cursor
             if cursor is None or not page.requests:
                 break
-        return tuple(views)
+        return tuple(listing.ordered(views))
 
     async def _follow(self) -> None:
         """Look anew when something happens; without events, the interval is all there is."""
@@ -291,6 +291,10 @@ class Watching:
         try:
             if isinstance(act, Approve):
                 view = await self._client.approve(request_id, act.digest)
+                if view.state in endings.UNDER_WAY:
+                    # The yes is given, whatever can be seen of its run.
+                    with suppress(ProblemError, ConnectionFailedError, InvalidAnswerError):
+                        view = await self._client.follow(request_id, endings.LOOK_SECONDS)
             else:
                 view = await self._client.deny(request_id, act.reason)
         except CertificateRefusedError:
@@ -299,4 +303,4 @@ class Watching:
             return render.visible(f"{problem.detail} ({problem.code})", limit=300)
         except (ConnectionFailedError, InvalidAnswerError) as error:
             return render.visible(str(error), limit=300)
-        return f"{subject(view)}: {render.visible(view.state)}"
+        return endings.line(view)

@@ -12,7 +12,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING, TextIO, cast
 
 from pydantic import JsonValue
 
@@ -36,7 +36,9 @@ _MARKS_IN_A_ROW = 2
 """More combining marks on one character would draw over the lines around it."""
 
 MIN_LABEL_WIDTH = 12
+MIN_HANGING = 8
 
+_BLANKS_AT_THE_END = re.compile(r" +(?=\n|\Z)")
 _PLAIN_TEXT = re.compile(r"[A-Za-z0-9._/@:+,=-]+")
 
 
@@ -110,6 +112,15 @@ def json_text(value: object, *, indent: int | None = 2) -> str:
     return text.replace("\x7f", "\\u007f")
 
 
+def span_text(seconds: float) -> str:
+    """Return a time span in the one unit that matters, rounded down: `9 min`."""
+    whole = max(int(seconds), 0)
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if whole >= length:
+            return f"{whole // length} {unit}"
+    return f"{whole} s"
+
+
 def duration_text(seconds: float) -> str:
     """Return a time span in the two units that matter."""
     whole = int(seconds)
@@ -134,13 +145,26 @@ def console(stream: TextIO | None = None) -> "Console":
 
     target = sys.stdout if stream is None else stream
     return Console(
-        file=target,
+        file=target if is_terminal(target) else cast("IO[str]", _Trimmed(target)),
         markup=False,
         emoji=False,
         highlight=False,
         soft_wrap=False,
         width=None if is_terminal(target) else 100_000,
     )
+
+
+class _Trimmed:
+    """Writes to a stream that nobody looks at: no line ends in blanks there."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(_BLANKS_AT_THE_END.sub("", text))
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence["str | Text"]]) -> "Table":
@@ -172,6 +196,24 @@ def fields(rows: Iterable[tuple[str, "str | Text"]]) -> "Table":
     for label, value in rows:
         grid.add_row(Text(label), Text(value) if isinstance(value, str) else value)
     return grid
+
+
+def hanging(rows: Iterable[tuple[str, str, str]]) -> "Table":
+    """Return short labels, each in its style, beside sentences that fold between words."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True, min_width=MIN_HANGING)
+    grid.add_column(overflow="fold")
+    for label, style, sentence in rows:
+        grid.add_row(Text(label, style=style), Text(sentence))
+    return grid
+
+
+def words(text: str, *, limit: int = 200) -> str:
+    """Return somebody's own words in quotes that nothing in them can end."""
+    return '"' + visible(text, limit=limit).replace('"', "'") + '"'
 
 
 def warn(message: str) -> None:

@@ -1,20 +1,19 @@
 """`host-agent requests`: the queue, for those who ask and those who decide."""
 
 import argparse
+import contextlib
 import re
 import sys
 import termios
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from host_agent.cli import granting, render, settings
+from host_agent.cli import endings, granting, render, settings
 from host_agent.cli.call import wait_seconds
 from host_agent.errors import EX_OK, EX_TEMPFAIL, UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from host_agent.client import Client, GrantTerms, RequestView
 
 STATES = (
@@ -34,15 +33,6 @@ LISTING_LIMIT = 100
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_COLUMNS = (
-    "request",
-    "state",
-    "operation",
-    "resource",
-    "caller",
-    "left",
-    "reason (caller's words)",
-)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -63,7 +53,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _add_list(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = verbs.add_parser("list", help="list requests, newest first")
+    parser = verbs.add_parser(
+        "list", help="list requests, what waits first: the most dangerous, then the soonest"
+    )
     parser.add_argument("--state", choices=STATES, metavar="STATE", help=f"{', '.join(STATES)}")
     parser.add_argument(
         "--limit",
@@ -182,7 +174,9 @@ def _list(args: argparse.Namespace) -> int:
     if not views:
         render.warn("No requests.")
         return EX_OK
-    render.console().print(listing(views))
+    from host_agent.cli import listing
+
+    listing.show(views)
     if cursor is not None:
         render.warn(f"More than {args.limit} requests; --limit shows more.")
     return EX_OK
@@ -204,27 +198,6 @@ def fetch(
     return views, cursor
 
 
-def listing(views: "Sequence[RequestView]") -> "Table":
-    """Return a table of requests, one a row, everything escaped and bounded."""
-    from host_agent.cli import request_fields
-
-    now = datetime.now(UTC)
-    short = request_fields.short_ids(views)
-    rows = (
-        (
-            render.visible(short[view.request_id], limit=64),
-            request_fields.name_text(view.state),
-            request_fields.name_text(view.operation),
-            request_fields.name_text(view.resource),
-            request_fields.name_text(view.caller),
-            request_fields.time_left(view, now),
-            render.visible(view.reason or "", limit=80),
-        )
-        for view in views
-    )
-    return render.table(_COLUMNS, rows)
-
-
 def _show(args: argparse.Namespace) -> int:
     with settings.connect(args) as client:
         view = client.follow(args.id, args.wait) if args.wait else client.request(args.id)
@@ -238,7 +211,7 @@ def _print(view: "RequestView", *, as_json: bool) -> None:
     if as_json:
         print(render.json_text(view.body))
     else:
-        rows = request_fields.rows(view, datetime.now(UTC))
+        rows = request_fields.drawn(view, datetime.now(UTC))
         render.console().print(render.fields(rows))
 
 
@@ -277,7 +250,17 @@ def _approve(args: argparse.Namespace) -> int:
         if grant is not None and args.yes:
             render.warn(granting.sentence(view, grant))
         approved = client.approve(view.request_id, digest, args.reason, grant=grant)
-        return _decided(approved, as_json=args.json)
+        return _decided(_looked_at(client, approved), as_json=args.json)
+
+
+def _looked_at(client: "Client", approved: "RequestView") -> "RequestView":
+    """Return how the run ended, if that can be seen within some seconds; the yes is given."""
+    from host_agent.client import ConnectionFailedError, InvalidAnswerError, ProblemError
+
+    if approved.state in endings.UNDER_WAY:
+        with contextlib.suppress(ProblemError, ConnectionFailedError, InvalidAnswerError):
+            return client.follow(approved.request_id, endings.LOOK_SECONDS)
+    return approved
 
 
 def _asked(
@@ -292,12 +275,15 @@ def _asked(
         render.warn("The request's digest is not the one given; nothing was approved.")
         return None
     subject = " ".join(
-        render.visible(word, limit=128) for word in (view.operation, view.resource) if word
+        render.visible(word, limit=128)
+        for word in (view.verb or view.operation, view.subject or view.resource)
+        if word
     )
+    where = "" if view.host is None else f" on {render.visible(view.host, limit=128)}"
     caller = render.visible(view.caller or "an unnamed caller", limit=64)
     if grant is not None:
         print(f"\n{granting.sentence(view, grant)}")
-    print(f"\nApprove {subject} for {caller}, {render.visible(view.digest, limit=80)}?")
+    print(f"\nApprove {subject}{where} for {caller}, {render.visible(view.digest, limit=80)}?")
     if _answer("Type yes to approve: ") == "yes":
         return view.digest
     render.warn("Not approved; the request stays as it was.")
@@ -327,7 +313,8 @@ def _decided(view: "RequestView", *, as_json: bool) -> int:
     if as_json:
         print(render.json_text(view.body))
         return EX_OK
-    request_id = render.visible(view.request_id)
-    follow = "" if view.is_finished else f"; `host-agent requests show {request_id}` tells more"
-    print(f"{request_id} is {render.visible(view.state)}{follow}.")
+    follow = ""
+    if view.state in endings.UNDER_WAY:
+        follow = f"; `host-agent requests show {endings.short_id(view.request_id)}` tells more"
+    print(f"{endings.line(view)}{follow}")
     return EX_OK

@@ -94,7 +94,7 @@ def _write(client: Client, change: Change, *, as_json: bool) -> None:
     if as_json:
         line = render.json_text({"change": change.change, "request": view.body}, indent=None)
     else:
-        words = (view.request_id, view.state, view.operation, view.resource, view.caller)
+        words = (view.request_id, view.state, view.operation, view.resource, view.caller, view.host)
         line = " ".join(render.visible(word or "-", limit=128) for word in (change.change, *words))
     sys.stdout.write(line + "\n")
     sys.stdout.flush()

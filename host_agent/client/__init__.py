@@ -10,6 +10,7 @@ from host_agent.client.events import Event
 from host_agent.client.results import (
     Approvals,
     ApproverView,
+    AskedBefore,
     ContactView,
     Decision,
     Enrolment,
@@ -37,6 +38,7 @@ from host_agent.errors import (
 __all__ = [
     "Approvals",
     "ApproverView",
+    "AskedBefore",
     "AsyncClient",
     "CertificateRefusedError",
     "Client",

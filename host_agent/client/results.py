@@ -59,18 +59,26 @@ class Outcome(_Result):
 
 
 class Problem(_Result):
-    """Why a request was refused late, or failed."""
+    """Why a request was refused late, or failed; `decision_reason` is what who denied it wrote."""
 
     code: str
     detail: str = ""
+    decision_reason: str | None = None
 
 
 class Preview(_Result):
-    """What would happen: `accuracy` is exact, estimate or none."""
+    """What would happen: `accuracy` is exact, estimate or none.
+
+    `left_out` counts what `details` does not list, `undo` says how it is taken back, and `about` is
+    what the host says of the resource.
+    """
 
     accuracy: str = "none"
     summary: str = ""
     details: tuple[str, ...] = ()
+    left_out: int = 0
+    undo: str | None = None
+    about: str | None = None
 
 
 class Decision(_Result):
@@ -82,6 +90,14 @@ class Decision(_Result):
     channel: str | None = None
     at: AwareDatetime | None = None
     reason: str | None = None
+
+
+class AskedBefore(_Result):
+    """How often the same was asked of people within a day, and how often denied; `last` denial."""
+
+    times: int = 0
+    denied: int = 0
+    last: Decision | None = None
 
 
 class Approvals(_Result):
@@ -153,6 +169,8 @@ class Ran(_Answer):
 
     request_id: str
     operation: str
+    resource: str | None = None
+    effect: str | None = None
     state: str = "succeeded"
     digest: str | None = None
     outcome: Outcome = Outcome()
@@ -182,6 +200,12 @@ class RequestView(_Answer):
     caller: str | None = None
     owner: str | None = None
     unix_user: str | None = None
+    host: str | None = None
+    effect: str | None = None
+    verb: str | None = None
+    subject: str | None = None
+    runs_as: str | None = None
+    asked_before: AskedBefore | None = None
     params: dict[str, JsonValue] = Field(default_factory=dict)
     reason: str | None = None
     digest: str | None = None

@@ -279,12 +279,14 @@ def _answers() -> Schema:
             {
                 "request_id": _TEXT,
                 "operation": _TEXT,
+                "resource": _TEXT_OR_NULL,
+                "effect": {"enum": [effect.value for effect in Effect]},
                 "state": _STATE,
                 "digest": _DIGEST,
                 "outcome": {"anyOf": [_ref("Outcome"), {"type": "null"}]},
                 "grant": {"type": "string", "description": "The grant that it ran by."},
             },
-            "grant",
+            *("grant", "resource", "effect"),
         ),
         "Held": _object(
             {

@@ -31,6 +31,8 @@ def ran(act: Act, performance: Performance) -> Answer:
     body: dict[str, JsonValue] = {
         "request_id": act.request_id,
         "operation": act.operation.name,
+        "resource": act.operation.resource,
+        "effect": act.operation.effect.value,
         "state": performance.state.value,
         "digest": act.digest,
         "outcome": performance.outcome,

@@ -1,5 +1,7 @@
 """The tutorial is walked through for real: every command, and what the page says it prints."""
 
+import os
+import pwd
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +31,8 @@ def walk(tmp_path: Path) -> Walk:
         "/home/you/trial": str(tmp_path / "trial"),
         ":8443": f":{free_port()}",
         ":9464": f":{free_port()}",
+        "laptop": socket.gethostname(),
+        "your-user": pwd.getpwuid(os.geteuid()).pw_name,
     }
     return Walk(directory=tmp_path, words=words, environ=environ)
 

@@ -92,6 +92,29 @@ def test_call_prints_what_the_operation_printed(agent: FakeAgent, run: Run) -> N
     assert 1 <= len(ask.headers["idempotency-key"]) <= 64
 
 
+def test_an_allowed_change_says_that_it_is_done_and_a_read_says_nothing_more(
+    agent: FakeAgent, run: Run
+) -> None:
+    changed = fake_agent.ran("git.fetch", duration_ms=940, verified=True)
+    agent.script("POST", "/host/op", Answer(body=changed), Answer(body=fake_agent.ran()))
+
+    assert run("call", "git.fetch") == 0
+    assert run.err == "done   git.fetch /srv/app  verified  0.9 s\n"
+
+    assert run("call", "git.status") == 0
+    assert run.err == ""
+
+
+def test_who_denied_and_their_words_are_told(agent: FakeAgent, run: Run) -> None:
+    words = {"decision": "deny", "owner": "erin", "reason": 'no "more" today\x1b[A'}
+    why = {"code": "approval:denied", "detail": "erin denied this; nothing was run."}
+    agent.script("POST", "/host/op", Answer(status=202, body=fake_agent.held()))
+    agent.script("GET", REQUEST, view(state="denied", decisions=[words], problem=why))
+
+    assert run("call", *PULL, "--wait", "60") == 77
+    assert "denied by erin: \"no 'more' today\\x1b[A\"; nothing ran\n" in run.err
+
+
 def test_call_fetches_the_schema_only_where_a_word_needs_one(agent: FakeAgent, run: Run) -> None:
     agent.script("POST", "/host/op", Answer(body=fake_agent.ran()))
 
@@ -385,7 +408,10 @@ def test_requests_are_listed_over_all_pages(agent: FakeAgent, run: Run) -> None:
 
     assert run("requests", "list", "--state", "pending") == 0
 
-    assert [line.split()[0] for line in run.out.splitlines()[1:]] == ["a" * 12, "b" * 12]
+    lines = run.out.splitlines()
+    assert lines[0] == "agent-host  2 pending"
+    assert [line.split()[0] for line in lines[2:]] == ["a" * 8, "b" * 8]
+    assert not any(line.endswith(" ") for line in lines)
     assert agent.seen[0].query["state"] == ["pending"]
     assert agent.seen[1].query["cursor"] == ["n"]
 
@@ -444,7 +470,32 @@ def test_a_script_approves_the_digest_that_it_looked_at(agent: FakeAgent, run: R
     )
 
     assert status == 0
-    assert agent.seen[-1].body == {"decision": "approve", "digest": DIGEST, "reason": "ok"}
+    said = {"decision": "approve", "digest": DIGEST, "reason": "ok"}
+    assert [seen.body for seen in agent.seen if seen.method == "POST"] == [said]
+    # How it ends cannot be seen here; the yes is given all the same.
+    assert run.out == (
+        "approved  git.pull /srv/app; `host-agent requests show 0f8e7d6c` tells more\n"
+    )
+
+
+def test_an_approval_says_how_it_ended(agent: FakeAgent, run: Run) -> None:
+    yes = {"decision": "approve", "owner": "erin"}
+    agent.script("GET", REQUEST, view(), view(state="running"), view(state="running"))
+    ended = fake_agent.outcome(duration_ms=900, verified=True)
+    agent.script("GET", REQUEST, view(), view(state="succeeded", decisions=[yes], outcome=ended))
+    agent.script("POST", f"{REQUEST}/decision", view(state="running"))
+
+    assert run("requests", "approve", REQUEST_ID, "--yes", "--digest", DIGEST) == 0
+    assert run.out == "done   git.pull /srv/app  verified  0.9 s  (approved by erin)\n"
+
+
+def test_one_of_two_approvals_says_that_it_waits_for_one_more(agent: FakeAgent, run: Run) -> None:
+    terms = {"needed": 2, "given": 1, "approvers": None, "approver_role": "approver"}
+    agent.script("GET", REQUEST, view())
+    agent.script("POST", f"{REQUEST}/decision", view(approvals=terms))
+
+    assert run("requests", "approve", REQUEST_ID, "--yes", "--digest", DIGEST) == 0
+    assert run.out == "held   git.pull /srv/app  1 of 2: waits for one more\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--yes",), ("--digest", DIGEST)])
@@ -484,7 +535,7 @@ def test_deny_and_cancel(agent: FakeAgent, run: Run) -> None:
 
     assert run("requests", "deny", REQUEST_ID, "--reason", "no") == 0
     assert agent.seen[-1].body == {"decision": "deny", "reason": "no"}
-    assert run.out == f"{REQUEST_ID} is denied.\n"
+    assert run.out == "denied; nothing ran\n"
 
     assert run("requests", "cancel", REQUEST_ID, "--json") == 0
     assert agent.seen[-1].body is None

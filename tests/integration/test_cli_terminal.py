@@ -234,5 +234,6 @@ def test_a_held_request_is_followed_with_progress(
         terminal.read_until("waiting")
         assert terminal.end() == 0
 
-    assert "nothing has run yet" in terminal.text
+    assert "held   0f8e7d6c  git.pull  waits for: pulling needs alice" in terminal.text
     assert "merged\n" in terminal.text
+    assert "done   git.pull /srv/app  " in terminal.text

@@ -22,7 +22,7 @@ OTHER_ID = "f" * len(REQUEST_ID)
 DECISION = f"/requests/{REQUEST_ID}/decision"
 ENTER_SCREEN, LEAVE_SCREEN, SHOW_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
 HOSTILE = "".join(map(chr, [*range(0x20), 0x7F, *range(0x80, 0xA0), 0x202E, 0x200B, 0xFEFF]))
-WHAT = f"git.pull /srv/app ({REQUEST_ID[:12]})"
+WHAT = f"PULL /srv/app, main of origin ({REQUEST_ID[:8]})"
 QUESTION = f"approve {WHAT}? y/N"
 
 
@@ -126,7 +126,7 @@ def ask(watch: Watch) -> None:
     """Read on until the request is whole, and ask for its approval."""
     watch.read_until("more lines below")
     watch.type("   ")
-    watch.read_until("before the release")
+    watch.read_until("precondition")
     watch.type("a")
     watch.read_until(QUESTION)
 
@@ -138,7 +138,7 @@ def test_an_approval_takes_reading_a_question_and_y(
         ask(watch)
         assert decisions(agent) == []
         watch.type("y")
-        watch.read_until("git.pull /srv/app: approved")
+        watch.read_until("approved  git.pull /srv/app")
         assert decisions(agent) == [{"decision": "approve", "digest": DIGEST}]
         watch.type("q")
         assert watch.end() == 0
@@ -166,7 +166,7 @@ def test_what_is_typed_ahead_answers_no_question(agent: FakeAgent, environ: dict
     with Watch(environ) as watch:
         watch.read_until("more lines below")
         watch.type("   ")
-        watch.read_until("before the release")
+        watch.read_until("precondition")
         watch.type("ay")
         watch.read_until(QUESTION)
         watch.type("n")
@@ -197,11 +197,11 @@ def test_a_denial_takes_a_reason(agent: FakeAgent, environ: dict[str, str]) -> N
         watch.read_until_shown("not denied")
         assert decisions(agent) == []
         watch.type("d")
-        watch.read_until_shown("deny git.pull")
+        watch.read_until_shown("deny PULL")
         watch.type("not today qq\x7f\x7f")
         watch.read_until_shown("because: not today")
         watch.type("\n")
-        watch.read_until("git.pull /srv/app: denied")
+        watch.read_until("denied; nothing ran")
         watch.type("q")
         assert watch.end() == 0
         watch.assert_restored()
@@ -225,7 +225,7 @@ def test_the_last_five_seconds_take_no_answer(agent: FakeAgent, environ: dict[st
     with Watch(environ) as watch:
         watch.read_until("more lines below")
         watch.type("   ")
-        watch.read_until("before the release")
+        watch.read_until("precondition")
         for key in ("a", "d"):
             watch.raw = b""
             watch.type(key)
@@ -298,7 +298,7 @@ def test_who_has_read_one_is_not_asked_about_another(
         watch.read_until_shown("this is another one")
         watch.type(" ")
         watch.type("a")
-        watch.read_until_shown(f"({OTHER_ID[:12]})? y/N")
+        watch.read_until_shown(f"({OTHER_ID[:8]})? y/N")
         watch.type("n")
         watch.read_until_shown("not approved")
         watch.type("q")
@@ -406,4 +406,4 @@ def test_a_terminal_too_small_answers_nothing(agent: FakeAgent, environ: dict[st
         assert watch.end() == 0
         watch.assert_restored()
     assert decisions(agent) == []
-    assert REQUEST_ID[:12] not in watch.text
+    assert REQUEST_ID[:8] not in watch.text

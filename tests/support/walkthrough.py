@@ -33,7 +33,7 @@ _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 _FORMS: Mapping[str, str] = {
     "instant": r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z",
     "day": r"[0-9]{4}-[0-9]{2}-[0-9]{2}",
-    "span": r"(?:[0-9]+ min [0-9]+ s|[0-9]+ ms)",
+    "span": r"(?:[0-9]+ min [0-9]+ s|[0-9]+ ms|[0-9]+ min|[0-9]+(?:\.[0-9])? s)",
     "identity": r"[0-9]+:[0-9]+:[0-9]+",
 }
 """What is compared by its form only: times, and device, inode and birth of a file."""

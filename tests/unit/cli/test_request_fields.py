@@ -20,19 +20,47 @@ def shown(**members: Any) -> dict[str, str]:
     return dict(request_fields.rows(view(**members), NOW))
 
 
-def test_critical_fields_come_first_and_the_callers_words_last() -> None:
-    labels = [label for label, _ in request_fields.rows(view(), NOW)]
+def test_host_effect_and_what_is_lost_come_first_and_every_parameter_is_there() -> None:
+    rows = request_fields.rows(view(), NOW)
 
-    assert labels[:6] == [
-        "operation",
-        "resource",
-        "parameter repository",
-        "parameter remote",
-        "parameter branch",
+    labels = [label for label, _ in rows]
+    assert labels[:7] == [
+        "host",
+        "change",
+        "preview (estimate)",
+        "undo",
         "runs as",
+        "asked by",
+        "reason",
     ]
-    assert labels.index("digest") < labels.index("preview (estimate)") < labels.index("reason")
-    assert labels[-1] == "reason"
+    assert dict(rows)["change"] == "PULL /srv/app, main of origin"
+    for name in ("parameter repository", "parameter remote", "parameter branch", "digest"):
+        assert name in labels
+
+
+def test_the_user_is_the_one_that_the_process_changes_to() -> None:
+    assert shown(runs_as="root", unix_user="librarian")["runs as"] == "root"
+
+
+def test_earlier_denials_are_told_with_their_words() -> None:
+    last = {
+        "decision": "deny",
+        "owner": "erin",
+        "at": (NOW - timedelta(minutes=2)).isoformat(),
+        "reason": 'ask "after" 18:00\x1b[A',
+    }
+    before = {"times": 4, "denied": 3, "last": last}
+
+    text = shown(asked_before=before)["denied before"]
+    assert text.startswith("3 of 4 times within a day, last 2 min ago by erin: \"ask 'after' 18:00")
+    assert "\x1b" not in text
+    assert "denied before" not in shown(asked_before={"times": 4, "denied": 0, "last": None})
+
+
+def test_what_is_not_listed_is_counted() -> None:
+    preview = {"accuracy": "exact", "summary": "s", "details": ["one"], "left_out": 10}
+
+    assert shown(preview=preview)["preview (exact)"].endswith("\nand 10 more, which are not listed")
 
 
 def test_the_reason_is_marked_as_the_callers_own_words() -> None:
@@ -49,7 +77,19 @@ def test_the_time_left_is_shown_and_ends_at_its_instant() -> None:
 
 @pytest.mark.parametrize(
     "member",
-    ["operation", "resource", "caller", "owner", "unix_user", "rule", "reason", "request_id"],
+    [
+        "host",
+        "subject",
+        "verb",
+        "operation",
+        "resource",
+        "caller",
+        "owner",
+        "runs_as",
+        "rule",
+        "reason",
+        "request_id",
+    ],
 )
 def test_c31_no_field_can_control_the_terminal_or_push_others_away(member: str) -> None:
     hostile = "\x1b[2J\x9b1A\r\x08\u202eevil\u200b" + "x" * 100_000
@@ -80,7 +120,7 @@ def test_c31_a_long_preview_is_cut_and_counted() -> None:
 
     text = shown(preview=preview)["preview (exact)"]
 
-    assert text.splitlines()[1] == "a\\x0ab"
+    assert text.splitlines()[1] == "- a\\x0ab"
     assert text.count("\n") < 45
     assert "more lines" in text
 
@@ -110,7 +150,7 @@ def test_short_ids_name_one_request_each() -> None:
 
     short = request_fields.short_ids(views)
 
-    assert short["abcdef0123456789" * 2] == "abcdef012345"
+    assert short["abcdef0123456789" * 2] == "abcdef01"
     assert short["0" * 31 + "1"] == "0" * 31 + "1"
     assert short["short"] == "short"
 
