@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _RANKS = {"destroy": 0, "change": 1, "read": 2}
 _LATEST = datetime.max.replace(tzinfo=UTC)
-COLUMNS = ("request", "state", "operation", "resource", "left", "caller", "reason (unchecked)")
+COLUMNS = ("request", "state", "operation", "resource", "left", "caller", "reason")
 _WHOLE = 4
 """So many columns are never cut."""
 _LEAST = 8

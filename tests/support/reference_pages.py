@@ -35,6 +35,8 @@ from host_agent.config import (
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import OperationSpec, RunAs
 from tests.support.commands_page import commands_page
+from tests.support.prompt_cases import why_not
+from tests.support.prompts_page import prompts_page
 from tests.support.sudoers_example import sudoers_example
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -411,8 +413,11 @@ PAGES: Mapping[str, Callable[[], str]] = {
 
 
 def main() -> None:
-    """Write every page."""
-    for name, render in PAGES.items():
+    """Write every page; that of prompts where the runs that it shows can be made."""
+    pages = dict(PAGES)
+    if why_not() is None:
+        pages["docs/explanation/prompts.md"] = prompts_page
+    for name, render in pages.items():
         page = REPOSITORY / name
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(render(), encoding="utf-8")
