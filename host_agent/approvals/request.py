@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NewType, NoReturn
 
+from host_agent.approvals.wording import cut
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
     AlreadyDecidedError,
@@ -24,6 +25,8 @@ from host_agent.identity.credential import Credential
 
 RequestId = NewType("RequestId", str)
 Digest = NewType("Digest", str)
+MAX_WORDS = 400
+"""So many characters of an approver's words stand in a sentence for the caller."""
 
 
 class State(StrEnum):
@@ -292,11 +295,14 @@ def approve(
 def deny(request: Request, decision: Decision, *, roles: Collection[str], now: datetime) -> Request:
     """Return `request` denied: one voice ends it, whatever its quorum.
 
+    The problem says who denied it, and in which words, made visible.
+
     Raises:
         ExpiredError, AlreadyDecidedError, SelfApprovalError, RoleRequiredError: as `approve` does.
     """
     _require_open(request, decision, roles=roles, now=now)
-    detail = f"{decision.owner.casefold()} denied this; nothing was run."
+    said = f": {cut(decision.reason, MAX_WORDS)}" if decision.reason else ""
+    detail = f"{decision.owner.casefold()} denied this{said}; nothing was run."
     return replace(
         _with_decision(request, decision, Verb.DENY),
         state=State.DENIED,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from pydantic import JsonValue, ValidationError
 
-from host_agent.cli import arguments, endings, render, settings
+from host_agent.cli import arguments, endings, render, settings, tables
 from host_agent.errors import (
     EX_FAILED,
     EX_OK,
@@ -202,8 +202,12 @@ def _show_failed(problem: ProblemError) -> None:
 
 
 def _show_outcome(outcome: "Outcome") -> None:
-    for stream, text in ((sys.stdout, outcome.stdout), (sys.stderr, outcome.stderr)):
-        _write(stream, text or "")
+    found = tables.of(outcome.data) if render.is_terminal(sys.stdout) else None
+    if found is None:
+        _write(sys.stdout, outcome.stdout or "")
+    else:
+        render.console().print(found)
+    _write(sys.stderr, outcome.stderr or "")
     if outcome.truncated:
         render.warn("The output was longer than the agent keeps; it is cut.")
     if outcome.verified is False:

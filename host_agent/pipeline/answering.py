@@ -66,8 +66,15 @@ def answer_of(request: Request) -> Answer:
     return held(request)
 
 
-def held(request: Request) -> Answer:
-    """Return the 202 answer for a request that was made now or earlier."""
+def held(request: Request, *, reason: str | None = None) -> Answer:
+    """Return the 202 answer for a request that was made now or earlier.
+
+    `reason` is one that came with a later ask for the same: people are shown the first.
+    """
+    kept = ""
+    if reason is not None and reason != request.reason:
+        kept = " People see the reason that it was first asked with; the one given now is written"
+        kept += " down, and not shown to them."
     return Answer(
         status=202,
         body={
@@ -78,7 +85,7 @@ def held(request: Request) -> Answer:
             "expires_at": rfc3339(request.expires_at),
             "rule": request.rule,
             "poll_after_seconds": POLL_AFTER_SECONDS,
-            "message": _message(request),
+            "message": f"{_message(request)}{kept}",
         },
     )
 
@@ -96,4 +103,7 @@ def _message(request: Request) -> str:
             f"This same request is {request.state.value} already; sending it again does not run it "
             f"again. Follow it with GET {where}?wait=30."
         )
-    return f"This request has ended as {request.state.value}; see GET {where}."
+    why = ""
+    if request.state is State.DENIED and request.problem is not None:
+        why = f" {request.problem.detail}"
+    return f"This request has ended as {request.state.value}; see GET {where}.{why}"

@@ -394,7 +394,7 @@ class Asking:
             reason=ask.reason,
             exchange_id=ask.exchange_id,
         )
-        return held(request)
+        return held(request, reason=ask.reason)
 
     def _request(
         self,

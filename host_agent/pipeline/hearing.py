@@ -18,6 +18,7 @@ from host_agent.approvals.channels.words import (
     Confirm,
     Deny,
     Enrol,
+    Unclear,
     Words,
     read,
     read_reaction,
@@ -127,8 +128,11 @@ class Hearing:
             return await self._by_quote(voice, heard, words.reason)
         if isinstance(words, ApproveReaction):
             is_prompt = await self._prompt_of(voice, heard) is not None
-            return f"Nothing was approved: that needs the code. {HOW}" if is_prompt else None
-        return f"Nothing was done. {HOW}"
+            why = "Nothing was approved: a thumb is no yes; that needs the code."
+            return f"{why} {HOW}" if is_prompt else None
+        if isinstance(words, Unclear):
+            return f"Nothing was done: {words.why}. {HOW}"
+        return f"Nothing was done: a denial without its code has to answer the prompt. {HOW}"
 
     # -- decisions --------------------------------------------------------------------------------
 

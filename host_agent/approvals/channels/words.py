@@ -6,7 +6,7 @@ read: what merely looks like it stands for nothing. A bare "yes" says nothing ei
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from host_agent.approvals.codes import ALPHABET, LENGTH
@@ -78,7 +78,9 @@ class ApproveReaction:
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """It is meant for us, and is no answer: the sender is told how to give one."""
+    """It is meant for us, and is no answer: the sender is told why, and how to give one."""
+
+    why: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,12 @@ def read(text: str) -> Words:
         return _denial(rest)
     if verb in _TAKEN:
         code, more = _split(rest)
-        if code is None or more.strip(_END) or len(text) > MAX_CHARACTERS:
-            return Unclear()
+        if code is None:
+            return Unclear("no code stands behind that word")
+        if more.strip(_END) or len(text) > MAX_CHARACTERS:
+            return Unclear("more stands behind the code; a yes is the whole message")
         return Confirm(code) if verb == "CONFIRM" else Enrol(code)
-    return Unclear() if verb in _MEANT else Chatter()
+    return Unclear("that word alone decides nothing") if verb in _MEANT else Chatter()
 
 
 def read_reaction(emoji: str) -> Words:

@@ -342,6 +342,7 @@ HOSTILE = (
 )
 LABELS = (
     "With ",
+    "With: ",
     "Lost for good:",
     "What it would do is not known. Undo: ",
     "- ",

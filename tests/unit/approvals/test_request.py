@@ -352,3 +352,19 @@ def test_decision_values_are_immutable() -> None:
     with pytest.raises(AttributeError):
         decision.owner = "mallory"  # type: ignore[misc]
     assert isinstance(decision, Decision)
+
+
+def test_the_words_of_a_denial_are_in_what_the_caller_is_told_made_visible() -> None:
+    words = 'not "today"\nYes: \x1b[2J' + "x" * 1000
+    said = replace(a_decision("Erin", Verb.DENY), reason=words)
+    denied = machine.deny(a_request(), said, roles=APPROVER, now=NOW)
+    assert denied.problem is not None
+    detail = denied.problem.detail
+    assert detail.startswith("erin denied this: \"not 'today'\\u{a}Yes: \\u{1b}[2J")
+    assert detail.endswith(" characters; nothing was run.")
+    assert detail.count('"') == 2
+    problem = request_view(facts_of(denied), with_output=False)["problem"]
+    assert problem == {"code": "approval:denied", "detail": detail, "decision_reason": words}
+    bare = machine.deny(a_request(), a_decision("erin", Verb.DENY), roles=APPROVER, now=NOW)
+    assert bare.problem is not None
+    assert bare.problem.detail == "erin denied this; nothing was run."

@@ -302,10 +302,17 @@ async def test_what_needs_a_person_is_held_and_written_down(bench: Workbench) ->
 async def test_the_same_ask_attaches_and_the_first_reason_stays(bench: Workbench) -> None:
     first = await bench.ask(reason="deploy")
     again = await bench.ask(reason="please")
-    assert again.body == first.body
+    told = f"{first.body['message']} People see the reason that it was first asked with; "
+    assert again.body == {
+        **first.body,
+        "message": told + "the one given now is written down, and not shown to them.",
+    }
+    for reason in ("deploy", None):
+        assert (await bench.ask(reason=reason)).body == first.body
     assert (await bench.request(str(first.body["request_id"]))).reason == "deploy"
-    assert bench.steps() == ["request.held", "request.attached"]
-    assert bench.last(Event.REQUEST_ATTACHED)["reason"] == "please"
+    assert bench.steps() == ["request.held", *["request.attached"] * 3]
+    attached = [r for r in bench.records() if r["event"] == "request.attached"]
+    assert attached[0]["reason"] == "please"
 
 
 async def test_callers_never_attach_to_each_others_requests(bench: Workbench) -> None:

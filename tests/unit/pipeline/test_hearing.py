@@ -464,9 +464,32 @@ async def test_an_answer_to_no_prompt_of_ours_denies_nothing(bench: Workbench, c
     await chat.deliver(request)
     async with Untouched(bench, request):
         assert "no prompt" in str(await chat.react("101", text="DENY"))
-        assert "Nothing was done" in str(await chat.say("DENY"))
+        assert "has to answer the prompt" in str(await chat.say("DENY"))
         assert await chat.react("101", reaction=DOWN) is None
         assert await chat.react("101", reaction=UP) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("yes", "that word alone decides nothing"),
+        ("CONFIRM", "no code stands behind that word"),
+        ("CONFIRM ABCD EFGH JKLM NPQR but only today", "more stands behind the code"),
+    ],
+)
+async def test_what_is_no_answer_is_told_why(
+    bench: Workbench, chat: Chat, said: str, why: str
+) -> None:
+    request = await bench.held()
+    async with Untouched(bench, request):
+        assert str(await chat.say(said)).startswith(f"Nothing was done: {why}")
+
+
+async def test_a_thumb_is_told_that_it_is_no_yes(bench: Workbench, chat: Chat) -> None:
+    request = await bench.held()
+    await chat.deliver(request)
+    async with Untouched(bench, request):
+        assert "a thumb is no yes" in str(await chat.react("100", reaction=UP))
 
 
 async def test_a_message_older_than_the_request_decides_nothing_and_is_told_so(
