@@ -75,9 +75,9 @@ def _cells(view: RequestView, short: str, now: datetime) -> tuple[str, ...]:
 
 def _widths(rows: Sequence[Sequence[str]], width: int | None) -> list[int]:
     """Return how wide each column is; 0 for one that has no room."""
-    from rich.cells import cell_len
+    from rich.text import Text
 
-    wanted = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    wanted = [max(Text(cell).cell_len for cell in column) for column in zip(*rows, strict=True)]
     if width is None:
         return wanted
     room = width - sum(wanted[:_WHOLE]) - len(_GAP) * (_WHOLE - 1)
@@ -91,14 +91,16 @@ def _widths(rows: Sequence[Sequence[str]], width: int | None) -> list[int]:
 
 
 def _joined(cells: Sequence[str], widths: Sequence[int]) -> str:
-    from rich.cells import cell_len, set_cell_size
+    from rich.text import Text
 
     fitted = []
     for cell, width in zip(cells, widths, strict=True):
-        if width and cell_len(cell) > width:
-            fitted.append(set_cell_size(cell, width - 1) + "+")
-        elif width:
-            fitted.append(set_cell_size(cell, width))
+        if not width:
+            continue
+        text = Text(cell)
+        is_cut = text.cell_len > width
+        text.truncate(width - 1 if is_cut else width, overflow="crop", pad=True)
+        fitted.append(f"{text.plain}+" if is_cut else text.plain)
     return _GAP.join(fitted).rstrip()
 
 
