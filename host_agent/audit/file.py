@@ -76,6 +76,7 @@ class AuditFile:
         self._rest = b""  # what a torn write left behind `_end`
         self._size = 0
         self._is_ours = False  # created by this process
+        self._is_unsealed = False  # found at the start without the attribute that it could have
         self._must_leave: str | None = None  # why this file is not written any more
         self._headers: list[_Header] = []
         self._has_failed = False
@@ -149,6 +150,7 @@ class AuditFile:
         self.newest_time = str(tail.record.members["time"])
         self._owes_newline = tail.owes_newline
         self._end = tail.end + (not tail.owes_newline)
+        self._is_unsealed = self._place.is_unsealed(descriptor)
         if has_whole_object(tail.rest):
             # No crash leaves a whole line with a wrong hash: it stays as it is, for the verifier.
             self._must_leave = "damaged"
@@ -343,11 +345,14 @@ class AuditFile:
     def _why_full(self, time: str) -> str | None:
         if self._size >= self._max_bytes:
             return "size"
+        if self._is_unsealed:
+            return "unsealed"
         is_new_day = self.newest_time is not None and self.newest_time[:10] != time[:10]
         return "day" if is_new_day and self._end > 0 else None
 
     def _rotate(self, cause: str, time: str) -> None:
         """Go on in a new file, or in this one where the directory will not have it."""
+        self._is_unsealed = False  # tried once: a file system may not take the attribute at all
         try:
             self._leave(cause, time)
         except _CannotLeaveError as error:

@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar
 
 from host_agent.audit.record import Record
 from host_agent.audit.rotation import finished, finished_name, predecessor, remove_old
+from host_agent.audit.sealing import is_wanting
 
 T = TypeVar("T")
 
@@ -59,6 +60,10 @@ class Place(Protocol):
         None: the file is the live one still. A number: it is not, and so many of the bytes are
         where the log goes on from.
         """
+        ...
+
+    def is_unsealed(self, descriptor: int) -> bool:
+        """Return whether the open file could be changed, and a new one in its place could not."""
         ...
 
     def predecessor(self) -> Record | None:
@@ -104,6 +109,10 @@ class OwnPlace:
     def kept(self, descriptor: int, begin: int, data: bytes) -> int | None:  # noqa: ARG002
         """Return 0 where the file has no name any more: whoever renames it keeps all of it."""
         return 0 if os.fstat(descriptor).st_nlink == 0 else None
+
+    def is_unsealed(self, descriptor: int) -> bool:  # noqa: ARG002
+        """Return no: its own files the agent can always change."""
+        return False
 
     def predecessor(self) -> Record | None:
         """Return the newest record beside the live file."""
@@ -198,6 +207,10 @@ class RootPlace:
             if (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino):
                 return None
         return self._inside(lambda: self._count(descriptor, begin, data))
+
+    def is_unsealed(self, descriptor: int) -> bool:
+        """Return whether it lacks the append-only attribute that root's next file would have."""
+        return is_wanting(descriptor)
 
     def predecessor(self) -> Record | None:
         """Return the newest record beside the live file; all of it while the directory is open."""

@@ -1,22 +1,14 @@
 """Who keeps the audit log: root, so that the agent can only append, or the agent itself."""
 
-import fcntl
-import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from host_agent.audit import sealing
 from host_agent.config import Config, RunnerKind
 from host_agent.diagnosis.values import Check, ok, problem, warning
-from host_agent.privileges.render import AUDIT_ROTATOR
 
-_GET_FLAGS = 0x8008_6601
-"""`FS_IOC_GETFLAGS` of linux/fs.h, on 64 bits."""
-_APPEND_ONLY = 0x20
-"""`FS_APPEND_FL`: what `chattr +a` sets and `lsattr` shows as `a`."""
 _NAME = "audit log, append-only"
-CHATTR = Path("/usr/bin/chattr")
-"""What root's wrapper sets the attribute with; Debian's package e2fsprogs has it."""
+_RESTART = "systemctl restart host-agent.service: a start has a file that has it begun"
 
 
 def keeping_checks(config: Config) -> Iterator[Check]:
@@ -30,14 +22,14 @@ def keeping_checks(config: Config) -> Iterator[Check]:
             remedy = "let root keep it, [audit] append_only: docs/how-to/keep-the-log.md"
             yield warning(_NAME, sentence, remedy)
         return
-    yield _attribute_check(config.audit.path, config.execution.wrapper_dir / AUDIT_ROTATOR)
+    yield _attribute_check(config.audit.path)
     yield from _finished_checks(config.audit.path)
 
 
-def _attribute_check(path: Path, wrapper: Path) -> Check:
+def _attribute_check(path: Path) -> Check:
     has_attributes = True
     try:
-        is_set = is_append_only(path)
+        is_set = sealing.is_append_only(path)
     except FileNotFoundError:
         remedy = "start the agent: systemctl start host-agent.service"
         return warning(_NAME, f"There is no {path} yet.", remedy)
@@ -51,12 +43,11 @@ def _attribute_check(path: Path, wrapper: Path) -> Check:
         f"{path} has no append-only attribute: whoever takes the agent's user could change lines of"
         " the live file. Finished files they could not."
     )
-    if not CHATTR.exists():
-        sentence = f"{sentence} {CHATTR} is not installed, so the wrapper could not set it."
-        remedy = f"apt-get install e2fsprogs; then, as root, begin a new file: {wrapper}"
-        return problem(_NAME, sentence, remedy)
+    if not sealing.can_be_set():
+        sentence = f"{sentence} {sealing.CHATTR} is not installed, so root's wrapper could not."
+        return problem(_NAME, sentence, f"apt-get install e2fsprogs; then {_RESTART}")
     if has_attributes:
-        return warning(_NAME, sentence, f"as root, begin a new file: {wrapper}")
+        return warning(_NAME, sentence, _RESTART)
     remedy = "keep the log on a file system that has it (ext4, xfs, btrfs): chattr(1)"
     return warning(_NAME, sentence, remedy)
 
@@ -76,17 +67,3 @@ def _finished_checks(path: Path) -> Iterator[Check]:
         yield problem(name, sentence, "chown root and chmod go-w them: docs/how-to/keep-the-log.md")
     elif files:
         yield ok(name, f"All {len(files)} are root's, and nobody else may write them.")
-
-
-def is_append_only(path: Path) -> bool:
-    """Return whether the file at `path` has the append-only attribute.
-
-    Raises:
-        OSError: it cannot be opened, or its file system knows no attributes.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        flags = fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8))
-    finally:
-        os.close(descriptor)
-    return bool(struct.unpack("I", flags[:4])[0] & _APPEND_ONLY)

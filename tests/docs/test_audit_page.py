@@ -73,8 +73,8 @@ def test_every_cause_of_a_new_file_is_on_the_page() -> None:
     code = (PACKAGE / "audit/file.py").read_text(encoding="utf-8")
     assert all(f'"{cause}"' in code for cause in causes)
     assert causes == {
-        "size", "day", "restarted", "moved", "unlinked", "replaced", "altered", "damaged",
-        "sync-failed",
+        "size", "day", "unsealed", "restarted", "moved", "unlinked", "replaced", "altered",
+        "damaged", "sync-failed",
     }  # fmt: skip
 
 

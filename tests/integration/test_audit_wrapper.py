@@ -17,8 +17,8 @@ import pytest
 
 from host_agent.audit.log import AuditLog
 from host_agent.audit.record import Event
+from host_agent.audit.sealing import is_append_only
 from host_agent.audit.verify import Concern, verify
-from host_agent.diagnosis.keeping import is_append_only
 from tests.support.audit_files import HeldClock
 from tests.support.patience import PATIENCE
 
@@ -209,6 +209,87 @@ def test_an_empty_file_that_could_be_written_anywhere_is_not_used(place: Place) 
         append(place.log, b"past\n")
         held.write(b"X")
     assert place.log.read_bytes() == b"past\n"
+
+
+# -- what an earlier start could not seal ---------------------------------------------------------
+
+
+def started(place: Place, rotate: Callable[[], str] | None = None) -> AuditLog:
+    return AuditLog(
+        place.log, max_bytes=10**8, retain_days=30, clock=HeldClock(), rotate=rotate or place.rotate
+    )
+
+
+async def once(log: AuditLog) -> None:
+    """Start with the log, write a record and end."""
+    await log.open()
+    await log.append(Event.AGENT_STARTED)
+    await log.close()
+
+
+def unseal(place: Place) -> None:
+    """Leave the live file as a host without `chattr` does."""
+    subprocess.run(["/usr/bin/chattr", "-a", place.log], check=True)
+
+
+async def test_a_file_that_was_begun_without_chattr_is_finished_at_the_next_start(
+    place: Place,
+) -> None:
+    await once(started(place))
+    unseal(place)
+    with place.log.open("r+b", buffering=0) as held:  # as somebody with the agent's user has it
+        await once(started(place))
+        held.write(b"XXXXXXXX")
+
+    assert is_append_only(place.log)
+    (finished,) = place.log.parent.glob("audit-*.jsonl")
+    report = verify([finished, place.log])
+    assert (report.records, all(report.is_clean(concern) for concern in Concern)) == (3, True)
+    assert b'"cause":"unsealed"' in place.log.read_bytes()
+
+
+async def test_a_file_that_is_sealed_goes_on(place: Place) -> None:
+    for _ in range(3):
+        await once(started(place))
+
+    assert not list(place.log.parent.glob("audit-*.jsonl"))
+
+
+async def test_without_chattr_a_start_makes_no_file_that_is_no_better(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await once(started(place))
+    unseal(place)
+    monkeypatch.setattr("host_agent.audit.sealing.CHATTR", place.folder / "nothing")
+
+    await once(started(place))
+
+    assert not list(place.log.parent.glob("audit-*.jsonl"))
+
+
+async def test_where_it_cannot_be_finished_the_log_goes_on_and_is_tried_at_the_next_start(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    await once(started(place))
+    unseal(place)
+    tries = 0
+
+    def fails() -> str:
+        nonlocal tries
+        tries += 1
+        raise OSError(5, "no")
+
+    log = started(place, fails)
+    await log.open()
+    for number in range(3):
+        await log.append(Event.OPERATION_STARTED, params={"number": number})
+    await log.close()
+
+    assert tries == 1
+    assert "is due for rotation and stays" in caplog.text
+    assert not list(place.log.parent.glob("audit-*.jsonl"))
+    await once(started(place))
+    assert is_append_only(place.log)
 
 
 def test_the_directory_is_not_filled_with_crumbs(place: Place) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from host_agent.audit import sealing
+from host_agent.audit.sealing import is_append_only
 from host_agent.config import RunnerKind
-from host_agent.diagnosis import keeping
-from host_agent.diagnosis.keeping import is_append_only, keeping_checks
+from host_agent.diagnosis.keeping import keeping_checks
 from host_agent.diagnosis.values import State
 from tests.support.sudoers_example import example
 
@@ -44,9 +45,9 @@ def test_where_chattr_is_missing_it_is_named(
 ) -> None:
     path = tmp_path / "audit.jsonl"
     path.touch()
-    monkeypatch.setattr(keeping, "CHATTR", tmp_path / "chattr")
+    monkeypatch.setattr(sealing, "CHATTR", tmp_path / "chattr")
     assert states(path, append_only=True) == [State.PROBLEM]
-    (tmp_path / "chattr").touch()
+    (tmp_path / "chattr").touch(0o755)
     assert states(path, append_only=True) == [State.WARNING]
 
 
