@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
         return failed(error)
     tell(installation.report, is_dry=args.dry_run)
     if not args.dry_run:
-        _advise(installation.report, work)
+        _advise(installation.report, work, is_new=installation.is_new)
         if work.root == Path("/"):
             return _try_start(work, program)
     return EX_OK
@@ -209,11 +209,10 @@ def tell(report: Report, *, is_dry: bool) -> None:
         sys.stdout.write("There is nothing to do: everything is as it should be.\n")
 
 
-def _advise(report: Report, work: Work) -> None:
+def _advise(report: Report, work: Work, *, is_new: bool) -> None:
     """Print what a person should do next."""
     lines = list(report.advice)
-    units = [change for change in report.changes if change.what.startswith(f"{layout.UNIT} ")]
-    if any(change.kind is Kind.MADE for change in units):
+    if is_new:
         lines += [
             f"Look at {layout.CONFIGURATION}: host-agent config check",
             f"Start it: systemctl enable --now {layout.UNIT_NAME}",

@@ -250,7 +250,8 @@ def permission_checks(faults: Sequence[str]) -> Iterator[Check]:
 
 def service_check(tools: Tools) -> Iterator[Check]:
     """Yield whether systemd runs the service; nothing where there is no systemd or no unit."""
-    if not Path("/run/systemd/system").is_dir() or not Path(layout.UNIT).exists():
+    units = (layout.UNIT, layout.PACKAGED[layout.UNIT])
+    if not Path("/run/systemd/system").is_dir() or not any(map(os.path.exists, units)):
         return
     name = "service"
     output = tools("systemctl", "show", "--property=ActiveState,UnitFileState", layout.UNIT_NAME)

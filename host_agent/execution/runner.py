@@ -285,7 +285,8 @@ def is_sudo_refusal(output: Output) -> bool:
     """
     if output.exit_code != 1 or output.stdout_bytes or output.timed_out:
         return False
-    return _sudo_words(output).startswith(("sudo: ", "Sorry, user "))
+    # sudo-rs names itself so where it is called `sudo` too.
+    return _sudo_words(output).startswith(("sudo: ", "sudo-rs: ", "Sorry, user "))
 
 
 def _sudo_words(output: Output) -> str:
@@ -323,6 +324,7 @@ TOOLS: Mapping[str, str] = {
     "systemd-sysusers": "/usr/bin/systemd-sysusers",
     "userdel": "/usr/sbin/userdel",
     "visudo": "/usr/sbin/visudo",
+    "visudo-rs": "/usr/bin/visudo-rs",
     "zfs": "/usr/sbin/zfs",
 }
 """The host's own programs that this program runs for itself, and its interpreter, by short name."""

@@ -43,6 +43,13 @@ SYSUSERS_NAME: Final = "host-agent.conf"
 SYSUSERS: Final = f"/etc/sysusers.d/{SYSUSERS_NAME}"
 TMPFILES: Final = "/etc/tmpfiles.d/host-agent.conf"
 LOGROTATE: Final = "/etc/logrotate.d/host-agent"
+PACKAGED: Final = {
+    UNIT: f"/usr/lib/systemd/system/{UNIT_NAME}",
+    SYSUSERS: f"/usr/lib/sysusers.d/{SYSUSERS_NAME}",
+    TMPFILES: "/usr/lib/tmpfiles.d/host-agent.conf",
+}
+"""Where a Debian package has the same files. The place in /etc goes before it, where both are."""
+
 AUTHORITY_DIR: Final = "/root/host-agent-ca"
 """Where `--bootstrap` makes the first authority: readable by root alone, and meant to move away."""
 

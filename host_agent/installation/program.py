@@ -19,8 +19,8 @@ _PLAIN = re.compile(r"(?:/[A-Za-z0-9._+@-]+)+", re.ASCII)
 _UNSEEN = ("/tmp", "/var/tmp")  # noqa: S108 - not used, refused: the unit has a /tmp of its own
 _MAX_LINKS = 40
 _ADVICE = (
-    "install the program for everybody, as in `python3 -m venv /opt/host-agent` and"
-    " `/opt/host-agent/bin/pip install host-agent`, and run the command from there"
+    "install the program for everybody: its Debian package, or an environment in /opt/host-agent as"
+    " docs/how-to/install.md says; and run the command from there"
 )
 
 

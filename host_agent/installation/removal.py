@@ -3,7 +3,7 @@
 State, audit log, configuration, authority and the user they belong to are kept.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
 from host_agent.installation import layout
@@ -12,7 +12,10 @@ from host_agent.installation.steps import read_manifest
 from host_agent.installation.values import Kind, Report
 from host_agent.installation.work import Work
 
-KEPT = (layout.CONFIGURATION_DIR, layout.STATE_DIR, layout.AUTHORITY_DIR, layout.BUNDLE_DIR)
+KEPT = (
+    *(layout.CONFIGURATION_DIR, layout.STATE_DIR, layout.LOG_DIR),
+    *(layout.AUTHORITY_DIR, layout.BUNDLE_DIR),
+)
 _WANTS = f"/etc/systemd/system/multi-user.target.wants/{layout.UNIT_NAME}"
 
 
@@ -21,6 +24,7 @@ class Removal:
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._kept: tuple[str, ...] = KEPT
         self.report = Report()
 
     def prepare(self) -> bool:
@@ -30,7 +34,16 @@ class Removal:
             ConfigurationError: the record of the installation is damaged.
         """
         self._work.manifest = read_manifest(self._work)
+        self._kept = tuple(dict.fromkeys((*KEPT, *self._log_places())))
         return self._work.tree.find(layout.MANIFEST) is not None
+
+    def _log_places(self) -> Iterator[str]:
+        """Yield where root keeps the audit log, if it is another place than a bootstrap's."""
+        if self._work.tree.find(layout.AUDIT) is not None:
+            for line in self._work.tree.read(layout.AUDIT).decode(errors="replace").splitlines():
+                key, _, value = line.partition(" ")
+                if key == "path":
+                    yield str(PurePosixPath(value).parent)
 
     def steps(self) -> tuple[Step, ...]:
         """Return the steps in the order in which they are done: the way in is closed first."""
@@ -43,6 +56,9 @@ class Removal:
             ("removing the directories", self._remove_directories),
         )
         return tuple(Step(name=name, act=act) for name, act in parts)
+
+    def _is_kept(self, path: str) -> bool:
+        return any(PurePosixPath(path).is_relative_to(kept) for kept in self._kept)
 
     def _stop(self) -> None:
         work = self._work
@@ -114,7 +130,7 @@ class Removal:
         """Remove what was made and is empty, the deepest first; the rest is said to be kept."""
         work = self._work
         made = sorted(
-            (path for path in work.manifest.directories if not _is_kept(path)),
+            (path for path in work.manifest.directories if not self._is_kept(path)),
             key=lambda path: (-len(PurePosixPath(path).parts), path),
         )
         for path in made:
@@ -124,15 +140,11 @@ class Removal:
             self.report.add(Kind.REMOVED, path)
             if not work.is_dry:
                 work.tree.remove_directory(path)
-        for path in KEPT:
+        for path in self._kept:
             if work.tree.find(path) is not None:
                 self.report.add(Kind.KEPT, path)
         if work.accounts.uid(layout.USER) is not None:
             self.report.add(Kind.KEPT, f"the user and group {layout.USER}, to whom it belongs")
-
-
-def _is_kept(path: str) -> bool:
-    return any(PurePosixPath(path).is_relative_to(kept) for kept in KEPT)
 
 
 def _tell(work: Work, verb: str, *options: str) -> None:

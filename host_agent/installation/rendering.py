@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
+import host_agent
 from host_agent.config import Config
 from host_agent.installation import layout
 from host_agent.installation.values import InstallationError
@@ -41,7 +43,8 @@ def audit_keeping(config: Config) -> bytes:
 
 def own_paths(config: Config) -> tuple[str, ...]:
     """Return the places that hold what the agent itself needs."""
-    own = (layout.STATE_DIR, layout.CONFIGURATION_DIR, layout.WRAPPER_DIR)
+    program = str(Path(host_agent.__file__).parent)
+    own = (layout.STATE_DIR, layout.CONFIGURATION_DIR, layout.WRAPPER_DIR, program)
     return (*own, str(config.store.path), str(config.audit.path))
 
 

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from host_agent.audit import sealing
 from host_agent.config import Config, RunnerKind
+from host_agent.errors import AdapterUnavailableError
 from host_agent.installation import layout, rendering
 from host_agent.installation.datasets import datasets_of
 from host_agent.installation.root_list import allowed_list, differences
@@ -140,6 +142,11 @@ class RootFiles:
             place = str(self._config.audit.path.parent)
             directory = WantedDirectory(path=place, mode=0o750, group=layout.USER)
             self._work.directory(directory, self._report)
+            if self._work.is_this_host and not sealing.can_be_set():
+                self._report.advice.append(
+                    "The audit log can be changed by whoever takes the agent's user, for want of"
+                    f" {sealing.CHATTR}: apt-get install e2fsprogs, then restart the service"
+                )
         self._put_or_forget(layout.AUDIT, wanted)
 
     def put_sudoers(self) -> None:
@@ -158,7 +165,13 @@ class RootFiles:
         self._work.forget_made(path, self._report)
 
     def _visudo(self, path: str) -> None:
-        self._work.run("visudo", "-cqf", path)
+        try:
+            self._work.run("visudo", "-cqf", path)
+        except AdapterUnavailableError as error:
+            try:  # a host with sudo-rs alone
+                self._work.run("visudo-rs", "-cqf", path)
+            except AdapterUnavailableError:
+                raise error from None
 
 
 def own_datasets(work: Work, config: Config) -> tuple[str, ...]:

@@ -50,6 +50,8 @@ class Installation:
         self._first = first
         self._now = now
         self.report = Report()
+        self.is_new = False
+        """Whether none was there before; known once it is prepared."""
 
     def prepare(self) -> None:
         """Read what is there already, before anything is changed.
@@ -59,6 +61,7 @@ class Installation:
                 installation is damaged.
             InstallationError: something lies where root's own files go that is not root's.
         """
+        self.is_new = self._work.tree.find(layout.MANIFEST) is None
         self._work.manifest = read_manifest(self._work)
         refuse_foreign(self._work, self._source)
         read_configuration(self._work, is_early=True)
@@ -134,17 +137,13 @@ class Installation:
             work.tree.note("systemd's view of the unit", lambda: _reload(work))
         for path in (layout.TMPFILES, layout.LOGROTATE):
             work.file(self._source.service_file(path, self._program), self.report)
-        unit = self._source.service_file(layout.UNIT, self._program)
-        trial = self._source.service_file(layout.TRIAL, self._program)
-        before = [work.tree.find(file.path) for file in (unit, trial)]
-        work.file(unit, self.report)
-        has_trial = self._has_trial()
-        if has_trial:
-            work.file(trial, self.report)
+        before = len(self.report.changes)
+        work.file(self._source.service_file(layout.UNIT, self._program), self.report)
+        if self._has_trial():
+            work.file(self._source.service_file(layout.TRIAL, self._program), self.report)
         else:
             work.forget_made(layout.TRIAL, self.report)
-        after = [unit.digest, trial.digest if has_trial else None]
-        is_changed = [None if found is None else found.digest for found in before] != after
+        is_changed = any(change.is_change for change in self.report.changes[before:])
         if is_changed and work.has_systemd:
             self.report.add(Kind.RAN, "systemctl daemon-reload")
             if not work.is_dry:

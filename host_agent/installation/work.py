@@ -76,6 +76,8 @@ class Work:
     def file(self, wanted: WantedFile, report: Report) -> None:
         """Put a file there, unless an administrator has their own; then beside it.
 
+        What a package of this version has in its own place is not put there a second time.
+
         Raises:
             InstallationError: what is there is neither ours nor surely an administrator's.
         """
@@ -85,6 +87,10 @@ class Work:
             self._put_beside(wanted, report)
             return
         self._clear_beside(wanted.path, report)
+        if self._is_packaged(wanted):
+            if wanted.path in self.manifest.files:
+                self.forget(wanted.path, report)
+            return
         self._do(deed, wanted, report)
         if not self.is_dry:
             self.manifest.files[wanted.path] = wanted.digest
@@ -147,6 +153,11 @@ class Work:
     made = would_make
 
     # -- how --------------------------------------------------------------------------------------
+
+    def _is_packaged(self, wanted: WantedFile) -> bool:
+        path = layout.PACKAGED.get(wanted.path)
+        found = None if path is None else self.tree.find(path)
+        return found is not None and found.digest == wanted.digest
 
     def _deed(self, wanted: WantedFile, recorded: str | None) -> Deed:
         found = self.tree.find(wanted.path)

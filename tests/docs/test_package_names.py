@@ -4,6 +4,7 @@ What a page takes from an index has to be locked here, by name and hash; our own
 a checkout, or from a file that was made of one.
 """
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ VALUED = {
     "--find-links",
     "--only",
     "--only-binary",
+    "--root-user-action",
 }
 LOCKED = {
     line.partition("==")[0].partition("[")[0]
@@ -64,6 +66,28 @@ def test_no_page_installs_a_name_that_is_not_locked(page: Path) -> None:
     named = {name for command in commands(page) for name in names(command)}
     assert "host-agent" not in LOCKED
     assert named <= LOCKED
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Yield every line that the program or its package may print to somebody, with its file."""
+    for path in sorted((REPOSITORY / "host_agent").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield from ((path.name, line) for line in node.value.splitlines())
+    for path in sorted((REPOSITORY / "systemd").rglob("*")):
+        if path.is_file():
+            yield from ((path.name, line) for line in path.read_text("utf-8").splitlines())
+
+
+def test_nothing_that_the_program_says_has_anybody_install_such_a_name() -> None:
+    named = {
+        (place, name)
+        for place, line in texts()
+        for command in (line, *re.findall("`([^`]+)`", line))
+        for name in names(command)
+        if re.match("[a-z]", name)
+    }
+    assert {(place, name) for place, name in named if name not in LOCKED} == set()
 
 
 def test_a_name_from_an_index_would_be_seen() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from host_agent.errors import AdapterUnavailableError
 from host_agent.installation import layout
 from host_agent.installation.carrying import carry_out
 from host_agent.installation.first import First
@@ -100,6 +101,7 @@ class Stand:
     has_account: bool = False
     calls: list[tuple[str, ...]] = field(default_factory=list)
     failing: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
     tree: Tree | None = None
 
     def uid(self, user: str) -> int | None:
@@ -113,6 +115,9 @@ class Stand:
         return (os.getegid() or AGENT) if self.has_account else None
 
     def __call__(self, tool: str, *arguments: str) -> Output:
+        if tool in self.missing:
+            message = f"{tool} is not installed"
+            raise AdapterUnavailableError(message)
         self.calls.append((tool, *arguments))
         if tool in self.failing:
             return Output(exit_code=1, stderr=f"{tool}: no\nmore")

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.errors import ConfigurationError
+from host_agent.errors import AdapterUnavailableError, ConfigurationError
 from host_agent.installation import layout
 from host_agent.installation.carrying import StepFailedError
 from host_agent.installation.values import InstallationError, Kind, Report
-from tests.support.installing import Stand, picture, source
+from tests.support.installing import PROGRAM, Stand, picture, source
 
 WRAPPER = f"{layout.WRAPPER_DIR}/git"
 
@@ -201,6 +201,74 @@ def test_a_masked_unit_stays_masked(stand: Stand) -> None:
     stand.install()
 
     assert stand.at(layout.UNIT).is_symlink()
+
+
+def pack(stand: Stand, path: str, content: bytes | None = None) -> Path:
+    """Put what a package has of the file at `path` into the package's own place."""
+    place = stand.at(layout.PACKAGED[path])
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(source().service_file(path, PROGRAM).content if content is None else content)
+    return place
+
+
+def test_what_a_package_of_this_version_has_is_not_put_there_twice(stand: Stand) -> None:
+    for path in layout.PACKAGED:
+        pack(stand, path)
+
+    stand.install()
+
+    assert not any(stand.at(path).exists() for path in layout.PACKAGED)
+    assert ("systemd-sysusers", *stand.calls[0][1:-1], layout.SYSUSERS_NAME) == stand.calls[0]
+    assert stand.install().is_unchanged
+
+
+def test_a_package_takes_the_place_of_what_an_environment_put_there(stand: Stand) -> None:
+    stand.install()
+    for path in layout.PACKAGED:
+        pack(stand, path)
+
+    report = stand.install()
+
+    assert lines(report, Kind.REMOVED) == list(dict.fromkeys(lines(report, Kind.REMOVED)))
+    assert set(lines(report, Kind.REMOVED)) == set(layout.PACKAGED)
+    assert stand.install().is_unchanged
+
+
+def test_what_a_package_of_another_version_has_goes_after_ours(stand: Stand) -> None:
+    place = pack(stand, layout.UNIT, b"# another\n")
+
+    stand.install()
+
+    assert stand.at(layout.UNIT).exists()
+    assert place.read_bytes() == b"# another\n"
+
+
+def test_an_administrators_unit_stays_before_the_packages(stand: Stand) -> None:
+    stand.install()
+    stand.at(layout.UNIT).write_text("# mine\n")
+    pack(stand, layout.UNIT)
+
+    stand.install()
+
+    assert stand.at(layout.UNIT).read_text() == "# mine\n"
+
+
+def test_where_sudo_is_sudo_rs_its_own_visudo_is_asked(stand: Stand) -> None:
+    stand.missing.add("visudo")
+
+    stand.install()
+
+    assert stand.at(layout.SUDOERS).exists()
+    assert [call[:2] for call in stand.calls if "visudo" in call[0]] == [("visudo-rs", "-cqf")]
+
+
+def test_what_no_visudo_has_seen_is_not_granted(stand: Stand) -> None:
+    stand.missing.update(("visudo", "visudo-rs"))
+
+    with pytest.raises(AdapterUnavailableError, match=r"^visudo is not installed"):
+        stand.install()
+
+    assert picture(stand.root) == {}
 
 
 def test_a_mode_that_was_loosened_is_put_right(stand: Stand) -> None:

@@ -24,13 +24,28 @@ def test_state_configuration_and_authority_stay_and_the_rest_goes(stand: Stand) 
     report = stand.uninstall()
 
     left = [path for path in picture(stand.root) if stand.root.joinpath(path).is_file()]
-    kept = (layout.CONFIGURATION_DIR, layout.STATE_DIR, layout.AUTHORITY_DIR, layout.BUNDLE_DIR)
+    kept = (
+        *(layout.CONFIGURATION_DIR, layout.STATE_DIR, layout.LOG_DIR),
+        *(layout.AUTHORITY_DIR, layout.BUNDLE_DIR),
+    )
     assert left
     assert all(f"/{path}".startswith(kept) for path in left)
     assert not stand.at(layout.WRAPPER_DIR).exists()
     assert stand.has_account
     told = [change.what for change in report.changes if change.kind is Kind.KEPT]
-    assert told[:4] == list(kept)
+    assert told[: len(kept)] == list(kept)
+
+
+def test_a_log_that_root_keeps_elsewhere_is_said_to_stay(stand: Stand) -> None:
+    text = stand.at(layout.CONFIGURATION).read_text()
+    stand.at(layout.CONFIGURATION).write_text(text.replace(layout.LOG_DIR, "/srv/records"))
+    stand.install()
+    stand.at("/srv/records/audit.jsonl").write_text("{}\n")
+
+    told = [c.what for c in stand.uninstall().changes if c.kind is Kind.KEPT]
+
+    assert "/srv/records" in told
+    assert stand.at("/srv/records/audit.jsonl").exists()
 
 
 def test_the_way_in_is_closed_first(stand: Stand) -> None:

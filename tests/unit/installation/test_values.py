@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+import host_agent
 from host_agent.config import Config, parse
 from host_agent.errors import ConfigurationError
 from host_agent.installation.datasets import datasets_of
 from host_agent.installation.deciding import Deed, decide
 from host_agent.installation.manifest import Manifest, decode
-from host_agent.installation.rendering import protected_list, unit
+from host_agent.installation.rendering import own_paths, protected_list, unit
 from host_agent.installation.values import Found, InstallationError
 
 RIGHT = (0o644, 0, 0)
@@ -125,6 +126,14 @@ def test_roots_list_has_what_is_configured_and_what_the_agent_needs(tmp_path: Pa
 
 def test_the_agents_own_unit_is_protected_under_any_configuration(tmp_path: Path) -> None:
     assert b"systemd host-agent\\.service\n" in protected_list(configuration(tmp_path), [])
+
+
+def test_datasets_that_hold_the_program_are_among_what_the_agent_needs(tmp_path: Path) -> None:
+    program = str(Path(host_agent.__file__).parent)
+    config = configuration(tmp_path)
+    mounts = f"1 0 0:1 / / rw - ext4 /dev/vda rw\n2 1 0:2 / {program} rw - zfs rpool/program rw\n"
+
+    assert datasets_of(own_paths(config), mounts) == ("rpool/program",)
 
 
 def test_the_unit_starts_and_reloads_the_program_it_was_installed_from() -> None:
