@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 T ?= tests
 
-.PHONY: help demo test test-host check format lint types unit shellcheck bench crash races docs newest wheel lock clean
+.PHONY: help demo test test-host check format lint types unit shellcheck bench crash races docs newest wheel deb lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,7 +53,8 @@ lint:
 	@if command -v shellcheck >/dev/null; then $(MAKE) --no-print-directory shellcheck; else echo "shellcheck is not installed: shell scripts were not checked"; fi
 
 shellcheck:
-	shellcheck wrappers/* docs/tutorial/demo.sh tests/crash/git-wrapper tests/support/prepare-host .ci/run
+	shellcheck wrappers/* docs/tutorial/demo.sh tests/crash/git-wrapper tests/support/prepare-host .ci/run \
+		systemd/deb/build systemd/deb/postinst systemd/deb/prerm systemd/deb/postrm
 
 types:
 	$(BIN)/mypy
@@ -90,6 +91,11 @@ newest: ## import everything, warnings as errors, with the newest releases that 
 wheel: $(STAMP) ## the program as one file in dist/, for a host that installs requirements-server.lock
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-index --no-build-isolation --wheel-dir dist .
 	@ls dist/*.whl
+
+SUITES ?= bookworm trixie
+deb: $(STAMP) ## Debian packages in dist/, one for each release of SUITES, built in its own root: root on Debian only
+	@tests/support/prepare-host
+	for suite in $(SUITES); do PYTHON=$(BIN)/python systemd/deb/build $$suite; done
 
 # One resolution for every supported Python; extras kept, so that no pip asks an index for them anew.
 # The server's lock holds the same releases, without the tools of development.

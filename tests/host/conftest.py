@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.installed import UNIT, Host, furnish, install_agent, put_program
-from tests.support.machine import Machine, alone, why_not
+from tests.support.machine import Machine, alone, why_no_shared_packages, why_not
 
 REASON = why_not()
 
@@ -23,8 +23,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def machine() -> Iterator[Machine]:
-    with alone() as cache, Machine(cache) as booted:
+def cache() -> Iterator[Path]:
+    with alone() as directory:
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def machine(cache: Path) -> Iterator[Machine]:
+    reason = why_no_shared_packages()
+    if reason is not None:
+        pytest.skip(f"host tests: {reason}")
+    with Machine(cache) as booted:
         yield booted
 
 

@@ -17,20 +17,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from tests.support.patience import PATIENCE
 
-SUITE = "bookworm"
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "sudo", "procps", "iproute2", "logrotate"),
-    *("python3", "python3-venv", "git", "openssl", "zfs-fuse"),
+    *("python3", "python3-venv", "git", "openssl"),
 )
-HOST_ADDRESS = "198.51.100.1"
 ADDRESS = "198.51.100.2"
-PREFIX = 30
 TOOLS = ("mmdebstrap", "systemd-nspawn", "nsenter", "setpriv", "tar", "ip")
 BOOT_SECONDS = 60.0
 _ZFS_UNIT = """\
@@ -47,18 +44,50 @@ WantedBy=multi-user.target
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A Debian release as a machine of it is made: what is in it, and where it can be reached.
+
+    Its network is a /30 of documentation's addresses: out here the first, the machine the second.
+    """
+
+    suite: str
+    packages: tuple[str, ...]
+    address: str = ADDRESS
+    has_zfs: bool = False
+
+    @property
+    def host_address(self) -> str:
+        """Return the address out here of the link to the machine."""
+        start, _, last = self.address.rpartition(".")
+        return f"{start}.{int(last) - 1}"
+
+
+BOOKWORM = Release(suite="bookworm", packages=(*PACKAGES, "zfs-fuse"), has_zfs=True)
+"""The whole tier's machine. Those below are for the package: each release that it is built for."""
+PACKAGED = (
+    replace(BOOKWORM, address="198.51.100.6", has_zfs=False),
+    Release(suite="trixie", packages=(*PACKAGES, "e2fsprogs", "sudo-rs"), address="198.51.100.10"),
+)
+
+
 def why_not() -> str | None:
     """Return the reason why no machine can be booted here; None where one can."""
     if os.geteuid() != 0:
         return "booting a machine needs root"
     if not Path("/etc/debian_version").exists():
         return "a machine is made of Debian packages, and this is no Debian"
-    if platform.python_version_tuple()[:2] != ("3", "11"):
-        return "the machine has Python 3.11, and this is another, so packages cannot be shared"
     if not Path("/dev/fuse").exists():
         return "there is no /dev/fuse, which the machine's ZFS needs"
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     return f"{', '.join(missing)} missing (tests/support/prepare-host)" if missing else None
+
+
+def why_no_shared_packages() -> str | None:
+    """Return the reason why this environment's packages are none for a Debian 12."""
+    if platform.python_version_tuple()[:2] != ("3", "11"):
+        return "the machine has Python 3.11, and this is another, so packages cannot be shared"
+    return None
 
 
 # -- the root file system --------------------------------------------------------------------------
@@ -80,23 +109,24 @@ def alone() -> Iterator[Path]:
         yield directory
 
 
-def base_archive(cache: Path) -> Path:
-    """Return the archive of a root file system with `PACKAGES`, made at its first use.
+def base_archive(cache: Path, release: Release) -> Path:
+    """Return the archive of a root file system of `release`, made at its first use.
 
     Raises:
         RuntimeError: mmdebstrap could not make it.
     """
-    key = hashlib.sha256(" ".join((SUITE, *sorted(PACKAGES))).encode()).hexdigest()[:16]
-    archive = cache / f"{SUITE}-{key}.tar"
+    named = " ".join((release.suite, *sorted(release.packages)))
+    key = hashlib.sha256(named.encode()).hexdigest()[:16]
+    archive = cache / f"{release.suite}-{key}.tar"
     if archive.exists():
         return archive
-    for old in cache.glob("*.tar*"):
+    for old in cache.glob(f"{release.suite}-*.tar*"):
         old.unlink()
     fresh = archive.with_suffix(".tar.new")
     done = subprocess.run(
         [
             *("mmdebstrap", "--quiet", "--variant=minbase", "--format=tar"),
-            *(f"--include={','.join(PACKAGES)}", SUITE, str(fresh)),
+            *(f"--include={','.join(release.packages)}", release.suite, str(fresh)),
         ],
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -112,12 +142,15 @@ def base_archive(cache: Path) -> Path:
     return archive
 
 
-def _unpack(archive: Path, root: Path) -> None:
+def _unpack(archive: Path, root: Path, release: Release) -> None:
     subprocess.run(["tar", "-C", root, "--numeric-owner", "-xf", archive], check=True)
     (root / "etc/hostname").write_text("agent-host\n")
-    (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n{ADDRESS} agent-host\n")
+    (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n{release.address} agent-host\n")
     (root / "etc/resolv.conf").unlink(missing_ok=True)
     (root / "etc/resolv.conf").write_text("")
+    if not release.has_zfs:
+        (root / "etc/systemd/system/zfs-fuse.service").symlink_to("/dev/null")
+        return
     units = root / "etc/systemd/system"
     (units / "zfs-fuse.service").write_text(_ZFS_UNIT)
     wants = units / "multi-user.target.wants"
@@ -141,19 +174,20 @@ class Done:
 class Machine:
     """Boots on `__enter__`, and ends with everything in it on `__exit__`."""
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, release: Release = BOOKWORM) -> None:
         self._cache = cache
+        self.release = release
         self._process: subprocess.Popen[bytes] | None = None
         self._directory: Path | None = None
         self._leader: int | None = None
 
     def __enter__(self) -> Self:
-        archive = base_archive(self._cache)
+        archive = base_archive(self._cache, self.release)
         self._directory = Path(tempfile.mkdtemp(prefix="host-agent-machine-"))
         try:
             root = self._directory / "root"
             root.mkdir()
-            _unpack(archive, root)
+            _unpack(archive, root, self.release)
             self._boot(root)
             self._join()
         except BaseException:
@@ -212,11 +246,11 @@ class Machine:
 
     def _join(self) -> None:
         for command in (
-            ("ip", "address", "add", f"{HOST_ADDRESS}/{PREFIX}", "dev", self._link),
+            ("ip", "address", "add", f"{self.release.host_address}/30", "dev", self._link),
             ("ip", "link", "set", self._link, "up"),
         ):
             subprocess.run(command, check=True, capture_output=True)
-        self.must("ip", "address", "add", f"{ADDRESS}/{PREFIX}", "dev", "host0")
+        self.must("ip", "address", "add", f"{self.release.address}/30", "dev", "host0")
         self.must("ip", "link", "set", "host0", "up")
 
     # -- inside ------------------------------------------------------------------------------------
