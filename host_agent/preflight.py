@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from host_agent.approvals.channels.addresses import target_of
-from host_agent.approvals.channels.peers import peer_fault
+from host_agent.approvals.channels.peers import owner_fault
 from host_agent.approvals.channels.signing import read_secret
 from host_agent.config import (
     Config,
@@ -225,7 +225,7 @@ def _identity_warnings(config: Config) -> Iterator[str]:
 def _channel_warnings(config: Config, uid: int) -> Iterator[str]:
     signal = config.channels.signal
     if signal is not None and signal.socket is not None:
-        fault = peer_fault(signal.socket, signal.user, own_uid=uid)
+        fault = owner_fault(signal.socket, signal.user, own_uid=uid)
         if fault is not None:
             yield (
                 f"channels.signal.socket: {fault}; nothing is told or believed there (see"

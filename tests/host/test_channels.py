@@ -191,7 +191,10 @@ class Phone:
             found[:] = [t for t in self.texts(aci)[after:] if re.search(pattern, t)]
             return bool(found)
 
-        self._host.machine.until(is_there, f"no message with {pattern}", seconds=seconds)
+        try:
+            self._host.machine.until(is_there, f"no message with {pattern}", seconds=seconds)
+        except AssertionError:
+            pytest.fail(f"no message with {pattern!r} among {self.texts(aci)[after:]}")
         return found[-1]
 
     def say(self, aci: str, text: str, *, quotes: int | None = None) -> str:
@@ -314,8 +317,8 @@ def test_an_answer_over_signal_runs_it_and_only_the_right_one_counts(
 def test_a_code_is_for_its_own_request_only(host: Host, phone: Phone) -> None:
     since = host.sequence
     one, other = held(host, "one"), held(host, "other")
-    code, prompt = phone.code(ALICE, one), phone.code(ALICE, other)
-    about_other = phone.sent_at(ALICE, prompt)
+    code, _ = phone.code(ALICE, one), phone.code(ALICE, other)
+    about_other = phone.sent_at(ALICE, f"Request {other['request_id'][:8]} ")
     for verb in ("CONFIRM", "DENY"):
         answer = phone.say(ALICE, f"{verb} {code}", quotes=about_other)
         assert "of another request" in answer
@@ -373,7 +376,7 @@ def button(host: Host, request: dict[str, Any]) -> dict[str, Any]:
 
     def is_there() -> bool:
         lines = host.machine.must("python3", "-c", _TOPIC).splitlines()
-        about = request["request_id"][:12]
+        about = request["request_id"][:8]
         found[:] = [
             action
             for message in map(json.loads, lines)

@@ -1,5 +1,6 @@
 """Whoever takes the place of Signal's daemon is told nothing, and says nothing for anybody."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from host_agent.approvals.channels.peers import peer_fault
+from host_agent.approvals.channels.peers import owner_fault
 from host_agent.approvals.channels.port import ChannelError
 from host_agent.approvals.channels.signal import SignalChannel
 from host_agent.approvals.channels.signal_cli import SignalCli
@@ -82,7 +83,7 @@ def channel(daemon: Daemon, user: str, **changes: Any) -> SignalChannel:
 
 @pytest.mark.parametrize("user", ["daemon", "no-such-user"])
 async def test_a_daemon_of_another_user_is_told_nothing(daemon: Daemon, user: str) -> None:
-    with pytest.raises(ChannelError, match=f"is served by {USER} .*, and not by {user}") as caught:
+    with pytest.raises(ChannelError, match=f"belongs to {USER} .* and not to {user}") as caught:
         await sent_by(channel(daemon, user), for_alice())
     assert caught.value.failure is Failure.NOT_CONFIGURED
     assert daemon.do("sent") == []
@@ -104,6 +105,8 @@ async def test_a_daemon_of_another_user_is_believed_nothing(daemon: Daemon) -> N
             await pauses.begun()
             pauses.go()
     assert ears.heard.empty()
+    while daemon.do("clients"):  # it has to notice that they are gone
+        await asyncio.sleep(0.01)
     async with listening(channel(daemon, USER)) as open_ears:
         daemon.do("say", aci=ALICE, text="CONFIRM ABCD-EFGH")
         assert (await open_ears.next()).text == "CONFIRM ABCD-EFGH"
@@ -114,14 +117,17 @@ async def test_a_probe_names_who_answers(daemon: Daemon) -> None:
     assert f"of the user {USER} answers" in await it.probe()
     await it.close()
     it = channel(daemon, "daemon")
-    with pytest.raises(ChannelError, match=f"served by {USER}"):
+    with pytest.raises(ChannelError, match=f"belongs to {USER}"):
         await it.probe()
     await it.close()
 
 
-def test_what_config_check_says_of_it(daemon: Daemon, tmp_path: Path) -> None:
-    fault = peer_fault(daemon.socket, "daemon", own_uid=os.geteuid())
+def test_what_config_check_says_of_it_takes_nothing(daemon: Daemon, tmp_path: Path) -> None:
+    uid = os.geteuid()
+    fault = owner_fault(daemon.socket, "daemon", own_uid=uid)
     assert fault is not None
-    assert fault.startswith(f"{daemon.socket} is served by {USER}")
-    assert peer_fault(daemon.socket, USER, own_uid=os.geteuid()) is None
-    assert peer_fault(tmp_path / "nothing", "daemon", own_uid=os.geteuid()) is None
+    assert fault.startswith(f"{daemon.socket} belongs to {USER}")
+    assert owner_fault(daemon.socket, USER, own_uid=uid) is None
+    assert owner_fault(tmp_path / "nothing", "daemon", own_uid=uid) is None
+    # A connection would be given what waits for the agent.
+    assert daemon.do("clients") == 0

@@ -3,11 +3,11 @@
 import os
 import pwd
 import socket
+import stat
 import struct
 from pathlib import Path
 from typing import Protocol
 
-_SECONDS = 1.0
 _CREDENTIALS = struct.Struct("iII")
 
 
@@ -15,8 +15,8 @@ class _Connected(Protocol):
     def getsockopt(self, level: int, option: int, size: int, /) -> bytes: ...
 
 
-def require_peer(connected: _Connected, user: str, *, own_uid: int | None = None) -> str:
-    """Return who listens at the other end: `user`, root, or the agent's own user `own_uid`.
+def require_peer(connected: _Connected, user: str) -> str:
+    """Return who listens at the other end: `user`, root, or the agent's own user.
 
     The credentials are those of when the peer began to listen.
 
@@ -24,36 +24,36 @@ def require_peer(connected: _Connected, user: str, *, own_uid: int | None = None
         PermissionError: somebody else; the sentence names them.
     """
     size = _CREDENTIALS.size
-    _, uid, _ = _CREDENTIALS.unpack(
-        connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    )
-    name = _name(uid)
+    said = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    _, uid, _ = _CREDENTIALS.unpack(said)
+    if fault := _fault(uid, user, own_uid=os.geteuid()):
+        message = f"belongs to {fault}"
+        raise PermissionError(message)
+    return _name(uid)
+
+
+def owner_fault(path: Path, user: str, *, own_uid: int) -> str | None:
+    """Return why whoever made the socket at `path` would not be believed; None also for none.
+
+    Nothing connects: a daemon may take a connection for a reader, and give it what waits.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    fault = _fault(status.st_uid, user, own_uid=own_uid)
+    return f"{path} belongs to {fault}" if fault and stat.S_ISSOCK(status.st_mode) else None
+
+
+def _fault(uid: int, user: str, *, own_uid: int) -> str | None:
     try:
         wanted = pwd.getpwnam(user).pw_uid
     except KeyError:
         wanted = None
-    if uid in {0, os.geteuid() if own_uid is None else own_uid, wanted}:
-        return name
+    if uid in {0, own_uid, wanted}:
+        return None
     known = "" if wanted is not None else ", who does not exist here"
-    message = f"is served by {name} (uid {uid}), and not by {user}{known}"
-    raise PermissionError(message)
-
-
-def peer_fault(path: Path, user: str, *, own_uid: int) -> str | None:
-    """Return why whoever listens at `path` now would not be believed; None also for nobody.
-
-    It connects and says nothing.
-    """
-    with socket.socket(socket.AF_UNIX) as link:
-        link.settimeout(_SECONDS)
-        try:
-            link.connect(str(path))
-            require_peer(link, user, own_uid=own_uid)
-        except PermissionError as error:
-            return None if error.errno else f"{path} {error}"
-        except OSError:
-            return None
-    return None
+    return f"{_name(uid)} (uid {uid}) and not to {user}{known}"
 
 
 def _name(uid: int) -> str:
