@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from host_agent.audit.record import Record
-from host_agent.audit.rotation import read_tail
+from host_agent.audit.rotation import finished, read_tail
 from host_agent.audit.verify import Concern, NotAnAuditFileError, verify
 from host_agent.config import Config
 from host_agent.diagnosis.values import Check, instant, ok, problem, warning
@@ -132,17 +132,32 @@ def _chain(path: Path) -> Check:
     if size > _VERIFIED_BYTES:
         remedy = f"verify it by itself: host-agent audit verify {path}"
         return warning(name, f"{path} is large ({size} bytes) and was not read through.", remedy)
-    if size == 0:
+    files = [*_newest_finished(path, _VERIFIED_BYTES - size), *([path] if size else [])]
+    if not files:
         return ok(name, f"{path} is empty.")
     try:
-        report = verify([path])
+        report = verify(files)
     except NotAnAuditFileError as error:
         return problem(name, f"{error}.", _RESTORE)
-    # Where the file begins, and whether files are missing, is for `audit verify` over all of them.
+    before = len(files) - bool(size)
+    and_before = f" and the {before} before it" if before else ""
+    # Where the files begin, and whether some are missing, is for `audit verify` over all of them.
     if report.is_clean(Concern.INTEGRITY):
-        return ok(name, f"{report.records} records of {path} are what was written.")
-    sentence = f"{path} is not what was written, first at record {report.first_bad}."
+        return ok(name, f"{report.records} records of {path}{and_before} are what was written.")
+    bad = next((one.file for one in report.findings if one.concern is Concern.INTEGRITY), path)
+    sentence = f"{bad} is not what was written, first at record {report.first_bad}."
     return problem(name, sentence, "find out who changed it: docs/how-to/verify-the-log.md")
+
+
+def _newest_finished(path: Path, room: int) -> list[Path]:
+    """Return the newest finished files beside `path` that `room` bytes hold, oldest first."""
+    found: list[Path] = []
+    for _, file in sorted(finished(path), reverse=True):
+        room -= file.stat().st_size
+        if room < 0:
+            break
+        found.insert(0, file)
+    return found
 
 
 def _newest(path: Path) -> Record | OSError | None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from host_agent.audit.record import Record, read
+from host_agent.audit.rotation import finished_name
+from host_agent.diagnosis import state as state_module
 from host_agent.diagnosis.state import (
     NOT_BEFORE,
     audit_checks,
@@ -112,6 +114,39 @@ def test_c7_an_edited_line_is_named(tmp_path: Path) -> None:
 
     assert check.state is State.PROBLEM
     assert "record 2" in check.sentence
+
+
+@pytest.mark.parametrize("is_altered", [True, False])
+def test_c7_an_edited_line_of_a_finished_file_is_named(tmp_path: Path, is_altered: bool) -> None:
+    path, made = tmp_path / "audit.jsonl", lines(6)[0]
+    older = finished_name(path, "2026-11-20T22:00:00.000000Z")
+    content = joined(made[:3])
+    if is_altered:
+        content = content.replace(b'"number":1', b'"number":9')
+    older.write_bytes(content)
+    path.write_bytes(joined(made[3:]))
+
+    check = audited(path, newest())["audit chain"]
+
+    if is_altered:
+        assert check.state is State.PROBLEM
+        assert check.sentence.startswith(f"{older} is not what was written, first at record 2")
+    else:
+        assert check.state is State.OK
+        assert "6 records" in check.sentence
+        assert "the 1 before it" in check.sentence
+
+
+def test_finished_files_are_read_as_far_as_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, made = tmp_path / "audit.jsonl", lines(6)[0]
+    older = finished_name(path, "2026-11-20T22:00:00.000000Z")
+    older.write_bytes(joined(made[:3]).replace(b'"number":1', b'"number":9'))
+    path.write_bytes(joined(made[3:]))
+    monkeypatch.setattr(state_module, "_VERIFIED_BYTES", path.stat().st_size + 10)
+
+    assert audited(path, newest())["audit chain"].state is State.OK
 
 
 def test_a_log_that_is_no_log_is_a_problem(tmp_path: Path) -> None:
