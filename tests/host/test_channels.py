@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from host_agent.approvals.codes import spaced
 from tests.support.installed import (
     AUDIT,
     IDENTITIES,
@@ -535,7 +536,8 @@ def test_no_code_and_no_secret_is_left_anywhere(host: Host, phone: Phone) -> Non
         if file.name.startswith("host-agent.db"):
             said[file.name] = file.read_bytes().decode("latin-1")
     assert len(phone.texts(ALICE)) > 1
-    for secret in {*seen_codes, *FILES.values()}:
+    shown = {spaced(code) for code in seen_codes}
+    for secret in {*seen_codes, *shown, *FILES.values()}:
         for place, text in said.items():
             assert secret not in text, place
     host.require_whole()

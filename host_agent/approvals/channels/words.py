@@ -144,7 +144,7 @@ def _split(text: str) -> tuple[str | None, str]:
 def _is_likely_code(typed: str) -> bool:
     """Return whether text in the form of a code is one rather than the first words of a reason.
 
-    People type a code in one piece or in even ones; and of a hundred codes one has no digit.
+    People type a code in one piece or in even ones, and older codes may have no digit.
     """
     pieces = re.split("[ -]+", typed.strip(" -"))
     return len({len(piece) for piece in pieces}) == 1 or any(map(str.isdigit, typed))

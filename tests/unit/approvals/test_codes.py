@@ -77,3 +77,11 @@ def test_c28_truncated_or_altered_code_is_none(code: str, position: int) -> None
 def test_hash_says_nothing_of_the_code() -> None:
     assert CODE not in HASHED
     assert HASHED.startswith("sha256:")
+
+
+def test_a_code_as_it_is_shown_is_kept_out_of_what_is_written_down() -> None:
+    for _ in range(2_000):
+        code = codes.make()
+        shown = codes.spaced(code)
+        assert codes.normalise(shown) == code
+        assert codes.masked(f"no, not {shown} again") == "no, not [code] again"
