@@ -288,7 +288,7 @@ def test_an_answer_over_signal_runs_it_and_only_the_right_one_counts(
     request = held(host, "chan")
     alices, erins = phone.code(ALICE, request), phone.code(ERIN, request)
     assert alices != erins
-    assert not any(request["request_id"][:12] in text for text in phone.texts(BOB))
+    assert not any(request["request_id"][:8] in text for text in phone.texts(BOB))
     host.machine.until(
         lambda: any(event["subject"] == request["request_id"] for event in hooked(host)),
         "the webhook got nothing",
@@ -318,9 +318,10 @@ def test_an_answer_over_signal_runs_it_and_only_the_right_one_counts(
 def test_a_code_is_for_its_own_request_only(host: Host, phone: Phone) -> None:
     since = host.sequence
     one, other = held(host, "one"), held(host, "other")
-    code, _ = phone.code(ALICE, one), phone.code(ALICE, other)
-    about_other = phone.sent_at(ALICE, f"Request {other['request_id'][:8]} ")
-    for verb in ("CONFIRM", "DENY"):
+    code, others = phone.code(ALICE, one), phone.code(ALICE, other)
+    prompt = f"Request {other['request_id'][:8]} "
+    for verb, message in (("CONFIRM", prompt), ("DENY", spaced(others))):  # either message of it
+        about_other = phone.sent_at(ALICE, message)
         answer = phone.say(ALICE, f"{verb} {code}", quotes=about_other)
         assert "of another request" in answer
     assert [host.look(request)["state"] for request in (one, other)] == ["pending"] * 2
