@@ -491,9 +491,16 @@ def test_an_answer_over_a_bridge_runs_it_and_only_the_right_one_counts(
     assert host.http("operator").post(f"/requests/{other['request_id']}/cancel").status_code == 200
 
 
+def is_delivered(host: Host, request: dict[str, Any], owner: str) -> bool:
+    """Return whether it is stored that the owner has the prompt: else it comes again, anew."""
+    rows = host.look(request, by="alice")["deliveries"]
+    return any((row["approver"], row["state"]) == (owner, "delivered") for row in rows)
+
+
 def test_c44_a_killed_agent_loses_neither_prompt_nor_answer(host: Host, phone: Phone) -> None:
     request = held(host, "killed")
     code = phone.code(ALICE, request)
+    host.machine.until(lambda: is_delivered(host, request, "alice"), "it is not on record")
     pid, before = host.main_pid, len(phone.texts(ALICE))
     host.machine.must("systemctl", "kill", "--signal=KILL", "--kill-whom=main", UNIT)
     phone.do(do="say", aci=ALICE, text=f"CONFIRM {code}")  # while it is down
