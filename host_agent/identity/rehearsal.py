@@ -6,23 +6,25 @@ signature that comes *after* its certificate (RFC 8446, 4.4): here that signatur
 the server refuses tells whether the certificate was taken. So no key is needed, neither the
 client's nor, for a made-up certificate, the authority's.
 
-The client below speaks only as much of TLS 1.3 as that takes: one suite, one group, no checks of
-the server. It never leaves memory.
+The client below speaks only as much of TLS 1.3 as that takes, with no checks of the server. It
+offers every suite and the usual groups: an administrator may have left the door few of them, in
+openssl.cnf. It never leaves memory.
 """
 
 import hashlib
 import hmac
 import os
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 SIGNATURE_FAILURE = 7
 """X509_V_ERR_CERT_SIGNATURE_FAILURE (x509_vfy.h): asked last, after all that concerns the chain."""
@@ -30,13 +32,38 @@ SIGNATURE_FAILURE = 7
 _HANDSHAKE, _APPLICATION_DATA = 22, 23
 _CLIENT_HELLO, _SERVER_HELLO, _CERTIFICATE_REQUEST = 1, 2, 13
 _CERTIFICATE, _CERTIFICATE_VERIFY = 11, 15
-_AES_128_GCM_SHA256 = b"\x13\x01"
-_X25519 = b"\x00\x1d"
 _SERVER_NAME_SCHEMES = bytes.fromhex(
     "0403050306030804080508060807080808090 80a080b".replace(" ", "")
 )
 _MAX_RECORD = 2**14
 _SIGNATURE_ALGORITHMS, _SUPPORTED_GROUPS, _KEY_SHARE, _SUPPORTED_VERSIONS = 13, 10, 51, 43
+
+_Cipher: TypeAlias = AESGCM | ChaCha20Poly1305
+
+
+@dataclass(frozen=True, slots=True)
+class _Suite:
+    """A cipher suite: its cipher, the length of a key in bytes, and its hash by hashlib's name."""
+
+    cipher: Callable[[bytes], _Cipher]
+    key_length: int
+    hash_name: str
+
+
+_SUITES: Final[Mapping[int, _Suite]] = {
+    0x1301: _Suite(AESGCM, 16, "sha256"),
+    0x1302: _Suite(AESGCM, 32, "sha384"),
+    0x1303: _Suite(ChaCha20Poly1305, 32, "sha256"),
+}
+"""The suites of TLS 1.3 that OpenSSL has without being told (RFC 8446, B.4)."""
+
+_X25519: Final = 0x001D
+_NIST_CURVES: Final[Mapping[int, ec.EllipticCurve]] = {
+    0x0017: ec.SECP256R1(),
+    0x0018: ec.SECP384R1(),
+    0x0019: ec.SECP521R1(),
+}
+"""The other groups that a share is sent of (RFC 8446, 4.2.7)."""
 
 _EDWARDS = {"1.3.101.112": (0x0807,), "1.3.101.113": (0x0808,)}
 _RSA = {
@@ -126,20 +153,29 @@ class _Client:
     """A client of TLS 1.3 up to its certificate (RFC 8446, sections 4 and 7)."""
 
     def __init__(self) -> None:
-        self._share = X25519PrivateKey.generate()
+        self._x25519 = X25519PrivateKey.generate()
+        self._nist = {
+            group: ec.generate_private_key(curve) for group, curve in _NIST_CURVES.items()
+        }
         self._transcript = b""
-        self._key = b""
-        self._iv = b""
+        self._suite = _SUITES[0x1301]
+        self._sealing: tuple[_Cipher, bytes] | None = None
 
     def hello(self) -> bytes:
         """Return the first record."""
-        share = self._share.public_key().public_bytes_raw()
+        shares = {_X25519: self._x25519.public_key().public_bytes_raw()}
+        shares |= {
+            group: key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+            for group, key in self._nist.items()
+        }
+        groups = b"".join(group.to_bytes(2) for group in shares)
+        entries = b"".join(group.to_bytes(2) + _vector(key, 2) for group, key in shares.items())
         extensions = b"".join(
             (
                 _extension(_SUPPORTED_VERSIONS, _vector(b"\x03\x04", 1)),
-                _extension(_SUPPORTED_GROUPS, _vector(_X25519, 2)),
+                _extension(_SUPPORTED_GROUPS, _vector(groups, 2)),
                 _extension(_SIGNATURE_ALGORITHMS, _vector(_SERVER_NAME_SCHEMES, 2)),
-                _extension(_KEY_SHARE, _vector(_X25519 + _vector(share, 2), 2)),
+                _extension(_KEY_SHARE, _vector(entries, 2)),
             )
         )
         body = b"".join(
@@ -147,7 +183,7 @@ class _Client:
                 b"\x03\x03",
                 os.urandom(32),
                 _vector(b"", 1),  # no session id
-                _vector(_AES_128_GCM_SHA256, 2),
+                _vector(b"".join(suite.to_bytes(2) for suite in _SUITES), 2),
                 _vector(b"\x00", 1),  # no compression
                 _vector(extensions, 2),
             )
@@ -163,7 +199,7 @@ class _Client:
             raise ValueError(message)
         hello = records[0][1]
         self._transcript += hello
-        reading = self._agree(_server_share(hello))
+        reading = self._agree(*_chosen(hello))
         plain = b""
         sealed = [body for kind, body in records[1:] if kind == _APPLICATION_DATA]
         for number, body in enumerate(sealed):
@@ -183,29 +219,56 @@ class _Client:
         pieces = [body[at : at + _MAX_RECORD] for at in range(0, len(body), _MAX_RECORD)]
         return b"".join(self._seal(piece, number) for number, piece in enumerate(pieces))
 
-    def _agree(self, share: bytes) -> tuple[bytes, bytes]:
+    def _agree(self, suite: int, group: int, share: bytes) -> tuple[_Cipher, bytes]:
         """Derive the keys of the handshake; return those that the server writes with."""
-        nothing = b"\0" * 32
-        early = hmac.digest(nothing, nothing, "sha256")
-        salt = _derive(early, b"derived", hashlib.sha256(b"").digest())
-        shared = self._share.exchange(X25519PublicKey.from_public_bytes(share))
-        secret = hmac.digest(salt, shared, "sha256")
-        heard = hashlib.sha256(self._transcript).digest()
-        ours = _derive(secret, b"c hs traffic", heard)
-        theirs = _derive(secret, b"s hs traffic", heard)
-        self._key, self._iv = _derive(ours, b"key", b"", 16), _derive(ours, b"iv", b"", 12)
-        return _derive(theirs, b"key", b"", 16), _derive(theirs, b"iv", b"", 12)
+        self._suite = _SUITES[suite]
+        nothing = b"\0" * hashlib.new(self._suite.hash_name).digest_size
+        early = hmac.digest(nothing, nothing, self._suite.hash_name)
+        secret = hmac.digest(
+            self._derive(early, b"derived", self._hash(b"")),
+            self._shared(group, share),
+            self._suite.hash_name,
+        )
+        heard = self._hash(self._transcript)
+        self._sealing = self._keys(self._derive(secret, b"c hs traffic", heard))
+        return self._keys(self._derive(secret, b"s hs traffic", heard))
+
+    def _shared(self, group: int, share: bytes) -> bytes:
+        if group == _X25519:
+            return self._x25519.exchange(X25519PublicKey.from_public_bytes(share))
+        curve = _NIST_CURVES[group]
+        theirs = ec.EllipticCurvePublicKey.from_encoded_point(curve, share)
+        return self._nist[group].exchange(ec.ECDH(), theirs)
+
+    def _keys(self, secret: bytes) -> tuple[_Cipher, bytes]:
+        key = self._derive(secret, b"key", b"", self._suite.key_length)
+        return self._suite.cipher(key), self._derive(secret, b"iv", b"", 12)
+
+    def _hash(self, data: bytes) -> bytes:
+        return hashlib.new(self._suite.hash_name, data).digest()
+
+    def _derive(
+        self, secret: bytes, label: bytes, context: bytes, length: int | None = None
+    ) -> bytes:
+        """Return HKDF-Expand-Label of RFC 8446, 7.1; one block of the hash is enough for it."""
+        size = hashlib.new(self._suite.hash_name).digest_size if length is None else length
+        info = size.to_bytes(2) + _vector(b"tls13 " + label, 1) + _vector(context, 1)
+        return hmac.digest(secret, info + b"\x01", self._suite.hash_name)[:size]
 
     def _seal(self, plain: bytes, number: int) -> bytes:
+        if self._sealing is None:
+            message = "nothing is agreed yet"
+            raise RuntimeError(message)
+        cipher, iv = self._sealing
         head = b"\x17\x03\x03" + (len(plain) + 17).to_bytes(2)
-        inner = plain + bytes((_HANDSHAKE,))
-        return head + AESGCM(self._key).encrypt(_nonce(self._iv, number), inner, head)
+        return head + cipher.encrypt(_nonce(iv, number), plain + bytes((_HANDSHAKE,)), head)
 
 
-def _open(keys: tuple[bytes, bytes], sealed: bytes, number: int) -> bytes:
+def _open(keys: tuple[_Cipher, bytes], sealed: bytes, number: int) -> bytes:
+    cipher, iv = keys
     head = b"\x17\x03\x03" + len(sealed).to_bytes(2)
     try:
-        inner = AESGCM(keys[0]).decrypt(_nonce(keys[1], number), sealed, head)
+        inner = cipher.decrypt(_nonce(iv, number), sealed, head)
     except InvalidTag as error:
         message = "the server's answer cannot be read"
         raise ValueError(message) from error
@@ -214,12 +277,6 @@ def _open(keys: tuple[bytes, bytes], sealed: bytes, number: int) -> bytes:
 
 def _nonce(iv: bytes, number: int) -> bytes:
     return (int.from_bytes(iv) ^ number).to_bytes(12)
-
-
-def _derive(secret: bytes, label: bytes, context: bytes, length: int = 32) -> bytes:
-    """Return HKDF-Expand-Label of RFC 8446, 7.1; one block of SHA-256 is enough for all of it."""
-    info = length.to_bytes(2) + _vector(b"tls13 " + label, 1) + _vector(context, 1)
-    return hmac.digest(secret, info + b"\x01", "sha256")[:length]
 
 
 def _vector(content: bytes, size: int) -> bytes:
@@ -265,14 +322,17 @@ def _extensions(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def _server_share(hello: bytes) -> bytes:
-    """Return the server's public key of X25519 from its hello."""
-    after_session_id = 4 + 2 + 32 + 1 + hello[38]
-    share = _extensions(hello[after_session_id + 3 :]).get(_KEY_SHARE, b"")
-    if hello[0] != _SERVER_HELLO or len(share) != 36:
+def _chosen(hello: bytes) -> tuple[int, int, bytes]:
+    """Return the suite, the group and the server's public key of it, from the server's hello."""
+    at = 4 + 2 + 32 + 1 + hello[38]
+    suite = int.from_bytes(hello[at : at + 2])
+    share = _extensions(hello[at + 3 :]).get(_KEY_SHARE, b"")
+    group = int.from_bytes(share[:2])
+    is_known = suite in _SUITES and (group == _X25519 or group in _NIST_CURVES)
+    if hello[0] != _SERVER_HELLO or not is_known or len(share) < 5:
         message = "the server takes no part in this handshake"
         raise ValueError(message)
-    return share[4:]
+    return suite, group, share[4:]
 
 
 def _schemes_in(request: bytes) -> frozenset[int]:

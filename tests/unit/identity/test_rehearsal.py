@@ -1,6 +1,9 @@
 """A handshake without the client's key: what the server's context says of a certificate."""
 
+import os
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +86,50 @@ def test_an_issuing_authority_whose_own_signature_is_forged_is_refused(pki: Pki)
 def test_what_holds_no_authority_is_said(pki: Pki) -> None:
     (found,) = check_authorities(pki.client().pem, pki.now)
     assert found.endswith("it holds no CA certificate")
+
+
+_ASK = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from host_agent.identity.verification import check_authorities, reason_against
+ca, good, bad = (Path(name).read_bytes() for name in sys.argv[1:])
+now = datetime.now(UTC)
+print(check_authorities(ca, now), *(reason_against(one, ca, None, now=now) for one in (good, bad)))
+"""
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "Ciphersuites = TLS_AES_256_GCM_SHA384",
+        "Ciphersuites = TLS_CHACHA20_POLY1305_SHA256",
+        "Ciphersuites = TLS_AES_128_GCM_SHA256",
+        "Groups = P-256",
+        "Groups = P-384",
+        "Groups = P-521",
+        "Groups = X25519",
+    ],
+)
+def test_a_door_that_an_administrator_left_few_suites_or_groups_is_asked(
+    pki: Pki, tmp_path: Path, left: str
+) -> None:
+    """Hardened hosts have such lines in openssl.cnf; the door serves there, so it can be asked."""
+    settings = tmp_path / "openssl.cnf"
+    settings.write_text(
+        f"openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\n{left}\n"
+    )
+    places = [tmp_path / name for name in ("ca", "good", "bad")]
+    others = make_pki(name="another")
+    for place, data in zip(
+        places, (pem(pki.ca_certificate), pki.client().pem, others.client().pem), strict=True
+    ):
+        place.write_bytes(data)
+    asked = subprocess.run(
+        [sys.executable, "-c", _ASK, *places],
+        env=os.environ | {"OPENSSL_CONF": str(settings)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert asked.stdout == "[] None unable to get local issuer certificate\n"
