@@ -144,6 +144,30 @@ def test_a_unit_whose_end_would_end_the_host_is_not_started(
         assert (status, sentence.partition(" of ")[0]) == (77, action)
 
 
+@pytest.mark.parametrize("edge", ["OnSuccess", "OnFailure"])
+@pytest.mark.parametrize("unit", ["app.service", "needed.service"])
+def test_nor_one_whose_end_would_leave_only_another_unit_up(
+    host: SystemdHost, edge: str, unit: str
+) -> None:
+    """`OnFailureJobMode=isolate` stops everything that the unit in `OnFailure=` does not need."""
+    host.unit("needed.service", **DOWN)
+    host.unit("alone.target", **DOWN)
+    host.change("app.service", Requires="needed.service")
+    host.change(unit, **{edge: "alone.target", f"{edge}JobMode": "replace"})
+    assert reached(host, "start") == (["alone.target", "needed.service"], [])
+    host.change(unit, **{f"{edge}JobMode": "isolate"})
+    for verb in ("start", "restart"):
+        status, sentence = inspect(host, verb)
+        assert (status, sentence.partition(" of ")[0]) == (77, f"{edge}JobMode")
+        with pytest.raises(ProtectedError):
+            host.perform(operation(f"systemd.{verb}", unit="app.service"))
+    host.change(unit, ActiveState="active")
+    assert inspect(host, "stop", unit)[0] == 77
+    assert host.changes() == []
+    host.change(unit, **{edge: ""})  # there is nothing to be left alone
+    assert inspect(host, "stop", unit)[0] == 0
+
+
 @pytest.mark.parametrize("unit", ["app.service", "follower.service"])
 def test_nor_stopped(host: SystemdHost, unit: str) -> None:
     host.change("app.service", ActiveState="active", RequiredBy="follower.service")
