@@ -4,6 +4,7 @@
 key: whoever has the file is that person there. The form is in docs/reference/client.md.
 """
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
@@ -25,7 +26,12 @@ HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 """What can name a host, here and in `client.toml`. It names a directory too."""
 
 _CN = re.compile(r"[a-z_][a-z0-9_.-]{0,63}", re.ASCII)
-_URL = re.compile(r"https://(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_URL = re.compile(
+    rf"https://(?:(?P<name>{_LABEL}(?:\.{_LABEL})*)|\[(?P<address>[0-9A-Fa-f:.]{{2,45}})\])"
+    r"(?::(?P<port>[0-9]{1,5}))?",
+    re.ASCII,
+)
 KEYS = ("format", "host", "cn", "urls", "certificate", "private_key", "ca")
 
 
@@ -57,6 +63,27 @@ class Bundle:
         """
         certificate, authority = _certificate(self.certificate), _certificate(self.ca)
         try:
+            self._require_one(certificate, authority)
+        except (UnsupportedAlgorithm, ValueError):
+            message = "one of its keys or names is of a kind that cannot be used"
+            raise BundleError(message) from None
+        if now >= (end := min(certificate.not_valid_after_utc, authority.not_valid_after_utc)):
+            message = f"it expired at {end:%Y-%m-%d %H:%M} UTC; ask the administrator for a new one"
+            raise BundleError(message)
+        if now < (begin := certificate.not_valid_before_utc):
+            message = (
+                f"it is not valid before {begin:%Y-%m-%d %H:%M} UTC; see that the clock is right"
+            )
+            raise BundleError(message)
+
+    def _require_one(self, certificate: x509.Certificate, authority: x509.Certificate) -> None:
+        """Refuse pieces that do not belong together.
+
+        Raises:
+            BundleError: they do not.
+            UnsupportedAlgorithm, ValueError: something in them cannot be read.
+        """
+        try:
             key = serialization.load_pem_private_key(self.private_key.encode(), password=None)
         except (TypeError, ValueError):
             message = "its `private_key` is no PEM key, or is encrypted"
@@ -73,14 +100,6 @@ class Bundle:
         except (InvalidSignature, TypeError, ValueError):
             message = "its `certificate` was not issued by its `ca`"
             raise BundleError(message) from None
-        if now >= (end := min(certificate.not_valid_after_utc, authority.not_valid_after_utc)):
-            message = f"it expired at {end:%Y-%m-%d %H:%M} UTC; ask the administrator for a new one"
-            raise BundleError(message)
-        if now < (begin := certificate.not_valid_before_utc):
-            message = (
-                f"it is not valid before {begin:%Y-%m-%d %H:%M} UTC; see that the clock is right"
-            )
-            raise BundleError(message)
 
     def encode(self) -> bytes:
         """Return the file."""
@@ -112,10 +131,11 @@ def decode(data: bytes) -> Bundle:
         raise BundleError(message)
     try:
         table = tomllib.loads(data.decode("ascii"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # ValueError: not ASCII, no TOML, a number of 5,000 digits
         message = "it is no bundle: not TOML, or cut off"
         raise BundleError(message) from None
-    if table.get("format") != FORMAT:
+    form = table.get("format")
+    if type(form) is not int or form != FORMAT:
         message = f"it has no `format = {FORMAT}`: no bundle, or one of another version"
         raise BundleError(message)
     faults = list(_faults(table))
@@ -137,8 +157,16 @@ def url_of(name: str, port: int) -> str:
 
 
 def is_url(text: str) -> bool:
-    """Return whether `text` is `https://HOST` or `https://HOST:PORT`."""
-    return _URL.fullmatch(text) is not None
+    """Return whether `text` is `https://HOST` or `https://HOST:PORT` that could be connected to."""
+    found = _URL.fullmatch(text)
+    if found is None or not 1 <= int(found["port"] or 443) <= 65_535:
+        return False
+    if found["address"] is None:
+        return len(found["name"]) <= 253
+    try:
+        return ipaddress.ip_address(found["address"]).version == 6
+    except ValueError:
+        return False
 
 
 def _faults(table: dict[str, Any]) -> Iterator[str]:

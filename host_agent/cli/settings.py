@@ -247,7 +247,7 @@ def parse(path: Path, text: str) -> ClientFile:
     """
     try:
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
         raise ConfigurationError([f"{path}: not TOML: {error}."]) from None
     faults = [f"{path}: {fault}" for fault in _faults(table)]
     if faults:

@@ -145,7 +145,8 @@ def translating(url: str, call: Call) -> Iterator[None]:
         unsure = "" if call.method == "GET" else " It may have been followed: look before retrying."
         message = f"No answer from {url} within {call.seconds:.0f} s.{unsure}"
         raise DeadlineError(message) from error
-    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError, UnicodeError) as error:
+        # UnicodeError: a name that has no form in the DNS, `..` or a label of 64 characters.
         raise _connection_error(url, error) from error
 
 

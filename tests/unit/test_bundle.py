@@ -1,11 +1,14 @@
 """A bundle is read as it was written, and refused where it could not be used."""
 
+import base64
 import re
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from host_agent.bundle import FORMAT, Bundle, BundleError, decode, is_url, url_of
 from tests.support.certificates import Pki, make_pki
@@ -60,6 +63,13 @@ def test_what_was_written_is_read_and_can_be_used(pki: Pki) -> None:
         ("https://web-1.example.org:8443", "https://b:8443/path", "`urls`"),
         ("private_key = '''", "private_key = ''", "not TOML"),
         ("web-1", "wéb-1", "not TOML"),
+        (f"format = {FORMAT}", "format = true", "another version"),
+        (f"format = {FORMAT}", f"format = {'1' * 5000}", "not TOML"),
+        ("web-1.example.org:8443", "web-1.example.org:65536", "`urls`"),
+        ("web-1.example.org:8443", "web-1.example.org:0", "`urls`"),
+        ("web-1.example.org:8443", "web-1..org:8443", "`urls`"),
+        ("web-1.example.org:8443", f"{'a' * 64}.org:8443", "`urls`"),
+        ("[2001:db8::1]:8443", "[2001:::1]:8443", "`urls`"),
     ],
 )
 def test_a_broken_bundle_is_refused_with_the_reason(
@@ -96,6 +106,26 @@ def test_pieces_that_do_not_belong_together_are_refused(pki: Pki) -> None:
     alice.check(pki.now)
 
 
+_KINDS = {
+    "an unknown kind of key": ("06072a8648ce3d0201", "06072a8648ce3d0277"),
+    "an unknown curve": ("06082a8648ce3d030107", "06082a8648ce3d030177"),
+    "a name that is no text": ("0c05616c696365", "0c05fffefdfcfb"),
+}
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+def test_a_certificate_that_cannot_be_used_is_refused(pki: Pki, kind: str) -> None:
+    bundle = bundle_of(pki)
+    der = x509.load_pem_x509_certificate(bundle.certificate.encode()).public_bytes(Encoding.DER)
+    known, unknown = map(bytes.fromhex, _KINDS[kind])
+    strange = der.replace(known, unknown, 1)
+    assert strange != der
+    text = base64.encodebytes(strange).decode()
+    certificate = f"-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n"
+    with pytest.raises(BundleError, match="cannot be used"):
+        replace(bundle, certificate=certificate).check(pki.now)
+
+
 def test_one_that_is_not_valid_now_is_refused(pki: Pki) -> None:
     bundle = bundle_of(pki)
     with pytest.raises(BundleError, match="expired at"):
@@ -108,5 +138,6 @@ def test_addresses_are_written_as_urls(tmp_path: Path) -> None:
     assert url_of("web-1.example.org", 8443) == "https://web-1.example.org:8443"
     assert url_of("2001:db8::1", 8443) == "https://[2001:db8::1]:8443"
     assert is_url(url_of("192.0.2.1", 8443))
+    assert is_url("https://a_b-c.d")
     assert not is_url("https://web-1:8443\n")
     assert not is_url(f"file://{tmp_path}")

@@ -456,6 +456,17 @@ def test_any_other_url_is_a_configuration_fault(url: str) -> None:
         checked_url(url)
 
 
+@pytest.mark.parametrize("name", ["..", "a" * 64, "xn--a"])
+def test_a_name_that_the_dns_cannot_have_is_not_reached(name: str, tmp_path: Path) -> None:
+    pki = make_pki(tmp_path)
+    me, url = pki.client(), f"https://{name}:1"
+    with (
+        Client(url=url, cert=me.certificate_path, key=me.key_path, ca=pki.ca_path) as client,
+        pytest.raises(ConnectionFailedError, match="could not be reached"),
+    ):
+        client.whoami()
+
+
 def test_the_context_demands_everything(tmp_path: Path) -> None:
     pki = make_pki(tmp_path)
     me = pki.client("librarian")

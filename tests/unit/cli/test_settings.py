@@ -62,6 +62,7 @@ def test_every_missing_setting_is_named(tmp_path: Path) -> None:
     ("text", "word"),
     [
         ("url = ", "not TOML"),
+        ("url = " + "1" * 5000, "not TOML"),
         ("url = 1", "`url` is a string"),
         ('url = ""', "`url` is a string"),
         ("verify = false", "unknown key `verify`"),
