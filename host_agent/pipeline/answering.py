@@ -7,6 +7,7 @@ from host_agent.approvals.request import LIVE, Request, State
 from host_agent.canonical import JsonValue
 from host_agent.clock import rfc3339
 from host_agent.errors import BY_CODE
+from host_agent.operations.catalogue import Operation
 from host_agent.pipeline.performing import Act, Performance
 
 POLL_AFTER_SECONDS = 5
@@ -28,34 +29,22 @@ def ran(act: Act, performance: Performance) -> Answer:
     """
     if performance.error is not None:
         raise performance.error
-    body: dict[str, JsonValue] = {
-        "request_id": act.request_id,
-        "operation": act.operation.name,
-        "resource": act.operation.resource,
-        "effect": act.operation.effect.value,
-        "state": performance.state.value,
-        "digest": act.digest,
-        "outcome": performance.outcome,
-    }
+    body = _done(act.operation, act.request_id, performance.state, act.digest, performance.outcome)
     if act.grant is not None:
         body["grant"] = act.grant
     return Answer(status=200, body=body)
 
 
-def answer_of(request: Request) -> Answer:
+def answer_of(request: Request, operation: Operation) -> Answer:
     """Return what to tell who asks again with the key of `request`, of which no answer was kept.
+
+    `operation` is what was asked for both times.
 
     Raises:
         HostAgentError: it has failed; the same problem again.
     """
     if request.state is State.SUCCEEDED:
-        body: dict[str, JsonValue] = {
-            "request_id": request.id,
-            "operation": request.operation,
-            "state": request.state.value,
-            "digest": request.digest,
-            "outcome": request.outcome,
-        }
+        body = _done(operation, request.id, request.state, request.digest, request.outcome)
         return Answer(status=200, body=body)
     if request.problem is not None and request.state in {State.FAILED, State.TIMED_OUT}:
         error = BY_CODE[request.problem.code](request.problem.detail)
@@ -64,6 +53,20 @@ def answer_of(request: Request) -> Answer:
         error.is_recorded = True
         raise error
     return held(request)
+
+
+def _done(
+    operation: Operation, request_id: str, state: State, digest: str, outcome: JsonValue
+) -> dict[str, JsonValue]:
+    return {
+        "request_id": request_id,
+        "operation": operation.name,
+        "resource": operation.resource,
+        "effect": operation.effect.value,
+        "state": state.value,
+        "digest": digest,
+        "outcome": outcome,
+    }
 
 
 def held(request: Request, *, reason: str | None = None) -> Answer:

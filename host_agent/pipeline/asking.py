@@ -1,6 +1,6 @@
 """An operation is asked for: judged, inspected, then run, held, attached or refused.
 
-Steps 3 to 6 of the way of a request, in the order of checks of contract section 4.
+Steps 3 to 6 of the way of a request, in the order of checks of docs/reference/http.md.
 """
 
 import asyncio
@@ -147,7 +147,7 @@ class Asking:
             if stored.request_id is not None:
                 request = await rooms.store.get(stored.request_id)
                 if request is not None and not request.was_refused:
-                    return answer_of(request)
+                    return answer_of(request, judged.operation)
         answer = await self._answer(judged, idempotency_key=key)
         try:
             await rooms.store.remember(
