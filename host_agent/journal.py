@@ -18,6 +18,7 @@ from typing import Any, Final, TextIO
 from host_agent.clock import rfc3339
 
 ERROR: Final = logging.ERROR
+_OWN = __name__.partition(".")[0]
 _PRIORITIES = (
     (logging.CRITICAL, 2),
     (logging.ERROR, 3),
@@ -66,10 +67,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_as_json() -> None:
-    """Have everything that is logged written to standard error from now on."""
+    """Write the log to standard error from now on: of other packages only what is a warning."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(is_journal=is_journal(sys.stderr, os.environ)))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger(_OWN).setLevel(logging.INFO)
 
 
 def say(sentence: str, level: int = ERROR) -> None:

@@ -47,7 +47,7 @@ def try_start(
 
     `program` is what the service is started with, where root asks; default: this one.
     """
-    asked = ("serve", "--check", "--config", str(path))
+    asked = ("serve", "--check", "--config", str(path.absolute()))  # it runs elsewhere
     try:
         if os.geteuid() == uid:
             output = tools("python", *OWN_PROGRAM[1:], *asked)

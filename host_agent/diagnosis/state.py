@@ -75,7 +75,7 @@ def store_check(path: Path) -> Check:
         return problem(name, f"{path} cannot be read: {error}.", _RESTORE)
     if found != "ok":
         return problem(name, f"{path} is damaged: {found}.", _RESTORE)
-    return ok(name, f"{path} is whole and has {count} requests.")
+    return ok(name, f"{path} is whole; requests in it: {count}.")
 
 
 def _look(path: Path) -> tuple[str, int]:
@@ -122,7 +122,7 @@ def audit_checks(path: Path, newest: Record | OSError | None) -> Iterator[Check]
     if newest is None:
         yield ok(name, f"{path} has no record yet.")
     else:
-        sentence = f"The newest record is {newest.sequence}; the head is {newest.hash}."
+        sentence = f"The newest record is {newest.sequence}; this is the head: {newest.hash}"
         yield ok(name, sentence)
     yield _chain(path)
 

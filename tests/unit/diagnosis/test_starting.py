@@ -35,6 +35,17 @@ def test_a_start_that_would_do_is_well() -> None:
     assert ran[-4:] == ("serve", "--check", "--config", "/etc/x.toml")
 
 
+def test_the_configuration_is_named_from_the_root_as_the_start_runs_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tools = Tools(0)
+
+    try_start(Path("x.toml"), "somebody", os.geteuid(), tools)
+
+    assert tools.ran[0][-1] == str(tmp_path / "x.toml")
+
+
 @pytest.mark.parametrize(
     ("tools", "fault"),
     [

@@ -60,7 +60,7 @@ def test_a_whole_store_is_good_and_nothing_is_made_beside_it(tmp_path: Path) -> 
     check = store_check(database(tmp_path / "a b.db"))
 
     assert check.state is State.OK
-    assert "50 requests" in check.sentence
+    assert "requests in it: 50" in check.sentence
     assert [entry.name for entry in tmp_path.iterdir()] == ["a b.db"]
 
 
