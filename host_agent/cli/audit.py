@@ -20,8 +20,9 @@ from host_agent.audit.verify import Concern, NotAnAuditFileError, Report, parse_
 from host_agent.cli import audit_head, render
 from host_agent.cli.service_user import service_user
 from host_agent.errors import EX_DATAERR, EX_FAILED, EX_OK, UsageError
+from host_agent.installation import layout
 
-DEFAULT_CONFIG = Path("/etc/host-agent/config.toml")
+DEFAULT_CONFIG = Path(layout.CONFIGURATION)
 MAX_LINES = 100_000
 FOLLOW_SECONDS = 0.25
 _BLOCK_BYTES = 65_536
@@ -72,7 +73,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Shows the newest records of the live file. Nothing is verified but each"
         " record's own hash: `audit verify` does the rest.",
     )
-    tail.add_argument("file", type=Path, nargs="?", metavar="FILE", help="default: the configured")
+    tail.add_argument(
+        "file", type=Path, nargs="?", metavar="FILE", help="default: the configuration's"
+    )
     tail.add_argument("--config", type=Path, help=f"default: {DEFAULT_CONFIG}")
     tail.add_argument("-n", "--lines", default="10", metavar="N", help="how many; default: 10")
     tail.add_argument("--follow", action="store_true", help="go on with what is appended")

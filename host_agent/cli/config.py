@@ -145,7 +145,7 @@ def _draw(policies: Sequence[_Policy], warnings: Sequence[str]) -> None:
     for warning in warnings:
         render.warn(f"warning: {render.visible(warning)}")
     console.print()
-    console.print(f"The configuration is good; {len(warnings)} warnings.")
+    console.print(f"The configuration is good; {render.counted(len(warnings), 'warning')}.")
 
 
 def _facts(identity: Identity) -> tuple[str, ...]:

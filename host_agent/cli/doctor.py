@@ -98,8 +98,9 @@ def _draw(checks: Sequence[Check]) -> None:
     console.print(render.hanging(_rows(checks)))
     problems = sum(check.state is State.PROBLEM for check in checks)
     warnings = sum(check.state is State.WARNING for check in checks)
+    all_of_it, unwise = render.counted(len(checks), "check"), render.counted(warnings, "warning")
     console.print()
     if problems:
-        console.print(f"{len(checks)} checks: {problems} problems, {warnings} warnings.")
+        console.print(f"{all_of_it}: {render.counted(problems, 'problem')}, {unwise}.")
     else:
-        console.print(f"{len(checks)} checks: all is well, {warnings} warnings.")
+        console.print(f"{all_of_it}: all is well, {unwise}.")

@@ -1,4 +1,4 @@
-"""How a command ends: one sentence on standard error, and an exit status of contract section 2."""
+"""How a command ends: one sentence on standard error, and an exit status of sysexits(3)."""
 
 import sys
 

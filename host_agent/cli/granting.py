@@ -103,7 +103,7 @@ def span_text(seconds: int) -> str:
     for size, name in _WORDS:
         number, seconds = divmod(seconds, size)
         if number:
-            parts.append(f"{number} {name}" if number == 1 else f"{number} {name}s")
+            parts.append(render.counted(number, name))
     return " ".join(parts)
 
 

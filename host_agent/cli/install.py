@@ -39,7 +39,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "install",
         help="put the agent onto this host, or bring it up to date",
-        description="Makes user, directories, wrappers, root's list of what is protected, the"
+        description="Makes user, directories, wrappers, root's lists that they obey, the"
         " sudoers fragment and the unit, as root. Doing it again changes nothing; what an"
         " administrator changed is kept, and the new version put beside it. When a step fails,"
         " everything is put back as it was. Ends with 1 then, with 78 where the configuration or"
@@ -70,7 +70,7 @@ def _add_first(parser: argparse.ArgumentParser) -> None:
     )
     for option, metavar, meaning in (
         ("--name", "DNS", "a name by which callers reach this host"),
-        ("--address", "IP", "an address at which they do; default: loopback only"),
+        ("--address", "IP", "an address at which they do; default: all, without --name loopback"),
         ("--caller", "CN", f"a program that asks; default: {CALLER}"),
         ("--approver", "OWNER", f"a person who approves; default: {APPROVER}"),
     ):

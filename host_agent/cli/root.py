@@ -66,9 +66,13 @@ def run_show(args: argparse.Namespace) -> int:
     found = root_list_state(config)
     if found.state is not ListState.MISSING and found.path.exists():
         sys.stdout.write(render.visible_lines(found.path.read_text(encoding="utf-8")))
-    if found.is_good:
+    sentence = f"{found.sentence()[:1].upper()}{found.sentence()[1:]}"
+    if found.state is ListState.RENDERED:
         return EX_OK
-    render.warn(f"{found.sentence()[:1].upper()}{found.sentence()[1:]}; {RENDER}.")
+    if found.is_good:
+        render.warn(f"{sentence}.")
+        return EX_OK
+    render.warn(f"{sentence}; {RENDER}.")
     return EX_FAILED
 
 

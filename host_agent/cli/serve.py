@@ -21,13 +21,14 @@ from host_agent.errors import (
     ConfigurationError,
     HostAgentError,
 )
+from host_agent.installation import layout
 from host_agent.reloading import ReloadSocket
 from host_agent.service import Notifier
 
 if TYPE_CHECKING:
     from host_agent.agent import Agent
 
-DEFAULT_CONFIG = Path("/etc/host-agent/config.toml")
+DEFAULT_CONFIG = Path(layout.CONFIGURATION)
 STATUS_SECONDS = 1.0
 """How often the service manager is told how the agent is, where that has changed."""
 _ENDING = (signal.SIGTERM, signal.SIGINT)

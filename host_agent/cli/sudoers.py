@@ -12,6 +12,7 @@ from host_agent.config import Config, RunnerKind, load
 from host_agent.config.models import DEFAULT_WRAPPER_DIR
 from host_agent.errors import EX_FAILED, EX_OK, UsageError
 from host_agent.execution.runner import ToolRunner
+from host_agent.installation import layout
 from host_agent.operations import CATALOGUE
 from host_agent.privileges.audit import Auditor, audit_host
 from host_agent.privileges.host import LiveHost
@@ -20,7 +21,7 @@ from host_agent.privileges.render import SERVICE_USER, audience, grants
 from host_agent.privileges.render import render as fragment
 from host_agent.privileges.values import Report, Severity
 
-DEFAULT_CONFIG = Path("/etc/host-agent/config.toml")
+DEFAULT_CONFIG = Path(layout.CONFIGURATION)
 _STYLES = {Severity.CRITICAL: "bold red", Severity.HIGH: "red", Severity.MEDIUM: "yellow"}
 
 

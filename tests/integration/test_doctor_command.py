@@ -26,7 +26,7 @@ def test_a_configuration_with_faults_is_all_it_says(
 
     told = capsys.readouterr().out
     assert "configuration: serve: is not a known key; did you mean server?." in told
-    assert "1 checks: 1 problems" in told
+    assert "1 check: 1 problem, 0 warnings." in told
 
 
 def test_nobody_listens_and_it_says_so_with_a_remedy(
