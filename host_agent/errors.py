@@ -1,8 +1,8 @@
 """One exception tree with stable codes, and the tables from code to HTTP status and exit status.
 
-Every refusal and failure that a user can meet is a `HostAgentError` with a `code` from contract
-section 4. A code is never reused for another meaning. Rooms raise these; `gateway` renders them as
-RFC 9457 problems, `cli` as one sentence and an exit status.
+Every refusal and failure that a user can meet is a `HostAgentError` with a `code`, which
+docs/reference/problems.md lists and which is never reused for another meaning. Rooms raise these;
+`gateway` renders them as RFC 9457 problems, `cli` as one sentence and an exit status.
 """
 
 from collections.abc import Iterator, Mapping
@@ -478,10 +478,7 @@ BY_CODE: Mapping[str, type[HostAgentError]] = {
     InternalError.code: InternalError,
     **{error.code: error for error in _leaves(HostAgentError)},
 }
-"""Every code of contract section 4, and the exception that carries it."""
-
-STATUS: Mapping[str, HTTPStatus] = {code: error.status for code, error in BY_CODE.items()}
-"""The table code -> HTTP status."""
+"""Every code of a problem, and the exception that carries it."""
 
 EX_OK, EX_FAILED, EX_USAGE, EX_DATAERR, EX_UNAVAILABLE = 0, 1, 64, 65, 69
 EX_SOFTWARE, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 70, 75, 77, 78
@@ -505,7 +502,7 @@ _EXIT_BY_STATUS: Mapping[int, int] = {
 
 
 def exit_status(code: str) -> int:
-    """Return the sysexits status of a problem code (contract section 2); 70 for an unknown one."""
+    """Return the sysexits status of a problem code; 70 for an unknown one."""
     if code.startswith("host:"):
         return EX_FAILED
     error = BY_CODE.get(code)

@@ -1,4 +1,4 @@
-"""What the agent counts and measures, for Prometheus (contract section 7).
+"""What the agent counts and measures, for Prometheus: docs/reference/metrics.md.
 
 Labels come from closed sets only: a value outside its set is counted under one fixed word, so that
 no caller can make a series. Ages and days left are computed when somebody looks.
@@ -224,7 +224,7 @@ class Metrics:
         self._operation_seconds.labels(operation).observe(seconds)
 
     def refused(self, code: str) -> None:
-        """Count a problem answer; `code` is of contract section 4."""
+        """Count a problem answer; a `code` that no error has is counted as another."""
         self._refusals.labels(code if code in BY_CODE else OTHER).inc()
 
     def decided(self, decision: str, channel: str, seconds: float) -> None:

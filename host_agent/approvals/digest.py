@@ -6,7 +6,6 @@ are outside, so that the same wish is the same digest.
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 
 from host_agent.approvals.request import Digest
@@ -14,8 +13,6 @@ from host_agent.canonical import JsonValue, canonical_json
 
 VERSION = 1
 """The version of the digested form; another form gets another number, never the same digest."""
-
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
 
 def compute(
@@ -29,7 +26,7 @@ def compute(
     wrapper: str,
     precondition: Mapping[str, JsonValue] | None,
 ) -> Digest:
-    """Return the digest of contract section 4.
+    """Return the digest of what would run.
 
     `params` are canonical (defaults filled in, ids as strings). `policy` and `wrapper` are the
     hashes of their content. `precondition` is None for what assumes no state.
@@ -51,8 +48,3 @@ def compute(
         }
     )
     return Digest(f"sha256:{hashlib.sha256(form).hexdigest()}")
-
-
-def is_digest(text: str) -> bool:
-    """Return whether `text` has the form of a digest; says nothing of what it is the digest of."""
-    return _DIGEST.fullmatch(text) is not None

@@ -117,7 +117,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Why a request was refused late or failed: a contract code and a sentence."""
+    """Why a request was refused late or failed: the code of a problem and a sentence."""
 
     code: str
     detail: str
@@ -130,9 +130,8 @@ class Request:
     `credential` is the certificate that asked: once that is not welcome any more, the request is
     cancelled.
 
-    `outcome` is the JSON object of contract section 4 (`exit_code`, `stdout`, ...), or None while
-    nothing has run. `version` counts the transitions and decisions, for compare-and-set and for
-    long polls.
+    `outcome` is the JSON object that callers see (`exit_code`, ...), or None while nothing has run.
+    `version` counts the transitions and decisions, for compare-and-set and for long polls.
     """
 
     id: RequestId
@@ -420,7 +419,7 @@ def _require_step(request: Request, state: State) -> None:
 
 
 def _out_of_order(request: Request, state: State) -> NoReturn:
-    """Tell a programmer's mistake from a race: what races is refused with a contract code."""
+    """Tell a programmer's mistake from a race: what races is refused with a code."""
     message = f"request {request.id} cannot go from {request.state} to {state}"
     raise RuntimeError(message)
 

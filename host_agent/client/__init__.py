@@ -1,9 +1,9 @@
 """Typed HTTPS client of the agent's API, blocking (`Client`) and for asyncio (`AsyncClient`).
 
-It knows contract section 4 and nothing of the server's rooms. The server's certificate is always
-verified; there is no switch against it. What can go wrong is `ProblemError` (the agent answered
-with a problem), `ConnectionFailedError` (no answer), `InvalidAnswerError` (an answer that is not
-this service's) and `ConfigurationError` (certificate files that cannot be used).
+It knows docs/reference/http.md and nothing of the server's rooms. The server's certificate is
+always verified; there is no switch against it. What can go wrong is `ProblemError` (the agent
+answered with a problem), `ConnectionFailedError` (no answer), `InvalidAnswerError` (an answer that
+is not this service's) and `ConfigurationError` (certificate files that cannot be used).
 """
 
 from host_agent.client.events import Event

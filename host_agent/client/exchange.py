@@ -95,7 +95,7 @@ Steps: TypeAlias = Generator[Call | Pause, Reply | None, T]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """The exchanges of contract section 4; holds the deadlines, a clock and a source of keys."""
+    """Each exchange of docs/reference/http.md; holds deadlines, a clock and a source of keys."""
 
     timeout_seconds: float
     run_timeout_seconds: float

@@ -31,7 +31,7 @@ class _Answer(_Result):
         """Return `body` as this value.
 
         Raises:
-            InvalidAnswerError: a member is missing or has another type than the contract says.
+            InvalidAnswerError: a member is missing or has another type than it should.
         """
         try:
             return cls.model_validate({**body, "body": dict(body)})
@@ -243,7 +243,7 @@ class Page(_Answer):
         """Return `body` as a page, each request with its own body.
 
         Raises:
-            InvalidAnswerError: a member is missing or has another type than the contract says.
+            InvalidAnswerError: a member is missing or has another type than it should.
         """
         rows = body.get("requests")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

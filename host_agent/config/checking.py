@@ -28,9 +28,6 @@ Table: TypeAlias = dict[str, Any]
 Key: TypeAlias = tuple[str | int, ...]
 Origins: TypeAlias = dict[Key, str]
 
-ADAPTERS = frozenset({"git", "zfs", "systemd", "pct", "exec"})
-"""The sections whose operations run wrappers."""
-
 _KEPT_NAME = re.compile(r"[A-Za-z0-9_+-]+\.[a-z0-9]+", re.ASCII)
 """What root's wrapper takes for the name of an audit log."""
 

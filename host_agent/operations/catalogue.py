@@ -317,7 +317,7 @@ CONTRACT_OPERATIONS: frozenset[str] = frozenset(
     }.items()
     for verb in verbs.split()
 )
-"""Every operation name of contract section 5, built or not: what a rule may name."""
+"""Every name of an operation, built or not: what a rule may name."""
 
 
 class Catalogue:

@@ -1,4 +1,4 @@
-"""May it: autonomy, protections and allow-lists, then rules, in the contract's order of checks.
+"""May it: autonomy, protections and allow-lists, then rules, in this order.
 
 Used when an operation is asked for, and again, unchanged, right before an approved one runs.
 """
@@ -91,7 +91,7 @@ def digest_of(
     verdict: Allow | Ask,
     precondition: Mapping[str, JsonValue] | None,
 ) -> Digest:
-    """Return the digest of contract section 4 as the world is now.
+    """Return the digest of what would run as the world is now.
 
     Raises:
         AdapterUnavailableError: the wrapper is missing or unsafe.

@@ -251,7 +251,7 @@ def _conclude(act: Act, output: Output, *, verified: bool | None) -> Performance
 
 
 def outcome_json(output: Output, *, data: JsonValue, verified: bool | None) -> dict[str, JsonValue]:
-    """Return an outcome as contract section 4 shows it, with the true sizes of the output."""
+    """Return an outcome as callers see it, with the true sizes of the output."""
     return {
         "exit_code": output.exit_code,
         "stdout": output.stdout,

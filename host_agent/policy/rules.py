@@ -43,7 +43,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deny:
-    """It may not run: the contract's `code`, and a `reason` that is safe to show.
+    """It may not run: the `code` of the problem, and a `reason` that is safe to show.
 
     `rule` is None where no rule decided. The reason never says how to lift the restriction.
     """

@@ -43,10 +43,6 @@ class Naming:
         """Return whether two names of groups are one."""
         return _compared(one, other, self.groups)
 
-    def may_be_user(self, name: str, others: Iterable[str]) -> bool:
-        """Return whether a user's name may be one of others."""
-        return any(self.user(name, other) is not Match.NO for other in others)
-
     def may_be_group(self, name: str, others: Iterable[str]) -> bool:
         """Return whether a group's name may be one of others."""
         return any(self.group(name, other) is not Match.NO for other in others)
