@@ -43,6 +43,9 @@ ValueError its value, one of the database all parameters of a statement. Of thos
 place are told.
 """
 _MAX_CHAIN = 8
+MAX_TEXT_BYTES = 20_000
+"""So much of a message, and of a story, is written: at 48 KiB the journal begins another line
+(LineMax= in journald.conf(5)), which would have the priority that its first characters say."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -58,10 +61,10 @@ class JsonFormatter(logging.Formatter):
             "time": rfc3339(datetime.fromtimestamp(record.created, UTC)),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _cut(record.getMessage()),
         }
         if record.exc_info and record.exc_info[1] is not None:
-            entry["exception"] = story(record.exc_info[1])
+            entry["exception"] = _cut(story(record.exc_info[1]))
         line = json.dumps(entry)
         return prefix(record.levelno) + line if self._is_journal else line
 
@@ -76,9 +79,18 @@ def log_as_json() -> None:
 
 def say(sentence: str, level: int = ERROR) -> None:
     """Write one sentence for a person to standard error, with its priority for the journal."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _cut(sentence))
     mark = prefix(level) if is_journal(sys.stderr, os.environ) else ""
     sys.stderr.write(f"{mark}host-agent: {shown}\n")
+
+
+def _cut(text: str) -> str:
+    """Return `text`; beginning and end of one that is too long once it is written as JSON."""
+    if len(json.dumps(text)) <= MAX_TEXT_BYTES:
+        return text
+    is_plain = all(" " <= character <= "~" or character == "\n" for character in text)
+    half = MAX_TEXT_BYTES // (2 if is_plain else 12) // 2 - 20
+    return f"{text[:half]} ... {len(text) - 2 * half} characters cut ... {text[-half:]}"
 
 
 def prefix(level: int) -> str:

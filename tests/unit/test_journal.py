@@ -41,6 +41,24 @@ def test_each_level_has_the_priority_of_syslog(level: int, mark: str) -> None:
     assert json.loads(journal.JsonFormatter().format(record))["level"]  # elsewhere: no prefix
 
 
+@pytest.mark.parametrize("word", ["<0>", '"\n', "\x1b[0m", "\U0001f600", "é"])
+def test_a_line_is_never_so_long_that_the_journal_begins_another(word: str) -> None:
+    error = raised(OSError(word * 30_000))
+    info = (type(error), error, error.__traceback__)
+    record = logging.LogRecord("a", logging.ERROR, "", 0, "said %s.", (word * 30_000,), info)
+    line = journal.JsonFormatter(is_journal=True).format(record)
+    assert len(line.encode()) < 48 * 1024
+    told = json.loads(line.removeprefix("<3>"))
+    assert told["message"].startswith(f"said {word}")
+    assert "characters cut" in told["message"]
+    assert told["message"].endswith(f"{word}.")
+    assert "characters cut" in told["exception"]
+
+    short = logging.LogRecord("a", logging.ERROR, "", 0, "said %s.", (word * 300,), None)
+    told = json.loads(journal.JsonFormatter().format(short))
+    assert told["message"] == f"said {word * 300}."
+
+
 def test_the_journal_is_known_by_device_and_inode(tmp_path: Path) -> None:
     with (tmp_path / "one").open("w") as one, (tmp_path / "two").open("w") as two:
         status = (tmp_path / "one").stat()
