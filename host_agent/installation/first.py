@@ -25,9 +25,9 @@ _COLUMN = 35
 
 _HEAD = f"""\
 # The agent's configuration. `host-agent config check` names every fault and shows what each
-# identity may do. After a change: `systemctl reload {layout.USER}`; and where identities or
-# sections of adapters changed, `host-agent install` before it: what sudo grants and root's list of
-# what is protected follow from them.
+# identity may do. After a change, as root: `host-agent root render`, then `systemctl reload
+# {layout.USER}`. What root's wrappers do at all and what sudo grants follow from identities, rules
+# and the sections of adapters; root goes by them once it has seen how its own lists change.
 """
 _REST = f"""\
 [[rules]]                          # the first rule that matches decides; none: denied

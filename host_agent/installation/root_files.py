@@ -150,13 +150,12 @@ class RootFiles:
         self._put_or_forget(layout.AUDIT, wanted)
 
     def put_sudoers(self) -> None:
-        """Put the sudoers fragment there, once visudo has passed on it."""
+        """Put the sudoers fragment there, once visudo has passed on it; or take it away."""
         wanted = self._sudoers()
         if wanted is None:
             what = f"{layout.SUDOERS}: the runner `direct` does not ask sudo"
             self._report.add(Kind.SKIPPED, what)
-            return
-        self._work.file(wanted, self._report)
+        self._put_or_forget(layout.SUDOERS, wanted)
 
     def _put_or_forget(self, path: str, wanted: WantedFile | None) -> None:
         if wanted is not None:

@@ -380,6 +380,42 @@ def test_root_learns_which_commands_are_registered(stand: Stand) -> None:
     assert not stand.at(layout.COMMANDS).exists()
 
 
+def direct(configuration: str) -> str:
+    """Return the same configuration with a runner that does not ask sudo."""
+    without = configuration.replace("append_only = true", "append_only = false")
+    return f'{without}\n[execution]\nrunner = "direct"\n'
+
+
+def test_what_sudo_grants_goes_with_the_runner_that_asks_it(stand: Stand) -> None:
+    stand.install()
+    granted = stand.at(layout.SUDOERS).read_bytes()
+    whole = stand.at(layout.CONFIGURATION).read_text()
+    stand.at(layout.CONFIGURATION).write_text(direct(whole))
+
+    report = stand.install()
+
+    assert layout.SUDOERS in lines(report, Kind.REMOVED)
+    assert not stand.at(layout.SUDOERS).exists()
+    assert stand.install().is_unchanged
+
+    stand.at(layout.CONFIGURATION).write_text(whole)
+    stand.install()
+    assert stand.at(layout.SUDOERS).read_bytes() == granted
+
+
+def test_but_not_what_an_administrator_grants(stand: Stand) -> None:
+    stand.install()
+    own = stand.at(layout.SUDOERS).read_text() + "# ours\n"
+    stand.at(layout.SUDOERS).write_text(own)
+    whole = stand.at(layout.CONFIGURATION).read_text()
+    stand.at(layout.CONFIGURATION).write_text(direct(whole))
+
+    report = stand.install()
+
+    assert f"{layout.SUDOERS}: an administrator changed it" in lines(report, Kind.KEPT)
+    assert stand.at(layout.SUDOERS).read_text() == own
+
+
 def test_an_interrupt_undoes_it_too(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_tool: str, *_arguments: str) -> None:
         raise KeyboardInterrupt
