@@ -1,6 +1,7 @@
 """The rooms import each other only as the architecture says."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,6 +136,13 @@ def test_every_module_and_folder_says_what_lives_there() -> None:
         path.name for path in modules() if ast.get_docstring(ast.parse(path.read_text())) is None
     ]
     assert not silent
+
+
+def test_the_way_of_a_request_says_where_each_part_stands() -> None:
+    page = (PACKAGE.parent / "docs" / "explanation" / "way-of-a-request.md").read_text()
+    named = {word.partition("/")[0] for word in re.findall(r"`([a-z_/]+)`", page)}
+    there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert {name for name in there if not name.startswith("__")} <= named
 
 
 def test_no_room_for_odds_and_ends() -> None:
