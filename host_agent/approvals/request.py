@@ -5,6 +5,7 @@ cancelled`; `running -> succeeded | failed | timed_out | unknown`. A request is 
 `now >= expires_at`, everywhere.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -218,21 +219,22 @@ def agreeing(voices: Sequence[Collection[frozenset[str]]], needed: int) -> int:
 
     A voice is there by any of its ways in, each given by its makers: the owners who could have made
     it up. Two whose makers meet may be one person's, so they count once.
+
+    The work doubles with each owner who could make up several voices, and is the number of voices
+    otherwise.
     """
-    best = 0
-
-    def count(at: int, counted: int, used: frozenset[str]) -> None:
-        nonlocal best
-        best = max(best, counted)
-        if best >= needed or counted + len(voices) - at <= best:
-            return
-        for makers in voices[at]:
-            if used.isdisjoint(makers):
-                count(at + 1, counted + 1, used | makers)
-        count(at + 1, counted, used)
-
-    count(0, 0, frozenset())
-    return best
+    could_be = [makers for ways in voices for makers in set().union(*ways)]
+    shared = frozenset(maker for maker, times in Counter(could_be).items() if times > 1)
+    # How many are counted at most, by the shared makers that are used up by that.
+    most = {frozenset[str](): 0}
+    for ways in voices:
+        for used, counted in tuple(most.items()):
+            for makers in {makers & shared for makers in ways}:
+                if used.isdisjoint(makers):
+                    most[used | makers] = max(most.get(used | makers, 0), counted + 1)
+        if max(most.values()) >= needed:
+            return needed
+    return max(most.values())
 
 
 # -- decisions ------------------------------------------------------------------------------------

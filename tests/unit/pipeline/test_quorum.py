@@ -209,3 +209,9 @@ def test_many_voices_are_counted_at_once() -> None:
     assert agreeing(apart, 201) == 200
     bridged = [(frozenset({f"owner-{number}", "bridge"}),) for number in range(200)]
     assert agreeing(bridged, 2) == 1
+    several = [
+        tuple(frozenset({f"owner-{n}", f"bridge-{(n + way) % 8}"}) for way in range(3))
+        for n in range(60)
+    ]
+    assert agreeing(several, 8) == 8
+    assert agreeing(several, 9) == 8  # each bridge is one voice; not each of 60^8 choices is tried
