@@ -100,7 +100,12 @@ async def test_same_wish_after_the_end_is_a_new_request(store: RequestStore) -> 
 
 async def test_callers_never_attach_to_each_other(store: RequestStore) -> None:
     mine = a_request(0)
-    theirs = replace(mine, id=RequestId("theirs"), caller="other")
+    theirs = replace(
+        mine,
+        id=RequestId("theirs"),
+        caller="other",
+        credential=replace(mine.credential, cn="other"),
+    )
     await put(store, mine)
     assert (await put(store, theirs)).created
     assert await store.live_by_digest("other", mine.digest) == theirs

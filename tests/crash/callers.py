@@ -49,6 +49,7 @@ class Callers:
         self._url = url
         self._chance = chance
         self._is_over = False
+        self.steps = 0
         self._exits = AsyncExitStack()
         self._clients: dict[str, httpx.AsyncClient] = {}
 
@@ -112,6 +113,7 @@ class Callers:
 
     async def _advance(self, wish: Wish) -> None:
         """Take the next step that its caller or an approver would take."""
+        self.steps += 1
         if wish.request_id is None:
             await self._ask(wish)
         elif wish.state != "pending":

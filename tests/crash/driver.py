@@ -26,7 +26,10 @@ ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
 """Only an agent that hangs takes so long, also on a machine that has other things to do."""
 PATIENCE_SECONDS = 1.0
-"""How long an agent serves whose point is not reached; then it is killed where it is."""
+"""How long an agent serves whose point is not reached; then it is killed where it is.
+
+And at least so long that `patience_steps` of the settings were taken: a busy machine takes few.
+"""
 LONGEST_LIFE_SECONDS = 0.5
 """Until when after its start an agent is killed that dies at random."""
 KILLS_IN_ONE_PLACE = 100
@@ -45,7 +48,7 @@ class Settings:
     points: Sequence[str] = POINTS
     random_share: float = RANDOM_SHARE
     kills_in_one_place: int = KILLS_IN_ONE_PLACE
-    patience_seconds: float = PATIENCE_SECONDS
+    patience_steps: int = 0
     keeps: bool = False
     """Keep every place, not only those with a violation."""
 
@@ -144,6 +147,7 @@ class Driver:
         self.stage: Stage | None = None
         """The newest one, for who wants to look at it."""
         self._nursery: Nursery
+        self._callers: Callers | None = None
         self._lit: dict[str, int] = dict.fromkeys(settings.points, 0)
 
     async def run(self) -> Report:
@@ -209,26 +213,27 @@ class Driver:
         life = self._chance.uniform(0.0, LONGEST_LIFE_SECONDS)
         kill = asyncio.get_running_loop().call_later(life, self._nursery.order, {"do": "kill"})
         try:
-            return await self._live(stage, self._settings.patience_seconds, None)
+            return await self._live(stage, None)
         finally:
             kill.cancel()
 
     async def _die_at(self, stage: Stage, point: str) -> str | None:
-        died_at = await self._live(stage, self._settings.patience_seconds, point)
+        died_at = await self._live(stage, point)
         if died_at is None:
             self.report.missed[point] += 1
         return died_at
 
-    async def _live(self, stage: Stage, seconds: float, point: str | None) -> str | None:
+    async def _live(self, stage: Stage, point: str | None) -> str | None:
         """Use the agent until it dies; return the point at which it killed itself, if it did."""
         news = await self._hear_of_birth()
         stage.has_served = news["say"] == "serving"
         if not stage.has_served:
             self.report.kills_in_start += 1
             return await self._until_ended(news, point)
+        self._callers = None
         using = asyncio.create_task(self._use(stage, news["url"]))
         try:
-            news = await self._hear_of_end(seconds)
+            news = await self._hear_of_end(using)
         finally:
             await self._stop_using(using, point)
         return await self._until_ended(news, point)
@@ -241,12 +246,16 @@ class Driver:
             self._nursery.order({"do": "kill"})
             return await self._nursery.hear(START_SECONDS)
 
-    async def _hear_of_end(self, seconds: float) -> dict[str, Any]:
-        try:
-            return await self._nursery.hear(seconds)
-        except TimeoutError:
-            self._nursery.order({"do": "kill"})
-            return await self._nursery.hear(START_SECONDS)
+    async def _hear_of_end(self, using: "asyncio.Task[None]") -> dict[str, Any]:
+        while True:
+            try:
+                return await self._nursery.hear(PATIENCE_SECONDS)
+            except TimeoutError:
+                steps = -1 if self._callers is None else self._callers.steps
+                if not using.done() and steps < self._settings.patience_steps:
+                    continue
+                self._nursery.order({"do": "kill"})
+                return await self._nursery.hear(START_SECONDS)
 
     async def _until_ended(self, news: dict[str, Any], point: str | None) -> str | None:
         died_at = None
@@ -260,6 +269,7 @@ class Driver:
 
     async def _use(self, stage: Stage, url: str) -> None:
         async with Callers(stage.place, stage.ledger, url, self._chance) as callers:
+            self._callers = callers
             await callers.check()
             await callers.work()
 

@@ -43,8 +43,7 @@ async def crash(directory: Path, points: Sequence[str], kills: int) -> Driver:
             directory=directory,
             points=points,
             random_share=0.0 if points else 1.0,
-            # Every life reaches its point, however long a busy machine takes over it.
-            patience_seconds=120.0,
+            patience_steps=300,
             keeps=True,
         )
     )

@@ -134,7 +134,8 @@ async def test_c8_a_clock_set_back_revives_nothing(site: Site, hours: int) -> No
         assert (await visit.look(held)).json()["state"] == "expired"
         await visit.agent.watch.look()
         jumped = [record for record in site.records() if record["event"] == "clock.jumped"]
-        assert [record["seconds"] for record in jumped] == [hours * 3600 - 3600]
+        # The agent looks by itself as well, perhaps in between.
+        assert sum(record["seconds"] for record in jumped) == hours * 3600 - 3600
         times = [record["time"] for record in site.records()]
         assert times == sorted(times)
         assert "operation.started" not in site.events()

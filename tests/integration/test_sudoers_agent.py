@@ -163,14 +163,16 @@ def read(folder: Path, *, user: str | None = None) -> str:
     """Return what the unmodified wrapper prints where these are the files of sudo."""
     script = (
         'mount --bind "$1/sudoers" /etc/sudoers && mount --bind "$1/sudoers.d" /etc/sudoers.d'
-        ' && shift && exec "$@"'
+        # A checkout may lie where only root can go.
+        ' && cp --preserve=mode "$2" /mnt/wrapper && shift 2 && exec "$@" /mnt/wrapper'
     )
+    script = f"mount -t tmpfs none /mnt && {script}"
     as_user = (
         []
         if user is None
         else [*("setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--")]
     )
-    command = ["unshare", "-m", "bash", "-c", script, "x", str(folder), *as_user, str(WRAPPER)]
+    command = ["unshare", "-m", "bash", "-c", script, "x", str(folder), str(WRAPPER), *as_user]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
     return done.stdout
 
