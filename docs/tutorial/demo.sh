@@ -31,6 +31,9 @@ value = json.load(sys.stdin)
 for name in sys.argv[1].split("."):
     value = value[name]
 print(value)' "$1"; }
+# waiting: the id of the one request that waits.
+waiting() { host-agent requests list --state pending --json | python3 -c 'import json, sys
+print(json.load(sys.stdin)["requests"][0]["request_id"])'; }
 # expect STATUS COMMAND...: run it, show it, and fail unless it exits with STATUS.
 expect() {
     local wanted=$1 got=0
@@ -114,6 +117,7 @@ autonomy = "read_only"
 
 [[identities]]
 cn = "alice"
+owner = "alice"
 roles = ["approver"]
 
 [[rules]]
@@ -171,7 +175,7 @@ before=$(git -C "$root/app" rev-parse HEAD)
 step "8. A caller asks for a pull: held, nothing runs; the approver says no"
 as deployer
 expect 75 host-agent call git.pull repository="$root/app" remote=origin branch=main --reason "release 2"
-id=$(host-agent requests list --json | field requests.0.request_id 2>/dev/null || host-agent requests list --json | python3 -c 'import json,sys; v=json.load(sys.stdin); v=v["requests"] if isinstance(v, dict) else v; print(v[0]["request_id"])')
+id=$(waiting)
 as alice
 expect 0 host-agent requests deny "${id:0:8}" --reason "not before noon"
 [[ $(git -C "$root/app" rev-parse HEAD) == "$before" ]] || fail "a denied pull moved HEAD"
@@ -180,10 +184,10 @@ pass "HEAD has not moved"
 step "9. It is asked for again: a new request; the caller cannot approve it, the approver can"
 as deployer
 expect 75 host-agent call git.pull repository="$root/app" remote=origin branch=main --reason "release 2, after noon"
-id=$(host-agent requests list --json | python3 -c 'import json,sys; v=json.load(sys.stdin); v=v["requests"] if isinstance(v, dict) else v; print(next(r["request_id"] for r in v if r["state"] == "pending"))')
+id=$(waiting)
 expect 77 host-agent requests approve "$id" --yes --digest "$(host-agent requests show "$id" --json | field digest)"
 as alice
-LINES_SHOWN=30 expect 0 host-agent requests show "$id"
+LINES_SHOWN=40 expect 0 host-agent requests show "$id"
 digest=$(host-agent requests show "$id" --json | field digest)
 expect 0 host-agent requests approve "$id" --yes --digest "$digest"
 
@@ -193,7 +197,7 @@ host-agent requests show "$id" --wait 30 --json >"$root/out"
 [[ $(field state <"$root/out") == succeeded ]] || { indent <"$root/out"; fail "the pull did not succeed"; }
 [[ $(field outcome.verified <"$root/out") == True ]] || fail "the pull was not verified"
 [[ $(git -C "$root/app" rev-parse HEAD) == $(git -C "$root/elsewhere" rev-parse HEAD) ]] || fail "HEAD is not the remote's commit"
-LINES_SHOWN=24 expect 0 host-agent requests show "$id"
+LINES_SHOWN=40 expect 0 host-agent requests show "$id"
 pass "ran once, verified by looking: app is at $(git -C "$root/app" rev-parse --short HEAD)"
 
 step "11. The agent stops; the audit log is whole, and one changed byte is found"
