@@ -13,11 +13,11 @@ import logging
 import os
 import socket
 import stat
-import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self, TypeAlias
 
+from host_agent.approvals.channels.peers import peer_uid
 from host_agent.errors import ConnectionFailedError, InvalidAnswerError
 
 SOCKET_NAME = "control"
@@ -29,7 +29,6 @@ ANSWER_SECONDS = 60.0
 _QUESTION_SECONDS = 5.0
 _MAX_ANSWER = 65_536
 _MAX_FAULTS = 20
-_CREDENTIALS = struct.Struct("3i")
 _log = logging.getLogger("host_agent.agent")
 
 Reload: TypeAlias = Callable[[], Awaitable[tuple[list[str], str]]]
@@ -61,7 +60,7 @@ class ReloadSocket:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            if _peer(writer) not in (0, os.geteuid()):
+            if peer_uid(writer.get_extra_info("socket")) not in (0, os.geteuid()):
                 return
             async with asyncio.timeout(_QUESTION_SECONDS):
                 question = await reader.readline()
@@ -96,15 +95,6 @@ def _bound(path: Path) -> socket.socket:
         listening.close()
         raise
     return listening
-
-
-def _peer(writer: asyncio.StreamWriter) -> int:
-    """Return the user at the other end (SO_PEERCRED of unix(7))."""
-    raw = writer.get_extra_info("socket").getsockopt(
-        socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
-    )
-    _, uid, _ = _CREDENTIALS.unpack(raw)
-    return int(uid)
 
 
 def ask_reload(directory: Path, *, seconds: float = ANSWER_SECONDS) -> tuple[list[str], str]:

@@ -15,6 +15,13 @@ class _Connected(Protocol):
     def getsockopt(self, level: int, option: int, size: int, /) -> bytes: ...
 
 
+def peer_uid(connected: _Connected) -> int:
+    """Return the user at the other end: who connected, or began to listen, as it was then."""
+    said = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, _ = _CREDENTIALS.unpack(said)
+    return int(uid)
+
+
 def require_peer(connected: _Connected, user: str) -> str:
     """Return who listens at the other end: `user`, root, or the agent's own user.
 
@@ -23,9 +30,7 @@ def require_peer(connected: _Connected, user: str) -> str:
     Raises:
         PermissionError: somebody else; the sentence names them.
     """
-    size = _CREDENTIALS.size
-    said = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    _, uid, _ = _CREDENTIALS.unpack(said)
+    uid = peer_uid(connected)
     if fault := _fault(uid, user, own_uid=os.geteuid()):
         message = f"belongs to {fault}"
         raise PermissionError(message)
