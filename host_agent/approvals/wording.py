@@ -20,6 +20,10 @@ _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 _SPACE_AFTER_SPACE = re.compile(r"(?<= ) ")
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
 _EMPTY_BRAILLE = "\u2800"
+_QUOTES = re.compile(
+    '["\u02ba\u02dd\u02ee\u05f4\u201c-\u201f\u2033\u2036\u275d\u275e\u301d-\u301f\uff02]'
+)
+"""The double quote, and what looks like one."""
 
 
 def free(text: str) -> str:
@@ -83,7 +87,8 @@ def _quoted(text: str) -> str:
 def cut(text: str, room: int, *, shown: Callable[[str], str] = free) -> str:
     """Return `text` in quotes, as `shown` shows it, in at most `room` characters.
 
-    A double quote in it becomes a single one, so that nothing in it seems to stand behind it.
+    A double quote in it, or what looks like one, becomes a single one, so that nothing in it seems
+    to stand behind it.
     What does not fit is told behind the closing quote, where no text can forge it. At least the
     quotes and that remark are returned.
     """
@@ -107,4 +112,4 @@ def _cut_at(text: str, length: int, shown: Callable[[str], str]) -> str:
 
 
 def _without_quotes(shown: str) -> str:
-    return shown.replace('"', "'")
+    return _QUOTES.sub("'", shown)

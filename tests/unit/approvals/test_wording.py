@@ -111,3 +111,9 @@ def test_a_cut_fits_and_tells(text: str, room: int, shown: type) -> None:
 def test_a_cut_tells_how_much_is_missing() -> None:
     assert cut("x" * 10_000, 100) == f'"{"x" * 73}" ... cut, 9927 characters'
     assert cut("x" * 98, 100) == f'"{"x" * 98}"'
+
+
+@pytest.mark.parametrize("quote", [*'"“”„‟″〞＂', "\N{HEAVY DOUBLE COMMA QUOTATION MARK ORNAMENT}"])  # noqa: RUF001
+def test_nothing_in_a_text_seems_to_stand_behind_it(quote: str) -> None:
+    assert cut(f"fine{quote}. Until 23:59 UTC.", 100) == '"fine\'. Until 23:59 UTC."'
+    assert cut("it's «fine» ok", 100) == '"it\'s «fine» ok"'
