@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from host_agent import __version__
 from host_agent.approvals.request import State, Verb
+from host_agent.config.channels import ChannelName
 from host_agent.errors import BY_CODE
 from host_agent.operations.catalogue import CONTRACT_OPERATIONS
 
@@ -36,8 +37,8 @@ OUTCOMES = frozenset(
     state.value for state in (State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.UNKNOWN)
 )
 DECISIONS = frozenset(verb.value for verb in Verb)
-CHANNELS = frozenset({"http", "signal", "webhook", "ntfy", "apprise"})
-NOTIFIED_CHANNELS = CHANNELS - {"http"}
+NOTIFIED_CHANNELS = frozenset(channel.value for channel in ChannelName)
+CHANNELS = NOTIFIED_CHANNELS | {"http"}
 NOTIFICATION_RESULTS = frozenset({"delivered", "retried", "failed", "withdrawn"})
 EVENT_SINKS = frozenset({"sse", "webhook"})
 EVENT_RESULTS = frozenset({"delivered", "dropped", "failed"})
