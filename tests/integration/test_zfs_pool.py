@@ -240,10 +240,12 @@ def test_what_does_not_exist_is_not_found(host: ZfsHost) -> None:
         ("zfs.destroy", "tank/none"),
         ("zfs.destroy", "tank/media@none"),
         ("zfs.rollback", "tank/media@none"),
-        ("zfs.destroy", "pool/none"),
     ):
         with pytest.raises(HostNotFoundError):
             host.inspect(operation(name, dataset=dataset))
+    # Of what root's list does not name, nobody learns whether it exists.
+    with pytest.raises(ProtectedError):
+        host.inspect(operation("zfs.destroy", dataset="pool/none"))
 
 
 def test_no_daemon_is_an_adapter_that_is_not_available(host: ZfsHost) -> None:
