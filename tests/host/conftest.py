@@ -9,10 +9,16 @@ from tests.support.installed import UNIT, Host, furnish, install_agent, put_prog
 from tests.support.machine import Machine, alone, why_no_shared_packages, why_not
 
 REASON = why_not()
+_FIRST = ("test_package.py", "test_bootstrap.py")
+"""Before the one machine is booted: those with machines of their own, which have its addresses.
+
+Then, before the agent is installed on it: those that need it bare.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test of this tier, and skip it with the reason where no machine can be."""
+    items.sort(key=_turn)
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.host)
@@ -20,6 +26,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(900))  # the first one boots the machine
             if REASON is not None:
                 item.add_marker(pytest.mark.skip(reason=f"host tests: {REASON}"))
+
+
+def _turn(item: pytest.Item) -> int:
+    is_ours = Path(__file__).parent in item.path.parents
+    return _FIRST.index(item.path.name) if is_ours and item.path.name in _FIRST else len(_FIRST)
 
 
 @pytest.fixture(scope="session")
