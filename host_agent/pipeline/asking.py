@@ -78,6 +78,10 @@ class _Judged:
         asked = f"{self.operation.name} {self.ask.body_sha256}"
         return hashlib.sha256(asked.encode()).hexdigest()
 
+    def is_judged_as(self, earlier: "_Judged") -> bool:
+        """Return whether policy says of this ask what it said `earlier`."""
+        return self.snapshot is earlier.snapshot or self.verdict == earlier.verdict
+
 
 class Asking:
     """Takes asks. One instance lives as long as the agent."""
@@ -226,7 +230,7 @@ class Asking:
     def _require_same(self, licensed: _Judged) -> None:
         """Refuse what was licensed a moment ago if that would not be said any more."""
         now = self._again(licensed)
-        if now.snapshot is not licensed.snapshot and now.verdict != licensed.verdict:
+        if not now.is_judged_as(licensed):
             message = "The rule that this runs by has changed; nothing was run. Ask again."
             raise PolicyDeniedError(message)
 
@@ -323,7 +327,7 @@ class Asking:
         require_reachable(self._rooms, terms, judged.principal.owner)
         inspection = await self._inspect(judged)
         now = self._again(judged)
-        if now.snapshot is not judged.snapshot and now.verdict != judged.verdict:
+        if not now.is_judged_as(judged):
             return await self._answer(now, idempotency_key)
         judged = now
         if too_many is not None:
