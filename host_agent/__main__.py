@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import host_agent
-from host_agent.cli import ending
+from host_agent.cli import exit_status
 from host_agent.errors import EX_USAGE, UsageError
 
 NOUNS: Mapping[str, str] = {
@@ -37,7 +37,7 @@ NOUNS: Mapping[str, str] = {
     "completion": "print the completion script of a shell",
     "manual": "print the manual page, for man(1)",
 }
-"""The commands in the order of help, each a module of `host_agent.cli`, and what they do."""
+"""The commands in the order of help, each a module of `cli.commands`, and what they do."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,7 +72,7 @@ def build_parser(*nouns: str) -> Parser:
     )
     for noun, meaning in NOUNS.items():
         if noun in nouns:
-            importlib.import_module(f"host_agent.cli.{noun}").add_parser(commands)
+            importlib.import_module(f"host_agent.cli.commands.{noun}").add_parser(commands)
         else:
             commands.add_parser(noun, help=meaning)
     return parser
@@ -89,13 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _run(given, args)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return ending.INTERRUPTED
+        return exit_status.INTERRUPTED
     except BrokenPipeError:
         # Nobody reads any more; let the interpreter's own flush at exit go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ending.BROKEN_PIPE
+        return exit_status.BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the outermost edge: no traceback reaches a person
-        return ending.end(error, as_json=bool(getattr(args, "json", False)))
+        return exit_status.end(error, as_json=bool(getattr(args, "json", False)))
     return status
 
 

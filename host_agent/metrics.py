@@ -21,10 +21,10 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from host_agent import __version__
-from host_agent.approvals.request import State, Verb
 from host_agent.config.channels import ChannelName
 from host_agent.errors import BY_CODE
 from host_agent.operations.catalogue import CONTRACT_OPERATIONS
+from host_agent.requests.model import State, Verb
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of `Metrics.render`."""

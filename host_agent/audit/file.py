@@ -17,13 +17,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from host_agent.audit.batch import Plan, Written
-from host_agent.audit.place import OwnPlace, Place, RootPlace
 from host_agent.audit.record import ORIGIN, Event, Members, build, digest_of
 from host_agent.audit.rotation import (
     MAX_TAIL_BYTES,
     has_whole_object,
     read_tail,
 )
+from host_agent.audit.storage import OwnPlace, Place, RootPlace
 from host_agent.canonical import JsonValue
 
 logger = logging.getLogger(__name__)

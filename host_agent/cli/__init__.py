@@ -1,1 +1,1 @@
-"""The `host-agent` command: one module a noun."""
+"""The `host-agent` command."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from host_agent.bundle import HOST_NAME, MAX_URLS, Bundle, BundleError, is_url
-from host_agent.cli import render
+from host_agent.cli.terminal import render
+from host_agent.client.bundle import HOST_NAME, MAX_URLS, Bundle, BundleError, is_url
 from host_agent.errors import EX_OK, ConfigurationError
 from host_agent.identity import files
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from host_agent.cli.settings import DEFAULT_KEY, HOSTS_KEY, ClientFile, parse, read_file
+from host_agent.cli.connection_settings import DEFAULT_KEY, HOSTS_KEY, ClientFile, parse, read_file
 from host_agent.errors import ConfigurationError
 
 IDENTITY, AUTHORITY = "identity.pem", "ca.pem"

@@ -4,7 +4,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from host_agent.cli import render
+from host_agent.cli.terminal import render
 from host_agent.errors import UsageError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import pwd
 from pathlib import Path
 
 from host_agent.errors import UsageError
-from host_agent.installation import layout
+from host_agent.host.install import layout
 
 OPTION_HELP = (
     f"the user that the agent runs as; default: {layout.USER} for a configuration below"

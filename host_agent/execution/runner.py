@@ -3,7 +3,7 @@
 There is no shell and nothing is inherited: the environment is built from nothing, standard input is
 /dev/null (for `ProgramRunner`, what the program is asked), the working directory is `/`, no other
 descriptor passes, and the process leads a session and a group of its own. This is the one module
-that starts a process; `child` sees it to its end.
+that starts a process; `process` sees it to its end.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from host_agent.errors import (
     PolicyDeniedError,
     SudoRefusedError,
 )
-from host_agent.execution.child import Child, Watch
+from host_agent.execution.process import Child, Watch
 from host_agent.operations.catalogue import Invocation, Output, RunAs
 
 _log = logging.getLogger(__name__)
@@ -218,7 +218,7 @@ class _Door:
             raise
         os.close(stdout_end)
         os.close(stderr_end)
-        # `child` reaps it, by its pidfd. Marked as ended, Popen never waits for the number itself,
+        # `process` reaps it, by its pidfd. Marked as ended, Popen never waits for the number itself,
         # which could be another process's by then.
         process.returncode = 0
         return process.pid, (stdout, stderr)

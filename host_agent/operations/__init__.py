@@ -1,8 +1,11 @@
 """What is asked: the catalogue and its adapters; declarations and pure functions, no process."""
 
-from host_agent.operations import git, pct, systemd, zfs
 from host_agent.operations.catalogue import Catalogue
-from host_agent.operations.exec import SPECS as EXEC_SPECS
+from host_agent.operations.exec import adapter as exec_
+from host_agent.operations.git import adapter as git
+from host_agent.operations.pct import adapter as pct
+from host_agent.operations.systemd import adapter as systemd
+from host_agent.operations.zfs import adapter as zfs
 
-CATALOGUE = Catalogue((*git.SPECS, *zfs.SPECS, *systemd.SPECS, *pct.SPECS, *EXEC_SPECS))
+CATALOGUE = Catalogue((*git.SPECS, *zfs.SPECS, *systemd.SPECS, *pct.SPECS, *exec_.SPECS))
 """Every operation that this build has."""

@@ -13,18 +13,18 @@ from host_agent.errors import (
 )
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Principal, Role
-from host_agent.pipeline.approved import Approved
-from host_agent.pipeline.asking import Asking
-from host_agent.pipeline.braking import Braking
-from host_agent.pipeline.bridging import Bridging
-from host_agent.pipeline.deciding import Deciding
-from host_agent.pipeline.enrolling import Enrolling
+from host_agent.pipeline.authorize import require_role
+from host_agent.pipeline.bridges import Bridging
+from host_agent.pipeline.context import Rooms
+from host_agent.pipeline.decide import Deciding
+from host_agent.pipeline.enrolment import Enrolling
 from host_agent.pipeline.events import Events, Streaming
-from host_agent.pipeline.granting import Granting
-from host_agent.pipeline.hearing import Hearing
-from host_agent.pipeline.judging import require_role
-from host_agent.pipeline.rooms import Rooms
-from host_agent.pipeline.showing import Showing
+from host_agent.pipeline.fatigue import Braking
+from host_agent.pipeline.grants import Granting
+from host_agent.pipeline.lifecycle import Approved
+from host_agent.pipeline.replies import Hearing
+from host_agent.pipeline.submit import Asking
+from host_agent.pipeline.views import Showing
 
 _log = logging.getLogger("host_agent.pipeline")
 

@@ -14,8 +14,8 @@ from host_agent.audit.recent import Recent
 from host_agent.canonical import JsonValue
 from host_agent.errors import IdentityError, RateLimitedError
 from host_agent.identity.registry import Principal, Role
-from host_agent.pipeline.judging import as_now
-from host_agent.pipeline.rooms import Rooms
+from host_agent.pipeline.authorize import as_now
+from host_agent.pipeline.context import Rooms
 
 STREAMS_PER_IDENTITY = 4
 RECHECK_SECONDS = 5.0

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import TypeAlias
 
-from host_agent.approvals.request import Decision, Request
 from host_agent.canonical import canonical_json
 from host_agent.errors import HostAgentError, RoleRequiredError
+from host_agent.requests.model import Decision, Request
 
 _log = logging.getLogger("host_agent.pipeline")
 

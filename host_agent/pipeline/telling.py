@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from host_agent.approvals.facts import NEVER, AskedBefore, RequestFacts, derive, request_view
-from host_agent.approvals.request import Request
 from host_agent.identity.registry import Principal, Role
-from host_agent.pipeline.rooms import Rooms
+from host_agent.pipeline.context import Rooms
+from host_agent.requests.facts import NEVER, AskedBefore, RequestFacts, derive, request_view
+from host_agent.requests.model import Request
 
 LOOK_BACK = timedelta(hours=24)
 """So far back an earlier ask for the same counts as asked before."""

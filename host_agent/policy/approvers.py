@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
-from host_agent.approvals.request import Terms, agreeing, is_eligible, is_same_owner
 from host_agent.config import Approver, Config
 from host_agent.identity.registry import Registry, Role
+from host_agent.requests.model import Terms, agreeing, is_eligible, is_same_owner
 
 Ways: TypeAlias = Mapping[str, frozenset[frozenset[str]]]
 """By owner, the ways in to a yes of theirs: each by those who could make up what comes that way."""

@@ -13,12 +13,12 @@ from typing import Literal, TypeAlias, assert_never
 
 from pydantic import BaseModel
 
-from host_agent.approvals.request import Terms
 from host_agent.canonical import canonical_json
 from host_agent.config import Identity, Rule, VerdictKind, compile_pattern
 from host_agent.errors import NoRuleError, PolicyDeniedError, ReadOnlyError
 from host_agent.identity.registry import Autonomy, Principal
 from host_agent.operations.catalogue import Effect, Operation, OperationSpec
+from host_agent.requests.model import Terms
 
 Summary: TypeAlias = Literal["allow", "ask", "deny", "depends"]
 

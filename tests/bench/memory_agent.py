@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from host_agent.agent import Agent
+from host_agent.agent.agent import Agent
 from host_agent.operations.catalogue import Invocation, Output
 from tests.support.users import AsDeclared
 

@@ -13,10 +13,10 @@ from statistics import median
 
 from sqlalchemy import Connection, insert
 
-from host_agent.approvals import rows, schema
-from host_agent.approvals.request import Request, RequestId, State
-from host_agent.approvals.store import SqlRequestStore
-from host_agent.approvals.writer import Tally
+from host_agent.requests.model import Request, RequestId, State
+from host_agent.store import rows, schema
+from host_agent.store.store import SqlRequestStore
+from host_agent.store.writer import Tally
 from tests.bench.exchange import Exchange
 from tests.bench.ground import Setting
 from tests.bench.idling import resident_mib

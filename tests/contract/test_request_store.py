@@ -10,12 +10,6 @@ from typing import Any
 
 import pytest
 
-from host_agent.approvals import answers, moving
-from host_agent.approvals import request as machine
-from host_agent.approvals import store as store_module
-from host_agent.approvals.notification import Purpose
-from host_agent.approvals.port import KEY_LIFETIME, IdempotencyKey, Inserted, RequestStore
-from host_agent.approvals.request import Problem, Request, RequestId, State, Terms, Verb
 from host_agent.errors import (
     IdempotencyConflictError,
     InvalidParameterError,
@@ -23,6 +17,12 @@ from host_agent.errors import (
     RequestNotFoundError,
     StoreUnavailableError,
 )
+from host_agent.requests import model as machine
+from host_agent.requests.model import Problem, Request, RequestId, State, Terms, Verb
+from host_agent.requests.notification import Purpose
+from host_agent.store import answers, moving
+from host_agent.store import store as store_module
+from host_agent.store.port import KEY_LIFETIME, IdempotencyKey, Inserted, RequestStore
 from tests.support.request_stores import OPENERS, Opener, a_code, approved, put, refusals, step
 from tests.support.stored_requests import NOW, TTL, a_decision, a_request
 

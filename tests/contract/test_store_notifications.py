@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.approvals import request as machine
-from host_agent.approvals.notification import (
+from host_agent.errors import QueueFullError
+from host_agent.requests import model as machine
+from host_agent.requests.model import Request, RequestId, State, Terms, Verb
+from host_agent.requests.notification import (
     DeliveryState,
     Failure,
     Kind,
     Notification,
 )
-from host_agent.approvals.port import RequestStore
-from host_agent.approvals.request import Request, RequestId, State, Terms, Verb
-from host_agent.errors import QueueFullError
+from host_agent.store.port import RequestStore
 from tests.support.request_stores import OPENERS, Opener, a_prompt, approved, put, step
 from tests.support.stored_requests import NOW, a_decision, a_request
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from host_agent.approvals import request as machine
-from host_agent.approvals.grant import Grant
-from host_agent.approvals.notification import Contact, DeliveryState, Failure
-from host_agent.approvals.port import RequestStore, Spent
-from host_agent.approvals.request import GrantTerms, Problem, Request, State, Terms, Verb
+from host_agent.requests import model as machine
+from host_agent.requests.grant import Grant
+from host_agent.requests.model import GrantTerms, Problem, Request, State, Terms, Verb
+from host_agent.requests.notification import Contact, DeliveryState, Failure
+from host_agent.store.port import RequestStore, Spent
 from tests.support.request_stores import (
     OPENERS,
     Opener,

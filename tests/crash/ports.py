@@ -11,17 +11,17 @@ from typing import Any, cast
 
 from sqlalchemy import Engine, event
 
-from host_agent.agent import Agent
-from host_agent.approvals.port import Inserted, Requests, RequestStore
-from host_agent.approvals.request import Request, State
-from host_agent.approvals.store import SqlRequestStore
+from host_agent.agent.agent import Agent
 from host_agent.audit import file as audit_file
 from host_agent.audit.file import AuditFile
 from host_agent.audit.record import Event
 from host_agent.clock import Clock
 from host_agent.execution.runner import Runner
 from host_agent.operations.catalogue import Invocation, Output, RunAs
-from host_agent.pipeline.rooms import AuditPort
+from host_agent.pipeline.context import AuditPort
+from host_agent.requests.model import Request, State
+from host_agent.store.port import Inserted, Requests, RequestStore
+from host_agent.store.store import SqlRequestStore
 from tests.crash.points import TORN, Fuse
 
 KINDS = {"status": "read", "log": "read", "diff": "read", "state": "probe"}

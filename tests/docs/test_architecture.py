@@ -10,21 +10,6 @@ import pytest
 import host_agent
 
 PACKAGE = Path(host_agent.__file__).parent
-ROOMS = ("identity", "operations", "policy", "approvals", "execution", "audit", "privileges")
-VALUES = {
-    "host_agent.errors",
-    "host_agent.canonical",
-    "host_agent.clock",
-    "host_agent.config",
-    "host_agent.metrics",
-    "host_agent.identity.registry",
-    "host_agent.identity.certificate",
-    "host_agent.identity.credential",
-    "host_agent.operations.catalogue",
-    "host_agent.approvals.request",
-    "host_agent.audit.record",
-}
-"""What a room may see of the others: values, never stores, runners, logs or sockets."""
 
 
 def modules() -> Iterator[Path]:
@@ -56,52 +41,107 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if room_of(p) in ROOMS], ids=str)
-def test_a_room_sees_only_values_of_other_rooms(path: Path) -> None:
-    room = room_of(path)
-    foreign = {
-        name
+VALUES = {
+    *("errors", "canonical", "clock", "text", "config"),
+    *("identity.registry", "identity.certificate", "identity.credential"),
+    *("operations.catalogue", "requests", "audit.record"),
+}
+"""What every room below the pipeline may see of the others: values, no store, runner or socket."""
+BELOW = VALUES | {"metrics"}
+EVERYTHING_BELOW_THE_DOOR = {
+    *("identity", "operations", "policy", "requests", "store", "notify", "execution", "audit"),
+    *("pipeline", "pki", "sudoers"),
+}
+MAY_SEE: dict[str, set[str]] = {
+    # What imports nothing, or values of values only.
+    "errors": set(),
+    "clock": set(),
+    "text": set(),
+    "canonical": {"errors"},
+    "metrics": {"errors", "config.channels", "requests.model", "operations.catalogue"},
+    # Bytes: no room.
+    "http": {"errors"},
+    # The rooms, in the order of the sentence.
+    "identity": {"errors"},
+    "operations": VALUES,
+    "policy": VALUES,
+    "requests": VALUES,
+    "store": VALUES,
+    "notify": VALUES | {"store"},
+    "execution": VALUES,
+    "audit": VALUES,
+    "pipeline": BELOW | (EVERYTHING_BELOW_THE_DOOR - {"pki"}),
+    "api": BELOW | {"http", "pipeline"},
+    "client": {"errors"},
+    "config": {"errors", "identity.registry", "operations.catalogue"},
+    "pki": {"errors", "identity"},
+    "sudoers": VALUES,
+    # On top: they see what they put together. Nobody sees them but the command line.
+    "agent": BELOW | EVERYTHING_BELOW_THE_DOOR | {"api", "http", "host"},
+    "host": BELOW | EVERYTHING_BELOW_THE_DOOR | {"client.bundle"},
+    "cli": BELOW | EVERYTHING_BELOW_THE_DOOR | {"__main__", "agent", "client", "host"},
+    "__main__": {"errors", "cli"},
+}
+"""What each room may import of the package beside itself: rooms, or modules by dotted name."""
+PENDING = {
+    ("http", "api.problems"),
+    ("http", "identity.certificate"),
+    ("http", "identity.files"),
+    ("http", "pki.verification"),
+    ("text", "audit.record"),
+    ("text", "canonical"),
+}
+"""What is not yet as it should be. One that is mended is taken out here, or the test fails."""
+
+
+def seen_by_room() -> set[tuple[str, str]]:
+    """Return who imports what of another room, as room and dotted module."""
+    return {
+        (room_of(path), name.partition(".")[2])
+        for path in modules()
         for name in of_package(path)
-        if not name.startswith(f"host_agent.{room}")
-        and not any(name == value or name.startswith(value + ".") for value in VALUES)
-        and name != "host_agent"
+        if "." in name and name.split(".")[1] != room_of(path)
     }
-    assert not foreign
 
 
-@pytest.mark.parametrize("path", list(modules()), ids=str)
-def test_no_room_sees_what_stands_above_it(path: Path) -> None:
-    above = {
-        "pipeline": {"gateway", "agent", "cli", "client", "mcp"},
-        "gateway": {"agent", "cli", "client", "mcp"},
-        "agent": {"cli", "client", "mcp"},
-        # Parts of the composition root, in modules of their own.
-        "assembly": {"agent", "cli", "client", "mcp"},
-        "assembly_channels": {"agent", "gateway", "cli", "client", "mcp"},
-        "prepared": {"agent", "cli", "client", "mcp"},
-        "messaging": {"agent", "gateway", "cli", "client", "mcp"},
-        "watching": {"agent", "gateway", "cli", "client", "mcp"},
+def test_every_room_is_in_the_plan() -> None:
+    assert {room_of(path) for path in modules()} - {"__init__"} == set(MAY_SEE)
+
+
+def test_a_room_sees_only_what_the_plan_lets_it_see() -> None:
+    foreign = {
+        (room, seen)
+        for room, seen in seen_by_room()
+        if not any(seen == may or seen.startswith(may + ".") for may in MAY_SEE[room])
     }
-    room = room_of(path)
-    forbidden = above.get(room, {"pipeline", "gateway", "agent", "cli", "client", "mcp"})
-    if room in {"cli", "client", "__main__"}:
-        pytest.skip("stands on top")
-    seen = {name.split(".")[1] for name in of_package(path) if "." in name}
-    assert not seen & (forbidden - {room})
+    assert foreign == PENDING
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if room_of(p) == "client"], ids=str)
-def test_the_client_sees_nothing_of_the_server(path: Path) -> None:
-    allowed = {"host_agent", "host_agent.errors", "host_agent.canonical"}
-    assert all(name in allowed or name.startswith("host_agent.client") for name in of_package(path))
+def test_nobody_below_sees_what_stands_on_top() -> None:
+    tops = {"agent", "host", "cli", "__main__"}
+    for room, may in MAY_SEE.items():
+        if room not in tops:
+            assert not {name.split(".")[0] for name in may} & tops
 
 
 @pytest.mark.parametrize(
-    "noun", ["call", "operations", "requests", "login", "hosts", "logout", "contexts", "settings"]
+    "noun",
+    [
+        *("approver", "call", "grants", "hosts", "identities", "login", "logout", "operations"),
+        "requests",
+    ],
 )
 def test_client_commands_see_nothing_of_the_server(noun: str) -> None:
-    rooms = {name.split(".")[1] for name in of_package(PACKAGE / "cli" / f"{noun}.py")}
-    assert rooms <= {"cli", "client", "bundle", "errors", "canonical"}
+    seen: set[str] = set()
+    todo = {f"host_agent.cli.commands.{noun}"}
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        found = of_package(PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py"))
+        todo |= {other for other in found if other.startswith("host_agent.cli.")} - seen
+        seen |= found
+    rooms = {name.split(".")[1] for name in seen if "." in name}
+    assert rooms <= {"cli", "client", "errors", "canonical", "clock", "text"}
 
 
 PROCESS_OPENERS = ("subprocess", "_posixsubprocess", "pty", "multiprocessing")
@@ -120,7 +160,7 @@ def test_exactly_one_room_opens_a_process() -> None:
 
 @pytest.mark.parametrize(
     ("library", "home"),
-    [("OpenSSL", "identity/verification.py"), ("jose", "audit/checkpoint.py")],
+    [("OpenSSL", "pki/verification.py"), ("jose", "audit/checkpoint.py")],
 )
 def test_fenced_libraries_have_one_importer(library: str, home: str) -> None:
     users = {

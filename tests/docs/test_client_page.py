@@ -2,8 +2,8 @@
 
 import re
 
-from host_agent import bundle
-from host_agent.cli import settings
+from host_agent.cli import connection_settings
+from host_agent.client import bundle
 from tests.support.pages import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "reference" / "client.md").read_text(encoding="utf-8")
@@ -19,8 +19,8 @@ def test_the_page_has_the_keys_of_a_bundle_and_no_others() -> None:
 
 
 def test_the_page_has_every_setting() -> None:
-    for key in settings.KEYS:
+    for key in connection_settings.KEYS:
         assert f"`--{key}`" in PAGE
         assert f"`HOST_AGENT_{key.upper()}`" in PAGE
-    for name in (settings.HOST_VARIABLE, settings.DEFAULT_KEY, "--host NAME"):
+    for name in (connection_settings.HOST_VARIABLE, connection_settings.DEFAULT_KEY, "--host NAME"):
         assert f"`{name}`" in PAGE

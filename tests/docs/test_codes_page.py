@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from host_agent.api import body
+from host_agent.api.routes import ROUTES, Route
 from host_agent.errors import BY_CODE, exit_status
-from host_agent.gateway import body
-from host_agent.gateway.routes import ROUTES, Route
-from host_agent.gateway.stream import ConnectionLimits
+from host_agent.http.stream import ConnectionLimits
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference"
 PROBLEMS = (REFERENCE / "problems.md").read_text()

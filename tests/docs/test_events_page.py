@@ -18,14 +18,14 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from host_agent.approvals.channels import signing
-from host_agent.approvals.channels.outbound import Outbound
-from host_agent.approvals.channels.port import ChannelError, Message
-from host_agent.approvals.channels.webhook import SCHEMAS as DATA_SCHEMAS
-from host_agent.approvals.channels.webhook import WebhookChannel
-from host_agent.approvals.prompts import Prompt
-from host_agent.approvals.request import Problem, State, Terms
 from host_agent.audit.record import CHAIN_FIELDS, ORIGIN, SUBJECT_FIELDS, Event, build, link
+from host_agent.notify import signing
+from host_agent.notify.channel import ChannelError, Message
+from host_agent.notify.outbound import Outbound
+from host_agent.notify.prompts import Prompt
+from host_agent.notify.webhook import SCHEMAS as DATA_SCHEMAS
+from host_agent.notify.webhook import WebhookChannel
+from host_agent.requests.model import Problem, State, Terms
 from tests.support.certificates import make_pki
 from tests.support.messages import a_message, an_outcome, ended
 from tests.support.schemas import SCHEMAS, faults, undescribed

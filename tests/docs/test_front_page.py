@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.bundle import Bundle
+from host_agent.client.bundle import Bundle
 from tests.support.pages import REPOSITORY
 from tests.support.site import Served, Site, make_site
 from tests.support.walkthrough import Step, Walk, blocks, environment, steps

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from host_agent.__main__ import NOUNS, build_parser
-from host_agent.cli.settings import KEYS, parse
+from host_agent.cli.connection_settings import KEYS, parse
 from host_agent.config import Config
 from tests.support.pages import REPOSITORY, inline_code, pages
 from tests.support.walkthrough import Block, blocks, steps

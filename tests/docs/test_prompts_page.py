@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.approvals.facts import RequestFacts
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import RunAs
+from host_agent.requests.facts import RequestFacts
 from tests.support import prompts_page as page
 from tests.support.prompt_cases import PromptCase, prompt_cases, why_not
 from tests.support.reference_pages import REPOSITORY

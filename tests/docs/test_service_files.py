@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from host_agent.api import body
 from host_agent.config.models import Execution, Server
-from host_agent.gateway import body
 from tests.support.reference_pages import REPOSITORY
 
 UNIT = REPOSITORY / "systemd" / "host-agent.service"

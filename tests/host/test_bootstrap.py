@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.bundle import decode
+from host_agent.client.bundle import decode
 from tests.support.installed import AUTHORITY, CONFIGURATION, LOG_DIR, PROGRAM, UNIT, put_program
 from tests.support.machine import ADDRESS, Done, Machine
 from tests.support.pages import REPOSITORY

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from host_agent.approvals.codes import spaced
+from host_agent.requests.codes import spaced
 from tests.support.installed import (
     AUDIT,
     IDENTITIES,

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from host_agent.operations.systemd import is_brought, is_protected
+from host_agent.operations.systemd.adapter import is_brought, is_protected
 from tests.support.installed import PROGRAM, SECTIONS, WRAPPERS, Host, configuration
 
 LIST = f"{WRAPPERS}/allowed"

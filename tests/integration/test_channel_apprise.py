@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from host_agent.approvals.channels.apprise import MAX_URLS, AppriseChannel
-from host_agent.approvals.channels.port import Channel, ChannelError, Heard
-from host_agent.approvals.notification import Failure
+from host_agent.notify.apprise import MAX_URLS, AppriseChannel
+from host_agent.notify.channel import Channel, ChannelError, Heard
+from host_agent.requests.notification import Failure
 from tests.support.messages import CODE, a_message
 from tests.support.patience import PATIENCE
 from tests.support.webhook_receiver import Receiver

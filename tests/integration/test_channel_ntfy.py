@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from host_agent.approvals.channels.ntfy import NtfyChannel
-from host_agent.approvals.channels.outbound import Outbound
-from host_agent.approvals.channels.port import Channel, ChannelError, Heard
-from host_agent.approvals.notification import Failure
+from host_agent.notify.channel import Channel, ChannelError, Heard
+from host_agent.notify.ntfy import NtfyChannel
+from host_agent.notify.outbound import Outbound
+from host_agent.requests.notification import Failure
 from tests.support.messages import CODE, a_message, an_outcome
 from tests.support.ntfy_server import NtfyServer, press
 from tests.support.patience import PATIENCE

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from host_agent.approvals.channels.port import ChannelError, Heard
-from host_agent.approvals.channels.signal import SignalChannel
-from host_agent.approvals.channels.signal_cli import MAX_LINE_BYTES, SignalCli
-from host_agent.approvals.notification import Failure
-from host_agent.approvals.prompts import Prompt
+from host_agent.notify.channel import ChannelError, Heard
+from host_agent.notify.prompts import Prompt
+from host_agent.notify.signal.channel import SignalChannel
+from host_agent.notify.signal.signal_cli import MAX_LINE_BYTES, SignalCli
+from host_agent.requests.notification import Failure
 from tests.support.messages import CODE, an_outcome
 from tests.support.signal_cli_server import (
     ACCOUNT,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.approvals.channels.port import Heard
-from host_agent.approvals.channels.signal import SignalChannel
-from host_agent.approvals.channels.signal_cli import SignalCli
-from host_agent.messaging import Messaging
+from host_agent.agent.messaging import Messaging
+from host_agent.notify.channel import Heard
+from host_agent.notify.signal.channel import SignalChannel
+from host_agent.notify.signal.signal_cli import SignalCli
 from tests.support.patience import PATIENCE
 from tests.support.people import IDENTITIES_AND_BRIDGE, PEOPLE
 from tests.support.pipeline import Workbench, opened

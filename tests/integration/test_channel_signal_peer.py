@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from host_agent.approvals.channels.peers import owner_fault
-from host_agent.approvals.channels.port import ChannelError
-from host_agent.approvals.channels.signal import SignalChannel
-from host_agent.approvals.channels.signal_cli import SignalCli
-from host_agent.approvals.notification import Failure
+from host_agent.notify.channel import ChannelError
+from host_agent.notify.peers import owner_fault
+from host_agent.notify.signal.channel import SignalChannel
+from host_agent.notify.signal.signal_cli import SignalCli
+from host_agent.requests.notification import Failure
 from tests.support.patience import PATIENCE
 from tests.support.signal_cli_server import ACCOUNT, ALICE
 from tests.support.signal_people import Ears, Pauses, for_alice, listening, sent_by

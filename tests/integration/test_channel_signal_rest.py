@@ -13,12 +13,12 @@ import pytest
 import pytest_asyncio
 import trustme
 
-from host_agent.approvals.channels import dialing
-from host_agent.approvals.channels.outbound import Outbound
-from host_agent.approvals.channels.port import ChannelError
-from host_agent.approvals.channels.signal import LOST_SECONDS, SignalChannel
-from host_agent.approvals.channels.signal_rest import MAX_FRAME_BYTES, MAX_POLLED, SignalRest
-from host_agent.approvals.notification import Failure
+from host_agent.notify import connect
+from host_agent.notify.channel import ChannelError
+from host_agent.notify.outbound import Outbound
+from host_agent.notify.signal.channel import LOST_SECONDS, SignalChannel
+from host_agent.notify.signal.signal_rest import MAX_FRAME_BYTES, MAX_POLLED, SignalRest
+from host_agent.requests.notification import Failure
 from tests.support.messages import CODE, an_outcome
 from tests.support.signal_cli_server import ACCOUNT, ALICE, BOB, envelope, said
 from tests.support.signal_people import Ears, Pauses, for_alice, listening, sent_by
@@ -396,7 +396,7 @@ async def test_an_address_that_may_not_be_sent_to_is_not_connected(
 ) -> None:
     """A name may lead elsewhere the second time that it is looked up."""
     answers = iter([["127.0.0.1"], ["169.254.169.254"]])
-    monkeypatch.setattr(dialing, "system_addresses", lambda *_: next(answers))
+    monkeypatch.setattr(connect, "system_addresses", lambda *_: next(answers))
     pauses = Pauses(is_held=True)
     url = f"http://localhost:{service.port}"
     async with listening(channel(service, url=url, pause=pauses)):

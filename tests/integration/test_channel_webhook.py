@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from host_agent.approvals.channels import signing
-from host_agent.approvals.channels.outbound import Outbound
-from host_agent.approvals.channels.port import Channel, ChannelError, Heard
-from host_agent.approvals.channels.webhook import CONTENT_TYPE, WebhookChannel
-from host_agent.approvals.notification import Failure
-from host_agent.approvals.request import Digest
 from host_agent.canonical import canonical_json
 from host_agent.errors import BadSignatureError
+from host_agent.notify import signing
+from host_agent.notify.channel import Channel, ChannelError, Heard
+from host_agent.notify.outbound import Outbound
+from host_agent.notify.webhook import CONTENT_TYPE, WebhookChannel
+from host_agent.requests.model import Digest
+from host_agent.requests.notification import Failure
 from tests.support import webhook_receiver
 from tests.support.messages import CODE, a_message, an_outcome
 from tests.support.stored_requests import a_request

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from host_agent.__main__ import main
-from host_agent.cli import watching
+from host_agent.cli.watch import command
 from host_agent.client import AsyncClient, Client, Ran, RequestView
 from tests.support import fake_agent
 from tests.support.certificates import Leaf, Pki, make_pki
@@ -581,7 +581,7 @@ def test_watch_prints_one_object_a_change(
     agent.script("GET", "/requests/a", view(request_id="a", state="succeeded"))
 
     with client(agent, librarian) as connected, pytest.raises(Enough):
-        watching.watch(connected, interval_seconds=1, as_json=True, sleep=looks(6))
+        command.watch(connected, interval_seconds=1, as_json=True, sleep=looks(6))
 
     said = capsys.readouterr()
     seen = [json.loads(line) for line in said.out.splitlines()]

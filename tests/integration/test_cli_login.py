@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from host_agent.__main__ import main
-from host_agent.bundle import Bundle
+from host_agent.client.bundle import Bundle
 from tests.support.certificates import make_pki
 from tests.support.site import Served, Site, make_site
 

@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from host_agent.diagnosis.host import REFUSED_ARGUMENT
-from host_agent.installation.source import PARTS
+from host_agent.host.doctor.host import REFUSED_ARGUMENT
+from host_agent.host.install.source import PARTS
 from tests.support.pages import REPOSITORY
 
 WRAPPERS = sorted(path for path in (REPOSITORY / "wrappers").iterdir() if path.name not in PARTS)

@@ -16,7 +16,7 @@ from host_agent.errors import (
     TargetChangedError,
 )
 from host_agent.operations.catalogue import Operation, PreviewAccuracy
-from host_agent.operations.exec import commands_file
+from host_agent.operations.exec.adapter import commands_file
 from tests.support.pct_host import PLACE, PctHost, can_run, operation
 
 pytestmark = [

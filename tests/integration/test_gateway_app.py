@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from host_agent.api.app import create_app
+from host_agent.api.monitoring import create_metrics_app
 from host_agent.errors import RequestTooLargeError
-from host_agent.gateway.app import create_app
-from host_agent.gateway.metrics_app import create_metrics_app
 from tests.support.door import Door, Wire, post
 from tests.support.fake_pipeline import FakeAgent
 from tests.support.patience import PATIENCE

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.gateway.app import create_app
+from host_agent.api.app import create_app
 from tests.support.door import GET, Door, Wire, post
 from tests.support.fake_pipeline import FakeAgent
 from tests.support.patience import PATIENCE

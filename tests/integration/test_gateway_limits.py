@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from host_agent.errors import ConfigurationError
-from host_agent.gateway.server import Gateway
-from host_agent.gateway.stream import ByteStream, ConnectionLimits, StreamEvents, TlsStream
-from host_agent.gateway.tls import TlsRejection
+from host_agent.http.listener import Gateway
+from host_agent.http.stream import ByteStream, ConnectionLimits, StreamEvents, TlsStream
+from host_agent.http.tls import TlsRejection
 from tests.support.door import GET, PIECE, Door, Wire, post
 from tests.support.patience import PATIENCE
 

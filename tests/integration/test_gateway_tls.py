@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from host_agent.api.app import create_app
 from host_agent.errors import ConfigurationError, InvalidIdentityError
-from host_agent.gateway.app import create_app
-from host_agent.gateway.tls import TlsRejection, rejection, server_context
+from host_agent.http.tls import TlsRejection, rejection, server_context
 from host_agent.identity.certificate import PeerCertificate
 from tests.support.certificates import HOSTILE_SHAPES, Leaf, Pki, make_pki
 from tests.support.door import GET, Door

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from host_agent.__main__ import main
-from host_agent.installation import layout
-from host_agent.installation.source import PARTS
+from host_agent.host.install import layout
+from host_agent.host.install.source import PARTS
 from tests.support.installing import picture
 from tests.support.pages import REPOSITORY
 
@@ -134,7 +134,7 @@ def test_a_fragment_that_visudo_refuses_is_not_installed_and_all_is_undone(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "host_agent.installation.root_files.sudoers_fragment", lambda *_: "host-agent ALL=(root\n"
+        "host_agent.host.install.root_files.sudoers_fragment", lambda *_: "host-agent ALL=(root\n"
     )
     before = seen(root)
 

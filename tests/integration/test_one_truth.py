@@ -14,8 +14,8 @@ import pytest
 
 from host_agent.__main__ import main
 from host_agent.config import load
-from host_agent.diagnosis.certificates import certificate_checks
-from host_agent.diagnosis.values import State
+from host_agent.host.doctor.certificates import certificate_checks
+from host_agent.host.doctor.values import State
 from tests.support.pki_shapes import RECIPES, SHAPES, Shape, by_openssl
 from tests.support.site import Site, make_site
 from tests.support.visit import Visit, visited

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.approvals.channels.outbound import MAX_RETRY_AFTER_SECONDS, Outbound, retry_after
-from host_agent.approvals.channels.port import ChannelError
-from host_agent.approvals.notification import Failure
+from host_agent.notify.channel import ChannelError
+from host_agent.notify.outbound import MAX_RETRY_AFTER_SECONDS, Outbound, retry_after
+from host_agent.requests.notification import Failure
 from tests.support.certificates import Leaf, Pki, make_pki
 from tests.support.patience import PATIENCE
 from tests.support.webhook_receiver import Receiver
@@ -423,7 +423,7 @@ async def test_neither_path_nor_header_is_logged(
 def test_an_agent_without_channels_loads_no_client() -> None:
     modules = "outbound, signing, webhook, ntfy, apprise"
     code = (
-        f"from host_agent.approvals.channels import {modules}; import sys; "
+        f"from host_agent.notify import {modules}; import sys; "
         "print([name for name in ('httpx', 'httpcore', 'anyio', 'apprise') if name in sys.modules])"
     )
     ran = subprocess.run(

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from host_agent.approvals import codes
-from host_agent.approvals.notification import CodeHash, Purpose
+from host_agent.requests import codes
+from host_agent.requests.notification import CodeHash, Purpose
 from tests.support.site import make_site
 from tests.support.visit import Visit, objects, problem, visited
 

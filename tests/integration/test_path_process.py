@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from host_agent.approvals.request import State
+from host_agent.requests.model import State
 from tests.support.site import RULES, Served, Site, make_site
 from tests.support.visit import Gate, Visitors, objects, problem, require_whole, rows, until
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from host_agent.__main__ import main
-from host_agent.bundle import decode
+from host_agent.client.bundle import decode
 from tests.support.certificates import HOSTILE_SHAPES, make_pki
 
 

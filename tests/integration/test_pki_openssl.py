@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.identity import authority
-from host_agent.identity.profiles import Usage
+from host_agent.pki import authority
+from host_agent.pki.profiles import Usage
 from tests.support.certificates import wall_clock
 
 OPENSSL = shutil.which("openssl")

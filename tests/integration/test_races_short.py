@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.approvals import request as machine
-from host_agent.approvals.request import Request, State, Verb
+from host_agent.requests import model as machine
+from host_agent.requests.model import Request, State, Verb
 from tests.races import __main__ as command
 from tests.races.driver import RACERS, Driver, Settings
 from tests.races.judging import Claim, judge

@@ -7,10 +7,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from host_agent import preflight
 from host_agent.audit.record import Event
 from host_agent.config import load
 from host_agent.errors import AuditUnavailableError
+from host_agent.host import preflight
 from tests.support.site import IDENTITIES, Site, make_site
 from tests.support.visit import visited
 
@@ -44,7 +44,7 @@ async def test_a_reload_that_meets_a_defect_is_rejected_and_not_the_last(
 
     async with visited(site) as visit:
         with monkeypatch.context() as patched:
-            patched.setattr("host_agent.prepared.make_runner", broken)
+            patched.setattr("host_agent.agent.prepared.make_runner", broken)
             assert not await visit.agent.reload()
         assert "defect" in site.records()[-1]["faults"][0]
         assert await visit.agent.reload()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from host_agent.errors import AdapterUnavailableError
-from host_agent.execution.child import LOST_STATUS, TERMINATION_SECONDS
+from host_agent.execution.process import LOST_STATUS, TERMINATION_SECONDS
 from host_agent.execution.runner import UnsafeDirectRunner
 from host_agent.operations.catalogue import Invocation, Output, RunAs
 from tests.support.patience import PATIENCE

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from host_agent.errors import AdapterUnavailableError, SudoRefusedError
-from host_agent.execution.child import TERMINATION_SECONDS
+from host_agent.execution.process import TERMINATION_SECONDS
 from host_agent.execution.runner import SudoRunner
 from host_agent.operations.catalogue import Invocation, RunAs
 from tests.support.patience import PATIENCE

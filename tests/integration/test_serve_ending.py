@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.reloading import SOCKET_NAME
+from host_agent.agent.reload import SOCKET_NAME
 from tests.support.site import ROOT, Served, Site, make_site
 
 BROKEN = '[[rules]]\nname = "odd"\noperations = ["git.*"]\nverdict = "alow"\n'
@@ -91,9 +91,9 @@ def test_what_the_agent_imports_is_what_the_check_imports(site: Site) -> None:
 import asyncio, sys, json
 from pathlib import Path
 from importlib import import_module
-import host_agent.cli.serve
-agent = import_module("host_agent.agent")
-import_module("host_agent.prepared").import_everything()
+import host_agent.cli.commands.serve
+agent = import_module("host_agent.agent.agent")
+import_module("host_agent.agent.prepared").import_everything()
 before = {name.partition(".")[0] for name in sys.modules}
 async def work():
     async with agent.Agent(Path(sys.argv[1])) as served:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from host_agent.approvals.channels.signal import SignalChannel
-from host_agent.approvals.channels.signal_cli import SignalCli
+from host_agent.notify.signal.channel import SignalChannel
+from host_agent.notify.signal.signal_cli import SignalCli
 from tests.support import signal_cli_server
 from tests.support.patience import PATIENCE
 from tests.support.signal_cli_server import ACCOUNT, ALICE

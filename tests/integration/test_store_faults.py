@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, event, update
 
-from host_agent.approvals import (
+from host_agent.errors import ConfigurationError, StoreUnavailableError
+from host_agent.requests import model as machine
+from host_agent.requests.model import RequestId, State
+from host_agent.store import (
     admission,
     answers,
-    brake_rows,
     code_rows,
     contact_rows,
     database,
@@ -27,12 +29,10 @@ from host_agent.approvals import (
     nonce_rows,
     outbox_rows,
     queries,
+    refusal_rows,
     schema,
 )
-from host_agent.approvals import request as machine
-from host_agent.approvals.request import RequestId, State
-from host_agent.approvals.store import SqlRequestStore
-from host_agent.errors import ConfigurationError, StoreUnavailableError
+from host_agent.store.store import SqlRequestStore
 from tests.support.patience import PATIENCE
 from tests.support.request_stores import approved
 from tests.support.store_ground import file, limit_pages, opened, process, put, url
@@ -486,8 +486,8 @@ async def test_queries_of_a_long_history_look_at_what_they_need(tmp_path: Path) 
         queries.DUE,
         queries.NEXT_EXPIRY,
         queries.PENDING_STATS,
-        brake_rows.REFUSALS,
-        brake_rows.DENIED_OR_PENDING,
+        refusal_rows.REFUSALS,
+        refusal_rows.DENIED_OR_PENDING,
         code_rows.OF_REQUEST,
         code_rows.BY_HASH,
         contact_rows.BY_ADDRESS,
@@ -534,10 +534,10 @@ async def test_queries_of_a_long_history_look_at_what_they_need(tmp_path: Path) 
     assert len(found) == len(queried)
     by_query = dict(zip(queried, found.values(), strict=True))
     assert "live_wish" in by_query[admission._LIVE_OF_WISH]
-    assert "live_operation (caller=? AND operation<?)" in by_query[brake_rows.DENIED_OR_PENDING]
-    assert "live_operation (caller=? AND operation>?)" in by_query[brake_rows.DENIED_OR_PENDING]
-    assert "ended_of_caller" in by_query[brake_rows.DENIED_OR_PENDING]
-    assert "ended_of_caller" in by_query[brake_rows.REFUSALS]
+    assert "live_operation (caller=? AND operation<?)" in by_query[refusal_rows.DENIED_OR_PENDING]
+    assert "live_operation (caller=? AND operation>?)" in by_query[refusal_rows.DENIED_OR_PENDING]
+    assert "ended_of_caller" in by_query[refusal_rows.DENIED_OR_PENDING]
+    assert "ended_of_caller" in by_query[refusal_rows.REFUSALS]
     assert "waiting_notifications" in by_query[outbox_rows.DUE]
     assert "TEMP B-TREE" not in by_query[outbox_rows.DUE]
     assert "waiting_notifications" in by_query[outbox_rows.NEXT]

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, create_engine, text
 
-from host_agent.approvals import answers, rows, schema
-from host_agent.approvals import request as machine
-from host_agent.approvals.notification import CodeHash, Purpose
-from host_agent.approvals.request import Problem, Request, State, Verb
 from host_agent.errors import StoreUnavailableError
+from host_agent.requests import model as machine
+from host_agent.requests.model import Problem, Request, State, Verb
+from host_agent.requests.notification import CodeHash, Purpose
+from host_agent.store import answers, rows, schema
 from tests.support.request_stores import a_prompt, approved, step
 from tests.support.store_ground import file, opened, put
 from tests.support.stored_requests import NOW, a_decision, a_request

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select, update
 
-from host_agent.approvals import database, schema
-from host_agent.approvals.grant import Grant
-from host_agent.approvals.notification import Contact, DeliveryState, Failure
-from host_agent.approvals.port import Spent
-from host_agent.approvals.request import Terms
-from host_agent.approvals.store import SqlRequestStore
 from host_agent.errors import StoreUnavailableError
+from host_agent.requests.grant import Grant
+from host_agent.requests.model import Terms
+from host_agent.requests.notification import Contact, DeliveryState, Failure
+from host_agent.store import database, schema
+from host_agent.store.port import Spent
+from host_agent.store.store import SqlRequestStore
 from tests.support.patience import PATIENCE
 from tests.support.request_stores import a_code, a_prompt, approved
 from tests.support.store_ground import file, limit_pages, opened, process, put, url

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.agent import Agent
+from host_agent.agent.agent import Agent
 from host_agent.execution.runner import TOOLS
 from host_agent.operations.catalogue import Invocation, Output
-from host_agent.privileges.lines import gather
-from host_agent.privileges.reading import FRAME_HEAD, FrameSource
-from host_agent.privileges.render import Grant, render
+from host_agent.sudoers.lines import gather
+from host_agent.sudoers.reading import FRAME_HEAD, FrameSource
+from host_agent.sudoers.render import Grant, render
 from tests.support.patience import PATIENCE
 from tests.support.site import Site, make_site
 from tests.support.users import AsDeclared
@@ -59,8 +59,8 @@ RISKY, OK = "host_agent_sudoers_risky_entries", "host_agent_sudoers_scan_ok"
 async def test_a_new_entry_changes_the_gauge_and_says_why_once(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("host_agent.pipeline.privileges._own_user", lambda: "host-agent")
-    monkeypatch.setattr("host_agent.pipeline.privileges.other_policies", list)
+    monkeypatch.setattr("host_agent.pipeline.sudoers._own_user", lambda: "host-agent")
+    monkeypatch.setattr("host_agent.pipeline.sudoers.other_policies", list)
     runner = FrameRunner("root ALL=(ALL) ALL\n")
     async with (
         Agent(site.config_path, runner=runner) as agent,

@@ -9,9 +9,9 @@ import pytest
 
 from host_agent.__main__ import main
 from host_agent.execution.runner import TOOLS, ToolRunner
-from host_agent.privileges.audit import SUDOERS, Auditor
-from host_agent.privileges.reading import DiskSource
-from host_agent.privileges.values import Report, Severity
+from host_agent.sudoers.audit import SUDOERS, Auditor
+from host_agent.sudoers.reading import DiskSource
+from host_agent.sudoers.values import Report, Severity
 from tests.support.sudoers_cases import AUDIENCE, NOW, OWN, RISKY, SAFE, FakeHost, FakeSource
 
 pytestmark = pytest.mark.skipif(

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import pytest
 
 from host_agent.execution.runner import TOOLS, ToolRunner
-from host_agent.privileges.audit import SUDOERS, Auditor
-from host_agent.privileges.values import Report, Severity
+from host_agent.sudoers.audit import SUDOERS, Auditor
+from host_agent.sudoers.values import Report, Severity
 from tests.support.sudoers_cases import AUDIENCE, NOW, FakeHost, FakeSource
 
 HOST = FakeHost(addresses=frozenset({"10.1.2.5/24", "2001:db8::7/64"}))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from host_agent.errors import HostFailedError, ProtectedError
-from host_agent.operations.systemd import BROUGHT
+from host_agent.operations.systemd.adapter import BROUGHT
 from tests.support.systemd_host import SystemdHost, operation, why_not
 
 pytestmark = [

@@ -17,7 +17,7 @@ from host_agent.errors import (
     TargetChangedError,
 )
 from host_agent.operations.catalogue import Output
-from host_agent.operations.systemd import BROUGHT, PROTECTED
+from host_agent.operations.systemd.adapter import BROUGHT, PROTECTED
 from tests.support.systemd_host import (
     CHANGES,
     NAMES,

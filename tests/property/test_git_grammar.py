@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from host_agent.canonical import JsonValue
 from host_agent.errors import InvalidParameterError
-from host_agent.operations.git import SPECS, is_ref
+from host_agent.operations.git.adapter import SPECS, is_ref
 from tests.support.git_wrapper import CATALOGUE, run_wrapper
 from tests.support.repositories import ENVIRONMENT
 

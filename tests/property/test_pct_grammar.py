@@ -11,8 +11,8 @@ from host_agent.config import PctSection
 from host_agent.config.adapters import vmid_ranges
 from host_agent.errors import InvalidParameterError
 from host_agent.operations.catalogue import Catalogue
-from host_agent.operations.exec import SPECS as EXEC_SPECS
-from host_agent.operations.pct import SPECS
+from host_agent.operations.exec.adapter import SPECS as EXEC_SPECS
+from host_agent.operations.pct.adapter import SPECS
 
 CATALOGUE = Catalogue((*SPECS, *EXEC_SPECS))
 HELD: dict[str, JsonValue] = {

@@ -20,8 +20,9 @@ from hypothesis.stateful import (
     rule,
 )
 
-from host_agent.approvals import request as machine
-from host_agent.approvals.request import (
+from host_agent.errors import HostAgentError
+from host_agent.requests import model as machine
+from host_agent.requests.model import (
     LIVE,
     TRANSITIONS,
     Decision,
@@ -31,8 +32,7 @@ from host_agent.approvals.request import (
     Terms,
     Verb,
 )
-from host_agent.approvals.store import SqlRequestStore
-from host_agent.errors import HostAgentError
+from host_agent.store.store import SqlRequestStore
 from tests.support.stored_requests import NOW, TTL, a_decision, a_request
 
 _T = TypeVar("_T")

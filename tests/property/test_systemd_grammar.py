@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from host_agent.operations.systemd import (
+from host_agent.operations.systemd.adapter import (
     TYPES,
     is_pattern,
     is_protected,

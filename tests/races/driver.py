@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from host_agent.approvals.request import State
-from host_agent.approvals.store import SqlRequestStore
+from host_agent.requests.model import State
+from host_agent.store.store import SqlRequestStore
 from tests.races.judging import Claim, Report
 from tests.support.stored_requests import a_request
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from host_agent.approvals.request import Request, State
+from host_agent.requests.model import Request, State
 
 MAX_VIOLATIONS = 20
 _SPOKEN = frozenset({State.APPROVED, State.DENIED})

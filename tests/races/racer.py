@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 
-from host_agent.approvals import request as machine
-from host_agent.approvals.request import Request, State, Verb
-from host_agent.approvals.store import SqlRequestStore
 from host_agent.errors import HostAgentError, StoreUnavailableError
+from host_agent.requests import model as machine
+from host_agent.requests.model import Request, State, Verb
+from host_agent.store.store import SqlRequestStore
 from tests.support.stored_requests import NOW, a_decision, a_request
 
 ABREAST = (1, 2, 4, 8)

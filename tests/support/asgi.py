@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from host_agent.errors import InvalidIdentityError
-from host_agent.gateway.exchange import Application
+from host_agent.http.exchange import Application
 from host_agent.identity.certificate import PeerCertificate, parse_peer_certificate
 from tests.support.certificates import make_pki
 

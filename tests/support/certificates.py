@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from host_agent.identity.profiles import (
+from host_agent.pki.profiles import (
     BACKDATED,
     KeyPair,
     RevokedSerial,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from host_agent.__main__ import NOUNS, build_parser
-from host_agent.cli.settings import KEYS
+from host_agent.cli.connection_settings import KEYS
 from host_agent.cli.tree import Branch, Taken, read
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"

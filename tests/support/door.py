@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from host_agent.errors import HostAgentError
-from host_agent.gateway.exchange import Application
-from host_agent.gateway.server import Gateway
-from host_agent.gateway.stream import ConnectionLimits
-from host_agent.gateway.tls import TlsRejection, server_context
+from host_agent.http.exchange import Application
+from host_agent.http.listener import Gateway
+from host_agent.http.stream import ConnectionLimits
+from host_agent.http.tls import TlsRejection, server_context
 from tests.support.asgi import Reply
 from tests.support.certificates import Leaf, Pki, make_pki
 from tests.support.patience import PATIENCE

@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from host_agent.approvals.request import GrantTerms, Verb
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
     AlreadyDecidedError,
@@ -33,9 +32,10 @@ from host_agent.operations.catalogue import (
     Parameters,
     RunAs,
 )
-from host_agent.pipeline.answering import Answer
-from host_agent.pipeline.asking import Ask
-from host_agent.pipeline.bridging import Signed
+from host_agent.pipeline.bridges import Signed
+from host_agent.pipeline.responses import Answer
+from host_agent.pipeline.submit import Ask
+from host_agent.requests.model import GrantTerms, Verb
 
 DIGEST = "sha256:" + "d" * 64
 ROLES: Mapping[str, frozenset[Role]] = {

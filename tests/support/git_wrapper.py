@@ -7,7 +7,7 @@ from pathlib import Path
 
 from host_agent.canonical import JsonValue
 from host_agent.operations.catalogue import Catalogue, Inspection, Invocation, Operation, Output
-from host_agent.operations.git import SPECS
+from host_agent.operations.git.adapter import SPECS
 
 WRAPPER = Path(__file__).resolve().parents[2] / "wrappers" / "git"
 CATALOGUE = Catalogue(SPECS)

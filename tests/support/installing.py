@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from host_agent.errors import AdapterUnavailableError
-from host_agent.installation import layout
-from host_agent.installation.carrying import carry_out
-from host_agent.installation.first import First
-from host_agent.installation.journal import Journal
-from host_agent.installation.removal import Removal
-from host_agent.installation.source import Source
-from host_agent.installation.steps import Installation
-from host_agent.installation.tree import Attributes, Tree
-from host_agent.installation.values import Report
-from host_agent.installation.work import Work
+from host_agent.host.install import layout
+from host_agent.host.install.first import First
+from host_agent.host.install.journal import Journal
+from host_agent.host.install.plan import Work
+from host_agent.host.install.removal import Removal
+from host_agent.host.install.source import Source
+from host_agent.host.install.steps import Installation
+from host_agent.host.install.transaction import carry_out
+from host_agent.host.install.tree import Attributes, Tree
+from host_agent.host.install.values import Report
 from host_agent.operations.catalogue import Output
 from tests.support.pages import REPOSITORY
 

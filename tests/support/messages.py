@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from host_agent.approvals.channels.port import AuditHead, Message
-from host_agent.approvals.notification import Kind
-from host_agent.approvals.prompts import Prompt
-from host_agent.approvals.request import Request, State
+from host_agent.notify.channel import AuditHead, Message
+from host_agent.notify.prompts import Prompt
+from host_agent.requests.model import Request, State
+from host_agent.requests.notification import Kind
 from tests.support.stored_requests import NOW, a_decision, a_request, facts_of
 
 CODE = "ABCDEFGH23456789"

@@ -8,10 +8,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from host_agent.approvals.channels.outbox import Outbox
-from host_agent.approvals.channels.port import AuditHead, Channel, Delivery, Hear, Message
-from host_agent.approvals.facts import RequestFacts
-from host_agent.approvals.notification import (
+from host_agent.errors import StoreUnavailableError
+from host_agent.notify.channel import AuditHead, Channel, Delivery, Hear, Message
+from host_agent.notify.outbox import Outbox
+from host_agent.notify.outcomes import render_outcome
+from host_agent.notify.prompts import HOW, Prompt, render_prompt
+from host_agent.requests.facts import RequestFacts
+from host_agent.requests.model import Request, State
+from host_agent.requests.notification import (
     CodeHash,
     DeliveryState,
     Kind,
@@ -19,11 +23,7 @@ from host_agent.approvals.notification import (
     Purpose,
     prompt,
 )
-from host_agent.approvals.outcomes import render_outcome
-from host_agent.approvals.prompts import HOW, Prompt, render_prompt
-from host_agent.approvals.request import Request, State
-from host_agent.approvals.store import SqlRequestStore
-from host_agent.errors import StoreUnavailableError
+from host_agent.store.store import SqlRequestStore
 from tests.support.audit_files import HeldClock
 from tests.support.patience import PATIENCE
 from tests.support.stored_requests import NOW, a_request, facts_of

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 from host_agent.canonical import JsonValue
 from host_agent.operations.catalogue import Catalogue, Operation, Output
-from host_agent.operations.exec import SPECS as EXEC_SPECS
-from host_agent.operations.pct import SPECS as PCT_SPECS
+from host_agent.operations.exec.adapter import SPECS as EXEC_SPECS
+from host_agent.operations.pct.adapter import SPECS as PCT_SPECS
 from tests.support.wrapper_host import WrapperHost
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from host_agent.approvals import codes
-from host_agent.approvals.channels.port import Heard
-from host_agent.approvals.notification import CodeHash, DeliveryState, Purpose
-from host_agent.approvals.request import Request
+from host_agent.notify.channel import Heard
+from host_agent.requests import codes
+from host_agent.requests.model import Request
+from host_agent.requests.notification import CodeHash, DeliveryState, Purpose
 from tests.support.audit_files import NOW
 from tests.support.pipeline import Workbench
 from tests.support.site import IDENTITIES

@@ -16,9 +16,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from host_agent.approvals.grant import Grant
-from host_agent.approvals.request import Request, State, Verb
-from host_agent.approvals.store import SqlRequestStore
 from host_agent.audit.log import AuditLog
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
@@ -31,7 +28,7 @@ from host_agent.errors import (
     RevokedIdentityError,
     StoreUnavailableError,
 )
-from host_agent.execution.turns import Turns
+from host_agent.execution.slots import Turns
 from host_agent.execution.wrappers import WrapperDigests
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.credential import Credential
@@ -40,8 +37,11 @@ from host_agent.metrics import Metrics
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Invocation, Output
 from host_agent.pipeline import Answer, Ask, Pipeline, Rooms, Snapshot
-from host_agent.pipeline.rooms import refresh_book
+from host_agent.pipeline.context import refresh_book
 from host_agent.policy.limits import Limits
+from host_agent.requests.grant import Grant
+from host_agent.requests.model import Request, State, Verb
+from host_agent.store.store import SqlRequestStore
 from tests.support.audit_files import HeldClock
 from tests.support.site import IDENTITIES, RULES
 from tests.support.users import AsDeclared

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from host_agent.identity.profiles import key_usage
+from host_agent.pki.profiles import key_usage
 from tests.support.certificates import wall_clock
 
 Key: TypeAlias = (

@@ -14,13 +14,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from host_agent.approvals.facts import NEVER, AskedBefore, RequestFacts
-from host_agent.approvals.request import RequestId, Terms, Verb
 from host_agent.canonical import JsonValue
 from host_agent.config import ExecSection
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Inspection
-from host_agent.operations.exec import commands_file
+from host_agent.operations.exec.adapter import commands_file
+from host_agent.requests.facts import NEVER, AskedBefore, RequestFacts
+from host_agent.requests.model import RequestId, Terms, Verb
 from tests.support import git_wrapper, pct_host, systemd_host, zfs_host
 from tests.support.repositories import make_checkout
 from tests.support.stored_requests import NOW, a_decision, a_request, facts_of

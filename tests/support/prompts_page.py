@@ -11,13 +11,14 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from host_agent.approvals.facts import RequestFacts, request_view
-from host_agent.approvals.outcomes import render_outcome
-from host_agent.approvals.prompts import HOW, Prompt, render_prompt
-from host_agent.approvals.request import State, Verb
-from host_agent.cli import drawing, endings, listing, render, request_fields
-from host_agent.cli.answering import Desk
+from host_agent.cli.terminal import endings, listing, render, request_fields
+from host_agent.cli.watch import screen
+from host_agent.cli.watch.model import Desk
 from host_agent.client import RequestView
+from host_agent.notify.outcomes import render_outcome
+from host_agent.notify.prompts import HOW, Prompt, render_prompt
+from host_agent.requests.facts import RequestFacts, request_view
+from host_agent.requests.model import State, Verb
 from tests.support.prompt_cases import PromptCase, prompt_cases
 from tests.support.stored_requests import NOW, a_decision
 
@@ -32,7 +33,7 @@ The previews are what the wrappers said a moment before: git on a repository, a 
 registered, the stand-ins for OpenZFS and systemd behind the unmodified wrappers. Commits are
 replaced, so that the page stays the same.
 
-Everything people are told is derived once (`approvals/facts.py`), and every channel and view is
+Everything people are told is derived once (`requests/facts.py`), and every channel and view is
 made of it: host and effect, what is lost in sum, how it is taken back, the user that sudo really
 changes to, who asks and for whom, their words, whether the same was denied within 24 hours, how
 many must agree, until when. A prompt shows every parameter, in words or by its name; one that
@@ -134,8 +135,8 @@ def _terminal(cases: Sequence[PromptCase]) -> Iterable[str]:
 def _watched(views: Sequence[RequestView]) -> list[str]:
     ordered = tuple(listing.ordered(views))
     desk = Desk(views=ordered, selected=ordered[0].request_id)
-    drawn = drawing.draw(desk, _console(io.StringIO()), now=NOW, trouble="", is_live=True)
-    return drawing.plain(drawn.lines)
+    drawn = screen.draw(desk, _console(io.StringIO()), now=NOW, trouble="", is_live=True)
+    return screen.plain(drawn.lines)
 
 
 def _drawn(table: RenderableType) -> list[str]:

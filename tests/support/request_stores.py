@@ -5,11 +5,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 
-from host_agent.approvals import request as machine
-from host_agent.approvals.notification import CodeHash, Notification, Purpose, prompt
-from host_agent.approvals.port import Inserted, RequestStore
-from host_agent.approvals.request import Request
-from host_agent.approvals.store import SqlRequestStore
+from host_agent.requests import model as machine
+from host_agent.requests.model import Request
+from host_agent.requests.notification import CodeHash, Notification, Purpose, prompt
+from host_agent.store.port import Inserted, RequestStore
+from host_agent.store.store import SqlRequestStore
 from tests.support.stored_requests import NOW, a_decision
 
 Opener = Callable[[Path], AbstractAsyncContextManager[RequestStore]]

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from host_agent.approvals.channels.port import Delivery, Heard, Message
-from host_agent.approvals.channels.signal import SignalChannel
+from host_agent.notify.channel import Delivery, Heard, Message
+from host_agent.notify.signal.channel import SignalChannel
 from tests.support.messages import CODE, a_message
 from tests.support.patience import PATIENCE
 from tests.support.signal_cli_server import ALICE

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from host_agent.approvals.port import Inserted
-from host_agent.approvals.request import Request
-from host_agent.approvals.store import SqlRequestStore
+from host_agent.requests.model import Request
+from host_agent.store.port import Inserted
+from host_agent.store.store import SqlRequestStore
 
 PROCESS = Path(__file__).with_name("store_process.py")
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from host_agent.approvals import request as machine
-from host_agent.approvals.notification import Contact, DeliveryState
-from host_agent.approvals.port import Spent
-from host_agent.approvals.request import Request, RequestId, State, Verb
-from host_agent.approvals.store import SqlRequestStore
 from host_agent.errors import HostAgentError, StoreUnavailableError
+from host_agent.requests import model as machine
+from host_agent.requests.model import Request, RequestId, State, Verb
+from host_agent.requests.notification import Contact, DeliveryState
+from host_agent.store.port import Spent
+from host_agent.store.store import SqlRequestStore
 from tests.support.stored_requests import NOW, a_decision, a_request
 
 NOBODY = 65534

@@ -4,9 +4,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from host_agent.approvals.digest import compute
-from host_agent.approvals.facts import NEVER, AskedBefore, RequestFacts, derive
-from host_agent.approvals.request import (
+from host_agent.identity.credential import Credential
+from host_agent.operations import CATALOGUE
+from host_agent.requests.digest import compute
+from host_agent.requests.facts import NEVER, AskedBefore, RequestFacts, derive
+from host_agent.requests.model import (
     Decision,
     Digest,
     Request,
@@ -15,8 +17,6 @@ from host_agent.approvals.request import (
     Terms,
     Verb,
 )
-from host_agent.identity.credential import Credential
-from host_agent.operations import CATALOGUE
 from tests.support.users import AsDeclared
 
 NOW = datetime(2026, 11, 20, 21, 0, 0, 123456, tzinfo=UTC)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from host_agent.privileges.findings import Audience
-from host_agent.privileges.host import Subject
-from host_agent.privileges.reading import (
+from host_agent.sudoers.findings import Audience
+from host_agent.sudoers.host import Subject
+from host_agent.sudoers.reading import (
     MissingSourceError,
     SudoersDirectory,
     SudoersFile,

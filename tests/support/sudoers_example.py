@@ -5,7 +5,7 @@ from pathlib import Path
 
 from host_agent.config.models import Config
 from host_agent.operations import CATALOGUE
-from host_agent.privileges.render import grants, render
+from host_agent.sudoers.render import grants, render
 
 EXAMPLE = """
 [server]

@@ -16,7 +16,7 @@ from typing import Any
 
 from host_agent.canonical import JsonValue
 from host_agent.operations.catalogue import Catalogue, Inspection, Invocation, Operation, Output
-from host_agent.operations.systemd import SPECS
+from host_agent.operations.systemd.adapter import SPECS
 
 WRAPPERS = Path(__file__).resolve().parents[2] / "wrappers"
 NAMES = tuple(f"systemd-{verb}" for verb in ("status", "logs", "list", "inspect"))

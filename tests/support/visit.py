@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import httpx
 
-from host_agent.agent import Agent
+from host_agent.agent.agent import Agent
 from host_agent.audit.verify import verify
 from host_agent.clock import Clock
 from host_agent.execution.runner import Runner

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from host_agent.canonical import JsonValue
 from host_agent.operations.catalogue import Catalogue, Operation, Output
-from host_agent.operations.zfs import SPECS
+from host_agent.operations.zfs.adapter import SPECS
 from tests.support.wrapper_host import WrapperHost
 
 REPOSITORY = Path(__file__).resolve().parents[2]

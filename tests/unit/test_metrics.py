@@ -8,10 +8,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from host_agent import __version__
-from host_agent.approvals.request import State, Verb
 from host_agent.errors import BY_CODE
-from host_agent.gateway.tls import TlsRejection
+from host_agent.http.tls import TlsRejection
 from host_agent.metrics import DECISIONS, OUTCOMES, TLS_REASONS, Metrics
+from host_agent.requests.model import State, Verb
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 

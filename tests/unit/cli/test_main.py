@@ -118,7 +118,7 @@ def test_no_traceback_reaches_a_person(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(sys.modules, "host_agent.cli.call", Ends(error))
+    monkeypatch.setitem(sys.modules, "host_agent.cli.commands.call", Ends(error))
 
     assert main(["call"]) == status
 

@@ -9,7 +9,7 @@ import pytest
 from host_agent.__main__ import main
 from host_agent.cli.service_user import service_user
 from host_agent.errors import UsageError
-from host_agent.installation import layout
+from host_agent.host.install import layout
 from tests.support.certificates import make_pki
 from tests.support.configurations import MINIMAL, write
 

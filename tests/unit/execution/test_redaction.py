@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from host_agent.execution import redaction
 from host_agent.execution.redaction import MARK, redact, redact_output
 from host_agent.operations.catalogue import Output
-from host_agent.operations.git_output import parse_log
+from host_agent.operations.git.output import parse_log
 
 # Made for this test: they open nothing.
 LETTERS = "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC2dF4hJ6kL8nP0rS2uV4xY6"

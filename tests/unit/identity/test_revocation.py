@@ -20,9 +20,9 @@ from host_agent.errors import (
 from host_agent.identity.authorities import Authorities
 from host_agent.identity.certificate import parse_peer_certificate
 from host_agent.identity.credential import Credential
-from host_agent.identity.profiles import RevokedSerial, authority_identifier
 from host_agent.identity.revocation import Revocation
 from host_agent.identity.revocation_list import RevocationList, load_lists
+from host_agent.pki.profiles import RevokedSerial, authority_identifier
 from tests.support.certificates import Leaf, Pki, make_pki, wall_clock
 
 DAY = timedelta(days=1)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.approvals.request import State
 from host_agent.errors import HostAgentError
+from host_agent.requests.model import State
 from tests.support.people import ALICE_ENTRY, CHANNELS, ERIN_ENTRY
 from tests.support.pipeline import REPOSITORY, Workbench, opened
 from tests.support.site import IDENTITIES

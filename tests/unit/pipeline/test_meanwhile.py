@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.approvals.request import State
 from host_agent.audit.record import Event
 from host_agent.errors import (
     DigestMismatchError,
@@ -21,6 +20,7 @@ from host_agent.errors import (
     UnknownIdentityError,
 )
 from host_agent.pipeline import Ask
+from host_agent.requests.model import State
 from tests.support.pipeline import (
     FETCH,
     PULL,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from host_agent.approvals.request import Request, State, Verb
 from host_agent.audit.record import Event
 from host_agent.errors import HostAgentError
+from host_agent.requests.model import Request, State, Verb
 from tests.support.people import (
     ALICE,
     BRIDGE,

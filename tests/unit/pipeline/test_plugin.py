@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.approvals.request import GrantTerms, State, Verb
 from host_agent.audit.record import Event
 from host_agent.errors import RoleRequiredError
 from host_agent.pipeline.plugin import MAX_ANSWER_BYTES, Plugin
+from host_agent.requests.model import GrantTerms, State, Verb
 from tests.support.pipeline import RESET, Workbench, opened
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.approvals.request import State
 from host_agent.errors import HostAgentError
-from host_agent.pipeline.answering import Answer
+from host_agent.pipeline.responses import Answer
+from host_agent.requests.model import State
 from tests.support.pipeline import ASIDE, FETCH, PULL, STATUS, Workbench, opened
 from tests.support.site import IDENTITIES
 

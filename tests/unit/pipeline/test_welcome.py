@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.approvals.request import GrantTerms, Request, State
 from host_agent.audit.record import Event
 from host_agent.errors import InvalidIdentityError
-from host_agent.pipeline.rooms import welcome
+from host_agent.pipeline.context import welcome
+from host_agent.requests.model import GrantTerms, Request, State
 from tests.support.pipeline import RESET, Workbench, opened
 from tests.support.site import IDENTITIES
 

@@ -1,0 +1,1 @@
+"""The door: routes, bodies, problems and the OpenAPI document."""

@@ -1,1 +1,0 @@
-"""Who says yes: requests, decisions, digests and the durable queue."""

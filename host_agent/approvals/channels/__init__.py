@@ -1,1 +1,0 @@
-"""The ways to reach people: each channel behind one port, all of them behind one outbox."""

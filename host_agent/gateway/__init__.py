@@ -1,1 +1,0 @@
-"""The door: HTTP over mutual TLS."""

@@ -1,0 +1,1 @@
+"""Who is told: channels, prompts, delivery and the replies that come back."""

@@ -1,0 +1,1 @@
+"""Signal, through signal-cli or signal-cli-rest-api."""

@@ -1,0 +1,1 @@
+"""Operations on git repositories, as the unix user of the caller."""

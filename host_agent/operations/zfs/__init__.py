@@ -1,0 +1,1 @@
+"""Operations on ZFS datasets and snapshots."""

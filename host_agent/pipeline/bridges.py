@@ -1,0 +1,178 @@
+"""Bridges: programs with a certificate of their own that relay what people answered.
+
+Three things prove a relayed answer: the bridge's certificate, its signature over exactly these
+bytes, and its own table of users in the configuration. The answer is the user's voice, with the
+roles of their `[[approvers]]` entry, and never more than that.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from host_agent.errors import (
+    AlreadyDecidedError,
+    BadSignatureError,
+    DigestMismatchError,
+    InvalidParameterError,
+    RoleRequiredError,
+    SelfApprovalError,
+    StoreUnavailableError,
+    TargetChangedError,
+)
+from host_agent.identity.registry import Principal, Role
+from host_agent.notify.signal.envelope import read_envelope
+from host_agent.notify.signing import TOLERANCE_SECONDS, verify
+from host_agent.pipeline.approver_identity import Voice, through, voice_over
+from host_agent.pipeline.authorize import as_now
+from host_agent.pipeline.context import Rooms
+from host_agent.pipeline.decide import Deciding
+from host_agent.pipeline.replies import Hearing
+from host_agent.pipeline.telling import facts_of
+from host_agent.requests.facts import request_view
+from host_agent.requests.model import GrantTerms, Request, Verb, is_same_owner
+from host_agent.store.port import Spent
+
+CHANNEL = "webhook"
+MAX_NONCES = 10_000
+"""Ids of one bridge that may be within their time at once. More are refused, none is forgotten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signed:
+    """A body as it came, with the headers of its signature; None where one is missing."""
+
+    message_id: str | None
+    timestamp: str | None
+    signature: str | None
+    body: bytes
+
+
+class Bridging:
+    """Takes what bridges relay. One instance lives as long as the agent."""
+
+    def __init__(self, rooms: Rooms, deciding: Deciding, hearing: Hearing) -> None:
+        self._rooms = rooms
+        self._deciding = deciding
+        self._hearing = hearing
+
+    def admit_bridge(self, principal: Principal) -> None:
+        """Refuse who is no bridge, or relays too often.
+
+        Raises:
+            RoleRequiredError, RateLimitedError: as said.
+        """
+        principal = as_now(self._rooms, principal, Role.BRIDGE)
+        self._rooms.limits.decision(principal.cn, self._rooms.clock.monotonic())
+
+    async def accept(self, principal: Principal, signed: Signed) -> None:
+        """Return if the bridge signed these bytes just now, for the first time.
+
+        The signature is verified before its id is spent, so nobody else can use ids up.
+
+        Raises:
+            BadSignatureError: the signature is missing, wrong, too old or new, or used before.
+            StoreUnavailableError: too many ids are within their time, or they cannot be stored.
+        """
+        rooms = self._rooms
+        secrets = rooms.bridge_secrets.get(principal.cn, ())
+        verify(
+            secrets,
+            message_id=signed.message_id,
+            timestamp=signed.timestamp,
+            signature=signed.signature,
+            body=signed.body,
+            now=rooms.clock.wall(),
+        )
+        spent = await rooms.store.spend_nonce(
+            f"bridge {principal.cn}",
+            str(signed.message_id),
+            expires_at=datetime.fromtimestamp(int(signed.timestamp or 0), UTC)
+            + timedelta(seconds=TOLERANCE_SECONDS),
+            now=rooms.clock.wall(),
+            capacity=MAX_NONCES,
+        )
+        if spent is Spent.REPLAYED:
+            message = "This message was taken before; nothing was done. Sign a new one, new id."
+            raise BadSignatureError(message)
+        if spent is Spent.FULL:
+            message = "Too many messages within five minutes; nothing was done. Try again later."
+            raise StoreUnavailableError(message, retry_after_seconds=TOLERANCE_SECONDS)
+
+    async def decide_by_bridge(
+        self,
+        principal: Principal,
+        request_id: str,
+        *,
+        user: str,
+        decision: Verb,
+        digest: str | None,
+        reason: str | None,
+        grant: GrantTerms | None = None,
+    ) -> dict[str, object]:
+        """Record the decision of a bridge's user and return the request without its output.
+
+        Raises:
+            RoleRequiredError: no bridge, or not a user of its table who is reached by webhook.
+            SelfApprovalError: the user's owner is the caller's or the bridge's own, or the bridge
+                acts for the caller's owner.
+            ApprovalError: as of any decision.
+        """
+        principal = as_now(self._rooms, principal, Role.BRIDGE)
+        voice = self._voice(principal, user)
+        request = await self._rooms.store.find(request_id)
+        if digest is not None and digest != request.digest:
+            # A denial of something else that was shown is no denial of this.
+            message = "This answer is for another digest; answer what is shown now."
+            raise DigestMismatchError(message)
+        try:
+            decided = await self._deciding.decide_as(
+                voice, request.id, decision=decision, digest=digest, reason=reason, grant=grant
+            )
+        except (AlreadyDecidedError, TargetChangedError) as error:
+            latest = await self._rooms.store.get(request.id) or request
+            error.members["request"] = self._view(latest)
+            raise
+        return self._view(decided)
+
+    def _view(self, request: Request) -> dict[str, object]:
+        return dict(request_view(facts_of(self._rooms, request), with_output=False))
+
+    def _voice(self, principal: Principal, user: str) -> Voice:
+        bridge = self._rooms.snapshot.config.bridge(principal.cn)
+        owner = None if bridge is None else bridge.approvers.get(user)
+        if owner is None:
+            message = "This bridge does not speak for that user."
+            raise RoleRequiredError(message)
+        if is_same_owner(owner, principal.owner):
+            message = "The owner of a bridge cannot decide through it."
+            raise SelfApprovalError(message)
+        voice = voice_over(self._rooms, owner.casefold(), CHANNEL, None)
+        if voice is None:
+            message = "That user is not reached by webhook here, so has no voice over a bridge."
+            raise RoleRequiredError(message)
+        return through(voice, principal)
+
+    async def relay_signal(
+        self, principal: Principal, params: Mapping[str, object]
+    ) -> dict[str, object]:
+        """Take what signal-cli-rest-api posts of an arriving message; return what to answer.
+
+        The older way in: the bridge vouches for the sender, and a code is asked for all the same,
+        to deny too. Nobody is enrolled over it.
+
+        Raises:
+            RoleRequiredError: no bridge, or none of the configuration.
+            InvalidParameterError: no account of Signal is configured here.
+        """
+        principal = as_now(self._rooms, principal, Role.BRIDGE)
+        config = self._rooms.snapshot.config
+        if config.bridge(principal.cn) is None:
+            message = "This bridge has no [[bridges]] entry here."
+            raise RoleRequiredError(message)
+        if config.channels.signal is None:
+            message = "No account of Signal is configured here."
+            raise InvalidParameterError(message)
+        heard = read_envelope(params, account=config.channels.signal.account)
+        if heard is None:
+            return {"answer": None}
+        return {"answer": await self._hearing.hear(heard, bridge=principal)}

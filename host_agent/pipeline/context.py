@@ -1,0 +1,212 @@
+"""What the pipeline works with: the rooms as ports, and the configuration as one frozen value.
+
+Everything below `pipeline` meets here and nowhere else. Concrete classes are named in `agent`.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from host_agent.audit.recent import Recent
+from host_agent.audit.record import Event
+from host_agent.canonical import JsonValue, canonical_json
+from host_agent.clock import Clock
+from host_agent.config import Config, Identity
+from host_agent.execution.runner import Runner
+from host_agent.execution.slots import Turns
+from host_agent.identity.certificate import PeerCertificate
+from host_agent.identity.credential import Credential
+from host_agent.identity.registry import Principal, Registry
+from host_agent.metrics import Metrics
+from host_agent.operations.catalogue import Catalogue, OperationSpec
+from host_agent.pipeline.changes import Changes
+from host_agent.pipeline.contacts import Book
+from host_agent.pipeline.tasks import Tasks
+from host_agent.policy.limits import Limits
+from host_agent.policy.rules import Rules
+from host_agent.requests.model import Decision, Request
+from host_agent.store.port import RequestStore
+
+
+class AuditPort(Protocol):
+    """The audit log as the pipeline uses it: a record is on disk when `append` returns."""
+
+    @property
+    def healthy(self) -> bool:
+        """Return whether the last record could be written."""
+        ...
+
+    @property
+    def head(self) -> str:
+        """Return the newest hash of the chain."""
+        ...
+
+    @property
+    def sequence(self) -> int:
+        """Return the newest sequence."""
+        ...
+
+    async def append(self, event: Event, **fields: Any) -> int:
+        """Write one record and return its sequence.
+
+        Raises:
+            AuditUnavailableError: it is not on disk.
+        """
+        ...
+
+    async def recent(self) -> Recent:
+        """Return the newest records, as far back as a start has to look for what is missing.
+
+        Raises:
+            AuditUnavailableError: they cannot be read.
+        """
+        ...
+
+
+class RevocationPort(Protocol):
+    """Asked about every request, and again right before an approved one runs."""
+
+    def check(self, certificate: PeerCertificate, now: datetime) -> Credential:
+        """Return a certificate as it is to be remembered, or raise an `IdentityError`."""
+        ...
+
+    def recheck(self, credential: Credential, now: datetime) -> None:
+        """Return if a certificate that is remembered would still be let in, or raise."""
+        ...
+
+    def is_over(self, credential: Credential, now: datetime) -> bool:
+        """Return whether it is over for good: it has ended, or its authority is replaced."""
+        ...
+
+
+class WrapperPort(Protocol):
+    """Hashes of the wrapper files as they are now."""
+
+    def digest_all(self, wrappers: Sequence[str]) -> str:
+        """Return `sha256:` and the hash of the file, or over the hashes of several.
+
+        Raises:
+            AdapterUnavailableError: it is missing or unsafe.
+        """
+        ...
+
+
+class PluginPort(Protocol):
+    """Asked before a yes counts. It can only refuse."""
+
+    async def require(self, request: Request, decision: Decision) -> None:
+        """Return if the approver may approve this.
+
+        Raises:
+            RoleRequiredError: the plugin refuses, or gives no clear answer in time.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One configuration and what is made of it; an ask sees exactly one."""
+
+    config: Config
+    registry: Registry
+    rules: Rules
+    identities: Mapping[str, Identity]
+
+    @classmethod
+    def of(cls, config: Config) -> "Snapshot":
+        """Return what the pipeline judges by under `config`."""
+        return cls(
+            config=config,
+            registry=Registry(config.identities),
+            rules=Rules(config.rules),
+            identities={identity.cn: identity for identity in config.identities},
+        )
+
+    def section(self, spec: OperationSpec) -> BaseModel | None:
+        """Return the adapter's configuration section, or None where it is not configured."""
+        section: BaseModel | None = getattr(self.config, spec.adapter, None)
+        return section
+
+    def identity(self, cn: str) -> Identity | None:
+        """Return the configuration's entry for `cn`."""
+        return self.identities.get(cn)
+
+
+@dataclass(slots=True, kw_only=True)
+class Rooms:
+    """The collaborators of the pipeline. `snapshot` is replaced whole on reload.
+
+    `book` says where people are reached, `wake_outbox` that there is something to send, and
+    `bridge_secrets` holds the secrets that each bridge signs with, by its common name.
+    """
+
+    snapshot: Snapshot
+    clock: Clock
+    catalogue: Catalogue
+    revocation: RevocationPort
+    limits: Limits
+    store: RequestStore
+    runner: Runner
+    wrappers: WrapperPort
+    turns: Turns
+    audit: AuditPort
+    metrics: Metrics
+    book: Book = field(default_factory=Book)
+    booking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from reading who is enrolled until `book` says so: an older look never comes later."""
+    plugin: PluginPort | None = None
+    bridge_secrets: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
+    wake_outbox: Callable[[], None] = field(default=lambda: None)
+    changes: Changes = field(default_factory=Changes)
+    tasks: Tasks = field(default_factory=Tasks)
+    is_draining: bool = False
+
+
+def identify_request(request: Request) -> dict[str, JsonValue]:
+    """Return the audit fields that name a stored request."""
+    return {
+        "caller": request.caller,
+        "fingerprint": request.fingerprint,
+        "owner": request.owner,
+        "operation": request.operation,
+        "resource": request.resource,
+        "params": request.params,
+        "digest": request.digest,
+        "request_id": request.id,
+    }
+
+
+def preview_hash(request: Request) -> str | None:
+    """Return `sha256:` and the hash of the preview that people were shown, in canonical form."""
+    if request.preview is None:
+        return None
+    return "sha256:" + hashlib.sha256(canonical_json(request.preview)).hexdigest()
+
+
+def welcome(rooms: Rooms, credential: Credential) -> Principal:
+    """Return whose certificate `credential` is, if it would be let in as things are now.
+
+    The one question for whatever somebody did or began with a certificate: requests, consents,
+    grants, streams. Authority, end, revocation, registration and pin are asked.
+
+    Raises:
+        IdentityError: it would not be let in, or that cannot be asked.
+    """
+    rooms.revocation.recheck(credential, rooms.clock.wall())
+    return rooms.snapshot.registry.recall(credential)
+
+
+async def refresh_book(rooms: Rooms) -> None:
+    """Read anew who is enrolled, after a change of that or of the configuration.
+
+    Raises:
+        StoreUnavailableError: that cannot be read; the book stays as it was.
+    """
+    async with rooms.booking:
+        contacts = await rooms.store.contacts()
+        rooms.book = Book.of(rooms.snapshot.config, contacts)

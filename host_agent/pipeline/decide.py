@@ -1,0 +1,326 @@
+"""A person answers: approve, deny, cancel. The state moves by compare-and-set, then it is told.
+
+Step 7 of the way of a request. The approver is whoever the channel proved, never a body field.
+"""
+
+import asyncio
+import logging
+from datetime import datetime
+from weakref import WeakValueDictionary
+
+from host_agent.audit.record import Event
+from host_agent.errors import (
+    AlreadyDecidedError,
+    AuditUnavailableError,
+    HostAgentError,
+    RequestNotFoundError,
+    SelfApprovalError,
+    TargetChangedError,
+)
+from host_agent.identity.registry import Principal, Role
+from host_agent.pipeline.approver_identity import Voice, voice_of
+from host_agent.pipeline.authorize import as_now
+from host_agent.pipeline.code_attempts import Muting
+from host_agent.pipeline.context import Rooms, identify_request
+from host_agent.pipeline.grants import make_grant, require_grantable
+from host_agent.pipeline.lifecycle import Approved
+from host_agent.pipeline.telling import facts_of, view_for
+from host_agent.pipeline.views import NOT_FOUND
+from host_agent.requests import codes
+from host_agent.requests import model as machine
+from host_agent.requests.model import (
+    Decision,
+    GrantTerms,
+    Problem,
+    Request,
+    RequestId,
+    State,
+    Verb,
+    is_same_owner,
+)
+from host_agent.requests.notification import Purpose
+
+_log = logging.getLogger("host_agent.pipeline")
+
+CHECK_SECONDS = 1.0
+"""How long a decision waits to see whether the target has changed; never for the run itself."""
+
+
+class Deciding:
+    """Takes decisions and cancellations. One instance lives as long as the agent."""
+
+    def __init__(self, rooms: Rooms, approved: Approved) -> None:
+        self._rooms = rooms
+        self._approved = approved
+        self.muting = Muting(rooms.clock)
+        self._speaking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def decide(
+        self,
+        principal: Principal,
+        request_id: str,
+        *,
+        decision: Verb,
+        digest: str | None,
+        reason: str | None,
+        channel: str,
+        grant: GrantTerms | None = None,
+    ) -> dict[str, object]:
+        """Record the decision of a certificate and return the request as GET shows it.
+
+        Raises:
+            RequestNotFoundError: no such id, or a prefix of several.
+            ApprovalError: it is decided, expired, somebody's own, or for another digest.
+            RoleRequiredError: this approver does not count for it.
+        """
+        principal = as_now(self._rooms, principal, Role.APPROVER, Role.ADMIN)
+        try:
+            decided = await self.decide_as(
+                voice_of(principal, channel),
+                request_id,
+                decision=decision,
+                digest=digest,
+                reason=reason,
+                grant=grant,
+            )
+        except (AlreadyDecidedError, TargetChangedError) as error:
+            latest = await self._rooms.store.find(request_id)
+            error.members["request"] = self._view(principal, latest)
+            raise
+        return self._view(principal, decided)
+
+    def _view(self, principal: Principal, request: Request) -> dict[str, object]:
+        return view_for(principal, facts_of(self._rooms, request))
+
+    async def decide_as(
+        self,
+        voice: Voice,
+        request_id: str,
+        *,
+        decision: Verb,
+        digest: str | None,
+        reason: str | None,
+        grant: GrantTerms | None = None,
+    ) -> Request:
+        """Record one decision of a voice that its way in has proven: the one door to a decision.
+
+        Raises:
+            HostAgentError: as `decide` does; its `about` is what the audit log needs.
+        """
+        request = await self._rooms.store.find(request_id)
+        reason = None if reason is None else codes.masked(reason)
+        try:
+            return await self._rooms.tasks.shielded(
+                self._decide(
+                    voice, request, decision=decision, digest=digest, reason=reason, grant=grant
+                ),
+                name=f"decide {request.id}",
+            )
+        except HostAgentError as error:
+            error.about = {**identify_request(request), "decision": decision.value, **error.about}
+            error.about |= {"caller": voice.through or voice.approver, "owner": voice.owner}
+            error.about |= {"fingerprint": _fingerprint(voice), "reason": reason}
+            error.about |= {"channel": voice.channel}
+            raise
+
+    async def _decide(
+        self,
+        voice: Voice,
+        request: Request,
+        *,
+        decision: Verb,
+        digest: str | None,
+        reason: str | None,
+        grant: GrantTerms | None = None,
+    ) -> Request:
+        rooms = self._rooms
+        if any(is_same_owner(voucher, request.owner) for voucher in voice.vouchers):
+            message = (
+                "Who vouches for this answer, by a bridge or an enrolment, acts for the owner who"
+                " asked; it does not count."
+            )
+            raise SelfApprovalError(message)
+        if grant is not None:
+            require_grantable(rooms, request, grant)
+        plugin = rooms.plugin if decision is Verb.APPROVE else None
+        while True:
+            now = rooms.clock.now()
+            if request.is_expired(now) and request.state is State.PENDING:
+                request = await self._approved.expire(request)
+            spoken = _spoken(voice, decision, now, reason, grant)
+            decided = machine.decide(request, spoken, roles=voice.roles, digest=digest, now=now)
+            if plugin is not None:
+                # It is asked once, about what would count; then everything is looked at anew.
+                await plugin.require(request, spoken)
+                plugin = None
+                request = await self._latest(request)
+                continue
+            given = None
+            if decided.state is State.APPROVED:
+                given = make_grant(rooms, decided, now)
+            if await rooms.store.transition(decided, expected_version=request.version, grant=given):
+                break
+            request = await self._latest(request)
+        # In the order in which they were stored: nothing runs by a voice while one before it is
+        # not written down, and may yet be taken back.
+        async with self._speaking.setdefault(request.id, asyncio.Lock()):
+            await self._tell(decided, spoken, None if given is None else given.id)
+        if decided.state is not State.APPROVED or rooms.is_draining:
+            return decided  # an approval that comes while the agent ends is run at its next start
+        return await self._run_and_look(decided)
+
+    async def _tell(self, decided: Request, spoken: Decision, grant: str | None) -> None:
+        rooms = self._rooms
+        rooms.changes.tell(decided.id)
+        rooms.wake_outbox()
+        seconds = (spoken.at - decided.created_at).total_seconds()
+        rooms.metrics.decided(spoken.decision.value, spoken.channel, seconds)
+        try:
+            await rooms.audit.append(
+                Event.REQUEST_DECIDED,
+                **identify_request(decided),
+                approver=spoken.approver,
+                approver_owner=spoken.owner,
+                decision=spoken.decision.value,
+                channel=spoken.channel,
+                through=spoken.through,
+                vouchers=sorted(spoken.vouchers) or None,
+                state=decided.state.value,
+                reason=spoken.reason,
+                grant=grant,
+            )
+        except AuditUnavailableError as error:
+            if spoken.decision is Verb.APPROVE:
+                # A yes that is not written down is no yes.
+                await self._void(decided, error)
+                raise
+            _log.critical("the denial of request %s is not in the audit log", decided.id)
+        self._approved.pending_changed()
+
+    async def _void(self, decided: Request, error: HostAgentError) -> None:
+        """End a request with an unwritten consent, also where another voice came since."""
+        problem = Problem(code=error.code, detail=error.detail)
+        request = decided
+        while request.state in {State.PENDING, State.APPROVED}:
+            end = machine.fail if request.state is State.APPROVED else machine.cancel
+            ended = end(request, problem=problem, now=self._rooms.clock.now())
+            if await self._rooms.store.transition(ended, expected_version=request.version):
+                break
+            request = await self._latest(request)
+        self._rooms.changes.tell(decided.id)
+        self._rooms.wake_outbox()
+
+    async def _run_and_look(self, approved: Request) -> Request:
+        """Start the run; if it is refused at once because the target changed, say so here."""
+        change = self._rooms.changes.watch(approved.id)
+        run = self._approved.start(approved)
+        try:
+            await asyncio.wait(
+                (run, change), timeout=CHECK_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            change.cancel()
+        latest = await self._latest(approved)
+        problem = latest.problem
+        if problem is not None and problem.code == TargetChangedError.code:
+            raise TargetChangedError(problem.detail)
+        return latest
+
+    # -- the older route --------------------------------------------------------------------------
+
+    async def decide_by_token(
+        self, principal: Principal, approval_id: str, token: str
+    ) -> dict[str, object]:
+        """Approve with a code that was sent to this approver, or with the request's digest.
+
+        Raises:
+            DigestMismatchError: the token is neither.
+            RateLimitedError: five wrong codes in ten minutes.
+        """
+        request = await self._rooms.store.find(approval_id)
+        is_code = not token.startswith("sha256:") and await self._is_code(principal, request, token)
+        digest = request.digest if is_code else token
+        # Nothing is waited for between this and the count: many at once get no more tries.
+        self.muting.refuse(principal.cn)
+        if digest != request.digest and request.state is State.PENDING:
+            self.muting.count(principal.cn)
+        return await self.decide(
+            principal, request.id, decision=Verb.APPROVE, digest=digest, reason=None, channel="http"
+        )
+
+    async def _is_code(self, principal: Principal, request: Request, token: str) -> bool:
+        sent = await self._rooms.store.codes(request.id)
+        matches = [
+            codes.matches(token, code.code_hash)
+            for code in sent
+            if code.owner == principal.owner and code.purpose is Purpose.CONFIRM
+        ]
+        return any(matches)
+
+    # -- cancel -----------------------------------------------------------------------------------
+
+    async def cancel(
+        self, principal: Principal, request_id: str, *, reason: str | None
+    ) -> dict[str, object]:
+        """Withdraw a request: its caller's own, or any for an admin.
+
+        Raises:
+            RequestNotFoundError: it is somebody else's, or does not exist.
+            AlreadyDecidedError: it has left `pending` and `approved`.
+        """
+        principal = as_now(self._rooms, principal)
+        whose = None if Role.ADMIN in principal.roles else principal.cn
+        request = await self._rooms.store.find(request_id, caller=whose)
+        try:
+            return self._view(principal, await self._cancel(principal, request, reason))
+        except HostAgentError as error:
+            error.about = {**identify_request(request), "caller": principal.cn, **error.about}
+            raise
+
+    async def _cancel(self, principal: Principal, request: Request, reason: str | None) -> Request:
+        rooms = self._rooms
+        while True:
+            cancelled = machine.cancel(request, problem=None, now=rooms.clock.now())
+            if await rooms.store.transition(cancelled, expected_version=request.version):
+                break
+            request = await self._latest(request)
+        rooms.changes.tell(cancelled.id)
+        rooms.wake_outbox()
+        self._approved.pending_changed()
+        fields = identify_request(cancelled)
+        try:
+            await rooms.audit.append(
+                Event.REQUEST_CANCELLED, **fields, cancelled_by=principal.cn, reason=reason
+            )
+        except AuditUnavailableError:
+            # It is withdrawn, and that is what has to be told.
+            _log.critical("the cancellation of request %s is not in the audit log", cancelled.id)
+        return cancelled
+
+    async def _latest(self, request: Request) -> Request:
+        latest = await self._rooms.store.get(RequestId(request.id))
+        if latest is None:
+            raise RequestNotFoundError(NOT_FOUND)
+        return latest
+
+
+def _fingerprint(voice: Voice) -> str | None:
+    return None if voice.credential is None else voice.credential.fingerprint
+
+
+def _spoken(
+    voice: Voice, decision: Verb, now: datetime, reason: str | None, grant: GrantTerms | None
+) -> Decision:
+    return Decision(
+        approver=voice.approver,
+        owner=voice.owner,
+        decision=decision,
+        channel=voice.channel,
+        at=now,
+        reason=reason,
+        credential=voice.credential,
+        address=voice.address,
+        through=voice.through,
+        vouchers=voice.vouchers,
+        grant=grant,
+    )

@@ -1,0 +1,153 @@
+"""The people who approve over channels: how each is reached, and one-time codes to enrol by.
+
+An admin offers a code; whoever sends it over the channel is taken for its owner from then on, so
+the channel proves the address and the admin the person. Only the code's hash is stored.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+
+from host_agent.audit.record import Event
+from host_agent.canonical import JsonValue
+from host_agent.clock import rfc3339
+from host_agent.config import Approver, ChannelName
+from host_agent.errors import AuditUnavailableError, InvalidParameterError, RequestNotFoundError
+from host_agent.identity.registry import Principal, Role
+from host_agent.pipeline.authorize import as_now
+from host_agent.pipeline.context import Rooms, refresh_book
+from host_agent.requests import codes
+from host_agent.requests.notification import Contact, Failure
+
+_log = logging.getLogger("host_agent.pipeline")
+
+CODE_LIFETIME = timedelta(minutes=15)
+SHOWN_OF_ADDRESS = 4
+"""How much of the end of an address is shown: enough to tell two apart."""
+
+
+class Enrolling:
+    """Shows approvers and offers enrolments. One instance lives as long as the agent."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    async def approvers(self, principal: Principal) -> dict[str, object]:
+        """Return every configured approver with the state of each channel.
+
+        Raises:
+            RoleRequiredError: for admins only.
+        """
+        as_now(self._rooms, principal, Role.ADMIN)
+        contacts = await self._rooms.store.contacts()
+        entries = self._rooms.snapshot.config.approvers
+        return {"approvers": [approver_view(entry, contacts) for entry in entries]}
+
+    async def offer_enrolment(
+        self, principal: Principal, owner: str, channel: str
+    ) -> dict[str, object]:
+        """Make a one-time code by which `owner` enrols over `channel`, in place of an older one.
+
+        Raises:
+            RoleRequiredError: for admins only.
+            RequestNotFoundError: `owner` is not an approver of the configuration.
+            InvalidParameterError: nobody enrols over this channel, or not this owner.
+            AuditUnavailableError: it cannot be written down, so there is no code.
+        """
+        rooms = self._rooms
+        principal = as_now(rooms, principal, Role.ADMIN)
+        entry = rooms.snapshot.config.approver(owner.casefold())
+        if entry is None:
+            message = "No approver of that owner is configured; `host-agent approver list` shows."
+            raise RequestNotFoundError(message)
+        _require_enrollable(entry, channel)
+        return await rooms.tasks.shielded(
+            self._offer(principal, entry.acts_for, channel), name=f"enrol {entry.acts_for}"
+        )
+
+    async def _offer(self, principal: Principal, owner: str, channel: str) -> dict[str, object]:
+        rooms, code = self._rooms, codes.make()
+        expires_at = rooms.clock.now() + CODE_LIFETIME
+        await rooms.audit.append(
+            Event.ENROLMENT_OFFERED,
+            approver_owner=owner,
+            channel=channel,
+            expires_at=rfc3339(expires_at),
+            by=principal.cn,
+        )
+        await rooms.store.offer_enrolment(
+            owner,
+            channel,
+            code_hash=codes.hash_code(code),
+            expires_at=expires_at,
+            by=principal.owner,
+        )
+        return {
+            "owner": owner,
+            "channel": channel,
+            "code": code,
+            "expires_at": rfc3339(expires_at),
+        }
+
+    async def identity_changed(self, owner: str, channel: str, address: str) -> None:
+        """Disable an approver whose address another key speaks for now, until enrolled anew.
+
+        Raises:
+            StoreUnavailableError: it could not be stored; ask again.
+        """
+        rooms = self._rooms
+        is_new = await rooms.store.disable_contact(
+            owner, channel, address, failure=Failure.IDENTITY_CHANGED, now=rooms.clock.now()
+        )
+        await refresh_book(rooms)
+        if not is_new:
+            return
+        _log.error("the approver %s is disabled on %s: another key speaks there", owner, channel)
+        try:
+            await rooms.audit.append(
+                Event.APPROVER_DISABLED,
+                approver_owner=owner,
+                channel=channel,
+                cause=Failure.IDENTITY_CHANGED.value,
+            )
+        except AuditUnavailableError:
+            _log.critical("that approver %s is disabled is not in the audit log", owner)
+
+
+def _require_enrollable(entry: Approver, channel: str) -> None:
+    if channel != ChannelName.SIGNAL:
+        message = "channel: nobody enrols over this one; `signal` proves an address."
+        raise InvalidParameterError(message)
+    if channel not in entry.channels:
+        message = "channel: this approver is not reached over it."
+        raise InvalidParameterError(message)
+    if entry.signal is not None:
+        message = "owner: this approver's address is in the configuration, which counts."
+        raise InvalidParameterError(message)
+
+
+def approver_view(entry: Approver, contacts: Sequence[Contact]) -> dict[str, JsonValue]:
+    """Return an approver as GET /approvers shows it."""
+    own = [contact for contact in contacts if contact.owner == entry.acts_for]
+    return {
+        "owner": entry.acts_for,
+        "roles": list(entry.roles),
+        "channels": [_channel_view(entry, channel, own) for channel in entry.channels],
+    }
+
+
+def _channel_view(
+    entry: Approver, channel: ChannelName, contacts: Sequence[Contact]
+) -> dict[str, JsonValue]:
+    address = entry.signal if channel is ChannelName.SIGNAL else None
+    met = [contact for contact in contacts if contact.channel == channel]
+    state = "configured"
+    if channel is ChannelName.SIGNAL and address is None:
+        used = [contact.address for contact in met if contact.disabled is None]
+        address = next(iter([*used, *(contact.address for contact in met)]), None)
+        state = "enrolled" if met else "not enrolled"
+    disabled = [c.disabled for c in met if c.disabled is not None and c.address == address]
+    if disabled:
+        state = f"disabled: {disabled[0].value}"
+    shown = None if address is None else address[-SHOWN_OF_ADDRESS:]
+    return {"channel": channel.value, "state": state, "address": shown}

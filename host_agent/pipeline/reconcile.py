@@ -1,0 +1,125 @@
+"""At a start: steps of requests that were stored and not written down are written down.
+
+A step is stored first, because only the store says who won, and recorded before anybody is told. A
+kill in between leaves a step that nobody was told of and the audit log does not know. It holds all
+the same, so it is recorded now, before anything runs by it.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from host_agent.audit.recent import CAUGHT_UP
+from host_agent.audit.record import Event
+from host_agent.canonical import JsonValue
+from host_agent.clock import rfc3339
+from host_agent.pipeline.context import Rooms, identify_request, preview_hash
+from host_agent.requests.model import Request, State, Verb
+
+_log = logging.getLogger("host_agent.pipeline")
+
+_HELD = frozenset(
+    {State.PENDING, State.APPROVED, State.DENIED, State.EXPIRED, State.CANCELLED},
+)
+"""States of requests that wait, or waited, for a person; the others may have been allowed."""
+_ENDS: Mapping[State, Event] = {
+    State.EXPIRED: Event.REQUEST_EXPIRED,
+    State.CANCELLED: Event.REQUEST_CANCELLED,
+    State.FAILED: Event.REQUEST_FAILED,
+    State.UNKNOWN: Event.REQUEST_UNKNOWN,
+}
+"""Ends with a record of their own: the others end with a decision or an operation's record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """One step of a request: when it was taken, and its record."""
+
+    at: datetime
+    event: Event
+    fields: Mapping[str, JsonValue]
+
+
+async def catch_up(rooms: Rooms) -> int:
+    """Record every step of the last life that its record is missing of; return how many.
+
+    Raises:
+        AuditUnavailableError: the log cannot be read or written; nothing may run.
+        StoreUnavailableError: the store cannot be read.
+    """
+    recent = await rooms.audit.recent()
+    since = recent.since
+    if since is None:
+        return 0
+    written = {_key(record) for record in recent.records}
+    grants = {grant.request_id: grant.id for grant in await rooms.store.grants()}
+    count = 0
+    for request in [*await rooms.store.ended_since(since), *await rooms.store.live()]:
+        for step in _steps(request, grants.get(request.id)):
+            fields = {**identify_request(request), **step.fields}
+            if step.at < since or _is_written(step, fields, written):
+                continue
+            detail = f"the step was taken at {rfc3339(step.at)}"
+            await rooms.audit.append(step.event, **fields, cause=CAUGHT_UP, detail=detail)
+            count += 1
+    if count:
+        _log.warning("%d steps of the life before were not in the audit log and are now", count)
+    return count
+
+
+def _key(record: Mapping[str, object]) -> tuple[object, ...]:
+    return record.get("request_id"), record.get("event"), record.get("approver")
+
+
+def _is_written(
+    step: _Step, fields: Mapping[str, object], written: set[tuple[object, ...]]
+) -> bool:
+    if _key({**fields, "event": step.event.value}) in written:
+        return True
+    # What failed while it ran has its end there.
+    finished = {**fields, "event": Event.OPERATION_FINISHED.value}
+    return step.event is Event.REQUEST_FAILED and _key(finished) in written
+
+
+def _steps(request: Request, grant: str | None) -> Iterator[_Step]:
+    if request.decisions or request.state in _HELD:
+        yield _Step(
+            at=request.created_at,
+            event=Event.REQUEST_HELD,
+            fields={
+                "reason": request.reason,
+                "rule": request.rule,
+                "expires_at": rfc3339(request.expires_at),
+                "preview_sha256": preview_hash(request),
+            },
+        )
+    yield from _decisions(request, grant)
+    event, problem = _ENDS.get(request.state), request.problem
+    if event is not None and request.finished_at is not None:
+        code = None if problem is None else problem.code
+        yield _Step(at=request.finished_at, event=event, fields={"code": code})
+
+
+def _decisions(request: Request, grant: str | None) -> Iterator[_Step]:
+    """Yield the steps of the voices; `grant` was given with the one that approved it."""
+    consents = 0
+    for decision in request.decisions:
+        state = State.DENIED
+        if decision.decision is Verb.APPROVE:
+            consents += 1
+            state = State.APPROVED if consents >= request.terms.approvals else State.PENDING
+        yield _Step(
+            at=decision.at,
+            event=Event.REQUEST_DECIDED,
+            fields={
+                "approver": decision.approver,
+                "approver_owner": decision.owner,
+                "decision": decision.decision.value,
+                "channel": decision.channel,
+                "through": decision.through,
+                "state": state.value,
+                "reason": decision.reason,
+                "grant": grant if state is State.APPROVED else None,
+            },
+        )

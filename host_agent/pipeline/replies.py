@@ -1,0 +1,388 @@
+"""What people answer over channels: read, held to who they are, decided, and answered in words.
+
+The channel has proven the sender. Whatever is refused is answered, written down, and moves nothing.
+Strangers are told nothing, but for an enrolment code.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from dataclasses import replace
+from datetime import timedelta
+
+from host_agent.audit.record import Event
+from host_agent.audit.throttle import RefusalThrottle
+from host_agent.canonical import JsonValue
+from host_agent.errors import (
+    AlreadyDecidedError,
+    AuditUnavailableError,
+    DigestMismatchError,
+    ExpiredError,
+    HostAgentError,
+    RateLimitedError,
+    RequestNotFoundError,
+    RoleRequiredError,
+    SelfApprovalError,
+    StoreUnavailableError,
+    TargetChangedError,
+    UnknownIdentityError,
+)
+from host_agent.identity.registry import Principal
+from host_agent.notify.channel import Heard
+from host_agent.notify.prompts import short_id
+from host_agent.notify.reply_parser import (
+    ApproveReaction,
+    Chatter,
+    Confirm,
+    Deny,
+    Enrol,
+    Unclear,
+    Words,
+    read,
+    read_reaction,
+)
+from host_agent.pipeline.approver_identity import Voice, through, voice_over
+from host_agent.pipeline.context import Rooms, identify_request, refresh_book
+from host_agent.pipeline.decide import Deciding
+from host_agent.requests import codes
+from host_agent.requests.model import Request, State, Verb, is_same_owner
+from host_agent.requests.notification import CodeHash, Kind, Notification, Purpose
+from host_agent.store.port import Spent
+
+_log = logging.getLogger("host_agent.pipeline")
+
+MAX_REMEMBERED = 2_000
+"""References by which a message that comes over two ways, or twice, is known."""
+CLOCKS_APART = timedelta(minutes=5)
+"""How far a sender's clock may be from ours: an older message than its request is not about it."""
+PRESSES_KEPT, MAX_PRESSES = timedelta(days=1), 10_000
+"""By how long, and how many at once, a press is known again that the channel brings again."""
+HOW = "Send CONFIRM and the code to approve, DENY and the code to deny."
+_ENROL = "enrol"
+"""What stands for `decision` in the audit log where somebody tried to enrol."""
+_BY_BUTTON = "ntfy"
+"""Its answers come from a topic that proves nobody: the token alone says who."""
+
+
+class Hearing:
+    """Takes what channels bring. One instance lives as long as the agent."""
+
+    def __init__(self, rooms: Rooms, deciding: Deciding) -> None:
+        self._rooms = rooms
+        self._deciding = deciding
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._throttle = RefusalThrottle()
+        self._enrolling = asyncio.Lock()
+
+    async def hear(self, heard: Heard, *, bridge: Principal | None = None) -> str | None:
+        """Return what to answer in the same chat, or None for nothing. Raises nothing.
+
+        `bridge` is the one that relays it, where one does; then only a code decides.
+        """
+        if not self._is_new(f"{heard.channel} {heard.reference}"):
+            return None
+        words = read(heard.text) if heard.reaction is None else read_reaction(heard.reaction)
+        try:
+            return await self._answer(heard, words, bridge)
+        except StoreUnavailableError:
+            self._known.pop(f"{heard.channel} {heard.reference}", None)
+            return "Nothing was done: the agent cannot store it now. Send it again in a while."
+        except HostAgentError as error:
+            return error.detail
+        except Exception as error:  # noqa: BLE001 - a channel must go on; no text is logged
+            _log.error("an answer over %s failed: %s", heard.channel, type(error).__name__)
+            return "Nothing was done: the agent failed. Its administrator finds why in its log."
+
+    def _is_new(self, reference: str) -> bool:
+        if reference in self._known:
+            return False
+        self._known[reference] = None
+        while len(self._known) > MAX_REMEMBERED:
+            self._known.popitem(last=False)
+        return True
+
+    async def _answer(self, heard: Heard, words: Words, bridge: Principal | None) -> str | None:
+        if isinstance(words, Chatter):
+            return None
+        if heard.channel == _BY_BUTTON:
+            await self._press(heard, words)
+            return None
+        if isinstance(words, Enrol):
+            if bridge is not None:
+                return "Nobody was enrolled: a bridge cannot vouch for that. Send it over Signal."
+            return await self._enrol(heard, words.code)
+        owner = self._rooms.book.owner_at(heard.channel, heard.address)
+        if owner is None:
+            await self._strange(heard, words)
+            return None
+        voice = voice_over(self._rooms, owner, heard.channel, heard.address)
+        if voice is None:
+            return None
+        if bridge is not None:
+            voice, heard = through(voice, bridge), replace(heard, quotes=None)
+        if isinstance(words, Confirm):
+            return await self._by_code(voice, heard, words.code, Verb.APPROVE, None)
+        if isinstance(words, Deny) and words.code is not None:
+            return await self._by_code(voice, heard, words.code, Verb.DENY, words.reason)
+        if isinstance(words, Deny) and heard.quotes is not None:
+            return await self._by_quote(voice, heard, words.reason)
+        if isinstance(words, ApproveReaction):
+            is_prompt = await self._prompt_of(voice, heard) is not None
+            why = "Nothing was approved: a thumb is no yes; that needs the code."
+            return f"{why} {HOW}" if is_prompt else None
+        if isinstance(words, Unclear):
+            return f"Nothing was done: {words.why}. {HOW}"
+        return f"Nothing was done: a denial without its code has to answer the prompt. {HOW}"
+
+    # -- decisions --------------------------------------------------------------------------------
+
+    async def _by_code(
+        self, voice: Voice, heard: Heard, code: str, verb: Verb, reason: str | None
+    ) -> str | None:
+        found = await self._rooms.store.code(codes.hash_code(code))
+        try:
+            # Nothing is waited for between this and the count: many at once get no more tries.
+            self._deciding.muting.refuse(voice.key)
+        except RateLimitedError as error:
+            await self._refused(voice, verb, error, None)
+            raise
+        if found is None or found.purpose is not Purpose.CONFIRM:
+            self._deciding.muting.count(voice.key)
+            message = "Nothing was done: that code is not known. Look at the newest message."
+            await self._refused(voice, verb, DigestMismatchError(message), None)
+            return message
+        if found.owner != voice.owner:
+            self._deciding.muting.count(voice.key)
+            message = "Nothing was done: that code was made for somebody else."
+            await self._refused(voice, verb, DigestMismatchError(message), found.request_id)
+            return message
+        quoted = None if heard.quotes is None else await self._message_of(voice, heard)
+        if quoted is not None and quoted.request_id != found.request_id:
+            message = (
+                "Nothing was done: that code is of another request than the message you answered. "
+                "Answer the one that you mean, or send the code by itself."
+            )
+            await self._refused(voice, verb, DigestMismatchError(message), quoted.request_id)
+            return message
+        request = await self._rooms.store.get(found.request_id)
+        if request is not None and _is_older(heard, request):
+            return await self._too_old(voice, verb, request)
+        return await self._decide(voice, found.request_id, verb, reason)
+
+    async def _too_old(self, voice: Voice, verb: Verb, request: Request) -> str:
+        message = "Nothing was done: your message is older than the request. Is your clock right?"
+        await self._refused(voice, verb, DigestMismatchError(message), request.id)
+        return message
+
+    async def _by_quote(self, voice: Voice, heard: Heard, reason: str | None) -> str | None:
+        """Deny by an answer or a reaction to a prompt; never anything else."""
+        row = await self._prompt_of(voice, heard)
+        if row is None:
+            return None if heard.reaction else f"Nothing was done: that is no prompt. {HOW}"
+        request = await self._rooms.store.get(row.request_id)
+        if request is None:
+            return None
+        if _is_older(heard, request):
+            return await self._too_old(voice, Verb.DENY, request)
+        return await self._decide(voice, request.id, Verb.DENY, reason)
+
+    async def _prompt_of(self, voice: Voice, heard: Heard) -> Notification | None:
+        """Return the prompt of this person that the message quotes or reacts to."""
+        row = await self._message_of(voice, heard)
+        return row if row is not None and row.kind is Kind.PROMPT else None
+
+    async def _message_of(self, voice: Voice, heard: Heard) -> Notification | None:
+        """Return what was sent to this person and is quoted or reacted to, prompt or outcome."""
+        return await self._rooms.store.prompt_by_reference(
+            voice.owner, voice.channel, heard.quotes or ""
+        )
+
+    async def _press(self, heard: Heard, words: Words) -> None:
+        """Take a button: its token says who, and may only deny. Nobody reads an answer there."""
+        if not isinstance(words, Deny) or words.code is None:
+            return
+        found = await self._rooms.store.code(codes.hash_code(words.code))
+        if found is None or not _is_of_button(found, heard):
+            if heard.sent_at > self._rooms.clock.now() - CLOCKS_APART:  # a start hears old ones
+                who: dict[str, JsonValue] = {"channel": heard.channel}
+                code = DigestMismatchError.code
+                await self._record(heard.channel, who, Verb.DENY.value, code)
+            return
+        voice = voice_over(self._rooms, found.owner, heard.channel, None)
+        request = await self._rooms.store.get(found.request_id)
+        if voice is None or request is None:
+            return
+        if request.state is State.PENDING:
+            await self._decide(voice, request.id, Verb.DENY, None)
+            await self._is_first(heard)
+        elif await self._is_first(heard):
+            await self._decide(voice, request.id, Verb.DENY, None)
+
+    async def _is_first(self, heard: Heard) -> bool:
+        """Return whether a press comes for the first time: a start hears those of hours again."""
+        now = self._rooms.clock.wall()
+        spent = await self._rooms.store.spend_nonce(
+            f"heard over {heard.channel}",
+            heard.reference,
+            expires_at=now + PRESSES_KEPT,
+            now=now,
+            capacity=MAX_PRESSES,
+        )
+        return spent is not Spent.REPLAYED
+
+    async def _decide(self, voice: Voice, request_id: str, verb: Verb, reason: str | None) -> str:
+        request = await self._rooms.store.get(request_id)
+        if request is None:
+            return "Nothing was done: that request is not kept any more."
+        try:
+            decided = await self._deciding.decide_as(
+                voice, request_id, decision=verb, digest=request.digest, reason=reason
+            )
+        except TargetChangedError as error:
+            # The answer counted; it is the run that was refused, and that is written down already.
+            return f"Approved, but not run: {_what(request)}: {error.detail}"
+        except StoreUnavailableError:
+            raise
+        except HostAgentError as error:
+            await self._refused(voice, verb, error, request_id)
+            latest = await self._rooms.store.get(request_id) or request
+            return _refusal(error, latest, voice.owner)
+        return _done(decided, verb)
+
+    async def _refused(
+        self, voice: Voice, verb: Verb, error: HostAgentError, request_id: str | None
+    ) -> None:
+        """Count an answer that was refused, and write it down."""
+        who: dict[str, JsonValue] = {"approver_owner": voice.owner, "channel": voice.channel}
+        if voice.through is not None:
+            who["through"] = voice.through
+        key = f"{voice.channel} {voice.owner}"
+        await self._record(key, who, verb.value, error.code, request_id)
+
+    async def _strange(self, heard: Heard, words: Words) -> None:
+        """Write down that somebody tried to decide whom nobody has enrolled. They hear nothing."""
+        verb = Verb.APPROVE if isinstance(words, Confirm) else Verb.DENY
+        if not isinstance(words, Confirm | Deny) or words.code is None:
+            return
+        who: dict[str, JsonValue] = {"channel": heard.channel}
+        found = await self._rooms.store.code(codes.hash_code(words.code))
+        request_id = None if found is None else found.request_id
+        await self._record(heard.channel, who, verb.value, UnknownIdentityError.code, request_id)
+
+    async def _record(
+        self,
+        key: str,
+        who: dict[str, JsonValue],
+        decision: str,
+        code: str,
+        request_id: str | None = None,
+    ) -> None:
+        """Write down a refusal, at most ten a second of one `key`, which is not written.
+
+        No confirmation code, token or address is in it.
+        """
+        self._rooms.metrics.refused(code)
+        counted = self._throttle.admit(key, self._rooms.clock.monotonic())
+        if counted is None:
+            return
+        if request_id is not None:
+            request = await self._rooms.store.get(request_id)
+            who |= {"request_id": request_id} if request is None else identify_request(request)
+        if counted:
+            who["suppressed"] = counted
+        try:
+            await self._rooms.audit.append(
+                Event.DECISION_REFUSED, **who, decision=decision, code=code
+            )
+        except AuditUnavailableError:
+            _log.error("a refused answer (%s) could not be written to the audit log", code)
+
+    # -- enrolment --------------------------------------------------------------------------------
+
+    async def _enrol(self, heard: Heard, code: str) -> str:
+        async with self._enrolling:
+            # One after the other: many at once get no more tries.
+            enrolling = self._enrol_next(heard, code)
+            return await self._rooms.tasks.shielded(enrolling, name="enrol over a channel")
+
+    async def _enrol_next(self, heard: Heard, code: str) -> str:
+        rooms, key = self._rooms, f"{heard.channel}:{heard.address}"
+        who: dict[str, JsonValue] = {"channel": heard.channel}
+        try:
+            self._deciding.muting.refuse(key)
+        except RateLimitedError as error:
+            await self._record(heard.channel, who, _ENROL, error.code)
+            raise
+        if any(entry.signal == heard.address for entry in rooms.book.entries.values()):
+            await self._record(heard.channel, who, _ENROL, RoleRequiredError.code)
+            return "Nobody was enrolled: the configuration says already whose number this is."
+        contact = await rooms.store.enrol(
+            heard.channel, heard.address, code_hash=codes.hash_code(code), now=rooms.clock.now()
+        )
+        if contact is None:
+            self._deciding.muting.count(key)
+            await self._record(heard.channel, who, _ENROL, UnknownIdentityError.code)
+            return "Nobody was enrolled: that code is not known, or its time is over."
+        try:
+            await rooms.audit.append(
+                Event.APPROVER_ENROLLED, approver_owner=contact.owner, channel=contact.channel
+            )
+        except AuditUnavailableError as error:
+            # Who decides must be on record: without that the enrolment does not stand.
+            await refresh_book(rooms)
+            return error.detail
+        await rooms.store.put_contact(replace(contact, disabled=None))
+        await refresh_book(rooms)
+        if rooms.book.owner_at(heard.channel, heard.address) != contact.owner:
+            return f"Enrolled, but the configuration does not reach {contact.owner} over this."
+        return f"This number now answers for {contact.owner}. {HOW}"
+
+
+def _is_older(heard: Heard, request: Request) -> bool:
+    """Return whether a message was sent before its request was made, so is not about it."""
+    return heard.sent_at < request.created_at - CLOCKS_APART
+
+
+def _is_of_button(found: CodeHash, heard: Heard) -> bool:
+    return found.channel == heard.channel and found.purpose is Purpose.DENY
+
+
+# -- words ----------------------------------------------------------------------------------------
+
+
+def _what(request: Request) -> str:
+    return f"{request.operation} ({short_id(request)})"
+
+
+def _done(request: Request, verb: Verb) -> str:
+    if verb is Verb.DENY:
+        return f"Denied: {_what(request)}. Nothing was run."
+    if request.state is State.PENDING:
+        given, needed = request.agreeing, request.terms.approvals
+        return f"Taken: {_what(request)} has {given} of {needed} approvals and still waits."
+    return f"Approved: {_what(request)}. What became of it is told here."
+
+
+def _refusal(error: HostAgentError, request: Request, owner: str) -> str:
+    """Return why an answer did not count, and how things stand."""
+    what = _what(request)
+    if isinstance(error, ExpiredError) or request.state is State.EXPIRED:
+        return f"Too late: {what} expired; nothing was run. It has to be asked for again."
+    if isinstance(error, SelfApprovalError) and is_same_owner(owner, request.owner):
+        return f"Not counted: {what} was asked for on your own behalf; somebody else has to answer."
+    if isinstance(error, AlreadyDecidedError):
+        if request.state is State.PENDING:
+            return f"You have answered {what} already; another person has to as well."
+        return f"Already decided: {what} {_stands(request, owner)}."
+    if isinstance(error, RateLimitedError | RequestNotFoundError):
+        return error.detail
+    return f"Not counted: {what}: {error.detail}"
+
+
+def _stands(request: Request, owner: str) -> str:
+    last = request.decisions[-1] if request.decisions else None
+    by = ""
+    if last is not None:
+        who = "you" if last.owner == owner else last.owner
+        by = f", {'denied' if last.decision is Verb.DENY else 'approved'} by {who}"
+    return f"is {request.state.value.replace('_', ' ')}{by}"

@@ -1,0 +1,112 @@
+"""What the caller of an ask gets: the answer for a run, for a held request, for a repeat."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from host_agent.canonical import JsonValue
+from host_agent.clock import rfc3339
+from host_agent.errors import BY_CODE
+from host_agent.operations.catalogue import Operation
+from host_agent.pipeline.run import Act, Performance
+from host_agent.requests.model import LIVE, Request, State
+
+POLL_AFTER_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the caller gets: an HTTP status and the whole JSON body."""
+
+    status: int
+    body: Mapping[str, JsonValue]
+
+
+def ran(act: Act, performance: Performance) -> Answer:
+    """Return the 200 answer for a run that succeeded; `grant` names the grant that it ran by.
+
+    Raises:
+        HostAgentError: it failed.
+    """
+    if performance.error is not None:
+        raise performance.error
+    body = _done(act.operation, act.request_id, performance.state, act.digest, performance.outcome)
+    if act.grant is not None:
+        body["grant"] = act.grant
+    return Answer(status=200, body=body)
+
+
+def answer_of(request: Request, operation: Operation) -> Answer:
+    """Return what to tell who asks again with the key of `request`, of which no answer was kept.
+
+    `operation` is what was asked for both times.
+
+    Raises:
+        HostAgentError: it has failed; the same problem again.
+    """
+    if request.state is State.SUCCEEDED:
+        body = _done(operation, request.id, request.state, request.digest, request.outcome)
+        return Answer(status=200, body=body)
+    if request.problem is not None and request.state in {State.FAILED, State.TIMED_OUT}:
+        error = BY_CODE[request.problem.code](request.problem.detail)
+        if request.outcome is not None:
+            error.members["outcome"] = request.outcome
+        error.is_recorded = True
+        raise error
+    return held(request)
+
+
+def _done(
+    operation: Operation, request_id: str, state: State, digest: str, outcome: JsonValue
+) -> dict[str, JsonValue]:
+    return {
+        "request_id": request_id,
+        "operation": operation.name,
+        "resource": operation.resource,
+        "effect": operation.effect.value,
+        "state": state.value,
+        "digest": digest,
+        "outcome": outcome,
+    }
+
+
+def held(request: Request, *, reason: str | None = None) -> Answer:
+    """Return the 202 answer for a request that was made now or earlier.
+
+    `reason` is one that came with a later ask for the same: people are shown the first.
+    """
+    kept = ""
+    if reason is not None and reason != request.reason:
+        kept = " People see the reason that it was first asked with; the one given now is written"
+        kept += " down, and not shown to them."
+    return Answer(
+        status=202,
+        body={
+            "request_id": request.id,
+            "operation": request.operation,
+            "state": request.state.value,
+            "digest": request.digest,
+            "expires_at": rfc3339(request.expires_at),
+            "rule": request.rule,
+            "poll_after_seconds": POLL_AFTER_SECONDS,
+            "message": f"{_message(request)}{kept}",
+        },
+    )
+
+
+def _message(request: Request) -> str:
+    where = f"/requests/{request.id}"
+    if request.state is State.PENDING:
+        return (
+            "Nothing has run. A person has to approve this first. Sending it again returns this "
+            f"same request; it does not ask again. Follow it with GET {where}?wait=30, or do "
+            "something else meanwhile."
+        )
+    if request.state in LIVE:
+        return (
+            f"This same request is {request.state.value} already; sending it again does not run it "
+            f"again. Follow it with GET {where}?wait=30."
+        )
+    why = ""
+    if request.state is State.DENIED and request.problem is not None:
+        why = f" {request.problem.detail}"
+    return f"This request has ended as {request.state.value}; see GET {where}.{why}"

@@ -1,0 +1,181 @@
+"""Requests as people and programs may see them, and long polls for their changes."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from host_agent.canonical import JsonValue
+from host_agent.clock import rfc3339
+from host_agent.errors import InvalidParameterError, RateLimitedError, RequestNotFoundError
+from host_agent.identity.registry import Principal
+from host_agent.pipeline.context import Rooms, preview_hash, welcome
+from host_agent.pipeline.lifecycle import Approved
+from host_agent.pipeline.telling import (
+    all_facts_with_history,
+    facts_of,
+    facts_with_history,
+    may_see_all,
+    view_for,
+)
+from host_agent.requests.facts import RequestFacts, request_view
+from host_agent.requests.model import Request, State
+from host_agent.requests.notification import Notification
+
+LONG_POLLS_PER_IDENTITY = 16
+RECHECK_SECONDS = 5.0
+"""How often a waiting long poll asks whether its identity is still welcome."""
+MAX_LISTED = 200
+NOT_FOUND = "There is no such request that you may see; `host-agent requests list` shows yours."
+
+
+def delivery_view(row: Notification) -> dict[str, JsonValue]:
+    """Return how far a notification has come: to whom and over what, never where."""
+    delivered = row.delivered_at
+    return {
+        "approver": row.owner,
+        "channel": row.channel,
+        "kind": row.kind.value,
+        "state": row.state.value,
+        "tries": row.tries,
+        "failure": None if row.failure is None else row.failure.value,
+        "at": None if delivered is None else rfc3339(delivered),
+    }
+
+
+class Showing:
+    """Answers GET. One instance lives as long as the agent."""
+
+    def __init__(self, rooms: Rooms, approved: Approved) -> None:
+        self._rooms = rooms
+        self._approved = approved
+        self._polls: Counter[str] = Counter()
+
+    async def show(
+        self,
+        principal: Principal,
+        request_id: str,
+        *,
+        wait_seconds: float = 0,
+        still_welcome: Callable[[], None] | None = None,
+    ) -> dict[str, object]:
+        """Return one request; with `wait_seconds`, once it changes or the time is over.
+
+        A request that has ended is returned at once. `still_welcome` is called every five seconds
+        and raises when the identity is not welcome any more.
+
+        Raises:
+            RequestNotFoundError: none, or one that this principal may not see.
+            RateLimitedError: too many long polls of this identity.
+        """
+        request = await self._find(principal, request_id)
+        if wait_seconds > 0 and request.finished_at is None:
+            request = await self._wait(principal, request, wait_seconds, still_welcome)
+            principal = self._as_now(principal, request)
+        shown = view_for(principal, await self._facts(principal, request))
+        shown["preview_sha256"] = preview_hash(request)
+        shown["deliveries"] = [
+            delivery_view(row) for row in await self._rooms.store.notifications_of(request.id)
+        ]
+        return shown
+
+    async def _facts(self, principal: Principal, request: Request) -> RequestFacts:
+        """Return the facts of a request; what was said to others is not for a caller."""
+        if may_see_all(principal):
+            return await facts_with_history(self._rooms, request)
+        return facts_of(self._rooms, request)
+
+    async def _find(self, principal: Principal, request_id: str) -> Request:
+        whose = None if may_see_all(principal) else principal.cn
+        request = await self._rooms.store.find(request_id, caller=whose)
+        if request.state is State.PENDING and request.is_expired(self._rooms.clock.now()):
+            return await self._approved.expire(request)
+        return request
+
+    async def _wait(
+        self,
+        principal: Principal,
+        request: Request,
+        wait_seconds: float,
+        still_welcome: Callable[[], None] | None,
+    ) -> Request:
+        if self._polls[principal.cn] >= LONG_POLLS_PER_IDENTITY:
+            message = f"At most {LONG_POLLS_PER_IDENTITY} long polls of one identity at a time."
+            raise RateLimitedError(message, retry_after_seconds=RECHECK_SECONDS)
+        self._polls[principal.cn] += 1
+        try:
+            return await self._until_changed(principal, request, wait_seconds, still_welcome)
+        finally:
+            self._polls[principal.cn] -= 1
+            if not self._polls[principal.cn]:
+                del self._polls[principal.cn]
+
+    async def _until_changed(
+        self,
+        principal: Principal,
+        request: Request,
+        wait_seconds: float,
+        still_welcome: Callable[[], None] | None,
+    ) -> Request:
+        clock, store = self._rooms.clock, self._rooms.store
+        end = clock.monotonic() + wait_seconds
+        latest = request
+        while latest.version == request.version and not self._rooms.is_draining:
+            left = end - clock.monotonic()
+            if left <= 0:
+                break
+            change = self._rooms.changes.watch(request.id)
+            try:
+                # The state may have moved between the look and the watch.
+                latest = await store.get(request.id) or latest
+                if latest.version == request.version:
+                    await asyncio.wait((change,), timeout=min(left, RECHECK_SECONDS))
+                    latest = await store.get(request.id) or latest
+            finally:
+                change.cancel()
+            if still_welcome is not None:
+                still_welcome()
+            self._as_now(principal, request)
+        return latest
+
+    def _as_now(self, principal: Principal, request: Request) -> Principal:
+        """Return who waited as the configuration has them now, if they may still see `request`."""
+        now = welcome(self._rooms, principal.credential)
+        if request.caller != now.cn and not may_see_all(now):
+            raise RequestNotFoundError(NOT_FOUND)
+        return now
+
+    async def list_requests(
+        self,
+        principal: Principal,
+        *,
+        state: str | None,
+        limit: int,
+        cursor: str | None,
+        own: bool = False,
+    ) -> dict[str, object]:
+        """Return a page of requests, newest first, without their output.
+
+        Raises:
+            InvalidParameterError: an unknown state, a limit outside 1 to 200, a foreign cursor.
+        """
+        try:
+            wanted = None if state is None else State(state)
+        except ValueError:
+            message = f"state: one of {', '.join(State)}."
+            raise InvalidParameterError(message) from None
+        if not 1 <= limit <= MAX_LISTED:
+            message = f"limit: 1 to {MAX_LISTED}."
+            raise InvalidParameterError(message)
+        await self._approved.expire_due()
+        caller = principal.cn if own or not may_see_all(principal) else None
+        page, next_cursor = await self._rooms.store.list(
+            state=wanted, caller=caller, limit=limit, cursor=cursor
+        )
+        if caller is None:
+            facts = await all_facts_with_history(self._rooms, page)
+        else:  # what was said to others is not for a caller
+            facts = [facts_of(self._rooms, request) for request in page]
+        return {
+            "requests": [dict(request_view(one, with_output=False)) for one in facts],
+            "next_cursor": next_cursor,
+        }

@@ -1,0 +1,1 @@
+"""A small certificate authority, and whether the door would take its certificates."""

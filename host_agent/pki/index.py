@@ -1,0 +1,111 @@
+"""What the small CA has issued, and the JSON form in which `index.json` keeps it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from host_agent.pki.profiles import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """One certificate that was issued; `name` is what its files are called."""
+
+    common_name: str
+    usage: Usage
+    serial: int
+    fingerprint: str
+    not_valid_before: datetime
+    not_valid_after: datetime
+    name: str
+    revoked_at: datetime | None = None
+
+    def state(self, now: datetime) -> Literal["valid", "revoked", "expired"]:
+        """Return what has become of it at `now`."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if now >= self.not_valid_after else "valid"
+
+    def days_left(self, now: datetime) -> int:
+        """Return the whole days until its end, 0 when it has ended."""
+        return max(0, (self.not_valid_after - now).days)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """All that was issued, oldest first, and the number of the newest CRL."""
+
+    certificates: tuple[Issued, ...] = ()
+    crl_number: int = 0
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Line(_Strict):
+    cn: str
+    usage: Usage
+    serial: str = Field(pattern=r"^[0-9a-f]{1,40}$")
+    fingerprint: str
+    not_before: AwareDatetime
+    not_after: AwareDatetime
+    name: str
+    revoked_at: AwareDatetime | None = None
+
+
+class _Document(_Strict):
+    version: Literal[1]
+    crl_number: int = Field(ge=0)
+    certificates: tuple[_Line, ...]
+
+
+def encode(index: Index) -> bytes:
+    """Return the JSON form of `index`."""
+    document = _Document(
+        version=1,
+        crl_number=index.crl_number,
+        certificates=tuple(_line(issued) for issued in index.certificates),
+    )
+    return document.model_dump_json(indent=2).encode() + b"\n"
+
+
+def decode(data: bytes) -> Index:
+    """Return the index that `data` is the JSON form of.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    document = _Document.model_validate_json(data)
+    return Index(
+        certificates=tuple(_issued(line) for line in document.certificates),
+        crl_number=document.crl_number,
+    )
+
+
+def _line(issued: Issued) -> _Line:
+    return _Line(
+        cn=issued.common_name,
+        usage=issued.usage,
+        serial=f"{issued.serial:x}",
+        fingerprint=issued.fingerprint,
+        not_before=issued.not_valid_before,
+        not_after=issued.not_valid_after,
+        name=issued.name,
+        revoked_at=issued.revoked_at,
+    )
+
+
+def _issued(line: _Line) -> Issued:
+    return Issued(
+        common_name=line.cn,
+        usage=line.usage,
+        serial=int(line.serial, 16),
+        fingerprint=line.fingerprint,
+        not_valid_before=line.not_before,
+        not_valid_after=line.not_after,
+        name=line.name,
+        revoked_at=line.revoked_at,
+    )

@@ -1,0 +1,277 @@
+"""Would the door take it: asked of the door's own TLS context, and of what is asked after it.
+
+`pki verify`, `config check`, `doctor`, the start and the reload ask here; the door's context is
+made here too (`door_context`). So there is one answer: whether the chain is good is said by a
+handshake in memory with that context (`rehearsal`), the rest by what every request is asked
+(`parse_peer_certificate`, `check_credential`). Every refusal is a `ValueError` or a sentence
+fragment that a person can act on.
+"""
+
+import functools
+import os
+import ssl
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from OpenSSL import crypto
+
+from host_agent.errors import IdentityError, RevokedIdentityError
+from host_agent.identity.authorities import Authorities, Authority
+from host_agent.identity.certificate import parse_peer_certificate
+from host_agent.identity.names import extension_of
+from host_agent.identity.revocation import check_credential
+from host_agent.identity.revocation_list import load_lists
+from host_agent.pki.claimant import claimant
+from host_agent.pki.profiles import PURPOSES, Usage, new_ca
+from host_agent.pki.rehearsal import SIGNATURE_FAILURE, refusal
+
+
+def load_certificates(data: bytes) -> Sequence[x509.Certificate]:
+    """Return the certificates in `data` (PEM, or one in DER), at least one, in their order.
+
+    Raises:
+        ValueError: there is none, or one that cannot be read.
+    """
+    try:
+        if b"-----BEGIN" in data:
+            return x509.load_pem_x509_certificates(data)
+        return [x509.load_der_x509_certificate(data)]
+    except (ValueError, x509.InvalidVersion) as error:
+        message = "it is not a certificate"
+        raise ValueError(message) from error
+
+
+def door_context(authorities: Sequence[x509.Certificate]) -> ssl.SSLContext:
+    """Return the server side of mutual TLS 1.3 as the door has it, but for its own certificate.
+
+    Raises:
+        ValueError: OpenSSL cannot read one of `authorities`, or there is no CA among them.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.maximum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    try:
+        context.load_verify_locations(
+            cadata=b"".join(_der(certificate) for certificate in authorities)
+        )
+    except (ssl.SSLError, ValueError) as error:
+        message = "OpenSSL cannot read the certificate"
+        raise ValueError(message) from error
+    if not context.get_ca_certs():
+        message = "it holds no CA certificate"
+        raise ValueError(message)
+    return context
+
+
+def check_server_pair(certificate_pem: bytes, key_pem: bytes, now: datetime) -> datetime:
+    """Return when the server's certificate ends, if it and its key can serve at `now`.
+
+    Which authority clients trust is theirs to know: the chain is not asked.
+
+    Raises:
+        ValueError: expired, not begun, key of another certificate, not for servers, no
+            subjectAltName (clients would refuse it).
+    """
+    leaf = load_certificates(certificate_pem)[0]
+    if _public_bytes(leaf) != _public_bytes_of_key(key_pem):
+        message = "the private key does not belong to the certificate"
+        raise ValueError(message)
+    if now < leaf.not_valid_before_utc:
+        message = f"the certificate is not valid before {_instant(leaf.not_valid_before_utc)}"
+        raise ValueError(message)
+    if now >= leaf.not_valid_after_utc:
+        message = f"the certificate expired at {_instant(leaf.not_valid_after_utc)}"
+        raise ValueError(message)
+    _require_purpose(leaf, Usage.SERVER)
+    if extension_of(leaf, x509.SubjectAlternativeName) is None:
+        message = "the certificate names no host (no subjectAltName)"
+        raise ValueError(message)
+    return leaf.not_valid_after_utc
+
+
+def reason_of_clients(certificate_pem: bytes, ca_pem: bytes, now: datetime) -> str | None:
+    """Return why clients that trust `ca_pem` would refuse the server's certificate; None if not.
+
+    Nothing is said of a certificate that none of these authorities issued: its clients trust
+    another one then. Clients bring an OpenSSL of their own, so this asks another one than the
+    door's, by the chain that the server sends.
+
+    Raises:
+        ValueError: one of the files holds no certificate.
+    """
+    chain, trusted = load_certificates(certificate_pem), load_certificates(ca_pem)
+    if Authorities(trusted).signer_of(chain[0]) is None:
+        return None
+    try:
+        _verify_for_clients(chain, trusted, now)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def check_authorities(ca_pem: bytes, now: datetime) -> list[str]:
+    """Return which authorities the door refuses with all their clients, and why; empty if none.
+
+    A CA that strict verification refuses (`openssl req -x509` without keyUsage makes such ones)
+    would refuse every one of its clients.
+
+    Raises:
+        ValueError: `ca_pem` holds no certificate, or one that cannot be read.
+    """
+    certificates = load_certificates(ca_pem)
+    authorities = Authorities(certificates)
+    try:
+        context = _rehearsing(certificates)
+    except ValueError as error:
+        return [f"the CA {one.name!a} is refused: {error}" for one in authorities]
+    findings: list[str] = []
+    for authority in authorities:
+        reason = _reason_against_authority(context, authority, authorities, now)
+        if reason is not None:
+            findings.append(f"the CA {authority.name!a} is refused: {reason}")
+    return findings
+
+
+def authorities_end(ca_pem: bytes) -> datetime:
+    """Return when the first authority ends; a renewed one ends with its last certificate.
+
+    Raises:
+        ValueError: `ca_pem` holds no certificate, or one that cannot be read.
+    """
+    return min(
+        max(certificate.not_valid_after_utc for certificate in authority.certificates)
+        for authority in Authorities(load_certificates(ca_pem))
+    )
+
+
+def reason_against(
+    certificate_pem: bytes, ca_pem: bytes, crl_pem: bytes | None, *, now: datetime
+) -> str | None:
+    """Return why a client with this certificate would not be let in; None if it would.
+
+    Further certificates of `certificate_pem` are what the client sends with it. The chain's dates
+    are asked by the clock of this host, as at the door, the rest at `now`. Whether its name is
+    registered is for the configuration to say, not asked here.
+
+    Raises:
+        ValueError: `certificate_pem` is no certificate at all.
+    """
+    chain = load_certificates(certificate_pem)
+    try:
+        issuers = load_certificates(ca_pem)
+        refused = refusal(_rehearsing(issuers), chain)
+        if refused is not None:
+            return refused.reason
+        authorities = Authorities(issuers)
+        lists = None if crl_pem is None else load_lists(crl_pem, authorities, now)
+        credential = authorities.credential(parse_peer_certificate(_der(chain[0])))
+        check_credential(credential, authorities, lists, now)
+    except RevokedIdentityError:
+        return "certificate revoked"
+    except IdentityError as error:
+        return error.detail.removeprefix("This client certificate is not accepted: ").split(". ")[0]
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _rehearsing(authorities: Sequence[x509.Certificate]) -> ssl.SSLContext:
+    """Return the door's context with a certificate that is good for a rehearsal."""
+    context = door_context(authorities)
+    descriptor = os.memfd_create("rehearsal", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, _stand_in())
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+    return context
+
+
+@functools.cache
+def _stand_in() -> bytes:
+    pair = new_ca("rehearsal", now=datetime.now(UTC), days=1)
+    return pair.certificate_pem() + pair.key_pem()
+
+
+def _reason_against_authority(
+    context: ssl.SSLContext, authority: Authority, authorities: Authorities, now: datetime
+) -> str | None:
+    """Return why the door refuses every client of `authority`, or None.
+
+    OpenSSL asks most of a CA only when it stands above something, so a certificate that merely
+    claims to be issued by it is shown. Chain and dates are asked before that one's signature.
+    """
+    refused = refusal(context, [claimant(authority, now=now)])
+    if refused is None or refused.code != SIGNATURE_FAILURE:
+        return None if refused is None else refused.reason
+    is_rooted = any(
+        certificate.issuer == certificate.subject or authorities.signer_of(certificate) is not None
+        for certificate in authority.certificates
+    )
+    return None if is_rooted else refused.reason
+
+
+def _require_purpose(leaf: x509.Certificate, purpose: Usage) -> None:
+    constraints = extension_of(leaf, x509.BasicConstraints)
+    if constraints is not None and constraints.ca:
+        message = "it is a CA's certificate"
+        raise ValueError(message)
+    purposes = extension_of(leaf, x509.ExtendedKeyUsage)
+    if purposes is None or PURPOSES[purpose] not in purposes:
+        message = f"it is not for a {purpose} (extendedKeyUsage)"
+        raise ValueError(message)
+
+
+def _verify_for_clients(
+    chain: Sequence[x509.Certificate], trusted: Sequence[x509.Certificate], now: datetime
+) -> None:
+    """Ask as a strict client would that trusts `trusted`; clients have an OpenSSL of their own."""
+    store = crypto.X509Store()
+    store.set_time(now.astimezone(UTC))  # pyOpenSSL reads the fields and ignores the zone
+    store.set_flags(crypto.X509StoreFlags.X509_STRICT)
+    try:
+        for certificate in trusted:
+            store.add_cert(crypto.X509.from_cryptography(certificate))
+        leaf, *others = (crypto.X509.from_cryptography(certificate) for certificate in chain)
+        crypto.X509StoreContext(store, leaf, others).verify_certificate()
+    except crypto.Error as error:
+        message = "OpenSSL cannot read the certificate"
+        raise ValueError(message) from error
+    except crypto.X509StoreContextError as error:
+        raise ValueError(str(error)) from error
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def _public_bytes_of_key(pem: bytes) -> bytes:
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (TypeError, ValueError, UnsupportedAlgorithm) as error:
+        message = "the private key is not an unencrypted PEM key"
+        raise ValueError(message) from error
+    return key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def _public_bytes(leaf: x509.Certificate) -> bytes:
+    try:
+        return leaf.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    except UnsupportedAlgorithm as error:
+        message = "the certificate's key is of a kind that is not supported"
+        raise ValueError(message) from error
+
+
+def _instant(instant: datetime) -> str:
+    return f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,1 @@
+"""The decision: what is approved, by whom, by which code. Pure."""

@@ -1,0 +1,76 @@
+"""The OpenAPI document is whole, refers only to what it has, and knows every route and status."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from host_agent.api.app import create_router
+from host_agent.api.openapi import document, document_bytes
+from host_agent.api.routes import ROUTES, STATES
+from host_agent.errors import BY_CODE
+from host_agent.operations import CATALOGUE
+from host_agent.operations.catalogue import Catalogue
+from host_agent.requests.model import State
+from tests.support.fake_pipeline import CATALOGUE as FAKE_CATALOGUE
+from tests.support.fake_pipeline import FakeAgent
+
+
+def references(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for item in value.values():
+            yield from references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from references(item)
+
+
+@pytest.mark.parametrize("catalogue", [CATALOGUE, FAKE_CATALOGUE])
+def test_every_reference_has_its_schema(catalogue: Catalogue) -> None:
+    described = document(catalogue)
+    schemas = described["components"]["schemas"]
+    found = set(references(described))
+    assert found
+    assert all(name.removeprefix("#/components/schemas/") in schemas for name in found)
+
+
+def test_every_route_of_the_application_is_described_and_no_other() -> None:
+    app = create_router(FakeAgent())
+    served = {
+        (method, rule.rule.replace("<", "{").replace(">", "}"))
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods or ()
+    }
+    described = {
+        (method.upper(), path)
+        for path, methods in document(FAKE_CATALOGUE)["paths"].items()
+        for method in methods
+    }
+    assert served == described == {(route.method, route.path) for route in ROUTES}
+
+
+def test_every_operation_can_be_asked_for() -> None:
+    described = document(CATALOGUE)
+    asks = described["components"]["schemas"]["Ask"]["oneOf"]
+    names = {ask["$ref"].rpartition("/")[2] for ask in asks}
+    assert names == {spec.name for spec in CATALOGUE} | {"OlderAsk"}
+    assert described["components"]["schemas"]["git.status"]["additionalProperties"] is False
+
+
+def test_every_status_of_a_route_is_described() -> None:
+    paths = document(FAKE_CATALOGUE)["paths"]
+    for route in ROUTES:
+        responses = paths[route.path][route.method.lower()]["responses"]
+        assert {int(status) for status in responses} == route.statuses
+
+
+def test_codes_and_states_are_the_tables() -> None:
+    problem = document(FAKE_CATALOGUE)["components"]["schemas"]["Problem"]
+    assert set(problem["properties"]["code"]["enum"]) == set(BY_CODE)
+    assert set(STATES) == {state.value for state in State}
+
+
+def test_the_bytes_are_the_document() -> None:
+    assert json.loads(document_bytes(FAKE_CATALOGUE)) == document(FAKE_CATALOGUE)

@@ -1,0 +1,121 @@
+"""What a request may look like on the wire."""
+
+import pytest
+
+from host_agent.errors import HeadersTooLargeError, MalformedRequestError
+from host_agent.http.framing import head_fault, length_fault, request_fault
+
+GOOD = b"GET / HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n"
+
+
+@pytest.mark.parametrize("end", range(len(GOOD) + 1))
+def test_no_part_of_a_good_head_is_a_fault(end: int) -> None:
+    assert head_fault(GOOD[:end], max_bytes=16384) is None
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\n\r\n",
+        b"GET / HTTP/1.1\rHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: b\rC: d\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: b\r\r\n\r\n",
+        b"\n",
+        b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: b\r\n\tc\r\n\r\n",
+    ],
+)
+def test_c17_bare_and_folded_lines_are_malformed(head: bytes) -> None:
+    assert isinstance(head_fault(head, max_bytes=16384), MalformedRequestError)
+
+
+def test_c17_a_long_head_is_too_large() -> None:
+    head = b"GET / HTTP/1.1\r\nA: " + b"b" * 20000
+    assert isinstance(head_fault(head, max_bytes=16384), HeadersTooLargeError)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Content-Length: 1\r\nContent-Length: 2",
+        b"Content-Length: 1\r\nContent-Length: 1",
+        b"Content-Length: 1\r\nCONTENT-LENGTH:1",
+        b"Content-Length: 1, 1",
+        b"Content-Length: +1",
+        b"Content-Length: -1",
+        b"Content-Length: 0x1",
+        b"Content-Length: ",
+        b"Content-Length: 1 1",
+        b"Content-Length: 9999999999999999999999",
+    ],
+)
+def test_c17_ambiguous_lengths_are_malformed(line: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\n" + line + b"\r\n\r\n"
+    assert isinstance(length_fault(head), MalformedRequestError)
+
+
+def test_one_length_is_good() -> None:
+    assert length_fault(b"POST / HTTP/1.1\r\nContent-Length: 12 \r\n\r\n") is None
+    assert length_fault(b"POST / HTTP/1.1\r\nX-Content-Length: a\r\n\r\n") is None
+
+
+def fault(
+    *fields: tuple[bytes, bytes],
+    method: bytes = b"GET",
+    target: bytes = b"/",
+    version: bytes = b"1.1",
+) -> object:
+    return request_fault(method, target, fields, http_version=version, max_fields=5)
+
+
+HOST = (b"host", b"localhost:8443")
+
+
+@pytest.mark.parametrize("host", [b"a", b"a.b-c:1", b"127.0.0.1:8443", b"[::1]:8443", b"[::1]"])
+def test_good_hosts_are_taken(host: bytes) -> None:
+    assert fault((b"host", host)) is None
+
+
+@pytest.mark.parametrize(
+    "host", [b"", b"a b", b"a,b", b"a@b", b"a/b", b"a:b", b"[::1", b"\xc3\xa4", b"a:123456", b"a\t"]
+)
+def test_bad_hosts_are_malformed(host: bytes) -> None:
+    assert isinstance(fault((b"host", host)), MalformedRequestError)
+
+
+def test_c17_two_hosts_or_none_are_malformed() -> None:
+    assert isinstance(fault(HOST, HOST), MalformedRequestError)
+    assert isinstance(fault(), MalformedRequestError)
+
+
+def test_c17_both_framings_are_malformed() -> None:
+    both = ((b"transfer-encoding", b"chunked"), (b"content-length", b"1"))
+    assert isinstance(fault(HOST, *both), MalformedRequestError)
+    assert fault(HOST, both[0]) is None
+    assert fault(HOST, both[1]) is None
+
+
+def test_c17_many_fields_are_too_large() -> None:
+    assert isinstance(fault(HOST, *[(b"a", b"b")] * 5), HeadersTooLargeError)
+
+
+def test_other_protocols_are_refused() -> None:
+    for upgrade in (b"websocket", b"h2c", b"anything"):
+        assert isinstance(fault(HOST, (b"upgrade", upgrade)), MalformedRequestError)
+    assert isinstance(fault(HOST, method=b"CONNECT"), MalformedRequestError)
+    for version in (b"1.0", b"0.9", b"2", b"2.0", b"3"):
+        assert isinstance(fault(HOST, version=version), MalformedRequestError)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [b"", b"*", b"a", b"http://a/b", b"a:443", b"/a b", b"/\xff", b"/a#b", b"/%ff", b"/%c0%af"],
+)
+def test_targets_that_are_no_path_are_malformed(target: bytes) -> None:
+    assert isinstance(fault(HOST, target=target), MalformedRequestError)
+
+
+@pytest.mark.parametrize("target", [b"/", b"/a/b?c=d&e=%ff", b"/%c3%a4", b'/"\\^`{|}', b"//a"])
+def test_good_targets_are_taken(target: bytes) -> None:
+    assert fault(HOST, target=target) is None

@@ -1,0 +1,102 @@
+"""May it: the order of the checks, asked for an ask and again before an approved one runs."""
+
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from host_agent.canonical import JsonValue
+from host_agent.errors import (
+    AdapterUnavailableError,
+    HostAgentError,
+    NoRuleError,
+    PolicyDeniedError,
+    ReadOnlyError,
+    UnknownIdentityError,
+)
+from host_agent.pipeline.authorize import digest_of, judge, require_adapter
+from host_agent.policy.rules import Allow, Ask
+from tests.support.pipeline import PULL, RESET, STATUS, Workbench, opened
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
+    async with opened(tmp_path) as bench:
+        yield bench
+
+
+def verdict(
+    bench: Workbench, cn: str, operation: str, params: Mapping[str, JsonValue]
+) -> Allow | Ask:
+    return judge(
+        bench.rooms.snapshot, bench.who(cn), bench.rooms.catalogue.parse(operation, params)
+    )
+
+
+async def test_verdicts_are_values_with_their_rule(bench: Workbench) -> None:
+    allowed = verdict(bench, "deployer", "git.status", STATUS)
+    assert isinstance(allowed, Allow)
+    assert allowed.rule.name == "looking is free"
+    asked = verdict(bench, "deployer", "git.reset", RESET)
+    assert isinstance(asked, Ask)
+    assert (asked.terms.approvals, asked.require_reason) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("cn", "params", "rules", "error"),
+    [
+        ("watcher", {**PULL, "repository": "/srv/other"}, "", ReadOnlyError),
+        ("deployer", {**PULL, "repository": "/srv/other"}, "", PolicyDeniedError),
+        ("deployer", PULL, "", NoRuleError),
+    ],
+    ids=["autonomy before the allow-list", "the allow-list before the rules", "the rules"],
+)
+async def test_the_earlier_check_refuses(
+    bench: Workbench,
+    cn: str,
+    params: dict[str, JsonValue],
+    rules: str,
+    error: type[HostAgentError],
+) -> None:
+    bench.reconfigure(rules=rules)
+    with pytest.raises(error):
+        verdict(bench, cn, "git.pull", params)
+
+
+async def test_an_adapter_without_a_section_is_judged_and_then_unavailable(
+    bench: Workbench,
+) -> None:
+    bench.reconfigure(git="")
+    operation = bench.rooms.catalogue.parse("git.status", STATUS)
+    assert isinstance(verdict(bench, "deployer", "git.status", STATUS), Allow)
+    with pytest.raises(AdapterUnavailableError):
+        require_adapter(bench.rooms.snapshot, operation)
+    bench.reconfigure()
+    require_adapter(bench.rooms.snapshot, operation)
+
+
+async def test_there_is_no_digest_for_who_is_not_registered(bench: Workbench) -> None:
+    deployer, pull = bench.who("deployer"), bench.rooms.catalogue.parse("git.pull", PULL)
+    said = verdict(bench, "deployer", "git.pull", PULL)
+    rooms = bench.rooms
+    digest = digest_of(rooms, rooms.snapshot, deployer, pull, said, {"head": "a"})
+    assert digest == digest_of(rooms, rooms.snapshot, deployer, pull, said, {"head": "a"})
+    assert digest != digest_of(rooms, rooms.snapshot, deployer, pull, said, {"head": "b"})
+    bench.reconfigure(identities="")
+    with pytest.raises(UnknownIdentityError):
+        digest_of(rooms, rooms.snapshot, deployer, pull, said, {"head": "a"})
+
+
+async def test_the_digest_follows_the_wrapper_and_the_policy_and_nothing_else(
+    bench: Workbench,
+) -> None:
+    def digest() -> str:
+        said = verdict(bench, "deployer", "git.pull", PULL)
+        rooms, pull = bench.rooms, bench.rooms.catalogue.parse("git.pull", PULL)
+        return digest_of(rooms, rooms.snapshot, bench.who("deployer"), pull, said, None)
+
+    first = digest()
+    bench.reconfigure(limits="ask_burst = 7")  # an unrelated reload
+    assert digest() == first
+    bench.change_wrapper()
+    assert digest() != first
