@@ -2,7 +2,7 @@
 
 Every refusal and failure that a user can meet is a `HostAgentError` with a `code`, which
 docs/reference/problems.md lists and which is never reused for another meaning. Rooms raise these;
-`gateway` renders them as RFC 9457 problems, `cli` as one sentence and an exit status.
+`api` renders them as RFC 9457 problems, `cli` as one sentence and an exit status.
 """
 
 from collections.abc import Iterator, Mapping

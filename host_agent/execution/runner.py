@@ -219,7 +219,7 @@ class _Door:
         os.close(stdout_end)
         os.close(stderr_end)
         # `process` reaps it, by its pidfd. Marked as ended, Popen never waits for the number itself,
-        # which could be another process's by then.
+        # which could be another one's by then.
         process.returncode = 0
         return process.pid, (stdout, stderr)
 

@@ -1,4 +1,4 @@
-"""The pipeline's face: one object with the methods that the gateway calls."""
+"""The pipeline's face: one object with the methods that the api calls."""
 
 import logging
 
