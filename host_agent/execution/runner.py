@@ -218,7 +218,7 @@ class _Door:
             raise
         os.close(stdout_end)
         os.close(stderr_end)
-        # `process` reaps it, by its pidfd. Marked as ended, Popen never waits for the number itself,
+        # `process` reaps it, by its pidfd. Marked as ended, Popen waits for no number,
         # which could be another one's by then.
         process.returncode = 0
         return process.pid, (stdout, stderr)
