@@ -115,7 +115,7 @@ print(json.dumps(sorted(after - before - set(sys.stdlib_module_names))))
 def test_an_unexpected_end_is_in_the_log_without_the_text_of_the_exception(site: Site) -> None:
     program = """
 import sys
-from host_agent import agent
+from host_agent.agent import agent
 from host_agent.__main__ import main
 def broken(*_args, **_named):
     raise ValueError("hunter2 of a caller")
