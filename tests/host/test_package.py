@@ -1,23 +1,28 @@
 """The Debian package on each release that it is built for: installed, used, upgraded, purged.
 
-In their order, on one machine of each release. What a person types is what the pages say.
+In their order, on one machine of each release. What a person types is what the pages say. While it
+is installed, what a start of a unit may start is asked of the systemd of that release.
 """
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.debian_package import build, next_version, wheels
+from tests.support.installed import WRAPPERS, as_service
 from tests.support.machine import PACKAGED, Machine, Release
 from tests.support.packaged import ROOT, build_wheel
+from tests.support.starts import active_targets, every_unit, reaches_protected, targets, units
 from tests.support.walkthrough import blocks, steps
 
 UNIT = "host-agent.service"
@@ -27,7 +32,7 @@ TRIAL = "try-host-agent.service"
 CONFIGURATION = "/etc/host-agent/config.toml"
 LOG = "/var/log/host-agent"
 FRAGMENT = "/etc/sudoers.d/host-agent"
-WRAPPER = "/usr/local/lib/host-agent/systemd-restart"
+WRAPPER = f"{WRAPPERS}/systemd-restart"
 _LISTING = r"""
 find /etc /opt /root /usr /srv /home /var/lib/host-agent /var/log/host-agent -xdev \
   ! -name '*.pyc' ! -name __pycache__ ! -path '/usr/share/man/*' ! -path '/etc/.pwd.lock' \
@@ -223,6 +228,115 @@ def test_without_chattr_that_is_said_and_the_next_start_with_it_seals_the_log(bo
     assert "a" in machine.must("lsattr", live).split()[0]
     machine.must("bash", "-c", f"host-agent audit verify {LOG}/audit-*.jsonl {live}")
     assert "e2fsprogs" not in machine.must("host-agent", "install")
+
+
+# -- what a start may start ------------------------------------------------------------------------
+
+DOORS = {
+    *("poweroff.target", "reboot.target", "halt.target", "kexec.target", "soft-reboot.target"),
+    *("rescue.target", "emergency.target", "sleep.target", "initrd.target"),
+    *("system-update.target", "factory-reset.target", "storage-target-mode.target"),
+}
+"""Targets that end the host, or open it: those of them that a release has."""
+
+
+@pytest.fixture
+def every_unit_listed(box: Box) -> Iterator[None]:
+    with every_unit(box.machine):
+        yield
+
+
+@pytest.mark.usefixtures("every_unit_listed")
+def test_no_target_that_reaches_a_protected_unit_is_started(box: Box) -> None:
+    machine, shipped = box.machine, targets(box.machine)
+    assert len(shipped) > 40
+    assert ("storage-target-mode.target" in shipped) == (box.release.suite != "bookworm")
+    before = active_targets(machine)
+    passed: set[str] = set()
+    for target in shipped:
+        done = machine.run(f"{WRAPPERS}/systemd-inspect", "start", target)
+        assert done.exit_code in (0, 66, 77), (target, done.stderr)
+        if done.exit_code == 0:
+            assert reaches_protected(machine, target) is None, target
+            passed.add(target)
+    assert DOORS & passed == set()
+    assert {"bluetooth.target", "printer.target", "sound.target"} <= passed
+    assert active_targets(machine) == before
+
+
+@pytest.mark.usefixtures("every_unit_listed")
+def test_a_unit_that_wants_poweroff_is_not_started(box: Box) -> None:
+    machine, sudo = box.machine, ("/usr/bin/sudo", "-n", "--")
+    runs = "Type=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n"
+    files = {
+        "bye.service": f"[Unit]\nDefaultDependencies=no\nWants=poweroff.target\n[Service]\n{runs}",
+        "hello.service": f"[Unit]\nWants=greeted.service\n[Service]\n{runs}",
+        "greeted.service": f"[Service]\n{runs}",
+    }
+    with units(machine, files):
+        before = active_targets(machine)
+        done = as_service(machine, *sudo, f"{WRAPPERS}/systemd-start", "bye.service", "a" * 64)
+        assert done.exit_code == 77
+        assert "started with it is protected: poweroff.target" in done.stderr
+        assert _is_down(machine, "bye.service")
+        assert active_targets(machine) == before
+        told = as_service(machine, *sudo, f"{WRAPPERS}/systemd-inspect", "start", "hello.service")
+        assert told.exit_code == 0, told.stderr
+        start = (f"{WRAPPERS}/systemd-start", "hello.service", _state(told.stdout))
+        done = as_service(machine, *sudo, *start)
+        assert done.exit_code == 0, done.stderr
+        machine.must("systemctl", "is-active", "hello.service", "greeted.service")
+
+
+@pytest.mark.usefixtures("every_unit_listed")
+def test_what_a_change_stops_is_what_systemd_stops(box: Box) -> None:
+    """Otherclock and its rival, app and its helper: predicted, and then seen."""
+    machine = box.machine
+    inspect, protected = f"{WRAPPERS}/systemd-inspect", f"{WRAPPERS}/protected"
+    sleeps = "[Unit]\n{}\n[Service]\nExecStart=/bin/sleep infinity\n"
+    files = {
+        "keep-time.service": sleeps.format(""),
+        "otherclock.service": sleeps.format("Conflicts=keep-time.service"),
+        "keep-helper.service": sleeps.format("StopWhenUnneeded=yes"),
+        "app.service": sleeps.format("Wants=keep-helper.service"),
+    }
+    with units(machine, files):
+        machine.must("systemctl", "start", "keep-time.service", "app.service")
+        kept = machine.must("cat", protected)
+        try:
+            machine.write(protected, kept + "systemd keep-.*\n")
+            for verb, unit in (
+                ("start", "otherclock.service"),
+                ("restart", "otherclock.service"),
+                ("stop", "app.service"),
+                ("restart", "app.service"),
+            ):
+                done = machine.run(inspect, verb, unit)
+                assert done.exit_code == 77, (verb, unit, done.stderr)
+        finally:
+            machine.write(protected, kept)
+        machine.must("systemctl", "is-active", "keep-time.service", "keep-helper.service")
+        for verb, unit, stopped in (
+            ("restart", "otherclock.service", "keep-time.service"),
+            ("stop", "app.service", "keep-helper.service"),
+        ):
+            told = machine.must(inspect, verb, unit)
+            assert f"\naffected\t{stopped}\n" in told
+            machine.must(f"{WRAPPERS}/systemd-{verb}", unit, _state(told))
+            machine.until(partial(_is_down, machine, stopped), f"{stopped} is not stopped")
+
+
+def _state(told: str) -> str:
+    found = re.search(r"^state\t([0-9a-f]{64})$", told, re.MULTILINE)
+    assert found is not None, told
+    return found[1]
+
+
+def _is_down(machine: Machine, unit: str) -> bool:
+    return machine.run("systemctl", "is-active", unit).exit_code != 0
+
+
+# -- as it comes, so it goes -----------------------------------------------------------------------
 
 
 def test_an_upgrade_waits_for_root_and_then_serves(

@@ -300,6 +300,18 @@ def write_configuration(machine: Machine, text: str) -> None:
     machine.write(CONFIGURATION, text, mode=0o640, owner="root:host-agent")
 
 
+def main_pid(machine: Machine) -> int:
+    """Return the agent's process id, inside."""
+    return int(machine.must("systemctl", "show", "-P", "MainPID", UNIT))
+
+
+def as_service(machine: Machine, *command: str) -> Done:
+    """Run a program as a compromised agent would: as its user, in its own namespaces."""
+    within = machine.pid_outside(main_pid(machine))
+    as_user = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", "--")
+    return machine.run(*as_user, *command, within=within)
+
+
 def issue(machine: Machine, cn: str, *options: str) -> None:
     """Issue a certificate by the machine's own authority."""
     machine.must(PROGRAM, "pki", "issue", "--dir", AUTHORITY, "--cn", cn, *options)
@@ -404,13 +416,11 @@ class Host:
     @property
     def main_pid(self) -> int:
         """Return the agent's process id, inside."""
-        return int(self.machine.must("systemctl", "show", "-P", "MainPID", UNIT))
+        return main_pid(self.machine)
 
     def as_service(self, *command: str) -> Done:
         """Run a program as a compromised agent would: as its user, in its own namespaces."""
-        within = self.machine.pid_outside(self.main_pid)
-        as_user = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", "--")
-        return self.machine.run(*as_user, *command, within=within)
+        return as_service(self.machine, *command)
 
     def start(self) -> None:
         """Start it again; its unit says when it serves."""
