@@ -14,13 +14,14 @@ from types import TracebackType
 from typing import Self
 
 from host_agent import __version__
-from host_agent.agent.build import make_rotation
+from host_agent.agent.build import make_rotation, peer_of
 from host_agent.agent.lock import AgentLock
 from host_agent.agent.messaging import Messaging
 from host_agent.agent.prepared import Prepared, prepare
 from host_agent.agent.watch import Watch
 from host_agent.api.app import create_app
 from host_agent.api.monitoring import create_metrics_app
+from host_agent.api.problems import render
 from host_agent.audit.log import AuditLog
 from host_agent.audit.record import Event
 from host_agent.clock import Clock, SystemClock
@@ -206,6 +207,8 @@ class Agent:
             create_app(self),
             bind=config.server.address,
             context=prepared.context,
+            identify=peer_of,
+            render=render,
             max_connections=config.server.max_connections,
             on_tls_rejection=self.metrics.tls_rejected,
             on_refusal=self._refused_by_server,
@@ -213,7 +216,11 @@ class Agent:
         await self._gateway.start()
         self._exits.push_async_callback(self._close_door)
         self._monitoring = Gateway(
-            create_metrics_app(self), bind=config.metrics.address, context=None
+            create_metrics_app(self),
+            bind=config.metrics.address,
+            context=None,
+            identify=peer_of,
+            render=render,
         )
         await self._monitoring.start()
         self._exits.push_async_callback(self._monitoring.close, 0)

@@ -17,14 +17,21 @@ from pathlib import Path
 
 from host_agent.clock import SystemClock
 from host_agent.config import Config, RunnerKind, load
-from host_agent.errors import ConfigurationError, HostAgentError, RestartNeededError
+from host_agent.errors import (
+    ConfigurationError,
+    HostAgentError,
+    InvalidIdentityError,
+    RestartNeededError,
+)
 from host_agent.execution.runner import Runner, SudoRunner, UnsafeDirectRunner
 from host_agent.execution.wrappers import WrapperDigests
 from host_agent.host import preflight
-from host_agent.http.tls import server_context
+from host_agent.http.tls import ALPN_PROTOCOLS
+from host_agent.identity.certificate import PeerCertificate, parse_peer_certificate
 from host_agent.identity.files import read_linked
 from host_agent.identity.revocation import Revocation
 from host_agent.operations.catalogue import Invocation, RunAs
+from host_agent.pki.door import server_context
 from host_agent.pki.verification import authorities_end, check_server_pair
 from host_agent.sudoers.render import AUDIT_ROTATOR
 
@@ -131,7 +138,17 @@ def make_wrapper_digests(config: Config) -> WrapperDigests:
 def make_context(config: Config) -> ssl.SSLContext:
     """Return the TLS context of the configured files."""
     server = config.server
-    return server_context(server.certificate, server.private_key, server.client_ca)
+    return server_context(
+        server.certificate, server.private_key, server.client_ca, protocols=ALPN_PROTOCOLS
+    )
+
+
+def peer_of(der: bytes) -> PeerCertificate | InvalidIdentityError:
+    """Return the identity that a verified certificate claims, or why it can claim none."""
+    try:
+        return parse_peer_certificate(der)
+    except InvalidIdentityError as error:
+        return error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,6 @@ from host_agent.api.ports import AgentPort
 from host_agent.api.problems import (
     HEALTH,
     JSON,
-    Rendered,
     render,
     render_unready,
     to_bytes,
@@ -45,7 +44,7 @@ from host_agent.errors import (
     RequestNotFoundError,
     RouteNotFoundError,
 )
-from host_agent.http.exchange import Application
+from host_agent.http.exchange import Application, Rendered
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Role
 from host_agent.pipeline.responses import Answer

@@ -12,8 +12,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from host_agent.api.problems import (
     HEALTH,
     JSON,
-    Rendered,
-    new_exchange_id,
     render,
     render_unready,
     to_bytes,
@@ -24,7 +22,7 @@ from host_agent.errors import (
     RouteNotFoundError,
     StoreUnavailableError,
 )
-from host_agent.http.exchange import Application, Receive, Send
+from host_agent.http.exchange import Application, Receive, Rendered, Send, new_exchange_id
 from host_agent.http.framing import field
 
 

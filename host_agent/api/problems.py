@@ -5,9 +5,7 @@ The one place where a `HostAgentError` becomes bytes.
 
 import json
 import math
-import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from host_agent import __version__
 from host_agent.errors import (
@@ -17,6 +15,7 @@ from host_agent.errors import (
     RevocationUnavailableError,
     StoreUnavailableError,
 )
+from host_agent.http.exchange import Rendered
 
 PROBLEM_JSON = "application/problem+json"
 JSON = "application/json"
@@ -25,20 +24,6 @@ HEALTH: Mapping[str, object] = {"status": "ok", "version": __version__}
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _encode_ascii = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rendered:
-    """A response ready to be sent: status, header fields but for the length, and body."""
-
-    status: int
-    headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes
-
-
-def new_exchange_id() -> str:
-    """Return the name of one exchange of request and response: 128 random bits in hex."""
-    return secrets.token_hex(16)
 
 
 def problem_type(code: str) -> str:

@@ -16,9 +16,8 @@ from quart import Quart, Request, Response
 from werkzeug.datastructures import Headers
 
 from host_agent.api import body as bodies
-from host_agent.api.problems import new_exchange_id
 from host_agent.errors import InvalidIdentityError, InvalidParameterError
-from host_agent.http.exchange import Receive, Send
+from host_agent.http.exchange import Receive, Send, new_exchange_id
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Principal
 

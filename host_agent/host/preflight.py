@@ -28,10 +28,10 @@ from host_agent.notify.addresses import target_of
 from host_agent.notify.peers import owner_fault
 from host_agent.notify.signing import read_secret
 from host_agent.operations import CATALOGUE
+from host_agent.pki.door import load_certificates
 from host_agent.pki.verification import (
     check_authorities,
     check_server_pair,
-    load_certificates,
     reason_of_clients,
 )
 from host_agent.policy import approvers

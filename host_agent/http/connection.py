@@ -4,16 +4,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from email.utils import formatdate
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
-from host_agent.errors import HostAgentError, InvalidIdentityError
+from host_agent.errors import HostAgentError
 from host_agent.http import framing
-from host_agent.http.exchange import Application, Exchange, Refused, Transmitter
+from host_agent.http.exchange import Application, Exchange, Refused, Render, Transmitter
 from host_agent.http.stream import ByteStream, ConnectionLimits
 from host_agent.http.tls import tls_extension
-from host_agent.identity.certificate import PeerCertificate, parse_peer_certificate
 
 _log = logging.getLogger("host_agent.http")
+
+Identify: TypeAlias = Callable[[bytes], object]
+"""Makes of a peer's certificate (DER) what the application is told of the peer."""
 
 
 class HttpProtocol(Protocol):
@@ -35,7 +37,7 @@ class HttpProtocol(Protocol):
 class Connection:
     """One connection from its opening to its end.
 
-    The certificate is parsed once, here; who it is and whether it is welcome is asked for every
+    `identify` looks at the certificate once, here; whether its peer is welcome is asked for every
     request, by the application.
     """
 
@@ -45,12 +47,15 @@ class Connection:
         app: Application,
         *,
         limits: ConnectionLimits,
+        identify: Identify,
+        render: Render,
         refused: Refused | None,
     ) -> None:
         self.stream = stream
         self.limits = limits
         self.tasks: set[asyncio.Task[None]] = set()
         self.protocol: HttpProtocol | None = None
+        self.render = render
         self._app = app
         self._refused = refused
         self._loop = asyncio.get_running_loop()
@@ -59,11 +64,11 @@ class Connection:
         self._client = _address(transport.get_extra_info("peername"))
         self._server = _address(transport.get_extra_info("sockname"))
         self._tls: dict[str, Any] | None = None
-        self.peer: PeerCertificate | InvalidIdentityError | None = None
+        self.peer: object = None
         if stream.tls is not None:
             der = stream.tls.getpeercert(binary_form=True) or b""
             self._tls = tls_extension(stream.tls, der)
-            self.peer = _peer(der)
+            self.peer = identify(der)
 
     async def run(self, protocol: HttpProtocol) -> None:
         """Serve until either side ends it, then wait for what still runs."""
@@ -108,7 +113,9 @@ class Connection:
             "state": {},
             "extensions": extensions,
         }
-        exchange = Exchange(transmitter, scope, peer=self.peer, refused=self._refused)
+        exchange = Exchange(
+            transmitter, scope, peer=self.peer, render=self.render, refused=self._refused
+        )
         extensions["host_agent"] = {"peer": self.peer, "exchange_id": exchange.id}
         if self._tls is not None:
             extensions["tls"] = self._tls
@@ -167,13 +174,6 @@ class _Dates:
 
 
 _DATES = _Dates()
-
-
-def _peer(der: bytes) -> PeerCertificate | InvalidIdentityError:
-    try:
-        return parse_peer_certificate(der)
-    except InvalidIdentityError as error:
-        return error
 
 
 def _address(name: object) -> tuple[str, int] | None:

@@ -6,10 +6,11 @@ are raised inside the application that waits for it, and whatever happens there 
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from host_agent.api.problems import new_exchange_id, render
 from host_agent.errors import HostAgentError, InternalError
 
 _log = logging.getLogger("host_agent.http")
@@ -19,9 +20,25 @@ Send: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[None]]
 Application: TypeAlias = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 """An ASGI application of the type `http`: no lifespan, no WebSocket."""
 
-Refused = Callable[[HostAgentError, str, object], Awaitable[None]]
-"""Told of every refusal that the server itself answers: the error, the exchange's id, the peer
-(a `PeerCertificate`, an `InvalidIdentityError`, or None on a plain listener)."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """A response ready to be sent: status, header fields but for the length, and body."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
+Render: TypeAlias = Callable[[HostAgentError, str], Rendered]
+"""Makes the response to a failure that no handler answered; the text is the exchange's id."""
+Refused: TypeAlias = Callable[[HostAgentError, str, object], Awaitable[None]]
+"""Told of every refusal that the server itself answers: the error, the exchange's id, the peer."""
+
+
+def new_exchange_id() -> str:
+    """Return the name of one exchange of request and response: 128 random bits in hex."""
+    return secrets.token_hex(16)
 
 
 class Transmitter(Protocol):
@@ -73,6 +90,7 @@ class Exchange:
         scope: dict[str, Any],
         *,
         peer: object,
+        render: Render,
         refused: Refused | None,
     ) -> None:
         self.id = new_exchange_id()
@@ -82,6 +100,7 @@ class Exchange:
         self.has_started = False
         self._transmitter = transmitter
         self._peer = peer
+        self._render = render
         self._refused = refused
         self._chunks: list[bytes] = []
         self._body_was_told = False
@@ -143,7 +162,7 @@ class Exchange:
         if not self.has_started and not self._has_ended:
             if self._refused is not None:
                 await self._refused(error, self.id, self._peer)
-            rendered = render(error, self.id)
+            rendered = self._render(error, self.id)
             self.has_started = True
             try:
                 await self._transmitter.respond(

@@ -9,11 +9,10 @@ from http import HTTPStatus
 
 import h11
 
-from host_agent.api.problems import new_exchange_id, render
 from host_agent.errors import HostAgentError, RequestTimeoutError, RequestTooLargeError
 from host_agent.http import framing
 from host_agent.http.connection import Connection
-from host_agent.http.exchange import Exchange
+from host_agent.http.exchange import Exchange, new_exchange_id
 from host_agent.http.stream import READ_BYTES
 
 BODY_LATE = "The body did not arrive in time; send it again, faster."
@@ -176,7 +175,7 @@ class Http1:
     async def _answer_and_close(self, error: HostAgentError) -> None:
         exchange_id = new_exchange_id()
         await self._connection.refused(error, exchange_id)
-        rendered = render(error, exchange_id)
+        rendered = self._connection.render(error, exchange_id)
         fields = [*rendered.headers, (b"x-request-id", exchange_id.encode())]
         self._parser = h11.Connection(h11.SERVER)
         head = self._head(rendered.status, [*fields, (b"connection", b"close")], rendered.body)

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Self, cast
 
 from host_agent.errors import ConfigurationError
-from host_agent.http.connection import Connection
-from host_agent.http.exchange import Application, Refused
+from host_agent.http.connection import Connection, Identify
+from host_agent.http.exchange import Application, Refused, Render
 from host_agent.http.http1 import Http1
 from host_agent.http.stream import (
     READ_BYTES,
@@ -40,8 +40,10 @@ class Gateway:
     """Serves an ASGI application on one address, over mutual TLS or plainly.
 
     `bind` is host and port, or a socket that listens already. `context` of None is a plain
-    listener: for loopback only. `on_tls_rejection` is called once for every connection that ended
-    before its handshake did; `on_refusal` for every problem that the server itself answers.
+    listener: for loopback only. What `identify` makes of a peer's certificate goes with every
+    request of its connection; `render` answers what no handler does. `on_tls_rejection` is called
+    once for every connection that ended before its handshake did; `on_refusal` for every problem
+    that the server itself answers.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class Gateway:
         *,
         bind: tuple[str, int] | socket.socket,
         context: ssl.SSLContext | None,
+        identify: Identify,
+        render: Render,
         max_connections: int = 2000,
         limits: ConnectionLimits | None = None,
         on_tls_rejection: Callable[[TlsRejection], None] | None = None,
@@ -58,6 +62,8 @@ class Gateway:
         self._app = app
         self._bind = bind
         self._context = context
+        self._identify = identify
+        self._render = render
         self._max_connections = max_connections
         self._limits = limits or ConnectionLimits()
         self._on_tls_rejection = on_tls_rejection
@@ -258,7 +264,12 @@ class Gateway:
     async def _serve(self, stream: ByteStream) -> None:
         try:
             connection = Connection(
-                stream, self._app, limits=self._limits, refused=self._on_refusal
+                stream,
+                self._app,
+                limits=self._limits,
+                identify=self._identify,
+                render=self._render,
+                refused=self._on_refusal,
             )
         except BaseException:
             stream.abort()

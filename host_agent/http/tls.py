@@ -1,22 +1,12 @@
-"""TLS contexts, the ASGI TLS extension, and the names of failed handshakes.
-
-TLS 1.3 only, a client certificate that our CA signed, no tickets, no compression. Whether that
-certificate is revoked is not asked here: it is asked for every request, so that the refusal has a
-body and a name, and bites on connections that are open already.
-"""
+"""What TLS tells of a connection: the ASGI TLS extension, and the names of failed handshakes."""
 
 import ssl
 import warnings
 from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-
-from host_agent.errors import ConfigurationError
-from host_agent.identity.files import read_linked
-from host_agent.pki.verification import door_context, load_certificates
 
 ALPN_PROTOCOLS = ("http/1.1",)
 """HTTP/1.1 is all that the door speaks. Who offers other protocols alone gets none selected."""
@@ -40,49 +30,6 @@ class TlsRejection(StrEnum):
     TIMEOUT = "timeout"
     PLAIN_HTTP = "plain_http"
     OTHER = "other"
-
-
-def server_context(certificate: Path, private_key: Path, client_ca: Path) -> ssl.SSLContext:
-    """Return a fresh context for the server side of mutual TLS 1.3.
-
-    A context never sees a newer file: make another one, and give it to `Gateway.swap_context`.
-
-    Raises:
-        ConfigurationError: a file cannot be read, is no certificate or key, or the two do not
-            belong together. The key must not be encrypted.
-    """
-    faults: list[str] = []
-    try:
-        context = door_context(load_certificates(read_linked(client_ca)))
-    except ValueError as error:
-        reason = str(error) if str(client_ca) in str(error) else f"{client_ca}: {error}"
-        faults.append(f"server.client_ca: {reason}.")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # only to look at the pair, too
-    context.set_alpn_protocols(list(ALPN_PROTOCOLS))
-    faults = [*filter(None, (_load_pair(context, certificate, private_key),)), *faults]
-    if faults:
-        raise ConfigurationError(faults)
-    return context
-
-
-def _load_pair(context: ssl.SSLContext, certificate: Path, private_key: Path) -> str | None:
-    try:
-        # Without a password given, OpenSSL would ask the terminal for one.
-        context.load_cert_chain(certificate, private_key, password="")
-    except (OSError, ValueError) as error:
-        return (
-            f"server.certificate, server.private_key: {certificate} and {private_key} "
-            f"cannot be used: {_reason(error)}."
-        )
-    return None
-
-
-def _reason(error: OSError | ValueError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or "not in PEM form").lower().replace("_", " ")
-    if isinstance(error, OSError):
-        return error.strerror or "cannot be read"
-    return str(error)
 
 
 def rejection(error: BaseException) -> TlsRejection:

@@ -1,10 +1,9 @@
 """Would the door take it: asked of the door's own TLS context, and of what is asked after it.
 
-`pki verify`, `config check`, `doctor`, the start and the reload ask here; the door's context is
-made here too (`door_context`). So there is one answer: whether the chain is good is said by a
-handshake in memory with that context (`rehearsal`), the rest by what every request is asked
-(`parse_peer_certificate`, `check_credential`). Every refusal is a `ValueError` or a sentence
-fragment that a person can act on.
+`pki verify`, `config check`, `doctor`, the start and the reload ask here. So there is one answer:
+whether the chain is good is said by a handshake in memory with the door's context (`rehearsal`),
+the rest by what every request is asked (`parse_peer_certificate`, `check_credential`). Every
+refusal is a `ValueError` or a sentence fragment that a person can act on.
 """
 
 import functools
@@ -25,49 +24,9 @@ from host_agent.identity.names import extension_of
 from host_agent.identity.revocation import check_credential
 from host_agent.identity.revocation_list import load_lists
 from host_agent.pki.claimant import claimant
+from host_agent.pki.door import door_context, load_certificates
 from host_agent.pki.profiles import PURPOSES, Usage, new_ca
 from host_agent.pki.rehearsal import SIGNATURE_FAILURE, refusal
-
-
-def load_certificates(data: bytes) -> Sequence[x509.Certificate]:
-    """Return the certificates in `data` (PEM, or one in DER), at least one, in their order.
-
-    Raises:
-        ValueError: there is none, or one that cannot be read.
-    """
-    try:
-        if b"-----BEGIN" in data:
-            return x509.load_pem_x509_certificates(data)
-        return [x509.load_der_x509_certificate(data)]
-    except (ValueError, x509.InvalidVersion) as error:
-        message = "it is not a certificate"
-        raise ValueError(message) from error
-
-
-def door_context(authorities: Sequence[x509.Certificate]) -> ssl.SSLContext:
-    """Return the server side of mutual TLS 1.3 as the door has it, but for its own certificate.
-
-    Raises:
-        ValueError: OpenSSL cannot read one of `authorities`, or there is no CA among them.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.maximum_version = ssl.TLSVersion.TLSv1_3
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.verify_flags |= ssl.VERIFY_X509_STRICT
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
-    context.num_tickets = 0
-    try:
-        context.load_verify_locations(
-            cadata=b"".join(_der(certificate) for certificate in authorities)
-        )
-    except (ssl.SSLError, ValueError) as error:
-        message = "OpenSSL cannot read the certificate"
-        raise ValueError(message) from error
-    if not context.get_ca_certs():
-        message = "it holds no CA certificate"
-        raise ValueError(message)
-    return context
 
 
 def check_server_pair(certificate_pem: bytes, key_pem: bytes, now: datetime) -> datetime:

@@ -84,10 +84,6 @@ MAY_SEE: dict[str, set[str]] = {
 }
 """What each room may import of the package beside itself: rooms, or modules by dotted name."""
 PENDING = {
-    ("http", "api.problems"),
-    ("http", "identity.certificate"),
-    ("http", "identity.files"),
-    ("http", "pki.verification"),
     ("text", "audit.record"),
     ("text", "canonical"),
 }

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from host_agent.errors import ConfigurationError
-from host_agent.http.listener import Gateway
 from host_agent.http.stream import ByteStream, ConnectionLimits, StreamEvents, TlsStream
 from host_agent.http.tls import TlsRejection
 from tests.support.door import GET, PIECE, Door, Wire, post
@@ -227,8 +226,7 @@ async def test_c39_an_accept_without_file_descriptors_backs_off_and_recovers(
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6 beside IPv4")
 async def test_every_address_is_those_of_ipv4_and_of_ipv6(tmp_path: Path) -> None:
     async with Door(tmp_path / "pki") as door:
-        every = Gateway(door.gateway._app, bind=("::", 0), context=None)
-        only = Gateway(door.gateway._app, bind=("::1", 0), context=None)
+        every, only = door.another(("::", 0)), door.another(("::1", 0))
         async with every, only:
             for address in ("127.0.0.1", "::1"):
                 socket.create_connection((address, every.port), timeout=PATIENCE).close()
@@ -239,7 +237,7 @@ async def test_every_address_is_those_of_ipv4_and_of_ipv6(tmp_path: Path) -> Non
 
 async def test_an_address_in_use_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
     async with Door(tmp_path / "pki") as door:
-        second = Gateway(door.gateway._app, bind=("127.0.0.1", door.gateway.port), context=None)
+        second = door.another(("127.0.0.1", door.gateway.port))
         with pytest.raises(ConfigurationError, match=r"server\.bind"):
             await second.start()
         with pytest.raises(RuntimeError):

@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives import serialization
 
 from host_agent.api.app import create_app
 from host_agent.errors import ConfigurationError, InvalidIdentityError
-from host_agent.http.tls import TlsRejection, rejection, server_context
+from host_agent.http.tls import ALPN_PROTOCOLS, TlsRejection, rejection
 from host_agent.identity.certificate import PeerCertificate
+from host_agent.pki.door import server_context
 from tests.support.certificates import HOSTILE_SHAPES, Leaf, Pki, make_pki
 from tests.support.door import GET, Door
 from tests.support.fake_pipeline import FakeAgent
@@ -294,11 +295,11 @@ def test_c12_a_context_names_every_file_that_is_wrong(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.touch()
     with pytest.raises(ConfigurationError) as caught:
-        server_context(server.certificate_path, other.key_path, empty)
+        server_context(server.certificate_path, other.key_path, empty, protocols=ALPN_PROTOCOLS)
     assert len(caught.value.faults) == 2
     assert "key values mismatch" in caught.value.faults[0]
     with pytest.raises(ConfigurationError) as caught:
-        server_context(tmp_path / "none", server.key_path, tmp_path / "none")
+        server_context(tmp_path / "none", server.key_path, tmp_path / "none", protocols=())
     assert "no such file" in caught.value.faults[1]
 
 
@@ -314,7 +315,7 @@ def test_an_encrypted_key_is_a_fault_and_no_question_on_the_terminal(tmp_path: P
         )
     )
     with pytest.raises(ConfigurationError):
-        server_context(server.certificate_path, key, pki.ca_path)
+        server_context(server.certificate_path, key, pki.ca_path, protocols=())
 
 
 def test_every_cause_has_a_name() -> None:

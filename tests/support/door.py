@@ -14,11 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
+from host_agent.agent.build import peer_of
+from host_agent.api.problems import render
 from host_agent.errors import HostAgentError
 from host_agent.http.exchange import Application
 from host_agent.http.listener import Gateway
 from host_agent.http.stream import ConnectionLimits
-from host_agent.http.tls import TlsRejection, server_context
+from host_agent.http.tls import ALPN_PROTOCOLS, TlsRejection
+from host_agent.pki.door import server_context
 from tests.support.asgi import Reply
 from tests.support.certificates import Leaf, Pki, make_pki
 from tests.support.patience import PATIENCE
@@ -175,20 +178,30 @@ class Door:
         self.rejections: list[TlsRejection] = []
         self.refusals: list[tuple[str, str, object]] = []
         self.rejected = asyncio.Event()
+        self.app = app or self.probe
         self.gateway = Gateway(
-            app or self.probe,
+            self.app,
             bind=bind or ("127.0.0.1", 0),
             context=None if is_plain else self.server_context(self.pki),
+            identify=peer_of,
+            render=render,
             limits=limits,
             max_connections=max_connections,
             on_tls_rejection=self._on_rejection,
             on_refusal=self._on_refusal,
         )
 
+    def another(self, bind: tuple[str, int]) -> Gateway:
+        """Return another listener, a plain one, for the same application; not started."""
+        return Gateway(self.app, bind=bind, context=None, identify=peer_of, render=render)
+
     def server_context(self, client_pki: Pki) -> ssl.SSLContext:
         """Return a server context that believes `client_pki`."""
         return server_context(
-            self.server.certificate_path, self.server.key_path, client_pki.ca_path
+            self.server.certificate_path,
+            self.server.key_path,
+            client_pki.ca_path,
+            protocols=ALPN_PROTOCOLS,
         )
 
     def _on_rejection(self, reason: TlsRejection) -> None:

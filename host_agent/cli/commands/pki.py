@@ -16,9 +16,10 @@ from host_agent.clock import rfc3339
 from host_agent.errors import EX_DATAERR, EX_NOPERM, EX_OK, ConfigurationError, UsageError
 from host_agent.identity.files import read_linked, read_plain
 from host_agent.pki import authority
+from host_agent.pki.door import load_certificates
 from host_agent.pki.index import Issued
 from host_agent.pki.profiles import Usage
-from host_agent.pki.verification import load_certificates, reason_against
+from host_agent.pki.verification import reason_against
 
 _DAYS = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
 _SERIAL = re.compile(r"(?:0x)?((?:[0-9a-f]{2}:)*[0-9a-f]{1,40})", re.ASCII | re.IGNORECASE)

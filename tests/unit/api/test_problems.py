@@ -5,7 +5,6 @@ import json
 import pytest
 
 from host_agent.api.problems import (
-    new_exchange_id,
     problem_body,
     render,
     render_unready,
@@ -18,6 +17,7 @@ from host_agent.errors import (
     InternalError,
     RateLimitedError,
 )
+from host_agent.http.exchange import new_exchange_id
 
 
 @pytest.mark.parametrize("kind", BY_CODE.values(), ids=BY_CODE.keys())

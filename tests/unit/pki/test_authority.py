@@ -17,12 +17,12 @@ from host_agent.identity.authorities import Authorities
 from host_agent.identity.certificate import parse_peer_certificate
 from host_agent.identity.revocation_list import RevocationList, load_lists
 from host_agent.pki import authority
+from host_agent.pki.door import load_certificates
 from host_agent.pki.index import Index, Issued, decode, encode
 from host_agent.pki.profiles import Usage
 from host_agent.pki.verification import (
     check_authorities,
     check_server_pair,
-    load_certificates,
     reason_against,
     reason_of_clients,
 )

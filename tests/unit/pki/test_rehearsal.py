@@ -11,8 +11,9 @@ from cryptography import x509
 
 from host_agent.identity.authorities import Authorities
 from host_agent.pki.claimant import claimant
+from host_agent.pki.door import door_context
 from host_agent.pki.rehearsal import SIGNATURE_FAILURE, refusal
-from host_agent.pki.verification import check_authorities, door_context
+from host_agent.pki.verification import check_authorities
 from tests.support.certificates import Pki, make_pki
 from tests.support.pki_shapes import a_ca, long_key, pem
 

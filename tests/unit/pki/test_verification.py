@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from host_agent.identity.authorities import Authorities
 from host_agent.identity.revocation_list import load_lists
+from host_agent.pki.door import load_certificates
 from host_agent.pki.profiles import Usage, new_ca, new_leaf, subject
 from host_agent.pki.verification import (
     check_authorities,
     check_server_pair,
-    load_certificates,
     reason_against,
     reason_of_clients,
 )
