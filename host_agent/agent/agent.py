@@ -36,7 +36,7 @@ from host_agent.errors import (
 from host_agent.execution.runner import Runner, ToolRunner
 from host_agent.execution.slots import Turns
 from host_agent.host.install.root_list import RENDER, root_list_state
-from host_agent.http.listener import Gateway
+from host_agent.http.listener import Listener
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.revocation import Revocation
 from host_agent.metrics import Metrics
@@ -203,7 +203,7 @@ class Agent:
         ):
             await self._exits.enter_async_context(_background(work))
         await self._messaging.start(prepared.channels)
-        self._gateway = Gateway(
+        self._listener = Listener(
             create_app(self),
             bind=config.server.address,
             context=prepared.context,
@@ -213,9 +213,9 @@ class Agent:
             on_tls_rejection=self.metrics.tls_rejected,
             on_refusal=self._refused_by_server,
         )
-        await self._gateway.start()
+        await self._listener.start()
         self._exits.push_async_callback(self._close_door)
-        self._monitoring = Gateway(
+        self._monitoring = Listener(
             create_metrics_app(self),
             bind=config.metrics.address,
             context=None,
@@ -239,7 +239,7 @@ class Agent:
         self.rooms.is_draining = True
         self.rooms.changes.tell_all()
         self._events.wake_all()
-        await self._gateway.close(self.config.server.drain_seconds)
+        await self._listener.close(self.config.server.drain_seconds)
 
     async def _finish_work(self) -> None:
         left = await self.rooms.tasks.drain(self.config.server.drain_seconds)
@@ -258,7 +258,7 @@ class Agent:
         """Return the URL of the API."""
         host = self.config.server.address[0]
         shown = f"[{host}]" if ":" in host else host
-        return f"https://{shown}:{self._gateway.port}"
+        return f"https://{shown}:{self._listener.port}"
 
     @property
     def serves(self) -> str:
@@ -391,8 +391,8 @@ class Agent:
         if prepared.door != self._door:
             # Connections that the old files let in end; with the same files they stay.
             self._door = prepared.door
-            self._gateway.swap_context(prepared.context)
-        self._gateway.limit_connections(config.server.max_connections)
+            self._listener.swap_context(prepared.context)
+        self._listener.limit_connections(config.server.max_connections)
         self._tell_ends()
         self._privileges.forget()
         await self._messaging.renew(prepared.channels)

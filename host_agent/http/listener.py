@@ -1,4 +1,4 @@
-"""The listening socket: accepts, shakes hands, caps, drains. One gateway, one address.
+"""The listening socket: accepts, shakes hands, caps, drains. One listener, one address.
 
 No peer can hold up another: handshakes run in callbacks under a deadline, unfinished ones go first
 when the connections are at their cap, and an accept that fails for want of file descriptors backs
@@ -36,7 +36,7 @@ SAID_AGAIN_SECONDS = 60.0
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-class Gateway:
+class Listener:
     """Serves an ASGI application on one address, over mutual TLS or plainly.
 
     `bind` is host and port, or a socket that listens already. `context` of None is a plain
@@ -73,7 +73,7 @@ class Gateway:
         self._streams: set[ByteStream] = set()
         self._handshakes: dict[ByteStream, None] = {}
         self._connections: dict[Connection, asyncio.Task[None]] = {}
-        self._listener: socket.socket | None = None
+        self._socket: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._is_full = False
         self._quiet_until: dict[str, float] = {}
@@ -87,16 +87,16 @@ class Gateway:
         Raises:
             ConfigurationError: the address cannot be bound.
         """
-        self._listener = self._listen()
-        self._accepting = asyncio.create_task(self._accept(self._listener), name="gateway accept")
+        self._socket = self._listen()
+        self._accepting = asyncio.create_task(self._accept(self._socket), name="listener accept")
 
     @property
     def port(self) -> int:
         """Return the port that is listened on."""
-        if self._listener is None:
-            message = "the gateway is not started"
+        if self._socket is None:
+            message = "the listener is not started"
             raise RuntimeError(message)
-        port: int = self._listener.getsockname()[1]
+        port: int = self._socket.getsockname()[1]
         return port
 
     @property
@@ -296,6 +296,6 @@ class Gateway:
             self._accepting.cancel()
             await asyncio.wait((self._accepting,))
             self._accepting = None
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

@@ -1,7 +1,7 @@
 """Bytes in and out of one accepted socket: plain, or through TLS. Nothing of HTTP.
 
 Ours rather than asyncio's own TLS transport for three reasons: that one keeps a 256 KiB buffer,
-written to and so resident, for every idle connection (here all connections of a gateway share
+written to and so resident, for every idle connection (here all connections of a listener share
 one); it drops the alert that tells a client why its handshake failed; and it cannot go on reading
 while it closes, so that a client that is still sending would lose the answer to a TCP reset.
 """
@@ -17,7 +17,7 @@ from typing import cast
 from host_agent.http.tls import TlsRejection, rejection, said_of_certificate
 
 READ_BYTES = 64 * 1024
-"""The receive buffer that all connections of a gateway share, and what one may have unread."""
+"""The receive buffer that all connections of a listener share, and what one may have unread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class StreamEvents:
 class ByteStream(asyncio.BufferedProtocol):
     """A plain TCP connection. One reader; any number of writers.
 
-    `buffer` is lent by the gateway: it holds bytes only between two calls of the transport that
+    `buffer` is lent by the listener: it holds bytes only between two calls of the transport that
     follow each other at once, so one serves every connection of a loop.
     """
 

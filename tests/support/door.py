@@ -18,7 +18,7 @@ from host_agent.agent.build import peer_of
 from host_agent.api.problems import render
 from host_agent.errors import HostAgentError
 from host_agent.http.exchange import Application
-from host_agent.http.listener import Gateway
+from host_agent.http.listener import Listener
 from host_agent.http.stream import ConnectionLimits
 from host_agent.http.tls import ALPN_PROTOCOLS, TlsRejection
 from host_agent.pki.door import server_context
@@ -179,7 +179,7 @@ class Door:
         self.refusals: list[tuple[str, str, object]] = []
         self.rejected = asyncio.Event()
         self.app = app or self.probe
-        self.gateway = Gateway(
+        self.gateway = Listener(
             self.app,
             bind=bind or ("127.0.0.1", 0),
             context=None if is_plain else self.server_context(self.pki),
@@ -191,9 +191,9 @@ class Door:
             on_refusal=self._on_refusal,
         )
 
-    def another(self, bind: tuple[str, int]) -> Gateway:
+    def another(self, bind: tuple[str, int]) -> Listener:
         """Return another listener, a plain one, for the same application; not started."""
-        return Gateway(self.app, bind=bind, context=None, identify=peer_of, render=render)
+        return Listener(self.app, bind=bind, context=None, identify=peer_of, render=render)
 
     def server_context(self, client_pki: Pki) -> ssl.SSLContext:
         """Return a server context that believes `client_pki`."""
