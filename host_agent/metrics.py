@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from host_agent import __version__
 from host_agent.config.channels import ChannelName
 from host_agent.errors import BY_CODE
-from host_agent.operations.catalogue import CONTRACT_OPERATIONS
+from host_agent.operations import CATALOGUE
 from host_agent.requests.model import State, Verb
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -69,7 +69,7 @@ class Metrics:
 
     def __init__(
         self,
-        operations: Iterable[str] = CONTRACT_OPERATIONS,
+        operations: Iterable[str] = CATALOGUE.names,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:

@@ -31,7 +31,6 @@ from host_agent.notify.channel import Channel
 from host_agent.operations import CATALOGUE
 from host_agent.pipeline import Snapshot
 from host_agent.pipeline.plugin import Plugin
-from host_agent.sudoers.render import wrappers_of
 
 IMPORTED_LATE = ("alembic.command", "alembic.config", "httpcore")
 """What a running agent needs and no module names at its head: whatever is configured uses it."""
@@ -115,7 +114,7 @@ def _places(config: Config) -> Iterator[tuple[str, Path, int, str]]:
         yield "audit.path", _there(audit.path.parent), os.W_OK | os.X_OK, "written"
     yield "audit.path", audit.path, os.R_OK | os.W_OK, "appended to"
     right = os.R_OK | (os.X_OK if execution.runner is RunnerKind.DIRECT else 0)
-    names = {wrapper for spec in CATALOGUE for wrapper in wrappers_of(spec)}
+    names = {wrapper for spec in CATALOGUE for wrapper in spec.wrappers}
     for name in sorted(names):
         yield "execution.wrapper_dir", execution.wrapper_dir / name, right, "used"
     plugin = config.approvals.plugin or ""

@@ -4,14 +4,6 @@
 files that a configuration names.
 """
 
-from host_agent.config.adapters import (
-    Argument,
-    Command,
-    ExecSection,
-    PctSection,
-    SystemdSection,
-    ZfsSection,
-)
 from host_agent.config.channels import (
     AppriseChannel,
     Approver,
@@ -29,20 +21,18 @@ from host_agent.config.models import (
     Audit,
     Config,
     Execution,
-    GitSection,
     Identity,
     Limits,
     Metrics,
-    Repository,
     Rule,
     RunnerKind,
     Server,
     Store,
     VerdictKind,
 )
-from host_agent.config.patterns import to_extended
 from host_agent.config.permissions import check_permissions
-from host_agent.config.values import MAX_PATTERN_LENGTH, compile_pattern, split_bind
+from host_agent.config.values import split_bind
+from host_agent.operations.section import MAX_PATTERN_LENGTH, compile_pattern
 
 __all__ = [
     "CONFIGURATION_LIMIT_BYTES",
@@ -50,36 +40,27 @@ __all__ = [
     "AppriseChannel",
     "Approvals",
     "Approver",
-    "Argument",
     "Audit",
     "Bridge",
     "ChannelName",
     "Channels",
-    "Command",
     "Config",
-    "ExecSection",
     "Execution",
-    "GitSection",
     "Identity",
     "Limits",
     "Metrics",
     "NtfyChannel",
-    "PctSection",
-    "Repository",
     "Rule",
     "RunnerKind",
     "Server",
     "SignalChannel",
     "SignalDriver",
     "Store",
-    "SystemdSection",
     "VerdictKind",
     "WebhookChannel",
-    "ZfsSection",
     "check_permissions",
     "compile_pattern",
     "load",
     "parse",
     "split_bind",
-    "to_extended",
 ]

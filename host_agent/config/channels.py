@@ -14,9 +14,9 @@ from host_agent.config.values import (
     NotEmpty,
     Owner,
     UnixUser,
-    grammar,
     is_loopback,
 )
+from host_agent.operations.section import grammar
 
 
 class SignalDriver(StrEnum):

@@ -23,6 +23,7 @@ from host_agent.config.models import DEFAULT_WRAPPER_DIR, SQLITE_PREFIX, Config,
 from host_agent.config.people import people_faults, plugin_fault, secret_files
 from host_agent.errors import ConfigurationError
 from host_agent.identity.registry import Role
+from host_agent.operations import CATALOGUE
 
 Table: TypeAlias = dict[str, Any]
 Key: TypeAlias = tuple[str | int, ...]
@@ -70,7 +71,7 @@ def build(
     config: Config | None = None
     text = json.dumps(_without({"store": {}, "audit": {}, **table}, frozenset(found), ()))
     try:
-        config = Config.model_validate_json(text, context={"base": base})
+        config = Config.model_validate_json(text, context=_context(base))
     except ValidationError as error:
         for fault in error.errors(include_url=False, include_context=False, include_input=False):
             found.setdefault(*_explain(fault))
@@ -83,6 +84,11 @@ def build(
     config._files = files  # noqa: SLF001 - what no file says, set once here
     config._host = socket.gethostname()  # noqa: SLF001
     return config
+
+
+def _context(base: Path) -> dict[str, object]:
+    """Return what single values are checked against, beside themselves."""
+    return {"base": base, "adapters_programs": CATALOGUE.programs}
 
 
 def _without(value: object, bad: frozenset[Key], at: Key) -> object:
@@ -268,7 +274,7 @@ def _host_faults(table: Table, base: Path, uid: int) -> Iterator[tuple[Key, str]
     folder = _text(execution.get("wrapper_dir", DEFAULT_WRAPPER_DIR))
     if (
         folder
-        and any(adapter in table for adapter in ("git", "zfs", "systemd", "pct", "exec"))
+        and any(adapter.name in table for adapter in CATALOGUE.adapters)
         and not os.path.isdir(base / folder)  # noqa: PTH112 - NUL is False
     ):
         yield ("execution", "wrapper_dir"), f"{base / folder} is not a directory"

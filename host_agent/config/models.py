@@ -9,7 +9,7 @@ import hashlib
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -18,24 +18,19 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationInfo,
+    create_model,
     field_validator,
     model_validator,
 )
 
-from host_agent.config.adapters import ExecSection, PctSection, SystemdSection, ZfsSection
 from host_agent.config.channels import Approver, Bridge, Channels, check_plugin
 from host_agent.config.values import (
     Bind,
     CommonName,
-    Fingerprint,
     HostPath,
-    ListedPattern,
     NotEmpty,
     OperationPattern,
     Owner,
-    Pattern,
-    RemoteName,
-    RepositoryPath,
     RuleName,
     UnixUser,
     absolute,
@@ -43,6 +38,8 @@ from host_agent.config.values import (
     split_bind,
 )
 from host_agent.identity.registry import Autonomy, Role, owner_of
+from host_agent.operations import CATALOGUE
+from host_agent.operations.section import Fingerprint, ListedPattern, Section
 
 SQLITE_PREFIX = "sqlite:///"
 DEFAULT_WRAPPER_DIR = "/usr/local/lib/host-agent"
@@ -382,31 +379,30 @@ class Rule(_Table):
         return self
 
 
-class Repository(_Table):
-    """One repository that may be worked on, and how far."""
-
-    path: RepositoryPath = Field(
-        description="Where it is: absolute, without `.`, `..`, `//` or a `/` at the end."
-    )
-    remotes: tuple[RemoteName, ...] = Field(
-        default=(), description="Names of remotes that may be fetched from. None: no remote."
-    )
-    branches: tuple[Pattern, ...] = Field(
-        default=(),
-        description="Regular expressions over whole branch names. None: no branch.",
-    )
+_ConfigT = TypeVar("_ConfigT", bound=BaseModel)
+_SectionT = TypeVar("_SectionT", bound=Section)
 
 
-class GitSection(_Table):
-    """The git adapter: its allow-list of repositories."""
-
-    repositories: tuple[Repository, ...] = Field(
-        default=(), description="The repositories. None: no git operation."
+def _with_adapters(model: type[_ConfigT]) -> type[_ConfigT]:
+    """Return `model` with an optional table for each adapter of this build, by its name."""
+    tables: dict[str, Any] = {
+        adapter.name: (
+            adapter.section | None,
+            Field(default=None, description=adapter.section.__doc__),
+        )
+        for adapter in CATALOGUE.adapters
+    }
+    return create_model(
+        model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **tables
     )
 
 
+@_with_adapters
 class Config(_Table):
-    """A whole configuration, checked. Paths are absolute."""
+    """A whole configuration, checked. Paths are absolute.
+
+    Every adapter of the catalogue has a table under its name; `section` returns it by its type.
+    """
 
     server: Server = Field(description=Server.__doc__)
     limits: Limits = Field(default=Limits(), description=Limits.__doc__)
@@ -420,14 +416,14 @@ class Config(_Table):
     bridges: tuple[Bridge, ...] = Field(default=(), description=Bridge.__doc__)
     identities: tuple[Identity, ...] = Field(default=(), description=Identity.__doc__)
     rules: tuple[Rule, ...] = Field(default=(), description=Rule.__doc__)
-    git: GitSection | None = Field(default=None, description=GitSection.__doc__)
-    zfs: ZfsSection | None = Field(default=None, description=ZfsSection.__doc__)
-    systemd: SystemdSection | None = Field(default=None, description=SystemdSection.__doc__)
-    pct: PctSection | None = Field(default=None, description=PctSection.__doc__)
-    exec: ExecSection | None = Field(default=None, description=ExecSection.__doc__)
 
     _files: tuple[Path, ...] = PrivateAttr(default=())
     _host: str = PrivateAttr(default="")
+
+    def section(self, model: type[_SectionT]) -> _SectionT | None:
+        """Return the table that an adapter declares as `model`; None where it is not configured."""
+        tables = (getattr(self, adapter.name) for adapter in CATALOGUE.adapters)
+        return next((table for table in tables if isinstance(table, model)), None)
 
     def approver(self, owner: str) -> Approver | None:
         """Return how `owner`, case-folded, is reached, where that is configured."""

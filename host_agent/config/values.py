@@ -5,19 +5,14 @@ Each refuses with one sentence that says what the value must be. Whole strings o
 
 import ipaddress
 import re
-import warnings
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints, ValidationInfo
 
-from host_agent.config.patterns import to_extended
 from host_agent.identity.registry import is_common_name
-
-MAX_PATTERN_LENGTH = 256
-"""Characters of a regular expression. Python's engine can take time exponential in the resource's
-length for nested repeats such as `(a+)+`; the length, and the short grammars of resources, bound
-what an administrator can do to himself by mistake."""
+from host_agent.operations import CATALOGUE
+from host_agent.operations.section import grammar
 
 
 def split_bind(bind: str) -> tuple[str, int]:
@@ -65,57 +60,14 @@ def absolute(path: Path, info: ValidationInfo) -> Path:
     return path if base is None else base / path
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Return `pattern` compiled for a whole-string match over ASCII.
-
-    Raises:
-        ValueError: it does not compile, is ambiguous to Python's parser, or is not ASCII.
-    """
-    if not pattern.isascii():
-        message = "holds a character that is not ASCII, which no resource can match"
-        raise ValueError(message)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            return re.compile(pattern, re.ASCII)
-        except (re.error, OverflowError, RecursionError, Warning) as error:
-            message = f"is not a regular expression: {error}"
-            raise ValueError(message) from None
-
-
-def _check_pattern(pattern: str) -> str:
-    compile_pattern(pattern)
-    return pattern
-
-
-def _check_listed(pattern: str) -> str:
-    to_extended(pattern)
-    return pattern
-
-
 def _check_operation(pattern: str) -> str:
     """Accept an exact operation name, or `adapter.*` for all of one adapter's."""
-    # Imported here: the adapters beside the catalogue import their configuration sections.
-    from host_agent.operations.catalogue import CONTRACT_OPERATIONS
-
     adapter, dot, verb = pattern.partition(".")
-    adapters = {name.partition(".")[0] for name in CONTRACT_OPERATIONS}
-    if pattern in CONTRACT_OPERATIONS or (dot and verb == "*" and adapter in adapters):
+    adapters = {declared.name for declared in CATALOGUE.adapters}
+    if pattern in CATALOGUE.names or (dot and verb == "*" and adapter in adapters):
         return pattern
     message = "is no operation, and no adapter with .* after it"
     raise ValueError(message)
-
-
-def _check_repository_path(path: str) -> str:
-    """Hold the form that a `repository` parameter is compared with, byte by byte."""
-    first, *parts = path.split("/")
-    if first or not parts or not {"", ".", ".."}.isdisjoint(parts):
-        message = "must be absolute, without '.', '..', '//' or a '/' at the end"
-        raise ValueError(message)
-    if not path.isascii() or not path.isprintable():
-        message = "must be visible ASCII characters and spaces"
-        raise ValueError(message)
-    return path
 
 
 def _check_printable(text: str) -> str:
@@ -136,18 +88,6 @@ def _check_common_name(name: str) -> str:
     return name
 
 
-def grammar(pattern: str, sentence: str) -> AfterValidator:
-    """Return a check that a whole string matches `pattern`, refused with `sentence`."""
-    compiled = re.compile(pattern, re.ASCII)
-
-    def check(text: str) -> str:
-        if compiled.fullmatch(text) is None:
-            raise ValueError(sentence)
-        return text
-
-    return AfterValidator(check)
-
-
 def _not_empty(items: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse an empty list: it would match nothing, and is easily read as "any"."""
     if not items:
@@ -159,13 +99,6 @@ def _not_empty(items: tuple[str, ...]) -> tuple[str, ...]:
 NotEmpty = AfterValidator(_not_empty)
 HostPath = Annotated[Path, AfterValidator(absolute)]
 Bind = Annotated[str, AfterValidator(_check_bind)]
-Pattern = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=MAX_PATTERN_LENGTH),
-    AfterValidator(_check_pattern),
-]
-ListedPattern = Annotated[Pattern, AfterValidator(_check_listed)]
-"""A pattern that root's own list has too, as the wrappers read it."""
 OperationPattern = Annotated[str, AfterValidator(_check_operation)]
 RuleName = Annotated[
     str, StringConstraints(min_length=1, max_length=100), AfterValidator(_check_printable)
@@ -181,26 +114,4 @@ Owner = Annotated[
 ]
 UnixUser = Annotated[
     str, grammar(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", "must be the name of a unix user")
-]
-Fingerprint = Annotated[
-    str,
-    grammar(
-        r"sha256:[0-9a-f]{64}",
-        "must be 'sha256:' and 64 hex digits in lower case",
-    ),
-]
-RemoteName = Annotated[
-    str,
-    grammar(
-        r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,99}", "must be the name of a remote, not a URL or pattern"
-    ),
-]
-RepositoryPath = Annotated[str, AfterValidator(_check_repository_path)]
-CommandName = Annotated[
-    str,
-    grammar(r"[a-z][a-z0-9-]{0,63}", "must be lower-case letters, digits and '-', a letter first"),
-]
-ArgumentName = Annotated[
-    str,
-    grammar(r"[a-z][a-z0-9_]{0,31}", "must be lower-case letters, digits and '_', a letter first"),
 ]

@@ -28,6 +28,7 @@ from host_agent.errors import (
     SudoRefusedError,
 )
 from host_agent.execution.process import Child, Watch
+from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Invocation, Output, RunAs
 
 _log = logging.getLogger(__name__)
@@ -313,10 +314,8 @@ def _refused_by_sudo(wrapper: str, user: str, output: Output) -> NoReturn:
 
 TOOLS: Mapping[str, str] = {
     "cvtsudoers": "/usr/bin/cvtsudoers",
-    "git": "/usr/bin/git",
     "groupadd": "/usr/sbin/groupadd",
     "groupdel": "/usr/sbin/groupdel",
-    "pct": "/usr/sbin/pct",
     "python": sys.executable,
     "runuser": "/usr/sbin/runuser",
     "sudo": "/usr/bin/sudo",
@@ -325,9 +324,11 @@ TOOLS: Mapping[str, str] = {
     "userdel": "/usr/sbin/userdel",
     "visudo": "/usr/sbin/visudo",
     "visudo-rs": "/usr/bin/visudo-rs",
-    "zfs": "/usr/sbin/zfs",
+    **{adapter.tool.name: adapter.tool.path for adapter in CATALOGUE.adapters if adapter.tool},
 }
-"""The host's own programs that this program runs for itself, and its interpreter, by short name."""
+"""The host's own programs that this program runs for itself, and its interpreter, by short name.
+
+Those of the adapters are asked for their versions only."""
 
 
 class ToolRunner:

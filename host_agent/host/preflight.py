@@ -28,6 +28,7 @@ from host_agent.notify.addresses import target_of
 from host_agent.notify.peers import owner_fault
 from host_agent.notify.signing import read_secret
 from host_agent.operations import CATALOGUE
+from host_agent.operations.git.section import GitSection
 from host_agent.pki.door import load_certificates
 from host_agent.pki.verification import (
     check_authorities,
@@ -372,16 +373,23 @@ def _idle_warnings(config: Config) -> Iterator[str]:
 
 def _may_match(config: Config, rule: Rule, adapters: set[str]) -> bool:
     """Return whether the resources of `rule` may match; asked where all of them are listed."""
-    if rule.resources is None or not adapters <= {"git", "exec"}:
+    asked = [adapter for adapter in CATALOGUE.adapters if adapter.name in adapters]
+    if rule.resources is None or not all(adapter.has_fixed_names for adapter in asked):
         return True
-    listed = [repository.path for repository in config.git.repositories] if config.git else []
-    listed += [command.name for command in config.exec.commands] if config.exec else []
+    sections = [(adapter, config.section(adapter.section)) for adapter in asked]
+    listed = [
+        name
+        for adapter, section in sections
+        if section is not None
+        for name in adapter.names(section)
+    ]
     patterns = [compile_pattern(text) for text in rule.resources]
-    return any(pattern.fullmatch(str(one)) for pattern in patterns for one in listed)
+    return any(pattern.fullmatch(one) for pattern in patterns for one in listed)
 
 
 def _repository_warnings(config: Config) -> Iterator[str]:
-    for index, repository in enumerate(config.git.repositories if config.git else ()):
+    section = config.section(GitSection)
+    for index, repository in enumerate(section.repositories if section else ()):
         if _is_missing(Path(repository.path)):
             yield f"git.repositories[{index}].path: there is no directory {repository.path} yet"
 

@@ -7,5 +7,5 @@ from host_agent.operations.pct import adapter as pct
 from host_agent.operations.systemd import adapter as systemd
 from host_agent.operations.zfs import adapter as zfs
 
-CATALOGUE = Catalogue((*git.SPECS, *zfs.SPECS, *systemd.SPECS, *pct.SPECS, *exec_.SPECS))
-"""Every operation that this build has."""
+CATALOGUE = Catalogue((git.ADAPTER, zfs.ADAPTER, systemd.ADAPTER, pct.ADAPTER, exec_.ADAPTER))
+"""Every adapter and operation that this build has."""

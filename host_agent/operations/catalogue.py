@@ -20,6 +20,7 @@ from host_agent.errors import (
     InvalidParameterError,
     UnknownOperationError,
 )
+from host_agent.operations.section import Section
 
 
 class Effect(StrEnum):
@@ -171,6 +172,7 @@ def may_reach_nothing(_params: object, _resource: str) -> bool:
 class OperationSpec:
     """The declaration of one operation: values and pure functions.
 
+    - `inspector`: the wrapper of `inspect` and `probe`, where it is not `wrapper` itself.
     - `resource`: the resource string that rules see, or None for an operation without one.
     - `admit`: raises `PolicyDeniedError` or `ProtectedError` where the adapter's allow-lists or
       built-in protections refuse the parameters; `section` is the adapter's configuration section.
@@ -200,6 +202,7 @@ class OperationSpec:
     summary: str
     parameters: type[Parameters]
     wrapper: str
+    inspector: str | None = None
     run_as: RunAs
     resource: Callable[[Any], str | None]
     admit: Callable[[Any, Any], None]
@@ -221,6 +224,13 @@ class OperationSpec:
     probe: Callable[[Any, Mapping[str, JsonValue]], Invocation] | None = None
     parse_probe: Callable[[Any, Mapping[str, JsonValue], Output], bool] | None = None
     parse: Callable[[Any, Output], JsonValue] | None = None
+
+    @property
+    def wrappers(self) -> tuple[str, ...]:
+        """Return the wrappers that decide about it: the one that runs, and the one that looks."""
+        if self.inspector is None or (self.inspect is None and self.probe is None):
+            return (self.wrapper,)
+        return (self.wrapper, self.inspector)
 
     @property
     def adapter(self) -> str:
@@ -289,16 +299,8 @@ class Operation:
 
     @property
     def wrappers(self) -> tuple[str, ...]:
-        """Return the wrappers that decide about it: the one that runs, and the one that inspects.
-
-        The digest covers their bytes.
-        """
-        if self.spec.inspect is None:
-            return (self.spec.wrapper,)
-        inspects = self.spec.inspect(self.params).wrapper
-        return (
-            (self.spec.wrapper,) if inspects == self.spec.wrapper else (self.spec.wrapper, inspects)
-        )
+        """Return the wrappers that decide about it; the digest covers their bytes."""
+        return self.spec.wrappers
 
 
 def _may_reach(one: Operation, other: Operation) -> bool:
@@ -306,25 +308,55 @@ def _may_reach(one: Operation, other: Operation) -> bool:
     return any(one.spec.may_reach(one.params, resource) for resource in resources)
 
 
-CONTRACT_OPERATIONS: frozenset[str] = frozenset(
-    f"{adapter}.{verb}"
-    for adapter, verbs in {
-        "zfs": "list get snapshot hold release destroy rollback",
-        "systemd": "status logs list start restart reload stop",
-        "pct": "list status config start snapshot create stop shutdown rollback destroy",
-        "git": "status log diff fetch pull switch reset",
-        "exec": "run",
-    }.items()
-    for verb in verbs.split()
-)
-"""Every name of an operation, built or not: what a rule may name."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A program of the host: its short name, where Debian has it, arguments that only print."""
+
+    name: str
+    path: str
+    version: tuple[str, ...]
+
+
+def _nothing_of(_section: object) -> tuple[str, ...]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """One family of operations, and all that others have to know of it.
+
+    - `section`: the table of the configuration, under the adapter's name.
+    - `specs`: its operations.
+    - `tool`: what its wrappers run, where that is one program.
+    - `names`: what root's list allows to be named, from a section: POSIX extended regular
+      expressions, or with `has_fixed_names` the resources themselves.
+    - `protected`: patterns of what root never changes, from a section.
+    - `programs`: base names of programs that do or undo what it does, so that `exec` takes none.
+    """
+
+    name: str
+    section: type[Section]
+    specs: tuple[OperationSpec, ...]
+    tool: Tool | None = None
+    names: Callable[[Any], Iterable[str]]
+    has_fixed_names: bool = False
+    protected: Callable[[Any], Iterable[str]] = _nothing_of
+    programs: frozenset[str] = frozenset()
+
+    @property
+    def run_as(self) -> RunAs:
+        """Return whom its wrappers run as."""
+        return self.specs[0].run_as
 
 
 class Catalogue:
-    """The table of all operations that this build has."""
+    """The table of all adapters and operations that this build has."""
 
-    def __init__(self, specs: Iterable[OperationSpec]) -> None:
-        self._specs = {spec.name: spec for spec in specs}
+    def __init__(self, adapters: Iterable[Adapter]) -> None:
+        self.adapters = tuple(adapters)
+        self._specs = {spec.name: spec for adapter in self.adapters for spec in adapter.specs}
+        self.names = frozenset(self._specs)
+        self.programs = frozenset[str]().union(*(adapter.programs for adapter in self.adapters))
 
     def __iter__(self) -> Iterator[OperationSpec]:
         return iter(self._specs.values())

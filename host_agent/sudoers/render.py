@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from host_agent.config import Config
 from host_agent.errors import ConfigurationError
 from host_agent.identity.registry import Role
-from host_agent.operations.catalogue import Catalogue, OperationSpec, RunAs
+from host_agent.operations.catalogue import Catalogue, RunAs
 from host_agent.sudoers.findings import Audience
 
 SERVICE_USER = "host-agent"
@@ -41,18 +41,6 @@ class Grant:
     run_as: str
 
 
-_INSPECTED_APART = frozenset({"zfs", "systemd", "pct"})
-"""Adapters with a wrapper a verb, where `ADAPTER-inspect` looks before a change and after it."""
-
-
-def wrappers_of(spec: OperationSpec) -> frozenset[str]:
-    """Return the wrappers that an operation runs: its own, and the one that looks for it."""
-    looks = spec.inspect is not None or spec.probe is not None
-    if spec.adapter in _INSPECTED_APART and looks:
-        return frozenset({spec.wrapper, f"{spec.adapter}-inspect"})
-    return frozenset({spec.wrapper})
-
-
 def grants(config: Config, catalogue: Catalogue) -> tuple[Grant, ...]:
     """Return what the agent needs for the adapters that `config` configures, in order.
 
@@ -72,7 +60,7 @@ def grants(config: Config, catalogue: Catalogue) -> tuple[Grant, ...]:
     for spec in catalogue:
         if getattr(config, spec.adapter, None) is None:
             continue
-        for wrapper in wrappers_of(spec):
+        for wrapper in spec.wrappers:
             for user in ("root",) if spec.run_as is RunAs.ROOT else users:
                 found.add(_grant(config, wrapper, user))
     return tuple(sorted(found))
@@ -116,7 +104,7 @@ def audience(
 def _wrappers(catalogue: Catalogue, run_as: RunAs) -> Iterator[str]:
     for spec in catalogue:
         if spec.run_as is run_as:
-            yield from wrappers_of(spec)
+            yield from spec.wrappers
 
 
 def _grant(config: Config, wrapper: str, user: str) -> Grant:

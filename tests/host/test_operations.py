@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from host_agent.operations.catalogue import CONTRACT_OPERATIONS
+from host_agent.operations import CATALOGUE
 from tests.support.installed import Host
 from tests.support.operation_cases import CASES, Case, Params
 
@@ -13,8 +13,8 @@ EVERY = pytest.mark.parametrize("case", CASES, ids=lambda case: case.operation)
 
 
 def test_the_table_has_every_operation_of_the_contract() -> None:
-    assert {case.operation for case in CASES} == CONTRACT_OPERATIONS
-    assert len(CASES) == len(CONTRACT_OPERATIONS)
+    assert {case.operation for case in CASES} == CATALOGUE.names
+    assert len(CASES) == len(CATALOGUE.names)
 
 
 @EVERY

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from host_agent.canonical import JsonValue
-from host_agent.config import ExecSection
 from host_agent.errors import (
     HostAgentError,
     HostFailedError,
@@ -17,6 +16,7 @@ from host_agent.errors import (
 )
 from host_agent.operations.catalogue import Operation, PreviewAccuracy
 from host_agent.operations.exec.adapter import commands_file
+from host_agent.operations.exec.section import ExecSection
 from tests.support.pct_host import PLACE, PctHost, can_run, operation
 
 pytestmark = [

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from host_agent.canonical import JsonValue
-from host_agent.config import ZfsSection
 from host_agent.errors import (
     HostAgentError,
     HostFailedError,
@@ -18,6 +17,7 @@ from host_agent.errors import (
     TargetChangedError,
 )
 from host_agent.operations.catalogue import PreviewAccuracy
+from host_agent.operations.zfs.section import ZfsSection
 from tests.support.zfs_host import ZfsHost, can_run_fuse, can_run_stand_in, operation
 
 pytestmark = [pytest.mark.root, pytest.mark.serial]

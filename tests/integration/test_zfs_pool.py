@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from host_agent.canonical import JsonValue
-from host_agent.config import ZfsSection
 from host_agent.errors import HostAgentError, HostFailedError, HostNotFoundError, ProtectedError
 from host_agent.operations.catalogue import PreviewAccuracy
+from host_agent.operations.zfs.section import ZfsSection
 from tests.support.zfs_host import ZfsHost, can_run_fuse, operation
 
 pytestmark = [

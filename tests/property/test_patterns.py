@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from host_agent.config.patterns import to_extended
+from host_agent.operations.patterns import to_extended
 
 ALPHABET = "ab0.-_/@^]["
 NAMES = st.text(ALPHABET, max_size=8)

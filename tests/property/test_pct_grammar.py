@@ -7,14 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from host_agent.canonical import JsonValue
-from host_agent.config import PctSection
-from host_agent.config.adapters import vmid_ranges
 from host_agent.errors import InvalidParameterError
 from host_agent.operations.catalogue import Catalogue
-from host_agent.operations.exec.adapter import SPECS as EXEC_SPECS
-from host_agent.operations.pct.adapter import SPECS
+from host_agent.operations.exec.adapter import ADAPTER as EXEC_ADAPTER
+from host_agent.operations.pct.adapter import ADAPTER
+from host_agent.operations.pct.section import PctSection, vmid_ranges
 
-CATALOGUE = Catalogue((*SPECS, *EXEC_SPECS))
+CATALOGUE = Catalogue((ADAPTER, EXEC_ADAPTER))
 HELD: dict[str, JsonValue] = {
     "config": "sha256:" + "a" * 64,
     "snapshot": "sha256:" + "b" * 64,

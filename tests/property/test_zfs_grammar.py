@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from host_agent.canonical import JsonValue
 from host_agent.errors import InvalidParameterError
 from host_agent.operations.catalogue import Catalogue
-from host_agent.operations.zfs.adapter import SPECS
+from host_agent.operations.zfs.adapter import ADAPTER, SPECS
 from host_agent.operations.zfs.parameters import is_dataset, is_snapshot_name
 
 WRAPPERS = Path(__file__).resolve().parents[2] / "wrappers"
-CATALOGUE = Catalogue(SPECS)
+CATALOGUE = Catalogue((ADAPTER,))
 USAGE, REFUSED = 64, 77
 
 _PARTS = st.sampled_from(

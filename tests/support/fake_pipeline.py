@@ -25,6 +25,7 @@ from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.credential import Credential
 from host_agent.identity.registry import Autonomy, Principal, Role
 from host_agent.operations.catalogue import (
+    Adapter,
     Catalogue,
     Effect,
     Invocation,
@@ -32,6 +33,7 @@ from host_agent.operations.catalogue import (
     Parameters,
     RunAs,
 )
+from host_agent.operations.section import Section
 from host_agent.pipeline.bridges import Signed
 from host_agent.pipeline.responses import Answer
 from host_agent.pipeline.submit import Ask
@@ -76,11 +78,18 @@ def _spec(name: str, effect: Effect, parameters: type[Parameters]) -> OperationS
     )
 
 
+def _adapter(name: str, *specs: OperationSpec) -> Adapter:
+    return Adapter(name=name, section=Section, specs=specs, names=lambda _section: ())
+
+
 CATALOGUE = Catalogue(
     (
-        _spec("git.status", Effect.READ, LookParameters),
-        _spec("git.pull", Effect.CHANGE, LookParameters),
-        _spec("pct.list", Effect.READ, ListParameters),
+        _adapter(
+            "git",
+            _spec("git.status", Effect.READ, LookParameters),
+            _spec("git.pull", Effect.CHANGE, LookParameters),
+        ),
+        _adapter("pct", _spec("pct.list", Effect.READ, ListParameters)),
     )
 )
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from host_agent.canonical import JsonValue
 from host_agent.operations.catalogue import Catalogue, Inspection, Invocation, Operation, Output
-from host_agent.operations.git.adapter import SPECS
+from host_agent.operations.git.adapter import ADAPTER
 
 WRAPPER = Path(__file__).resolve().parents[2] / "wrappers" / "git"
-CATALOGUE = Catalogue(SPECS)
+CATALOGUE = Catalogue((ADAPTER,))
 
 
 def run_wrapper(

@@ -15,13 +15,13 @@ from typing import Any, Self
 
 from host_agent.canonical import JsonValue
 from host_agent.operations.catalogue import Catalogue, Operation, Output
-from host_agent.operations.exec.adapter import SPECS as EXEC_SPECS
-from host_agent.operations.pct.adapter import SPECS as PCT_SPECS
+from host_agent.operations.exec.adapter import ADAPTER as EXEC_ADAPTER
+from host_agent.operations.pct.adapter import ADAPTER as PCT_ADAPTER
 from tests.support.wrapper_host import WrapperHost
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WRAPPERS = REPOSITORY / "wrappers"
-CATALOGUE = Catalogue((*PCT_SPECS, *EXEC_SPECS))
+CATALOGUE = Catalogue((PCT_ADAPTER, EXEC_ADAPTER))
 PLACE = "/run/host-agent-wrappers"
 STATE = "/usr/sbin/pct.state"
 ALLOWED = """\

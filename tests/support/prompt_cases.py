@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from host_agent.canonical import JsonValue
-from host_agent.config import ExecSection
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Inspection
 from host_agent.operations.exec.adapter import commands_file
+from host_agent.operations.exec.section import ExecSection
 from host_agent.requests.facts import NEVER, AskedBefore, RequestFacts
 from host_agent.requests.model import RequestId, Terms, Verb
 from tests.support import git_wrapper, pct_host, systemd_host, zfs_host

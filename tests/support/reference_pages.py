@@ -10,28 +10,21 @@ from host_agent.config import (
     AppriseChannel,
     Approvals,
     Approver,
-    Argument,
     Audit,
     Bridge,
     Channels,
-    Command,
-    ExecSection,
     Execution,
-    GitSection,
     Identity,
     Limits,
     Metrics,
     NtfyChannel,
-    PctSection,
-    Repository,
     Rule,
     Server,
     SignalChannel,
     Store,
-    SystemdSection,
     WebhookChannel,
-    ZfsSection,
 )
+from host_agent.config.checking import table_of
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import OperationSpec, RunAs
 from tests.support.commands_page import commands_page
@@ -40,6 +33,21 @@ from tests.support.prompts_page import prompts_page
 from tests.support.sudoers_example import sudoers_example
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def _adapters_tables() -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yield the headings and models of every adapter's table, and of the tables within it."""
+    for adapter in CATALOGUE.adapters:
+        yield f"[{adapter.name}]", adapter.section
+        yield from _tables_within(adapter.name, adapter.section)
+
+
+def _tables_within(at: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    for key, field in model.model_fields.items():
+        if (within := table_of(field.annotation)) is not None:
+            yield f"[[{at}.{key}]]", within
+            yield from _tables_within(f"{at}.{key}", within)
+
 
 CONFIGURATION_TABLES: Mapping[str, type[BaseModel]] = {
     "[server]": Server,
@@ -58,14 +66,7 @@ CONFIGURATION_TABLES: Mapping[str, type[BaseModel]] = {
     "[[bridges]]": Bridge,
     "[[identities]]": Identity,
     "[[rules]]": Rule,
-    "[git]": GitSection,
-    "[[git.repositories]]": Repository,
-    "[zfs]": ZfsSection,
-    "[systemd]": SystemdSection,
-    "[pct]": PctSection,
-    "[exec]": ExecSection,
-    "[[exec.commands]]": Command,
-    "[[exec.commands.arguments]]": Argument,
+    **dict(_adapters_tables()),
 }
 """Every table of the configuration, in the order of the page."""
 

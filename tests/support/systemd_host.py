@@ -16,14 +16,14 @@ from typing import Any
 
 from host_agent.canonical import JsonValue
 from host_agent.operations.catalogue import Catalogue, Inspection, Invocation, Operation, Output
-from host_agent.operations.systemd.adapter import SPECS
+from host_agent.operations.systemd.adapter import ADAPTER
 
 WRAPPERS = Path(__file__).resolve().parents[2] / "wrappers"
 NAMES = tuple(f"systemd-{verb}" for verb in ("status", "logs", "list", "inspect"))
 ALLOWED = "# what root allows\nversion 1\nnames zfs tank\nnames systemd .*\nallowed systemd.*\n"
 CHANGES = ("start", "restart", "reload", "stop")
 PROGRAMS = ("systemctl", "systemd-run", "journalctl", "logger")
-CATALOGUE = Catalogue(SPECS)
+CATALOGUE = Catalogue((ADAPTER,))
 
 _ENTER = """\
 set -eu

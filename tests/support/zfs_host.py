@@ -16,12 +16,12 @@ from typing import Any, Self
 
 from host_agent.canonical import JsonValue
 from host_agent.operations.catalogue import Catalogue, Operation, Output
-from host_agent.operations.zfs.adapter import SPECS
+from host_agent.operations.zfs.adapter import ADAPTER
 from tests.support.wrapper_host import WrapperHost
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WRAPPERS = REPOSITORY / "wrappers"
-CATALOGUE = Catalogue(SPECS)
+CATALOGUE = Catalogue((ADAPTER,))
 PLACE = "/run/host-agent-wrappers"
 ALLOWED = "# what is allowed\nversion 1\nnames zfs tank(/.*)?\nallowed zfs.*\n"
 PROTECTED = "# what is never destroyed\nsystemd ssh\\.service\nzfs tank/vault(/.*)?\nzfs .*/keep\n"

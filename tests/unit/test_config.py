@@ -11,6 +11,7 @@ import pytest
 from host_agent.config import Config, RunnerKind, VerdictKind, load, parse, split_bind
 from host_agent.errors import ConfigurationError
 from host_agent.identity.registry import Autonomy, Role
+from host_agent.operations.git.section import GitSection
 from tests.support.configurations import MINIMAL, write
 
 
@@ -51,7 +52,7 @@ def test_a_small_configuration_has_the_documented_defaults(tmp_path: Path) -> No
     assert config.approvals.command_line is True
     assert config.approvals.cooldown_seconds == 600
     assert config.approvals.escalate_seconds == 120
-    assert (config.identities, config.rules, config.git) == ((), (), None)
+    assert (config.identities, config.rules, config.section(GitSection)) == ((), (), None)
 
 
 def test_runner_is_sudo_where_nothing_is_said(tmp_path: Path) -> None:
@@ -128,8 +129,9 @@ def test_repositories_are_taken(tmp_path: Path) -> None:
         '[[git.repositories]]\npath = "/srv/app"\nremotes = ["origin"]\n'
         'branches = ["main", "release/.*"]\n[[git.repositories]]\npath = "/srv/b"\n',
     )
-    assert config.git is not None
-    first, second = config.git.repositories
+    git = config.section(GitSection)
+    assert git is not None
+    first, second = git.repositories
     assert (first.path, first.remotes, first.branches) == (
         "/srv/app",
         ("origin",),
@@ -499,8 +501,9 @@ def test_repositories_of_two_files_append(tmp_path: Path) -> None:
     path = write(tmp_path, MINIMAL + '[[git.repositories]]\npath = "/a"\n')
     write(tmp_path, '[[git.repositories]]\npath = "/b"\n', name="conf.d/a.toml")
     config = load(path)
-    assert config.git is not None
-    assert [repository.path for repository in config.git.repositories] == ["/a", "/b"]
+    git = config.section(GitSection)
+    assert git is not None
+    assert [repository.path for repository in git.repositories] == ["/a", "/b"]
 
 
 def test_a_key_given_twice_is_a_fault_that_names_both_files(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from host_agent.host.install.source import read_source
 from host_agent.host.install.values import Tools
 from host_agent.notify.channel import Channel
 from host_agent.operations.exec.adapter import commands_file
+from host_agent.operations.exec.section import ExecSection
 from host_agent.sudoers.values import Report
 
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -90,8 +91,8 @@ def _lists(config: Config) -> Mapping[str, bytes]:
     mounts = _MOUNTS.read_text(encoding="utf-8", errors="replace")
     protected = protected_list(config, datasets_of(own_paths(config), mounts))
     lists = {f"{folder}/{Path(layout.PROTECTED).name}": protected}
-    if config.exec is not None:
-        lists[f"{folder}/{Path(layout.COMMANDS).name}"] = commands_file(config.exec).encode("ascii")
+    if (commands := config.section(ExecSection)) is not None:
+        lists[f"{folder}/{Path(layout.COMMANDS).name}"] = commands_file(commands).encode("ascii")
     if config.audit.append_only:
         lists[f"{folder}/{Path(layout.AUDIT).name}"] = audit_keeping(config)
     return lists

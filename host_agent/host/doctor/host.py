@@ -26,14 +26,6 @@ REFUSED_ARGUMENT = "-"
 
 _REFUSED, _TOOL_MISSING = 64, 69
 _INSTALL = "install it: host-agent install"
-_TOOLS: Mapping[str, tuple[str, ...]] = {
-    "git": ("git", "--version"),
-    "zfs": ("zfs", "version"),
-    "systemd": ("systemctl", "--version"),
-    "pct": ("pct", "help"),
-}
-"""For each adapter its tool, with arguments that only print."""
-
 _VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)+[^\s,)]*|(?<=systemd )[0-9]+")
 
 
@@ -155,14 +147,15 @@ def _read(path: Path) -> bytes | None:
 
 def tool_checks(config: Config, tools: Tools) -> Iterator[Check]:
     """Yield whether the tool of each configured adapter is there, and its version."""
-    for adapter, (tool, *arguments) in _TOOLS.items():
-        if getattr(config, adapter, None) is None:
+    for adapter in CATALOGUE.adapters:
+        tool = adapter.tool
+        if tool is None or config.section(adapter.section) is None:
             continue
-        name = f"tool {tool}"
+        name = f"tool {tool.name}"
         try:
-            output = tools(tool, *arguments)
+            output = tools(tool.name, *tool.version)
         except AdapterUnavailableError as error:
-            remedy = f"install it, or take [{adapter}] out of the configuration"
+            remedy = f"install it, or take [{adapter.name}] out of the configuration"
             yield problem(name, error.detail, remedy)
             continue
         version = _VERSION.search(output.stdout)

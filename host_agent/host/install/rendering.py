@@ -8,6 +8,7 @@ import host_agent
 from host_agent.config import Config
 from host_agent.host.install import layout
 from host_agent.host.install.values import InstallationError
+from host_agent.operations import CATALOGUE
 
 _HEAD = """\
 # What the wrappers never change, whatever the agent asks for. Written by `host-agent install` from
@@ -27,9 +28,15 @@ def protected_list(config: Config, datasets: Iterable[str]) -> bytes:
 
     `datasets` are those that hold the agent's own files.
     """
-    patterns = dict.fromkeys(re.escape(dataset) for dataset in datasets)
-    patterns.update(dict.fromkeys(config.zfs.protected if config.zfs is not None else ()))
-    lines = [f"systemd {re.escape(layout.UNIT_NAME)}", *(f"zfs {pattern}" for pattern in patterns)]
+    own = [f"systemd {re.escape(layout.UNIT_NAME)}"]
+    own += [f"zfs {re.escape(dataset)}" for dataset in datasets]
+    configured = (
+        f"{adapter.name} {pattern}"
+        for adapter in CATALOGUE.adapters
+        if (section := config.section(adapter.section)) is not None
+        for pattern in adapter.protected(section)
+    )
+    lines = dict.fromkeys((*own, *configured))
     # re.escape writes `\-`, which a POSIX expression does not know.
     return (_HEAD + "".join(f"{line}\n" for line in lines)).replace("\\-", "-").encode("ascii")
 

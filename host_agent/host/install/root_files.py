@@ -18,6 +18,7 @@ from host_agent.host.install.root_list import allowed_list, differences
 from host_agent.host.install.values import Kind, Report, WantedDirectory, WantedFile
 from host_agent.operations import CATALOGUE
 from host_agent.operations.exec.adapter import commands_file
+from host_agent.operations.exec.section import ExecSection
 from host_agent.sudoers.render import grants
 from host_agent.sudoers.render import render as sudoers_fragment
 
@@ -98,9 +99,10 @@ class RootFiles:
         return WantedFile(path=layout.PROTECTED, content=content, mode=_RENDERED_MODE)
 
     def _commands(self) -> WantedFile | None:
-        if self._config.exec is None:
+        section = self._config.section(ExecSection)
+        if section is None:
             return None
-        content = commands_file(self._config.exec).encode("ascii")
+        content = commands_file(section).encode("ascii")
         return WantedFile(path=layout.COMMANDS, content=content, mode=_RENDERED_MODE)
 
     def _audit(self) -> WantedFile | None:

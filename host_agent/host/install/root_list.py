@@ -17,12 +17,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from host_agent.config import Config, Identity, Rule, RunnerKind, VerdictKind, to_extended
-from host_agent.config.adapters import vmid_ranges
+from host_agent.config import Config, Identity, Rule, RunnerKind, VerdictKind
 from host_agent.host.install import layout
 from host_agent.identity.registry import Autonomy, Role
 from host_agent.operations import CATALOGUE
-from host_agent.operations.catalogue import Effect, OperationSpec
+from host_agent.operations.catalogue import Adapter, Effect, OperationSpec, RunAs
+from host_agent.operations.patterns import extended
 from host_agent.policy.rules import Rules
 
 VERSION: Final = 1
@@ -140,35 +140,24 @@ def allowed_list(config: Config) -> bytes:
 
 
 def _names(config: Config) -> Iterator[str]:
-    if config.zfs is not None:
-        yield from (f"names zfs {text}" for text in _extended(config.zfs.datasets))
-    if config.systemd is not None:
-        yield from (f"names systemd {text}" for text in _extended(config.systemd.units))
-    if config.pct is not None:
-        for first, last in vmid_ranges(config.pct.vmids):
-            yield f"names pct {first}-{last}"
-    if config.git is not None:
-        for repository in config.git.repositories:
-            for user in _users(config, repository.path):
-                yield f"names git {user} {repository.path}"
-    if config.exec is not None:
-        yield from (f"names exec {command.name}" for command in config.exec.commands)
+    for adapter in CATALOGUE.adapters:
+        section = config.section(adapter.section)
+        for name in () if section is None else adapter.names(section):
+            if adapter.run_as is RunAs.ROOT:
+                yield f"names {adapter.name} {name}"
+            else:
+                users = _users(config, adapter, name)
+                yield from (f"names {adapter.name} {user} {name}" for user in users)
 
 
-def _extended(patterns: Iterable[str]) -> Iterator[str]:
-    """Yield the patterns as the wrappers read them; one of the empty name alone names nothing."""
-    return filter(None, map(to_extended, patterns))
-
-
-def _users(config: Config, repository: str) -> list[str]:
-    """Return the unix users of those whom a rule could allow something on `repository`."""
+def _users(config: Config, adapter: Adapter, resource: str) -> list[str]:
+    """Return the unix users of those whom a rule could allow something on `resource`."""
     rules = Rules(config.rules)
     found = {
         identity.unix_user
-        for spec in CATALOGUE
-        if spec.adapter == "git"
+        for spec in adapter.specs
         for identity in _callers(config, spec)
-        if identity.unix_user is not None and _could(rules, identity, spec, repository)
+        if identity.unix_user is not None and _could(rules, identity, spec, resource)
     }
     return sorted(found)
 
@@ -217,7 +206,7 @@ def _rule_lines(rule: Rule, operations: str) -> Iterator[str]:
     if rule.resources is None:
         yield f"{decision} {operations}"
     else:
-        yield from (f"{decision} {operations} {text}" for text in _extended(rule.resources))
+        yield from (f"{decision} {operations} {text}" for text in extended(rule.resources))
 
 
 def _in_short(operations: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ from host_agent.host.install.values import (
     Report,
     WantedDirectory,
 )
+from host_agent.operations.systemd.section import SystemdSection
 
 DIRECTORIES = (
     WantedDirectory(path=layout.CONFIGURATION_DIR, mode=0o750, group=layout.USER),
@@ -154,7 +155,8 @@ class Installation:
         config = read_configuration(self._work, is_early=self._work.is_dry)
         if config is None:
             return self._first is not None
-        return config.systemd is not None and layout.TRIAL_PATTERN in config.systemd.units
+        systemd = config.section(SystemdSection)
+        return systemd is not None and layout.TRIAL_PATTERN in systemd.units
 
     def _put_manifest(self) -> None:
         write_manifest(self._work)

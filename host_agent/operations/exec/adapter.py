@@ -14,7 +14,6 @@ from typing import Annotated, ClassVar, NoReturn
 from pydantic import AfterValidator, Field, StringConstraints
 
 from host_agent.canonical import JsonValue
-from host_agent.config import ExecSection
 from host_agent.errors import (
     AdapterUnavailableError,
     HostAgentError,
@@ -27,6 +26,7 @@ from host_agent.errors import (
     TargetChangedError,
 )
 from host_agent.operations.catalogue import (
+    Adapter,
     Effect,
     Inspection,
     Invocation,
@@ -37,6 +37,7 @@ from host_agent.operations.catalogue import (
     PreviewAccuracy,
     RunAs,
 )
+from host_agent.operations.exec.section import ExecSection
 
 WRAPPER = "exec-run"
 MAX_ARGUMENTS = 32
@@ -267,3 +268,10 @@ SPECS: tuple[OperationSpec, ...] = (
     ),
 )
 """The operation of this adapter."""
+
+
+def _names(section: ExecSection) -> tuple[str, ...]:
+    return tuple(command.name for command in section.commands)
+
+
+ADAPTER = Adapter(name="exec", section=ExecSection, specs=SPECS, names=_names, has_fixed_names=True)

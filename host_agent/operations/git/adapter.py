@@ -13,7 +13,6 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field, StringConstraints
 
 from host_agent.canonical import JsonValue
-from host_agent.config import GitSection, Repository
 from host_agent.errors import (
     AdapterUnavailableError,
     HostAgentError,
@@ -25,6 +24,7 @@ from host_agent.errors import (
     TargetChangedError,
 )
 from host_agent.operations.catalogue import (
+    Adapter,
     Deed,
     Effect,
     Inspection,
@@ -33,6 +33,7 @@ from host_agent.operations.catalogue import (
     Output,
     Parameters,
     RunAs,
+    Tool,
 )
 from host_agent.operations.git.output import (
     parse_diff,
@@ -44,6 +45,7 @@ from host_agent.operations.git.output import (
     parse_status,
     parse_switch_inspection,
 )
+from host_agent.operations.git.section import GitSection, Repository
 
 WRAPPER = "git"
 MAX_REF_LENGTH = 200
@@ -433,3 +435,17 @@ SPECS: tuple[OperationSpec, ...] = (
     ),
 )
 """The operations of this adapter."""
+
+
+def _names(section: GitSection) -> tuple[str, ...]:
+    return tuple(repository.path for repository in section.repositories)
+
+
+ADAPTER = Adapter(
+    name="git",
+    section=GitSection,
+    specs=SPECS,
+    tool=Tool(name="git", path="/usr/bin/git", version=("--version",)),
+    names=_names,
+    has_fixed_names=True,
+)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from host_agent.canonical import JsonValue
-from host_agent.config import PctSection
 from host_agent.errors import (
     AdapterUnavailableError,
     HostAgentError,
@@ -26,6 +25,7 @@ from host_agent.errors import (
     TargetChangedError,
 )
 from host_agent.operations.catalogue import (
+    Adapter,
     Deed,
     Effect,
     Inspection,
@@ -34,6 +34,7 @@ from host_agent.operations.catalogue import (
     Output,
     Parameters,
     RunAs,
+    Tool,
 )
 from host_agent.operations.pct.output import (
     ABSENT,
@@ -54,6 +55,7 @@ from host_agent.operations.pct.parameters import (
     ListParameters,
     SnapshotParameters,
 )
+from host_agent.operations.pct.section import PctSection, vmid_ranges
 
 _SECONDS: Mapping[str, float] = {
     "start": 120,
@@ -291,6 +293,7 @@ def _spec(verb: str, effect: Effect, summary: str, **more: Any) -> OperationSpec
         summary=summary,
         parameters=parameters,
         wrapper=f"pct-{verb}",
+        inspector="pct-inspect",
         run_as=RunAs.ROOT,
         resource=_resource,
         admit=admit,
@@ -396,3 +399,22 @@ SPECS: tuple[OperationSpec, ...] = (
     ),
 )
 """The operations of this adapter."""
+
+
+def _names(section: PctSection) -> tuple[str, ...]:
+    return tuple(f"{first}-{last}" for first, last in vmid_ranges(section.vmids))
+
+
+ADAPTER = Adapter(
+    name="pct",
+    section=PctSection,
+    specs=SPECS,
+    tool=Tool(name="pct", path="/usr/sbin/pct", version=("help",)),
+    names=_names,
+    programs=frozenset(
+        {
+            *("lxc", "lxc-attach", "lxc-destroy", "lxc-execute", "lxc-start", "lxc-stop", "pct"),
+            *("pvesh", "pvesm", "qm", "vzdump"),
+        }
+    ),
+)

@@ -15,7 +15,6 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field, StringConstraints
 
 from host_agent.canonical import JsonValue
-from host_agent.config import SystemdSection
 from host_agent.errors import (
     AdapterUnavailableError,
     HostAgentError,
@@ -30,6 +29,7 @@ from host_agent.errors import (
     TargetChangedError,
 )
 from host_agent.operations.catalogue import (
+    Adapter,
     Deed,
     Effect,
     Inspection,
@@ -38,7 +38,9 @@ from host_agent.operations.catalogue import (
     Output,
     Parameters,
     RunAs,
+    Tool,
 )
+from host_agent.operations.patterns import extended
 from host_agent.operations.systemd.journal import decode, parse_logs
 from host_agent.operations.systemd.output import (
     is_done,
@@ -48,6 +50,7 @@ from host_agent.operations.systemd.output import (
     read_facts,
     restrict_list,
 )
+from host_agent.operations.systemd.section import SystemdSection
 
 MAX_NAME_LENGTH = 255
 MAX_LINES = 10_000
@@ -405,6 +408,7 @@ def _change(verb: str, effect: Effect, summary: str) -> OperationSpec:
         summary=summary,
         parameters=UnitParameters,
         wrapper=f"systemd-{verb}",
+        inspector="systemd-inspect",
         run_as=RunAs.ROOT,
         resource=_unit,
         admit=admit_change,
@@ -451,3 +455,22 @@ SPECS: tuple[OperationSpec, ...] = (
     _change("stop", Effect.DESTROY, "Stop a unit, and with it what depends on it."),
 )
 """The operations of this adapter."""
+
+
+def _names(section: SystemdSection) -> tuple[str, ...]:
+    return extended(section.units)
+
+
+ADAPTER = Adapter(
+    name="systemd",
+    section=SystemdSection,
+    specs=SPECS,
+    tool=Tool(name="systemctl", path="/usr/bin/systemctl", version=("--version",)),
+    names=_names,
+    programs=frozenset(
+        {
+            *("halt", "init", "journalctl", "loginctl", "poweroff", "reboot", "service"),
+            *("shutdown", "systemctl", "telinit"),
+        }
+    ),
+)

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from host_agent.canonical import JsonValue
-from host_agent.config import ZfsSection
 from host_agent.errors import (
     HostFailedError,
     HostNotFoundError,
@@ -19,6 +18,7 @@ from host_agent.errors import (
     ProtectedError,
 )
 from host_agent.operations.catalogue import (
+    Adapter,
     Deed,
     Effect,
     Inspection,
@@ -26,7 +26,9 @@ from host_agent.operations.catalogue import (
     OperationSpec,
     Output,
     RunAs,
+    Tool,
 )
+from host_agent.operations.patterns import extended
 from host_agent.operations.zfs.failure import failure
 from host_agent.operations.zfs.output import Facts, parse_get, parse_list, restrict_list
 from host_agent.operations.zfs.parameters import (
@@ -47,6 +49,7 @@ from host_agent.operations.zfs.preview import (
     preview_rollback,
     preview_snapshot,
 )
+from host_agent.operations.zfs.section import ZfsSection
 
 # -- allow-lists and protections -------------------------------------------------------------------
 
@@ -336,6 +339,7 @@ def _spec(verb: str, effect: Effect, summary: str, **more: Any) -> OperationSpec
         effect=effect,
         summary=summary,
         wrapper=f"zfs-{verb}",
+        inspector="zfs-inspect",
         run_as=RunAs.ROOT,
         resource=_resource,
         admit=admit,
@@ -451,3 +455,22 @@ SPECS: tuple[OperationSpec, ...] = (
     ),
 )
 """The operations of this adapter."""
+
+
+def _names(section: ZfsSection) -> tuple[str, ...]:
+    return extended(section.datasets)
+
+
+def _protected(section: ZfsSection) -> tuple[str, ...]:
+    return section.protected
+
+
+ADAPTER = Adapter(
+    name="zfs",
+    section=ZfsSection,
+    specs=SPECS,
+    tool=Tool(name="zfs", path="/usr/sbin/zfs", version=("version",)),
+    names=_names,
+    protected=_protected,
+    programs=frozenset({"zdb", "zfs", "zfs-fuse", "zpool"}),
+)

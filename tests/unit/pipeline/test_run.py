@@ -275,8 +275,13 @@ async def test_a_defect_after_the_start_has_an_end_too(bench: Workbench) -> None
 
 def declare(bench: Workbench, name: str, **changes: Any) -> None:
     """Let the operation `name` be declared otherwise."""
-    specs = [replace(s, **changes) if s.name == name else s for s in bench.rooms.catalogue]
-    bench.rooms.catalogue = Catalogue(specs)
+    bench.rooms.catalogue = Catalogue(
+        replace(
+            adapter,
+            specs=tuple(replace(s, **changes) if s.name == name else s for s in adapter.specs),
+        )
+        for adapter in bench.rooms.catalogue.adapters
+    )
 
 
 async def test_an_answer_is_narrowed_before_anybody_sees_it(bench: Workbench) -> None:

@@ -2,10 +2,11 @@
 
 import pytest
 
-from host_agent.config import GitSection, Identity, Repository, Rule
+from host_agent.config import Identity, Rule
 from host_agent.errors import BY_CODE
 from host_agent.identity.registry import Autonomy
 from host_agent.operations.catalogue import Effect
+from host_agent.operations.git.section import GitSection, Repository
 from host_agent.policy.rules import (
     Allow,
     Ask,

@@ -19,7 +19,6 @@ from host_agent.sudoers.render import (
     audience,
     grants,
     render,
-    wrappers_of,
 )
 from tests.support.sudoers_example import example, sudoers_example
 
@@ -40,7 +39,7 @@ def test_the_shipped_fragment_is_the_examples() -> None:
 
 
 def test_catalogue_wrappers_and_sudoers_are_one() -> None:
-    declared = {wrapper for spec in CATALOGUE for wrapper in wrappers_of(spec)}
+    declared = {wrapper for spec in CATALOGUE for wrapper in spec.wrappers}
     present = {path.name: path for path in (ROOT / "wrappers").iterdir()}
     files = {name for name, path in present.items() if os.access(path, os.X_OK)}
     granted = {m[3] for line in lines(sudoers_example()) if (m := LINE.fullmatch(line))}
@@ -79,7 +78,7 @@ def test_an_operation_looks_only_through_wrappers_that_are_granted(spec: Operati
         with contextlib.suppress(KeyError):  # a precondition of a real host
             looks.append(spec.probe(params, {}))
 
-    granted = {w for each in CATALOGUE if each.adapter == spec.adapter for w in wrappers_of(each)}
+    granted = {w for each in CATALOGUE if each.adapter == spec.adapter for w in each.wrappers}
     assert {look.wrapper for look in looks} <= granted
     assert {look.run_as for look in looks} <= {spec.run_as}
 

@@ -16,6 +16,7 @@ from host_agent.host.install.transaction import StepFailedError
 from host_agent.host.install.values import Kind
 from host_agent.identity.registry import Role
 from host_agent.operations.systemd.adapter import is_protected
+from host_agent.operations.systemd.section import SystemdSection
 from tests.support.installing import NOW, Stand, picture
 
 FIRST = First(
@@ -104,8 +105,9 @@ def test_something_harmless_can_be_asked_for(stand: Stand) -> None:
 
     assert f"host-agent call systemd.restart unit={layout.TRIAL_NAME}" in "".join(report.later)
     config = load(stand.at(layout.CONFIGURATION), is_for_this_host=False)
-    assert config.systemd is not None
-    assert any(re.fullmatch(unit, layout.TRIAL_NAME) for unit in config.systemd.units)
+    systemd = config.section(SystemdSection)
+    assert systemd is not None
+    assert any(re.fullmatch(unit, layout.TRIAL_NAME) for unit in systemd.units)
     assert not is_protected(layout.TRIAL_NAME)
     assert stand.at(layout.TRIAL).stat().st_mode & 0o777 == 0o644
 

@@ -77,15 +77,15 @@ def decisions(config: Config) -> list[str]:
 def test_what_may_be_named_is_in_the_form_that_the_wrappers_read() -> None:
     assert lines(config(rule("allow", '["git.*"]'))) == [
         "version 1",
+        "names git librarian /srv/app",
+        "names git reader /srv/app",
+        "names git librarian /srv/private",
+        "names git reader /srv/private",
         "names zfs tank/(media|files)(/.*)?",
         "names zfs tank/vm-[0-9]+",
         r"names systemd web\.service",
         "names pct 100-199",
         "names pct 201-201",
-        "names git librarian /srv/app",
-        "names git reader /srv/app",
-        "names git librarian /srv/private",
-        "names git reader /srv/private",
         "names exec greet",
         "allowed git.*",
     ]

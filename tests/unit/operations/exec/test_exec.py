@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from host_agent import operations
 from host_agent.canonical import JsonValue, canonical_json
-from host_agent.config import ExecSection
 from host_agent.errors import (
     AdapterUnavailableError,
     HostAgentError,
@@ -28,9 +28,10 @@ from host_agent.operations.catalogue import (
     PreviewAccuracy,
     RunAs,
 )
-from host_agent.operations.exec.adapter import SPECS, commands_file
+from host_agent.operations.exec.adapter import ADAPTER, SPECS, commands_file
+from host_agent.operations.exec.section import ExecSection
 
-CATALOGUE = Catalogue(SPECS)
+CATALOGUE = Catalogue((ADAPTER,))
 SPEC = CATALOGUE.spec("exec.run")
 HASH = "a" * 64
 ARGUMENTS: dict[str, JsonValue] = {"kind": "daily", "target": "b.example"}
@@ -47,7 +48,8 @@ COMMAND: dict[str, Any] = {
 
 
 def section(*commands: dict[str, Any]) -> ExecSection:
-    return ExecSection.model_validate_json(json.dumps({"commands": commands}))
+    context = {"adapters_programs": operations.CATALOGUE.programs}
+    return ExecSection.model_validate_json(json.dumps({"commands": commands}), context=context)
 
 
 def asked(name: str = "report", /, **arguments: JsonValue) -> Operation:

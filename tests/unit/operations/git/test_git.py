@@ -3,7 +3,6 @@
 import pytest
 
 from host_agent.canonical import JsonValue, canonical_json
-from host_agent.config import GitSection
 from host_agent.errors import (
     AdapterUnavailableError,
     HostAgentError,
@@ -16,7 +15,6 @@ from host_agent.errors import (
     TargetChangedError,
 )
 from host_agent.operations.catalogue import (
-    CONTRACT_OPERATIONS,
     Catalogue,
     Effect,
     Inspection,
@@ -27,9 +25,10 @@ from host_agent.operations.catalogue import (
     RunAs,
 )
 from host_agent.operations.git import output as git_output
-from host_agent.operations.git.adapter import SPECS, is_ref, is_repository_path
+from host_agent.operations.git.adapter import ADAPTER, SPECS, is_ref, is_repository_path
+from host_agent.operations.git.section import GitSection
 
-CATALOGUE = Catalogue(SPECS)
+CATALOGUE = Catalogue((ADAPTER,))
 COMMIT, OTHER = "a" * 40, "b" * 40
 GOOD: dict[str, dict[str, JsonValue]] = {
     "git.status": {"repository": "/srv/app"},
@@ -69,12 +68,6 @@ def done(stdout: str = "", *, exit_code: int = 0, stderr: str = "") -> Output:
 
 
 # -- the table -------------------------------------------------------------------------------------
-
-
-def test_every_git_operation_of_the_contract_is_declared() -> None:
-    assert {spec.name for spec in SPECS} == {
-        name for name in CONTRACT_OPERATIONS if name.startswith("git.")
-    }
 
 
 def test_effects_are_those_of_the_contract() -> None:

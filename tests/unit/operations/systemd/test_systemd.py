@@ -5,7 +5,6 @@ import hashlib
 import pytest
 
 from host_agent.canonical import JsonValue, canonical_json
-from host_agent.config import SystemdSection
 from host_agent.errors import (
     AdapterUnavailableError,
     HostAgentError,
@@ -20,7 +19,6 @@ from host_agent.errors import (
     TargetChangedError,
 )
 from host_agent.operations.catalogue import (
-    CONTRACT_OPERATIONS,
     Catalogue,
     Effect,
     Inspection,
@@ -30,10 +28,11 @@ from host_agent.operations.catalogue import (
     PreviewAccuracy,
     RunAs,
 )
-from host_agent.operations.systemd.adapter import SPECS, is_protected
+from host_agent.operations.systemd.adapter import ADAPTER, SPECS, is_protected
 from host_agent.operations.systemd.output import SHOWN, split_list
+from host_agent.operations.systemd.section import SystemdSection
 
-CATALOGUE = Catalogue(SPECS)
+CATALOGUE = Catalogue((ADAPTER,))
 NGINX: JsonValue = "nginx.service"
 GOOD: dict[str, dict[str, JsonValue]] = {
     "systemd.status": {"unit": NGINX},
@@ -98,12 +97,6 @@ def inspected(verb: str, output: Output) -> Inspection:
 
 
 # -- the table -------------------------------------------------------------------------------------
-
-
-def test_every_systemd_operation_of_the_contract_is_declared() -> None:
-    assert {spec.name for spec in SPECS} == {
-        name for name in CONTRACT_OPERATIONS if name.startswith("systemd.")
-    }
 
 
 def test_effects_are_those_of_the_contract() -> None:

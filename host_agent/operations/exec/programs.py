@@ -6,6 +6,8 @@ or from opening a way around an adapter's grammar, allow-list and protections.
 
 import re
 
+from pydantic import ValidationInfo
+
 _FAMILIES: dict[str, str] = {
     "a shell": """
         ash bash busybox csh dash fish ksh mksh posh rbash rksh sh tcsh toybox yash zsh
@@ -34,11 +36,6 @@ _FAMILIES: dict[str, str] = {
         parted passwd patch rm rsync scp sed sftp sgdisk shred socat sysctl tar tee truncate umount
         unzip useradd usermod wget zip
     """,
-    "what another adapter does, or undoes": """
-        halt init journalctl loginctl lxc lxc-attach lxc-destroy lxc-execute lxc-start lxc-stop pct
-        poweroff pvesh pvesm qm reboot service shutdown systemctl telinit vzdump zdb zfs zfs-fuse
-        zpool
-    """,
 }
 _KINDS = {name: kind for kind, names in _FAMILIES.items() for name in names.split()}
 _VERSION = re.compile(r"[-.]?[0-9][0-9.]*$")
@@ -47,11 +44,12 @@ _PATH = re.compile(r"(?:/[A-Za-z0-9._+-]+)+")
 MAX_PATH_LENGTH = 512
 
 
-def kind_of(path: str) -> str | None:
+def kind_of(path: str, adapters_own: frozenset[str]) -> str | None:
     """Return what makes the program at `path` one that is not registered; None where nothing does.
 
     By its name, without a version or an alternative's: `python3.11` is an interpreter, and
-    `vim.tiny` an editor, but `install.sh` is a script of the administrator's.
+    `vim.tiny` an editor, but `install.sh` is a script of the administrator's. `adapters_own` are
+    the programs that do or undo what another adapter does.
     """
     name = path.rpartition("/")[2].lower()
     if _SCRIPT.fullmatch(name):
@@ -59,11 +57,16 @@ def kind_of(path: str) -> str | None:
     if name.startswith("ld-linux"):
         return "a program that runs others"
     plain = _VERSION.sub("", name)
-    return _KINDS.get(name) or _KINDS.get(plain) or _KINDS.get(plain.partition(".")[0])
+    names = (name, plain, plain.partition(".")[0])
+    if any(one in adapters_own for one in names):
+        return "what another adapter does, or undoes"
+    return next((_KINDS[one] for one in names if one in _KINDS), None)
 
 
-def check_path(path: str) -> str:
+def check_path(path: str, info: ValidationInfo) -> str:
     """Return `path`, an absolute and normal one of a program that may be registered.
+
+    The validation's context names under `adapters_programs` those of the other adapters.
 
     Raises:
         ValueError: it has another form, or names a program that does more than one thing.
@@ -75,7 +78,8 @@ def check_path(path: str) -> str:
             " '.', '_', '+', '-'"
         )
         raise ValueError(message)
-    kind = kind_of(path)
+    context = info.context if isinstance(info.context, dict) else {}
+    kind = kind_of(path, context.get("adapters_programs", frozenset()))
     if kind is not None:
         message = f"is {kind}; register a program that does one thing"
         raise ValueError(message)

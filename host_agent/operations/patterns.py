@@ -7,6 +7,7 @@ are printable ASCII: no resource holds anything else.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -57,6 +58,11 @@ def to_extended(pattern: str) -> str:
     if reader.at < len(pattern):
         _refuse("a parenthesis is not opened")
     return part.text
+
+
+def extended(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Return them as the wrappers read them; one of the empty name alone names nothing."""
+    return tuple(filter(None, map(to_extended, patterns)))
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -1,0 +1,35 @@
+"""The catalogue is what its adapters declare, and is what the contract says."""
+
+import pytest
+
+from host_agent.config import Config
+from host_agent.execution.runner import TOOLS
+from host_agent.operations import CATALOGUE
+from host_agent.operations.catalogue import Adapter
+
+CONTRACT = {
+    "git": "status log diff fetch pull switch reset",
+    "zfs": "list get snapshot hold release destroy rollback",
+    "systemd": "status logs list start restart reload stop",
+    "pct": "list status config start snapshot create stop shutdown rollback destroy",
+    "exec": "run",
+}
+
+
+def test_adapters_and_verbs_are_those_of_the_contract() -> None:
+    declared = {
+        adapter.name: [spec.name.removeprefix(f"{adapter.name}.") for spec in adapter.specs]
+        for adapter in CATALOGUE.adapters
+    }
+    assert declared == {name: verbs.split() for name, verbs in CONTRACT.items()}
+    assert CATALOGUE.names == {spec.name for spec in CATALOGUE}
+
+
+@pytest.mark.parametrize("adapter", CATALOGUE.adapters, ids=lambda adapter: adapter.name)
+def test_an_adapter_is_one_family_with_a_table_of_its_name(adapter: Adapter) -> None:
+    assert {spec.adapter for spec in adapter.specs} == {adapter.name}
+    assert {spec.run_as for spec in adapter.specs} == {adapter.run_as}
+    assert Config.model_fields[adapter.name].annotation == adapter.section | None
+    assert not Config.model_fields[adapter.name].is_required()
+    if adapter.tool is not None:
+        assert TOOLS[adapter.tool.name] == adapter.tool.path
