@@ -1,8 +1,8 @@
 """The floor under the branch coverage of the rooms that decide.
 
 `python -m tests.support.coverage_floor` reads the combined coverage data (`.coverage`, or what
-`COVERAGE_FILE` names), prints one line a room of `ROOMS`, and ends with 1 where one is below the
-floor. Only branches count here: lines that run are easier to have than decisions that went both
+`COVERAGE_FILE` names), prints one line a room that `pyproject.toml` has measured, and ends with 1
+where one is below the floor. Only branches count here: lines that run are easier to have than decisions that went both
 ways.
 """
 
@@ -21,9 +21,14 @@ from coverage.exceptions import CoverageException
 
 import host_agent
 
+PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 FLOOR = 95.0
 """Percent of the branches of each room."""
-ROOMS = ("requests", "store", "notify", "policy", "audit", "pipeline")
+PACKAGE = Path(host_agent.__file__).parent.name
+ROOMS = tuple(
+    place.removeprefix(f"{PACKAGE}/")
+    for place in coverage.Coverage(config_file=str(PYPROJECT)).config.source or ()
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +91,7 @@ def main() -> int:
     except CoverageException as error:
         sys.stderr.write(f"coverage floor: {error}\n")
         return 1
-    package = Path(host_agent.__file__).parent.name
-    rooms = measure(report, package)
+    rooms = measure(report, PACKAGE)
     for room in rooms:
         sys.stdout.write(f"{room}\n")
     return 0 if all(room.is_enough for room in rooms) else 1

@@ -20,7 +20,7 @@ def report(**rooms: tuple[int, int]) -> dict[str, Any]:
 
 
 def test_each_room_is_measured_by_itself() -> None:
-    found = measure(report(policy=(100, 95), audit=(1000, 949), gateway=(10, 0)), "host_agent")
+    found = measure(report(policy=(100, 95), audit=(1000, 949), api=(10, 0)), "host_agent")
     by_name = {room.room: room for room in found}
     assert list(by_name) == list(ROOMS)
     assert by_name["policy"].is_enough
