@@ -22,6 +22,7 @@ from host_agent.agent.watch import Watch
 from host_agent.api.app import create_app
 from host_agent.api.monitoring import create_metrics_app
 from host_agent.api.problems import render
+from host_agent.api.wire import Readiness, Serving, SudoersReport
 from host_agent.audit.log import AuditLog
 from host_agent.audit.record import Event
 from host_agent.clock import Clock, SystemClock
@@ -293,50 +294,48 @@ class Agent:
             await self.pipeline.refresh_gauges()
         return self.metrics.render()
 
-    def health(self) -> dict[str, object]:
-        """Return that the agent lives, and which version it is."""
-        return {"status": "ok", "version": __version__}
-
-    async def ready(self) -> tuple[bool, dict[str, object]]:
-        """Return whether the agent can do its work, and the state of each part."""
+    async def ready(self) -> Readiness:
+        """Return the state of each part."""
         now = self.rooms.clock.wall()
-        parts: dict[str, object] = {}
         try:
             await self.rooms.store.ping()
-            parts["store"] = "ok"
+            store = "ok"
         except StoreUnavailableError as error:
-            parts["store"] = error.detail
-        parts["audit"] = "ok" if self.rooms.audit.healthy else "cannot be written"
+            store = error.detail
         ends = self._revocation.next_update
-        parts["crl"] = "ok" if ends is None or now < ends else "past its nextUpdate"
-        parts["certificate"] = "ok" if now < self._door.certificate_ends else "expired"
-        is_ready = all(state == "ok" for state in parts.values())
         fault = next(iter(self._reload_faults), None)
-        parts["configuration"] = f"the last reload was rejected: {fault}" if fault else "ok"
+        told: dict[str, object] = {}
         if self._needs_restart:
-            parts["restart_needed"] = True
+            told["restart_needed"] = True
         if self._revocation.complaint is not None:
-            parts["crl_file"] = self._revocation.complaint
-        parts["serving"] = self._serving()
-        parts["sudoers"] = self._privileges.state
-        parts["root_list"] = await asyncio.to_thread(_root_list, self.config)
-        parts["audit_sequence"] = self.rooms.audit.sequence
-        parts["audit_head"] = self.rooms.audit.head
-        return is_ready, parts
+            told["crl_file"] = self._revocation.complaint
+        return Readiness(
+            store=store,
+            audit="ok" if self.rooms.audit.healthy else "cannot be written",
+            crl="ok" if ends is None or now < ends else "past its nextUpdate",
+            certificate="ok" if now < self._door.certificate_ends else "expired",
+            configuration=f"the last reload was rejected: {fault}" if fault else "ok",
+            serving=self._serving(),
+            sudoers=self._privileges.state,
+            root_list=await asyncio.to_thread(_root_list, self.config),
+            audit_sequence=self.rooms.audit.sequence,
+            audit_head=self.rooms.audit.head,
+            **told,
+        )
 
-    def _serving(self) -> dict[str, object]:
+    def _serving(self) -> Serving:
         """Return what tells the files that serve from those that lie there now."""
-        return {
-            "configuration_sha256": self.config.fingerprint,
-            "certificate_sha256": self._door.certificate_sha256,
-            "client_ca_sha256": self._door.authority_sha256,
-            "crl_sha256": self._revocation.accepted_sha256,
-            "crl_numbers": [one.number for one in self._revocation.current],
-        }
+        return Serving(
+            configuration_sha256=self.config.fingerprint,
+            certificate_sha256=self._door.certificate_sha256,
+            client_ca_sha256=self._door.authority_sha256,
+            crl_sha256=self._revocation.accepted_sha256,
+            crl_numbers=tuple(one.number for one in self._revocation.current),
+        )
 
-    async def sudoers(self) -> dict[str, object]:
+    async def sudoers(self) -> SudoersReport:
         """Return what sudo grants that is not known to be safe, and when that was looked at."""
-        return await self._privileges.as_json()
+        return await self._privileges.report()
 
     # -- reload -----------------------------------------------------------------------------------
 

@@ -1,6 +1,5 @@
 """The routes about people, grants and identities: thin, as those of `app` are."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quart import Response
@@ -9,6 +8,7 @@ from host_agent.api import body as bodies
 from host_agent.api.ports import AgentPort
 from host_agent.api.problems import JSON, to_bytes
 from host_agent.api.request import AgentRequest, current
+from host_agent.api.wire import WireModel
 from host_agent.errors import MalformedRequestError
 from host_agent.identity.registry import Role
 
@@ -69,5 +69,5 @@ async def _read_nothing(request: AgentRequest) -> None:
         raise MalformedRequestError(message)
 
 
-def _json(body: Mapping[str, object]) -> Response:
-    return Response(to_bytes(body), 200, content_type=JSON)
+def _json(body: WireModel) -> Response:
+    return Response(to_bytes(body.as_json()), 200, content_type=JSON)

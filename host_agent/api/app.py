@@ -32,6 +32,7 @@ from host_agent.api.problems import (
 )
 from host_agent.api.request import AgentRequest, StreamedResponse, current, serve, until_gone
 from host_agent.api.routes import ROUTES
+from host_agent.api.wire import RequestView, WireModel
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
     ForeignOriginError,
@@ -198,7 +199,7 @@ class Routes(BridgeRoutes):
         """GET /host/operations."""
         request = current()
         request.query()
-        return _json({"operations": self.agent.pipeline.operations(request.principal)})
+        return _json(self.agent.pipeline.operations(request.principal))
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -250,9 +251,7 @@ class Routes(BridgeRoutes):
             return _json(await self.agent.pipeline.show(request.principal, request_id))
         return _json(await self._wait(request, request_id, int(wait)))
 
-    async def _wait(
-        self, request: AgentRequest, request_id: str, seconds: int
-    ) -> Mapping[str, object]:
+    async def _wait(self, request: AgentRequest, request_id: str, seconds: int) -> RequestView:
         """Return a request once it changes; give up when the peer leaves or is unwelcome."""
         pipeline = self.agent.pipeline
 
@@ -303,7 +302,7 @@ class Routes(BridgeRoutes):
                 digest=decision.digest,
                 reason=decision.reason,
                 channel="http",
-                grant=None if decision.grant is None else decision.grant.terms(),
+                grant=bodies.terms_of(decision.grant),
             )
         )
 
@@ -364,10 +363,10 @@ class Routes(BridgeRoutes):
         """GET /ready."""
         request = current()
         request.query()
-        is_ready, detail = await self.agent.ready()
-        if is_ready:
-            return _json(detail)
-        return _rendered(render_unready(detail, request.exchange_id))
+        parts = await self.agent.ready()
+        if parts.is_ready:
+            return _json(parts)
+        return _rendered(render_unready(parts, request.exchange_id))
 
     async def openapi(self) -> Response:
         """GET /openapi.json."""
@@ -392,8 +391,8 @@ def _older_zfs(verb: str, shape: type[BaseModel]) -> _ParseAsk:
 # -- small pieces ---------------------------------------------------------------------------------
 
 
-def _json(body: Mapping[str, object]) -> Response:
-    return Response(to_bytes(body), 200, content_type=JSON)
+def _json(body: WireModel) -> Response:
+    return Response(to_bytes(body.as_json()), 200, content_type=JSON)
 
 
 def _rendered(rendered: Rendered) -> Response:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from host_agent.api.wire import GrantBody
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
     InvalidParameterError,
@@ -115,25 +116,9 @@ class OlderZfsDestroy(_Body):
     )
 
 
-class GrantBody(_Body):
-    """What an approval grants beyond this one run: exactly one of a time and a count."""
-
-    for_seconds: int | None = Field(
-        default=None, ge=60, le=86_400, description="For so long, however often."
-    )
-    count: int | None = Field(
-        default=None, ge=1, le=1000, description="For so many further runs, within 24 hours."
-    )
-    resource: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=256,
-        description="A regular expression over whole resources; left out, exactly the request's.",
-    )
-
-    def terms(self) -> GrantTerms:
-        """Return it as the value that it stands for."""
-        return GrantTerms(for_seconds=self.for_seconds, count=self.count, resource=self.resource)
+def terms_of(grant: GrantBody | None) -> GrantTerms | None:
+    """Return the terms that a body grants."""
+    return None if grant is None else GrantTerms(**grant.model_dump())
 
 
 class DecisionBody(_Body):

@@ -39,9 +39,9 @@ class BridgeRoutes(AdministrationRoutes):
             decision=Verb(said.decision),
             digest=said.digest,
             reason=said.reason,
-            grant=None if said.grant is None else said.grant.terms(),
+            grant=bodies.terms_of(said.grant),
         )
-        return Response(to_bytes(shown), 200, content_type=JSON)
+        return Response(to_bytes(shown.as_json()), 200, content_type=JSON)
 
     async def bridged_signal(self) -> Response:
         """POST /webhook/signal, the older way in for what arrives over Signal."""
@@ -50,4 +50,4 @@ class BridgeRoutes(AdministrationRoutes):
         pipeline.admit_bridge(request.principal)
         said = bodies.fit(bodies.SignalBody, bodies.parse_object(await request.read_json()))
         answer = await pipeline.relay_signal(request.principal, said.received())
-        return Response(to_bytes(answer), 200, content_type=JSON)
+        return Response(to_bytes(answer.as_json()), 200, content_type=JSON)

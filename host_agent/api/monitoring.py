@@ -16,6 +16,7 @@ from host_agent.api.problems import (
     render_unready,
     to_bytes,
 )
+from host_agent.api.wire import Readiness
 from host_agent.errors import (
     ForeignOriginError,
     MethodNotAllowedError,
@@ -55,8 +56,8 @@ class MonitoredPort(Protocol):
         """The way of a request."""
         ...
 
-    async def ready(self) -> tuple[bool, Mapping[str, object]]:
-        """Return whether the agent can serve, and the state of each part."""
+    async def ready(self) -> Readiness:
+        """Return the state of each part."""
         ...
 
 
@@ -88,9 +89,11 @@ async def _answer(agent: MonitoredPort, scope: Mapping[str, Any], exchange_id: s
             await agent.pipeline.refresh_gauges()
         return _rendered(CONTENT_TYPE_LATEST, agent.metrics.render())
     if scope["path"] == "/health":
-        return _rendered(JSON, to_bytes(HEALTH))
-    is_ready, detail = await agent.ready()
-    return _rendered(JSON, to_bytes(detail)) if is_ready else render_unready(detail, exchange_id)
+        return _rendered(JSON, to_bytes(HEALTH.as_json()))
+    parts = await agent.ready()
+    if parts.is_ready:
+        return _rendered(JSON, to_bytes(parts.as_json()))
+    return render_unready(parts, exchange_id)
 
 
 def _rendered(content_type: str, body: bytes) -> Rendered:

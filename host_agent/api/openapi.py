@@ -1,13 +1,15 @@
 """The OpenAPI 3.1 document, made from the routes, the body models and the catalogue."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
 import host_agent
+from host_agent.api import wire
 from host_agent.api.body import (
     BridgedDecisionBody,
     CancelBody,
@@ -21,19 +23,19 @@ from host_agent.api.body import (
     SignalBody,
 )
 from host_agent.api.problems import JSON, PROBLEM_JSON, problem_type, to_bytes
-from host_agent.api.routes import ROUTES, STATES, Route
+from host_agent.api.routes import ROUTES, Route
 from host_agent.errors import BY_CODE
 from host_agent.identity.registry import Autonomy, Role
-from host_agent.operations.catalogue import Catalogue, Effect, OperationSpec
+from host_agent.operations.catalogue import Catalogue, Effect, OperationSpec, PreviewAccuracy
+from host_agent.policy.rules import Summary
+from host_agent.requests.model import State, Verb
+from host_agent.requests.notification import DeliveryState, Failure, Kind
+from host_agent.sudoers.values import Severity
 
 Schema = dict[str, Any]
 
 _TEXT: Schema = {"type": "string"}
-_TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
-_OBJECT_OR_NULL: Schema = {"type": ["object", "null"]}
 _REQUEST_ID: Schema = {"type": "string", "pattern": "^[0-9A-Za-z-]{1,64}$"}
-_DIGEST: Schema = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
-_STATE: Schema = {"type": "string", "enum": list(STATES)}
 
 
 def document(catalogue: Catalogue) -> Schema:
@@ -133,16 +135,22 @@ _RESULTS: Mapping[str, str] = {
     "bridged_decision": "Request",
     "sudoers": "Sudoers",
     "warn_permissions": "Sudoers",
+    "bridged_signal": "SignalAnswer",
+    "health": "Health",
+    "ready": "Readiness",
 }
 
 
 def _response(route: Route, status: int) -> Schema:
     headers: Schema = {"X-Request-Id": {"schema": _TEXT, "description": "This exchange."}}
     if status >= HTTPStatus.BAD_REQUEST:
+        problem = _ref("Problem")
+        if (route.name, status) == ("ready", HTTPStatus.SERVICE_UNAVAILABLE):
+            problem = {"anyOf": [problem, _ref("Unready")]}
         return {
             "description": _codes(status),
             "headers": headers,
-            "content": {PROBLEM_JSON: {"schema": _ref("Problem")}},
+            "content": {PROBLEM_JSON: {"schema": problem}},
         }
     if status == HTTPStatus.ACCEPTED:
         headers["Location"] = {"schema": _TEXT}
@@ -172,6 +180,63 @@ def _ref(name: str) -> Schema:
 
 
 # -- schemas --------------------------------------------------------------------------------------
+
+VOCABULARIES: Mapping[str, Iterable[str]] = {
+    "State": State,
+    "Effect": Effect,
+    "Verdict": get_args(Summary),
+    "Verb": Verb,
+    "Role": Role,
+    "Autonomy": Autonomy,
+    "Accuracy": PreviewAccuracy,
+    "DeliveryKind": Kind,
+    "DeliveryState": DeliveryState,
+    "DeliveryFailure": Failure,
+    "Severity": Severity,
+    "Code": BY_CODE,
+    "ProblemType": [problem_type(code) for code in BY_CODE],
+}
+"""The closed sets that texts of the wire are from, each as it is declared."""
+
+
+def _answers() -> Schema:
+    """Return the schema of every model of the wire, and of every closed set of texts."""
+    models = [
+        model
+        for model in vars(wire).values()
+        if isinstance(model, type) and issubclass(model, wire.WireModel) and model.model_fields
+    ]
+    names = {model.__name__: wire.name_of(model) for model in models}
+    _, found = models_json_schema(
+        [(model, "validation") for model in models], ref_template="{model}"
+    )
+    schemas: Schema = {
+        name: {"type": "string", "enum": [str(one) for one in members]}
+        for name, members in VOCABULARIES.items()
+    }
+    for name, schema in found["$defs"].items():
+        if name in names:
+            schemas[names[name]] = _described(schema, names)
+    return schemas
+
+
+def _described(schema: Schema, names: Mapping[str, str]) -> Schema:
+    """Return a schema of pydantic's without what says nothing: titles, and defaults of answers."""
+    if "$ref" in schema:
+        name = names.get(schema["$ref"])
+        return {} if name is None else _ref(name)  # all that is no model is any JSON
+    if wire.VOCABULARY in schema:
+        return _ref(schema[wire.VOCABULARY])
+    plain = {key: value for key, value in schema.items() if key not in {"title", "default"}}
+    for key in ("items", "additionalProperties"):
+        if isinstance(plain.get(key), dict):
+            plain[key] = _described(plain[key], names)
+    if "anyOf" in plain:
+        plain["anyOf"] = [_described(one, names) for one in plain["anyOf"]]
+    if "properties" in plain:
+        members = plain["properties"].items()
+        plain["properties"] = {name: _described(member, names) for name, member in members}
+    return plain
 
 
 def _bodies(catalogue: Catalogue) -> Schema:
@@ -219,186 +284,3 @@ def _hoisted(name: str, model: type[BaseModel]) -> Schema:
     schema = model.model_json_schema(ref_template=f"#/components/schemas/{name}.{{model}}")
     parts = schema.pop("$defs", {})
     return {name: schema, **{f"{name}.{part}": value for part, value in parts.items()}}
-
-
-def _object(properties: Schema, *optional: str) -> Schema:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [name for name in properties if name not in optional],
-    }
-
-
-def _answers() -> Schema:
-    outcome = _object(
-        {
-            "exit_code": {"type": ["integer", "null"]},
-            "stdout": _TEXT,
-            "stderr": _TEXT,
-            "truncated": {"type": "boolean"},
-            "duration_ms": {"type": "integer"},
-            "data": {},
-            "verified": {"type": ["boolean", "null"]},
-        },
-        *("stdout", "stderr", "truncated", "duration_ms", "data"),
-    )
-    request: Schema = {
-        "request_id": _TEXT,
-        "operation": _TEXT,
-        "state": _STATE,
-        "host": {"type": "string", "description": "The host that would change."},
-        "effect": {"enum": [*(effect.value for effect in Effect), None]},
-        "verb": {"type": "string", "description": "The operation in a word: DESTROY."},
-        "subject": {"type": "string", "description": "What it is done to, in words, escaped."},
-        "digest": _DIGEST,
-        "resource": _TEXT_OR_NULL,
-        "caller": _TEXT,
-        "owner": _TEXT,
-        "unix_user": _TEXT_OR_NULL,
-        "runs_as": {
-            "type": ["string", "null"],
-            "description": "The user that the process changes to.",
-        },
-        "params": {"type": "object"},
-        "reason": _TEXT_OR_NULL,
-        "rule": _TEXT,
-        "created_at": _TEXT,
-        "expires_at": _TEXT,
-        "finished_at": _TEXT_OR_NULL,
-        "preview": _OBJECT_OR_NULL,
-        "precondition": _OBJECT_OR_NULL,
-        "decisions": {"type": "array", "items": {"type": "object"}},
-        "asked_before": _OBJECT_OR_NULL,
-        "outcome": {"anyOf": [_ref("Outcome"), {"type": "null"}]},
-        "problem": _OBJECT_OR_NULL,
-    }
-    always = {"request_id", "host", "operation", "state", "digest", "caller"}
-    return {
-        "Outcome": outcome,
-        "Ran": _object(
-            {
-                "request_id": _TEXT,
-                "operation": _TEXT,
-                "resource": _TEXT_OR_NULL,
-                "effect": {"enum": [effect.value for effect in Effect]},
-                "state": _STATE,
-                "digest": _DIGEST,
-                "outcome": {"anyOf": [_ref("Outcome"), {"type": "null"}]},
-                "grant": {"type": "string", "description": "The grant that it ran by."},
-            },
-            *("grant", "resource", "effect"),
-        ),
-        "Held": _object(
-            {
-                "request_id": _TEXT,
-                "operation": _TEXT,
-                "state": _STATE,
-                "digest": _DIGEST,
-                "expires_at": _TEXT,
-                "rule": _TEXT,
-                "poll_after_seconds": {"type": "integer"},
-                "message": _TEXT,
-            }
-        ),
-        "Request": _object(request, *(name for name in request if name not in always)),
-        "Requests": _object(
-            {"requests": {"type": "array", "items": _ref("Request")}, "next_cursor": _TEXT_OR_NULL}
-        ),
-        "Operations": _object(
-            {
-                "operations": {
-                    "type": "array",
-                    "items": _object(
-                        {
-                            "name": _TEXT,
-                            "effect": {"enum": [effect.value for effect in Effect]},
-                            "parameters": {"type": "object"},
-                            "verdict": {"enum": ["allow", "ask", "deny", "depends"]},
-                        }
-                    ),
-                }
-            }
-        ),
-        "Identity": _object(
-            {
-                "cn": _TEXT,
-                "owner": _TEXT,
-                "roles": {"type": "array", "items": {"enum": [role.value for role in Role]}},
-                "autonomy": {"enum": [autonomy.value for autonomy in Autonomy]},
-                "host": _TEXT,
-            }
-        ),
-        **_administration(),
-        "Sudoers": _object(
-            {
-                "scan_ok": {"type": "boolean"},
-                "entries": {
-                    "type": "array",
-                    "items": _object(
-                        {
-                            "file": _TEXT,
-                            "line": {"type": "integer"},
-                            "rule": _TEXT,
-                            "severity": {"enum": ["critical", "high", "medium", "low"]},
-                            "reason": _TEXT,
-                            "remedy": _TEXT,
-                        }
-                    ),
-                },
-                "scanned_at": _TEXT,
-            }
-        ),
-        "Problem": _problem(),
-    }
-
-
-def _administration() -> Schema:
-    """Return the answers about people, grants and identities."""
-    contact = _object({"channel": _TEXT, "state": _TEXT, "address": _TEXT_OR_NULL}, "address")
-    approver = _object(
-        {
-            "owner": _TEXT,
-            "roles": {"type": "array", "items": _TEXT},
-            "channels": {"type": "array", "items": contact},
-        }
-    )
-    grant = {
-        "grant_id": _TEXT,
-        "request_id": _TEXT,
-        "caller": _TEXT,
-        "operation": _TEXT,
-        "resource": _TEXT,
-        "params": {"type": "object"},
-        "given_by": {"type": "array", "items": _TEXT},
-        "created_at": _TEXT,
-        "expires_at": _TEXT,
-        "uses_left": {"type": ["integer", "null"]},
-        "used": {"type": "integer"},
-        "is_live": {"type": "boolean"},
-        "revoked_at": _TEXT_OR_NULL,
-        "revoked_by": _TEXT_OR_NULL,
-    }
-    return {
-        "Approvers": _object({"approvers": {"type": "array", "items": approver}}),
-        "Enrolment": _object(
-            {"owner": _TEXT, "channel": _TEXT, "code": _TEXT, "expires_at": _TEXT}
-        ),
-        "Grant": _object(grant),
-        "Grants": _object({"grants": {"type": "array", "items": _ref("Grant")}}),
-        "Released": _object({"cn": _TEXT, "released": {"const": True}}),
-    }
-
-
-def _problem() -> Schema:
-    return _object(
-        {
-            "type": {"type": "string", "enum": [problem_type(code) for code in BY_CODE]},
-            "title": _TEXT,
-            "status": {"type": "integer"},
-            "detail": _TEXT,
-            "code": {"type": "string", "enum": list(BY_CODE)},
-            "request_id": {"type": "string", "description": "This exchange."},
-            "retry_after_seconds": {"type": "integer", "minimum": 1},
-        },
-        "retry_after_seconds",
-    )

@@ -3,6 +3,20 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Protocol
 
+from host_agent.api.wire import (
+    ApproverList,
+    Enrolment,
+    GrantList,
+    GrantView,
+    OperationList,
+    OwnIdentity,
+    Readiness,
+    Released,
+    RequestPage,
+    RequestView,
+    SignalAnswer,
+    SudoersReport,
+)
 from host_agent.canonical import JsonValue
 from host_agent.errors import HostAgentError
 from host_agent.identity.certificate import PeerCertificate
@@ -32,11 +46,11 @@ class PipelinePort(Protocol):
         """Refuse who has none of `roles`."""
         ...
 
-    def whoami(self, principal: Principal) -> dict[str, object]:
+    def whoami(self, principal: Principal) -> OwnIdentity:
         """Return who this principal is on this host."""
         ...
 
-    def operations(self, principal: Principal) -> list[dict[str, object]]:
+    def operations(self, principal: Principal) -> OperationList:
         """Return what there is to ask for."""
         ...
 
@@ -46,52 +60,52 @@ class PipelinePort(Protocol):
         ...
 
     @property
-    def show(self) -> Callable[..., Awaitable[dict[str, object]]]:
+    def show(self) -> Callable[..., Awaitable[RequestView]]:
         """Return one request, perhaps once it has changed."""
         ...
 
     @property
-    def list_requests(self) -> Callable[..., Awaitable[dict[str, object]]]:
+    def list_requests(self) -> Callable[..., Awaitable[RequestPage]]:
         """Return a page of requests."""
         ...
 
     @property
-    def decide(self) -> Callable[..., Awaitable[dict[str, object]]]:
+    def decide(self) -> Callable[..., Awaitable[RequestView]]:
         """Take a decision."""
         ...
 
     @property
-    def decide_by_token(self) -> Callable[[Principal, str, str], Awaitable[dict[str, object]]]:
+    def decide_by_token(self) -> Callable[[Principal, str, str], Awaitable[RequestView]]:
         """Take an approval of the older form."""
         ...
 
     @property
-    def cancel(self) -> Callable[..., Awaitable[dict[str, object]]]:
+    def cancel(self) -> Callable[..., Awaitable[RequestView]]:
         """Withdraw a request."""
         ...
 
     @property
-    def approvers(self) -> Callable[[Principal], Awaitable[dict[str, object]]]:
+    def approvers(self) -> Callable[[Principal], Awaitable[ApproverList]]:
         """Return who approves, and how each is reached."""
         ...
 
     @property
-    def offer_enrolment(self) -> Callable[[Principal, str, str], Awaitable[dict[str, object]]]:
+    def offer_enrolment(self) -> Callable[[Principal, str, str], Awaitable[Enrolment]]:
         """Make a one-time code by which an owner enrols over a channel."""
         ...
 
     @property
-    def list_grants(self) -> Callable[[Principal], Awaitable[dict[str, object]]]:
+    def list_grants(self) -> Callable[[Principal], Awaitable[GrantList]]:
         """Return the grants of the last 30 days."""
         ...
 
     @property
-    def revoke_grant(self) -> Callable[[Principal, str], Awaitable[dict[str, object]]]:
+    def revoke_grant(self) -> Callable[[Principal, str], Awaitable[GrantView]]:
         """End a grant."""
         ...
 
     @property
-    def release(self) -> Callable[[Principal, str], Awaitable[dict[str, object]]]:
+    def release(self) -> Callable[[Principal, str], Awaitable[Released]]:
         """End the hold-off of an identity."""
         ...
 
@@ -111,14 +125,14 @@ class PipelinePort(Protocol):
         ...
 
     @property
-    def decide_by_bridge(self) -> Callable[..., Awaitable[dict[str, object]]]:
+    def decide_by_bridge(self) -> Callable[..., Awaitable[RequestView]]:
         """Take a decision that a bridge relays."""
         ...
 
     @property
     def relay_signal(
         self,
-    ) -> Callable[[Principal, Mapping[str, JsonValue]], Awaitable[dict[str, object]]]:
+    ) -> Callable[[Principal, Mapping[str, JsonValue]], Awaitable[SignalAnswer]]:
         """Take a message that a bridge relays from Signal."""
         ...
 
@@ -157,10 +171,10 @@ class AgentPort(Protocol):
         """The rooms behind the pipeline."""
         ...
 
-    async def ready(self) -> tuple[bool, Mapping[str, object]]:
-        """Return whether the agent can serve, and the state of each part."""
+    async def ready(self) -> Readiness:
+        """Return the state of each part."""
         ...
 
-    async def sudoers(self) -> Mapping[str, object]:
+    async def sudoers(self) -> SudoersReport:
         """Return what sudo grants that is not known to be safe."""
         ...

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 
 from host_agent import __version__
+from host_agent.api.wire import Health, ProblemBody, Readiness
 from host_agent.errors import (
     AdapterUnavailableError,
     AuditUnavailableError,
@@ -19,8 +20,7 @@ from host_agent.http.exchange import Rendered
 
 PROBLEM_JSON = "application/problem+json"
 JSON = "application/json"
-HEALTH: Mapping[str, object] = {"status": "ok", "version": __version__}
-"""The body of /health: whoever reads it knows that the agent answers."""
+HEALTH = Health(status="ok", version=__version__)
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _encode_ascii = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
@@ -44,18 +44,18 @@ def problem_body(error: HostAgentError, exchange_id: str) -> dict[str, object]:
 
     Members that the error carries never replace the standard ones.
     """
-    body: dict[str, object] = {
-        "type": problem_type(error.code),
-        "title": error.title,
-        "status": int(error.status),
-        "detail": error.detail,
-        "code": error.code,
-        "request_id": exchange_id,
-    }
-    seconds = retry_after(error)
-    if seconds is not None:
-        body["retry_after_seconds"] = seconds
-    return {**error.members, **body}
+    body = ProblemBody(
+        type=problem_type(error.code),
+        title=error.title,
+        status=int(error.status),
+        detail=error.detail,
+        code=error.code,
+        request_id=exchange_id,
+        **(
+            {} if error.retry_after_seconds is None else {"retry_after_seconds": retry_after(error)}
+        ),
+    )
+    return {**error.members, **body.as_json()}
 
 
 def retry_after(error: HostAgentError) -> int | None:
@@ -80,14 +80,15 @@ def render(
     )
 
 
-def render_unready(parts: Mapping[str, object], exchange_id: str) -> Rendered:
+def render_unready(parts: Readiness, exchange_id: str) -> Rendered:
     """Return the 503 of an agent that cannot serve; `parts` are shown beside the problem.
 
     The code is that of the first part that is not `ok`.
     """
-    kinds = (kind for part, kind in _UNREADY.items() if parts.get(part, "ok") != "ok")
+    members = parts.as_json()
+    kinds = (kind for part, kind in _UNREADY.items() if members[part] != "ok")
     message = "The agent cannot serve now; the other members say what is wrong."
-    return render(next(kinds, AdapterUnavailableError)(message, members=parts), exchange_id)
+    return render(next(kinds, AdapterUnavailableError)(message, members=members), exchange_id)
 
 
 _UNREADY: Mapping[str, type[HostAgentError]] = {

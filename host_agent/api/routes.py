@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from host_agent.requests.model import State
+
 _ALWAYS = frozenset({400, 403, 408, 431, 500, 503})
 """What the server or the identity check can answer before any route is reached."""
 _BODY = frozenset({413, 415})
@@ -81,19 +83,7 @@ def _act(rule: str, name: str, who: str, summary: str, *statuses: int) -> Route:
     )
 
 
-STATES = (
-    "pending",
-    "approved",
-    "running",
-    "succeeded",
-    "failed",
-    "timed_out",
-    "unknown",
-    "denied",
-    "expired",
-    "cancelled",
-)
-_STATE: Mapping[str, object] = {"type": "string", "enum": list(STATES)}
+_STATE: Mapping[str, object] = {"type": "string", "enum": [state.value for state in State]}
 _LIMIT: Mapping[str, object] = {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
 _CURSOR: Mapping[str, object] = {"type": "string"}
 _WAIT: Mapping[str, object] = {"type": "integer", "minimum": 0, "maximum": 60, "default": 0}

@@ -8,7 +8,7 @@ from host_agent.cli.terminal import render
 from host_agent.errors import UsageError
 
 if TYPE_CHECKING:
-    from host_agent.client import GrantTerms, RequestView
+    from host_agent.client import GrantBody, RequestView
 
 SHORTEST, LONGEST = 60, 86_400
 MOST = 1000
@@ -58,13 +58,13 @@ def _count(text: str) -> int:
     raise argparse.ArgumentTypeError(message)
 
 
-def terms(args: argparse.Namespace) -> "GrantTerms | None":
+def terms(args: argparse.Namespace) -> "GrantBody | None":
     """Return the grant that the command line names, or None.
 
     Raises:
         UsageError: a time and a count, or a pattern without either.
     """
-    from host_agent.client import GrantTerms
+    from host_agent.client import GrantBody
 
     if args.for_seconds is None and args.count is None:
         if args.resource is None:
@@ -74,10 +74,10 @@ def terms(args: argparse.Namespace) -> "GrantTerms | None":
     if args.for_seconds is not None and args.count is not None:
         message = "Give --for or --count, not both."
         raise UsageError(message)
-    return GrantTerms(for_seconds=args.for_seconds, count=args.count, resource=args.resource)
+    return GrantBody(for_seconds=args.for_seconds, count=args.count, resource=args.resource)
 
 
-def sentence(view: "RequestView", grant: "GrantTerms") -> str:
+def sentence(view: "RequestView", grant: "GrantBody") -> str:
     """Return what `grant` would allow beyond the run of `view`, everything escaped and bounded."""
     caller = render.visible(view.caller or "the caller", limit=64)
     operation = render.visible(view.operation, limit=128)
@@ -90,7 +90,7 @@ def sentence(view: "RequestView", grant: "GrantTerms") -> str:
     return text
 
 
-def _bound(grant: "GrantTerms") -> str:
+def _bound(grant: "GrantBody") -> str:
     if grant.for_seconds is not None:
         return f"For {span_text(grant.for_seconds)}"
     times = "once more" if grant.count == 1 else f"{grant.count} more times"
@@ -107,7 +107,7 @@ def span_text(seconds: int) -> str:
     return " ".join(parts)
 
 
-def _where(view: "RequestView", grant: "GrantTerms") -> str:
+def _where(view: "RequestView", grant: "GrantBody") -> str:
     if grant.resource is not None:
         return f"whatever matches {render.visible(grant.resource, limit=VALUE_LIMIT)}"
     return render.visible(view.resource or "nothing", limit=VALUE_LIMIT)

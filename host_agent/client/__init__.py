@@ -6,27 +6,27 @@ answered with a problem), `ConnectionFailedError` (no answer), `InvalidAnswerErr
 is not this service's) and `ConfigurationError` (certificate files that cannot be used).
 """
 
-from host_agent.client.events import Event
-from host_agent.client.results import (
-    Approvals,
+from host_agent.api.wire import (
+    ApprovalsView,
     ApproverView,
-    AskedBefore,
     ContactView,
-    Decision,
+    DecisionView,
     Enrolment,
-    GrantTerms,
+    GrantBody,
     GrantView,
     Held,
+    HistoryView,
     OperationInfo,
     Outcome,
     OwnIdentity,
-    Page,
-    Preview,
-    Problem,
+    PreviewView,
     Ran,
     Readiness,
+    RequestPage,
+    RequestProblem,
     RequestView,
 )
+from host_agent.client.events import Event
 from host_agent.client.transport import AsyncClient, Client
 from host_agent.errors import (
     CertificateRefusedError,
@@ -36,29 +36,29 @@ from host_agent.errors import (
 )
 
 __all__ = [
-    "Approvals",
+    "ApprovalsView",
     "ApproverView",
-    "AskedBefore",
     "AsyncClient",
     "CertificateRefusedError",
     "Client",
     "ConnectionFailedError",
     "ContactView",
-    "Decision",
+    "DecisionView",
     "Enrolment",
     "Event",
-    "GrantTerms",
+    "GrantBody",
     "GrantView",
     "Held",
+    "HistoryView",
     "InvalidAnswerError",
     "OperationInfo",
     "Outcome",
     "OwnIdentity",
-    "Page",
-    "Preview",
-    "Problem",
+    "PreviewView",
     "ProblemError",
     "Ran",
     "Readiness",
+    "RequestPage",
+    "RequestProblem",
     "RequestView",
 ]

@@ -9,11 +9,15 @@ from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 from urllib.parse import quote
 
-from pydantic import JsonValue
-
+from host_agent.api.wire import (
+    ApproverList,
+    ApproverView,
+    Enrolment,
+    GrantList,
+    GrantView,
+    Released,
+)
 from host_agent.client.exchange import Protocol, Steps
-from host_agent.client.results import ApproverView, Enrolment, GrantView
-from host_agent.errors import InvalidAnswerError
 
 T = TypeVar("T")
 Exchange: TypeAlias = Callable[[Protocol], Steps[T]]
@@ -25,8 +29,7 @@ def approvers() -> Exchange[tuple[ApproverView, ...]]:
     """Ask who approves over channels, and how each of them is reached."""
 
     def steps(protocol: Protocol) -> Steps[tuple[ApproverView, ...]]:
-        rows = _rows((yield from protocol.read("/approvers")), "approvers")
-        return tuple(ApproverView.parse(row) for row in rows)
+        return ApproverList.parse((yield from protocol.read("/approvers"))).approvers
 
     return steps
 
@@ -45,8 +48,7 @@ def grants() -> Exchange[tuple[GrantView, ...]]:
     """Ask for the grants of the last 30 days, newest first."""
 
     def steps(protocol: Protocol) -> Steps[tuple[GrantView, ...]]:
-        rows = _rows((yield from protocol.read("/grants")), "grants")
-        return tuple(GrantView.parse(row) for row in rows)
+        return GrantList.parse((yield from protocol.read("/grants"))).grants
 
     return steps
 
@@ -62,11 +64,12 @@ def revoke(grant_id: str) -> Exchange[GrantView]:
     return steps
 
 
-def release(cn: str) -> Exchange[dict[str, JsonValue]]:
+def release(cn: str) -> Exchange[Released]:
     """End the hold-off of the identity `cn`."""
 
-    def steps(protocol: Protocol) -> Steps[dict[str, JsonValue]]:
-        return (yield from protocol.act(f"/identities/{_in_path(cn)}/release", {}))
+    def steps(protocol: Protocol) -> Steps[Released]:
+        target = f"/identities/{_in_path(cn)}/release"
+        return Released.parse((yield from protocol.act(target, {})))
 
     return steps
 
@@ -81,11 +84,3 @@ def _in_path(name: str) -> str:
         message = "a name is 1 to 64 letters, digits and `._@+-`, a letter, digit or `_` first"
         raise ValueError(message)
     return quote(name, safe="")
-
-
-def _rows(answer: dict[str, JsonValue], name: str) -> list[dict[str, JsonValue]]:
-    rows = answer.get(name)
-    if not isinstance(rows, list):
-        message = f"The agent's answer has no `{name}`: is it a newer version?"
-        raise InvalidAnswerError(message)
-    return [row for row in rows if isinstance(row, dict)]

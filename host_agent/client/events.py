@@ -143,7 +143,9 @@ class Position:
             self.after = event.sequence
 
     def lost(self, error: Exception | None) -> float:
-        """Return the seconds to wait before the stream is begun again; None: it just ended.
+        """Return the seconds to wait before the stream is begun again.
+
+        `error` is what broke it; None where it just ended.
 
         Raises:
             Exception: `error`, where trying again does not mend it.

@@ -24,14 +24,16 @@ from urllib.parse import quote, urlencode
 
 from pydantic import JsonValue
 
-from host_agent.client.results import (
-    GrantTerms,
+from host_agent.api.wire import (
+    GrantBody,
+    Health,
     Held,
     OperationInfo,
+    OperationList,
     OwnIdentity,
-    Page,
     Ran,
     Readiness,
+    RequestPage,
     RequestView,
 )
 from host_agent.errors import (
@@ -126,19 +128,16 @@ class Protocol:
 
     def operations(self) -> Steps[tuple[OperationInfo, ...]]:
         """Ask for the catalogue."""
-        answer = _object((yield from _exchange(self._get("/host/operations"))))
-        rows = answer.get("operations")
-        if not isinstance(rows, list):
-            message = "The agent's answer has no `operations`: is it a newer version?"
-            raise InvalidAnswerError(message)
-        return tuple(OperationInfo.parse(row) for row in rows if isinstance(row, dict))
+        return OperationList.parse((yield from self.read("/host/operations"))).operations
 
-    def requests(self, state: str | None, limit: int | None, cursor: str | None) -> Steps[Page]:
+    def requests(
+        self, state: str | None, limit: int | None, cursor: str | None
+    ) -> Steps[RequestPage]:
         """Ask for one page of requests."""
         query = {"state": state, "limit": limit, "cursor": cursor}
         given = {key: value for key, value in query.items() if value is not None}
         target = f"/requests?{urlencode(given)}" if given else "/requests"
-        return Page.parse(_object((yield from _exchange(self._get(target)))))
+        return RequestPage.parse(_object((yield from _exchange(self._get(target)))))
 
     def request(self, request_id: str, wait: int) -> Steps[RequestView]:
         """Ask for one request, waiting up to `wait` seconds for a change."""
@@ -150,7 +149,7 @@ class Protocol:
         decision: str,
         digest: str | None,
         reason: str | None,
-        grant: GrantTerms | None = None,
+        grant: GrantBody | None = None,
     ) -> Steps[RequestView]:
         """Give a decision, once."""
         terms = None if grant is None else grant.model_dump(exclude_none=True)
@@ -173,16 +172,16 @@ class Protocol:
         """Ask who this client is to the agent."""
         return OwnIdentity.parse(_object((yield from _exchange(self._get("/whoami")))))
 
-    def health(self) -> Steps[dict[str, JsonValue]]:
+    def health(self) -> Steps[Health]:
         """Ask whether the agent answers."""
-        return _object((yield from _exchange(self._get("/health"))))
+        return Health.parse((yield from self.read("/health")))
 
     def ready(self) -> Steps[Readiness]:
-        """Ask whether the agent would run something; sent once, a 503 without a code is "no"."""
+        """Ask whether the agent would run something; sent once, and a 503 may be the answer."""
         reply = yield from _sent(self._get("/ready"))
-        if reply.status == 503 and "code" not in (body := _json(reply)):
-            return Readiness(ready=False, body=body)
-        return Readiness(ready=True, body=_object(reply))
+        if reply.status == 503 and "audit_head" in (body := _json(reply)):
+            return Readiness.parse(body)
+        return Readiness.parse(_object(reply))
 
     def follow(
         self,

@@ -15,6 +15,17 @@ from typing import Self, TypeVar, overload
 import httpx
 from pydantic import JsonValue
 
+from host_agent.api.wire import (
+    GrantBody,
+    Health,
+    Held,
+    OperationInfo,
+    OwnIdentity,
+    Ran,
+    Readiness,
+    RequestPage,
+    RequestView,
+)
 from host_agent.client.connection import (
     Received,
     checked_url,
@@ -25,16 +36,6 @@ from host_agent.client.connection import (
 )
 from host_agent.client.events import Event, OnState, Position
 from host_agent.client.exchange import Call, Pause, Protocol, Reply, Steps
-from host_agent.client.results import (
-    GrantTerms,
-    Held,
-    OperationInfo,
-    OwnIdentity,
-    Page,
-    Ran,
-    Readiness,
-    RequestView,
-)
 from host_agent.client.streaming import follow, follow_async
 from host_agent.errors import ConnectionFailedError, InvalidAnswerError
 
@@ -164,7 +165,7 @@ class Client(_Settings):
 
     def requests(
         self, *, state: str | None = None, limit: int | None = None, cursor: str | None = None
-    ) -> Page:
+    ) -> RequestPage:
         """Return one page of the requests that this principal may see, newest first."""
         return self._run(self._protocol.requests(state, limit, cursor))
 
@@ -182,7 +183,7 @@ class Client(_Settings):
         digest: str,
         reason: str | None = None,
         *,
-        grant: GrantTerms | None = None,
+        grant: GrantBody | None = None,
     ) -> RequestView:
         """Approve exactly what `digest` names; returns at once, not after the run.
 
@@ -206,7 +207,7 @@ class Client(_Settings):
         """Return who this client is to the agent."""
         return self._run(self._protocol.whoami())
 
-    def health(self) -> dict[str, JsonValue]:
+    def health(self) -> Health:
         """Return what the agent says of itself."""
         return self._run(self._protocol.health())
 
@@ -355,7 +356,7 @@ class AsyncClient(_Settings):
 
     async def requests(
         self, *, state: str | None = None, limit: int | None = None, cursor: str | None = None
-    ) -> Page:
+    ) -> RequestPage:
         """Return one page of the requests that this principal may see, newest first."""
         return await self._run(self._protocol.requests(state, limit, cursor))
 
@@ -369,7 +370,7 @@ class AsyncClient(_Settings):
         digest: str,
         reason: str | None = None,
         *,
-        grant: GrantTerms | None = None,
+        grant: GrantBody | None = None,
     ) -> RequestView:
         """Approve exactly what `digest` names; returns at once, not after the run."""
         return await self._run(self._protocol.decide(request_id, "approve", digest, reason, grant))
@@ -390,7 +391,7 @@ class AsyncClient(_Settings):
         """Return who this client is to the agent."""
         return await self._run(self._protocol.whoami())
 
-    async def health(self) -> dict[str, JsonValue]:
+    async def health(self) -> Health:
         """Return what the agent says of itself."""
         return await self._run(self._protocol.health())
 

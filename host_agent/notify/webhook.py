@@ -156,7 +156,7 @@ def _data(message: Message) -> Mapping[str, JsonValue]:
             "text": message.prompt.text,
             "is_whole": message.prompt.is_whole,
         },
-        "request": request_view(message.facts, with_output=False),
+        "request": request_view(message.facts, with_output=False).as_json(),
     }
     if message.kind is Kind.OUTCOME:
         data["reply_to"] = message.reply_to

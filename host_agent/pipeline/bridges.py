@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from host_agent.api.wire import RequestView, SignalAnswer
 from host_agent.errors import (
     AlreadyDecidedError,
     BadSignatureError,
@@ -108,7 +109,7 @@ class Bridging:
         digest: str | None,
         reason: str | None,
         grant: GrantTerms | None = None,
-    ) -> dict[str, object]:
+    ) -> RequestView:
         """Record the decision of a bridge's user and return the request without its output.
 
         Raises:
@@ -130,12 +131,12 @@ class Bridging:
             )
         except (AlreadyDecidedError, TargetChangedError) as error:
             latest = await self._rooms.store.get(request.id) or request
-            error.members["request"] = self._view(latest)
+            error.members["request"] = self._view(latest).as_json()
             raise
         return self._view(decided)
 
-    def _view(self, request: Request) -> dict[str, object]:
-        return dict(request_view(facts_of(self._rooms, request), with_output=False))
+    def _view(self, request: Request) -> RequestView:
+        return request_view(facts_of(self._rooms, request), with_output=False)
 
     def _voice(self, principal: Principal, user: str) -> Voice:
         bridge = self._rooms.snapshot.config.bridge(principal.cn)
@@ -154,7 +155,7 @@ class Bridging:
 
     async def relay_signal(
         self, principal: Principal, params: Mapping[str, object]
-    ) -> dict[str, object]:
+    ) -> SignalAnswer:
         """Take what signal-cli-rest-api posts of an arriving message; return what to answer.
 
         The older way in: the bridge vouches for the sender, and a code is asked for all the same,
@@ -174,5 +175,5 @@ class Bridging:
             raise InvalidParameterError(message)
         heard = read_envelope(params, account=config.channels.signal.account)
         if heard is None:
-            return {"answer": None}
-        return {"answer": await self._hearing.hear(heard, bridge=principal)}
+            return SignalAnswer(answer=None)
+        return SignalAnswer(answer=await self._hearing.hear(heard, bridge=principal))

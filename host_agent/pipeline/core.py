@@ -2,6 +2,7 @@
 
 import logging
 
+from host_agent.api.wire import OperationInfo, OperationList, OwnIdentity
 from host_agent.audit.record import Event
 from host_agent.audit.throttle import RefusalThrottle
 from host_agent.canonical import JsonValue
@@ -115,30 +116,32 @@ class Pipeline:
         self.require_role(principal, Role.APPROVER, Role.ADMIN)
         self.rooms.limits.decision(principal.cn, self.rooms.clock.monotonic())
 
-    def whoami(self, principal: Principal) -> dict[str, object]:
+    def whoami(self, principal: Principal) -> OwnIdentity:
         """Return which identity this is here, whom it acts for, and the host's own name."""
-        return {
-            "cn": principal.cn,
-            "owner": principal.owner,
-            "roles": sorted(role.value for role in principal.roles),
-            "autonomy": principal.autonomy.value,
-            "host": self.rooms.snapshot.config.host,
-        }
+        return OwnIdentity(
+            cn=principal.cn,
+            owner=principal.owner,
+            roles=tuple(sorted(role.value for role in principal.roles)),
+            autonomy=principal.autonomy.value,
+            host=self.rooms.snapshot.config.host,
+        )
 
-    def operations(self, principal: Principal) -> list[dict[str, object]]:
+    def operations(self, principal: Principal) -> OperationList:
         """Return what there is to ask for, and what policy would say to this principal."""
         rules = self.rooms.snapshot.rules
-        return [
-            {
-                "name": spec.name,
-                "effect": spec.effect.value,
-                "summary": spec.summary,
-                "parameters": spec.parameters.model_json_schema(),
-                "verdict": rules.summary(principal, spec),
-            }
-            for spec in self.rooms.catalogue
-            if self.rooms.snapshot.section(spec) is not None
-        ]
+        return OperationList(
+            operations=tuple(
+                OperationInfo(
+                    name=spec.name,
+                    effect=spec.effect.value,
+                    summary=spec.summary,
+                    parameters=spec.parameters.model_json_schema(),
+                    verdict=rules.summary(principal, spec),
+                )
+                for spec in self.rooms.catalogue
+                if self.rooms.snapshot.section(spec) is not None
+            )
+        )
 
     # -- refusals ---------------------------------------------------------------------------------
 

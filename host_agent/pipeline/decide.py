@@ -8,6 +8,7 @@ import logging
 from datetime import datetime
 from weakref import WeakValueDictionary
 
+from host_agent.api.wire import RequestView
 from host_agent.audit.record import Event
 from host_agent.errors import (
     AlreadyDecidedError,
@@ -65,7 +66,7 @@ class Deciding:
         reason: str | None,
         channel: str,
         grant: GrantTerms | None = None,
-    ) -> dict[str, object]:
+    ) -> RequestView:
         """Record the decision of a certificate and return the request as GET shows it.
 
         Raises:
@@ -85,11 +86,11 @@ class Deciding:
             )
         except (AlreadyDecidedError, TargetChangedError) as error:
             latest = await self._rooms.store.find(request_id)
-            error.members["request"] = self._view(principal, latest)
+            error.members["request"] = self._view(principal, latest).as_json()
             raise
         return self._view(principal, decided)
 
-    def _view(self, principal: Principal, request: Request) -> dict[str, object]:
+    def _view(self, principal: Principal, request: Request) -> RequestView:
         return view_for(principal, facts_of(self._rooms, request))
 
     async def decide_as(
@@ -230,7 +231,7 @@ class Deciding:
 
     async def decide_by_token(
         self, principal: Principal, approval_id: str, token: str
-    ) -> dict[str, object]:
+    ) -> RequestView:
         """Approve with a code that was sent to this approver, or with the request's digest.
 
         Raises:
@@ -261,7 +262,7 @@ class Deciding:
 
     async def cancel(
         self, principal: Principal, request_id: str, *, reason: str | None
-    ) -> dict[str, object]:
+    ) -> RequestView:
         """Withdraw a request: its caller's own, or any for an admin.
 
         Raises:

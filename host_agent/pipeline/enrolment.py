@@ -8,8 +8,8 @@ import logging
 from collections.abc import Sequence
 from datetime import timedelta
 
+from host_agent.api.wire import ApproverList, ApproverView, ContactView, Enrolment
 from host_agent.audit.record import Event
-from host_agent.canonical import JsonValue
 from host_agent.clock import rfc3339
 from host_agent.config import Approver, ChannelName
 from host_agent.errors import AuditUnavailableError, InvalidParameterError, RequestNotFoundError
@@ -32,7 +32,7 @@ class Enrolling:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
 
-    async def approvers(self, principal: Principal) -> dict[str, object]:
+    async def approvers(self, principal: Principal) -> ApproverList:
         """Return every configured approver with the state of each channel.
 
         Raises:
@@ -41,11 +41,9 @@ class Enrolling:
         as_now(self._rooms, principal, Role.ADMIN)
         contacts = await self._rooms.store.contacts()
         entries = self._rooms.snapshot.config.approvers
-        return {"approvers": [approver_view(entry, contacts) for entry in entries]}
+        return ApproverList(approvers=tuple(approver_view(entry, contacts) for entry in entries))
 
-    async def offer_enrolment(
-        self, principal: Principal, owner: str, channel: str
-    ) -> dict[str, object]:
+    async def offer_enrolment(self, principal: Principal, owner: str, channel: str) -> Enrolment:
         """Make a one-time code by which `owner` enrols over `channel`, in place of an older one.
 
         Raises:
@@ -65,7 +63,7 @@ class Enrolling:
             self._offer(principal, entry.acts_for, channel), name=f"enrol {entry.acts_for}"
         )
 
-    async def _offer(self, principal: Principal, owner: str, channel: str) -> dict[str, object]:
+    async def _offer(self, principal: Principal, owner: str, channel: str) -> Enrolment:
         rooms, code = self._rooms, codes.make()
         expires_at = rooms.clock.now() + CODE_LIFETIME
         await rooms.audit.append(
@@ -82,12 +80,7 @@ class Enrolling:
             expires_at=expires_at,
             by=principal.owner,
         )
-        return {
-            "owner": owner,
-            "channel": channel,
-            "code": code,
-            "expires_at": rfc3339(expires_at),
-        }
+        return Enrolment(owner=owner, channel=channel, code=code, expires_at=expires_at)
 
     async def identity_changed(self, owner: str, channel: str, address: str) -> None:
         """Disable an approver whose address another key speaks for now, until enrolled anew.
@@ -126,19 +119,19 @@ def _require_enrollable(entry: Approver, channel: str) -> None:
         raise InvalidParameterError(message)
 
 
-def approver_view(entry: Approver, contacts: Sequence[Contact]) -> dict[str, JsonValue]:
+def approver_view(entry: Approver, contacts: Sequence[Contact]) -> ApproverView:
     """Return an approver as GET /approvers shows it."""
     own = [contact for contact in contacts if contact.owner == entry.acts_for]
-    return {
-        "owner": entry.acts_for,
-        "roles": list(entry.roles),
-        "channels": [_channel_view(entry, channel, own) for channel in entry.channels],
-    }
+    return ApproverView(
+        owner=entry.acts_for,
+        roles=tuple(entry.roles),
+        channels=tuple(_channel_view(entry, channel, own) for channel in entry.channels),
+    )
 
 
 def _channel_view(
     entry: Approver, channel: ChannelName, contacts: Sequence[Contact]
-) -> dict[str, JsonValue]:
+) -> ContactView:
     address = entry.signal if channel is ChannelName.SIGNAL else None
     met = [contact for contact in contacts if contact.channel == channel]
     state = "configured"
@@ -150,4 +143,4 @@ def _channel_view(
     if disabled:
         state = f"disabled: {disabled[0].value}"
     shown = None if address is None else address[-SHOWN_OF_ADDRESS:]
-    return {"channel": channel.value, "state": state, "address": shown}
+    return ContactView(channel=channel.value, state=state, address=shown)

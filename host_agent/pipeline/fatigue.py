@@ -8,6 +8,7 @@ again; it is a new request.
 
 from datetime import timedelta
 
+from host_agent.api.wire import Released
 from host_agent.audit.record import Event
 from host_agent.errors import (
     PolicyDeniedError,
@@ -117,7 +118,7 @@ class Braking:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
 
-    async def release(self, principal: Principal, cn: str) -> dict[str, object]:
+    async def release(self, principal: Principal, cn: str) -> Released:
         """Forget what came to nothing of `cn` so far, which ends a hold-off and cooldowns.
 
         Raises:
@@ -131,7 +132,7 @@ class Braking:
             message = "No identity of that name is registered; names are compared whole."
             raise RequestNotFoundError(message)
         await rooms.tasks.shielded(self._release(principal, cn), name=f"release {cn}")
-        return {"cn": cn, "released": True}
+        return Released(cn=cn, released=True)
 
     async def _release(self, principal: Principal, cn: str) -> None:
         rooms = self._rooms

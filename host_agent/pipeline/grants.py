@@ -11,9 +11,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from host_agent.api.wire import GrantList, GrantView
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
-from host_agent.clock import rfc3339
 from host_agent.config import MAX_PATTERN_LENGTH, compile_pattern
 from host_agent.errors import (
     AuditUnavailableError,
@@ -235,7 +235,7 @@ class Granting:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
 
-    async def list_grants(self, principal: Principal) -> dict[str, object]:
+    async def list_grants(self, principal: Principal) -> GrantList:
         """Return all grants of the last 30 days, newest first.
 
         Raises:
@@ -244,9 +244,9 @@ class Granting:
         as_now(self._rooms, principal, Role.APPROVER, Role.ADMIN)
         now = self._rooms.clock.now()
         grants = await self._rooms.store.grants()
-        return {"grants": [dict(grant_view(grant, now)) for grant in grants]}
+        return GrantList(grants=tuple(grant_view(grant, now) for grant in grants))
 
-    async def revoke_grant(self, principal: Principal, grant_id: str) -> dict[str, object]:
+    async def revoke_grant(self, principal: Principal, grant_id: str) -> GrantView:
         """Revoke a live grant by its id, or a unique prefix of one, and return it.
 
         Raises:
@@ -259,7 +259,7 @@ class Granting:
         revoked = await rooms.tasks.shielded(
             self._revoke(principal, grant_id, now), name=f"revoke {grant_id}"
         )
-        return dict(grant_view(revoked, now))
+        return grant_view(revoked, now)
 
     async def revoke_void(self) -> None:
         """Revoke the live grants whose givers' certificates are over for good.
@@ -306,22 +306,21 @@ class Granting:
             _log.critical("the revocation of grant %s is not in the audit log", grant.id)
 
 
-def grant_view(grant: Grant, now: datetime) -> dict[str, JsonValue]:
+def grant_view(grant: Grant, now: datetime) -> GrantView:
     """Return `grant` as GET /grants shows it."""
-    revoked = grant.revoked_at
-    return {
-        "grant_id": grant.id,
-        "request_id": grant.request_id,
-        "caller": grant.caller,
-        "operation": grant.operation,
-        "resource": grant.resource,
-        "params": dict(grant.params),
-        "given_by": sorted({consent.owner for consent in grant.consents}),
-        "created_at": rfc3339(grant.created_at),
-        "expires_at": rfc3339(grant.expires_at),
-        "uses_left": grant.uses_left,
-        "used": grant.used,
-        "is_live": grant.is_live(now),
-        "revoked_at": None if revoked is None else rfc3339(revoked),
-        "revoked_by": grant.revoked_by,
-    }
+    return GrantView(
+        grant_id=grant.id,
+        request_id=grant.request_id,
+        caller=grant.caller,
+        operation=grant.operation,
+        resource=grant.resource,
+        params=grant.params,
+        given_by=tuple(sorted({consent.owner for consent in grant.consents})),
+        created_at=grant.created_at,
+        expires_at=grant.expires_at,
+        uses_left=grant.uses_left,
+        used=grant.used,
+        is_live=grant.is_live(now),
+        revoked_at=grant.revoked_at,
+        revoked_by=grant.revoked_by,
+    )

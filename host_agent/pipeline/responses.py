@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from host_agent.api.wire import Held, Ran
 from host_agent.canonical import JsonValue
-from host_agent.clock import rfc3339
 from host_agent.errors import BY_CODE
 from host_agent.operations.catalogue import Operation
 from host_agent.pipeline.run import Act, Performance
@@ -56,17 +56,21 @@ def answer_of(request: Request, operation: Operation) -> Answer:
 
 
 def _done(
-    operation: Operation, request_id: str, state: State, digest: str, outcome: JsonValue
+    operation: Operation,
+    request_id: str,
+    state: State,
+    digest: str,
+    outcome: Mapping[str, JsonValue] | None,
 ) -> dict[str, JsonValue]:
-    return {
-        "request_id": request_id,
-        "operation": operation.name,
-        "resource": operation.resource,
-        "effect": operation.effect.value,
-        "state": state.value,
-        "digest": digest,
-        "outcome": outcome,
-    }
+    return Ran(
+        request_id=request_id,
+        operation=operation.name,
+        resource=operation.resource,
+        effect=operation.effect.value,
+        state=state.value,
+        digest=digest,
+        outcome=outcome,
+    ).as_json()
 
 
 def held(request: Request, *, reason: str | None = None) -> Answer:
@@ -80,16 +84,16 @@ def held(request: Request, *, reason: str | None = None) -> Answer:
         kept += " down, and not shown to them."
     return Answer(
         status=202,
-        body={
-            "request_id": request.id,
-            "operation": request.operation,
-            "state": request.state.value,
-            "digest": request.digest,
-            "expires_at": rfc3339(request.expires_at),
-            "rule": request.rule,
-            "poll_after_seconds": POLL_AFTER_SECONDS,
-            "message": f"{_message(request)}{kept}",
-        },
+        body=Held(
+            request_id=request.id,
+            operation=request.operation,
+            state=request.state.value,
+            digest=request.digest,
+            expires_at=request.expires_at,
+            rule=request.rule,
+            poll_after_seconds=POLL_AFTER_SECONDS,
+            message=f"{_message(request)}{kept}",
+        ).as_json(),
     )
 
 

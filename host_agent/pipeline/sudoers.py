@@ -6,9 +6,9 @@ import os
 import pwd
 from datetime import datetime
 
+from host_agent.api.wire import SudoersReport
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
-from host_agent.clock import rfc3339
 from host_agent.config import RunnerKind
 from host_agent.errors import AuditUnavailableError
 from host_agent.pipeline.context import Rooms
@@ -34,10 +34,10 @@ class Privileges:
         self._scan = SudoersScan(self._parts, on_scan=self._tell, doubts=other_policies)
         self.forget = self._scan.forget
 
-    async def as_json(self) -> dict[str, object]:
+    async def report(self) -> SudoersReport:
         """Return the findings, made anew where they are old, and when they were made."""
         scanned = await self._scan.fresh()
-        return {**scanned.report.as_json(), "scanned_at": rfc3339(scanned.at)}
+        return SudoersReport.model_validate({**scanned.report.as_json(), "scanned_at": scanned.at})
 
     @property
     def state(self) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
+from host_agent.api.wire import RequestView
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.context import Rooms
 from host_agent.requests.facts import NEVER, AskedBefore, RequestFacts, derive, request_view
@@ -51,7 +52,7 @@ def may_see_all(principal: Principal) -> bool:
     return not _SEES_ALL.isdisjoint(principal.roles)
 
 
-def view_for(principal: Principal, facts: RequestFacts) -> dict[str, object]:
+def view_for(principal: Principal, facts: RequestFacts) -> RequestView:
     """Return a request as `principal` may see it.
 
     Output is for the caller, admins and those who decided; others see exit code and `verified`.
@@ -59,4 +60,4 @@ def view_for(principal: Principal, facts: RequestFacts) -> dict[str, object]:
     request = facts.request
     decided = any(decision.approver == principal.cn for decision in request.decisions)
     with_output = request.caller == principal.cn or decided or Role.ADMIN in principal.roles
-    return dict(request_view(facts, with_output=with_output))
+    return request_view(facts, with_output=with_output)

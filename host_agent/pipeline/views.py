@@ -4,8 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from host_agent.canonical import JsonValue
-from host_agent.clock import rfc3339
+from host_agent.api.wire import DeliveryView, RequestPage, RequestView
 from host_agent.errors import InvalidParameterError, RateLimitedError, RequestNotFoundError
 from host_agent.identity.registry import Principal
 from host_agent.pipeline.context import Rooms, preview_hash, welcome
@@ -28,18 +27,17 @@ MAX_LISTED = 200
 NOT_FOUND = "There is no such request that you may see; `host-agent requests list` shows yours."
 
 
-def delivery_view(row: Notification) -> dict[str, JsonValue]:
+def delivery_view(row: Notification) -> DeliveryView:
     """Return how far a notification has come: to whom and over what, never where."""
-    delivered = row.delivered_at
-    return {
-        "approver": row.owner,
-        "channel": row.channel,
-        "kind": row.kind.value,
-        "state": row.state.value,
-        "tries": row.tries,
-        "failure": None if row.failure is None else row.failure.value,
-        "at": None if delivered is None else rfc3339(delivered),
-    }
+    return DeliveryView(
+        approver=row.owner,
+        channel=row.channel,
+        kind=row.kind.value,
+        state=row.state.value,
+        tries=row.tries,
+        failure=None if row.failure is None else row.failure.value,
+        at=row.delivered_at,
+    )
 
 
 class Showing:
@@ -57,7 +55,7 @@ class Showing:
         *,
         wait_seconds: float = 0,
         still_welcome: Callable[[], None] | None = None,
-    ) -> dict[str, object]:
+    ) -> RequestView:
         """Return one request; with `wait_seconds`, once it changes or the time is over.
 
         A request that has ended is returned at once. `still_welcome` is called every five seconds
@@ -72,11 +70,13 @@ class Showing:
             request = await self._wait(principal, request, wait_seconds, still_welcome)
             principal = self._as_now(principal, request)
         shown = view_for(principal, await self._facts(principal, request))
-        shown["preview_sha256"] = preview_hash(request)
-        shown["deliveries"] = [
-            delivery_view(row) for row in await self._rooms.store.notifications_of(request.id)
-        ]
-        return shown
+        rows = await self._rooms.store.notifications_of(request.id)
+        return shown.model_copy(
+            update={
+                "preview_sha256": preview_hash(request),
+                "deliveries": tuple(map(delivery_view, rows)),
+            }
+        )
 
     async def _facts(self, principal: Principal, request: Request) -> RequestFacts:
         """Return the facts of a request; what was said to others is not for a caller."""
@@ -152,7 +152,7 @@ class Showing:
         limit: int,
         cursor: str | None,
         own: bool = False,
-    ) -> dict[str, object]:
+    ) -> RequestPage:
         """Return a page of requests, newest first, without their output.
 
         Raises:
@@ -175,7 +175,7 @@ class Showing:
             facts = await all_facts_with_history(self._rooms, page)
         else:  # what was said to others is not for a caller
             facts = [facts_of(self._rooms, request) for request in page]
-        return {
-            "requests": [dict(request_view(one, with_output=False)) for one in facts],
-            "next_cursor": next_cursor,
-        }
+        return RequestPage(
+            requests=tuple(request_view(one, with_output=False) for one in facts),
+            next_cursor=next_cursor,
+        )

@@ -7,8 +7,8 @@ so no channel says what another one does not.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from host_agent.api import wire
 from host_agent.canonical import JsonValue
-from host_agent.clock import rfc3339
 from host_agent.operations.catalogue import Effect, OperationSpec
 from host_agent.requests.model import Decision, Request
 from host_agent.text import name, value
@@ -131,87 +131,84 @@ def _plain(item: JsonValue) -> str:
 # -- as the API shows it --------------------------------------------------------------------------
 
 
-def request_view(facts: RequestFacts, *, with_output: bool) -> dict[str, JsonValue]:
+def request_view(facts: RequestFacts, *, with_output: bool) -> wire.RequestView:
     """Return a request as GET /requests/{id} shows it.
 
     Without output, the outcome is reduced to `exit_code` and `verified`.
     """
     request = facts.request
-    finished = request.finished_at
-    return {
-        "request_id": request.id,
-        "state": request.state.value,
-        "host": facts.host,
-        "operation": request.operation,
-        "effect": None if facts.effect is None else facts.effect.value,
-        "verb": facts.verb,
-        "subject": facts.subject,
-        "resource": request.resource,
-        "caller": request.caller,
-        "owner": request.owner,
-        "unix_user": request.unix_user,
-        "runs_as": facts.runs_as,
-        "params": request.params,
-        "reason": request.reason,
-        "digest": request.digest,
-        "rule": request.rule,
-        "created_at": rfc3339(request.created_at),
-        "expires_at": rfc3339(request.expires_at),
-        "preview": request.preview,
-        "precondition": request.precondition,
-        "approvals": _terms_view(request),
-        "decisions": [_decision_view(decision) for decision in request.decisions],
-        "asked_before": _before_view(facts.before),
-        "outcome": _outcome_view(request.outcome, with_output=with_output),
-        "problem": _problem_view(request),
-        "finished_at": None if finished is None else rfc3339(finished),
-    }
+    return wire.RequestView(
+        request_id=request.id,
+        state=request.state.value,
+        host=facts.host,
+        operation=request.operation,
+        effect=None if facts.effect is None else facts.effect.value,
+        verb=facts.verb,
+        subject=facts.subject,
+        resource=request.resource,
+        caller=request.caller,
+        owner=request.owner,
+        unix_user=request.unix_user,
+        runs_as=facts.runs_as,
+        params=request.params,
+        reason=request.reason,
+        digest=request.digest,
+        rule=request.rule,
+        created_at=request.created_at,
+        expires_at=request.expires_at,
+        preview=request.preview,
+        precondition=request.precondition,
+        approvals=_approvals_view(request),
+        decisions=tuple(_decision_view(decision) for decision in request.decisions),
+        asked_before=_history_view(facts.before),
+        outcome=_outcome_view(request.outcome, with_output=with_output),
+        problem=_problem_view(request),
+        finished_at=request.finished_at,
+    )
 
 
-def _terms_view(request: Request) -> dict[str, JsonValue]:
+def _approvals_view(request: Request) -> wire.ApprovalsView:
     terms = request.terms
-    return {
-        "needed": terms.approvals,
-        "given": request.agreeing,
-        "approvers": None if terms.approvers is None else sorted(terms.approvers),
-        "approver_role": terms.approver_role,
-    }
+    return wire.ApprovalsView(
+        needed=terms.approvals,
+        given=request.agreeing,
+        approvers=None if terms.approvers is None else tuple(sorted(terms.approvers)),
+        approver_role=terms.approver_role,
+    )
 
 
-def _decision_view(decision: Decision) -> dict[str, JsonValue]:
-    return {
-        "approver": decision.approver,
-        "owner": decision.owner,
-        "decision": decision.decision.value,
-        "channel": decision.channel,
-        "at": rfc3339(decision.at),
-        "reason": decision.reason,
-    }
+def _decision_view(decision: Decision) -> wire.DecisionView:
+    return wire.DecisionView(
+        approver=decision.approver,
+        owner=decision.owner,
+        decision=decision.decision.value,
+        channel=decision.channel,
+        at=decision.at,
+        reason=decision.reason,
+    )
 
 
-def _before_view(before: AskedBefore) -> dict[str, JsonValue] | None:
+def _history_view(before: AskedBefore) -> wire.HistoryView | None:
     if not before.times:
         return None
     last = None if before.last is None else _decision_view(before.last)
-    return {"times": before.times, "denied": before.denied, "last": last}
+    return wire.HistoryView(times=before.times, denied=before.denied, last=last)
 
 
-def _problem_view(request: Request) -> dict[str, JsonValue] | None:
-    if request.problem is None:
+def _problem_view(request: Request) -> wire.RequestProblem | None:
+    problem, said = request.problem, request.denial_words
+    if problem is None:
         return None
-    shown: dict[str, JsonValue] = {
-        "code": request.problem.code,
-        "detail": request.problem.detail,
-    }
-    said = request.denial_words
-    if said is not None:
-        shown["decision_reason"] = said
-    return shown
+    if said is None:
+        return wire.RequestProblem(code=problem.code, detail=problem.detail)
+    return wire.RequestProblem(code=problem.code, detail=problem.detail, decision_reason=said)
 
 
 def _outcome_view(
     outcome: Mapping[str, JsonValue] | None, *, with_output: bool
-) -> Mapping[str, JsonValue] | None:
-    if outcome is None or with_output:
-        return outcome
-    return {"exit_code": outcome.get("exit_code"), "verified": outcome.get("verified")}
+) -> wire.Outcome | None:
+    if outcome is None:
+        return None
+    if not with_output:
+        outcome = {"exit_code": outcome.get("exit_code"), "verified": outcome.get("verified")}
+    return wire.Outcome.model_validate(outcome)

@@ -65,14 +65,14 @@ MAY_SEE: dict[str, set[str]] = {
     "identity": {"errors"},
     "operations": {"errors", "canonical", "clock", "text"},
     "policy": VALUES,
-    "requests": VALUES,
+    "requests": VALUES | {"api.wire"},
     "store": VALUES,
     "notify": VALUES | {"store"},
     "execution": VALUES | {"operations"},
     "audit": VALUES,
-    "pipeline": BELOW | (EVERYTHING_BELOW_THE_DOOR - {"pki"}),
-    "api": BELOW | {"http", "pipeline"},
-    "client": {"errors"},
+    "pipeline": BELOW | (EVERYTHING_BELOW_THE_DOOR - {"pki"}) | {"api.wire"},
+    "api": BELOW | {"http", "pipeline", "policy.rules", "sudoers.values"},
+    "client": {"errors", "api.wire"},
     "config": {"errors", "identity.registry", "operations"},
     "pki": {"errors", "identity"},
     "sudoers": VALUES,
@@ -228,6 +228,14 @@ def test_client_commands_see_nothing_of_the_server(noun: str) -> None:
         seen |= found
     rooms = {name.split(".")[1] for name in seen if "." in name}
     assert rooms <= {"cli", "client", "errors", "canonical", "clock", "text"}
+
+
+def test_the_wire_pulls_in_nothing_of_the_server() -> None:
+    wire = PACKAGE / "api" / "wire.py"
+    assert of_package(wire) <= {"host_agent.clock", "host_agent.errors", "host_agent.text"}
+    for name in ("clock", "errors"):
+        assert of_package(PACKAGE / f"{name}.py") == set()
+    assert not of_package(wire.with_name("__init__.py"))
 
 
 PROCESS_OPENERS = ("subprocess", "_posixsubprocess", "pty", "multiprocessing")

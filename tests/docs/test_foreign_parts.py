@@ -31,6 +31,7 @@ DOCUMENTED: Mapping[str, str] = {
     "cryptography.hazmat.primitives.serialization": "its part `Hazardous Materials`: `Encoding`",
     "cryptography.x509.oid": "the page `X.509 Reference`: object identifiers",
     "jose.exceptions": "python-jose's API: the page on exceptions",
+    "pydantic.json_schema": "its page `JSON Schema`: `models_json_schema`, `SkipJsonSchema`",
     "prometheus_client.exposition": "the page `Exporting`: `CONTENT_TYPE_LATEST`",
     "prometheus_client.metrics_core": "the page `Custom Collectors`: the metric families",
     "prometheus_client.registry": "the page `Custom Collectors`: `Collector`",

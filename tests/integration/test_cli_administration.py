@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from host_agent.__main__ import main
-from host_agent.client import AsyncClient, GrantTerms
+from host_agent.client import AsyncClient, GrantBody
 from host_agent.client.administration import approvers, enrol, grants, release, revoke
 from tests.support import fake_agent
 from tests.support.certificates import Leaf, Pki, make_pki
@@ -296,7 +296,9 @@ async def test_the_asynchronous_client_does_the_same(agent: FakeAgent, admin: Le
     agent.script("POST", "/approvers/a%40b/enrol", Answer(body=OFFER))
     agent.script("GET", "/grants", Answer(body={"grants": [GRANT]}))
     agent.script("POST", "/grants/01/revoke", Answer(body=REVOKED))
-    agent.script("POST", "/identities/librarian/release", Answer(body={"released": True}))
+    agent.script(
+        "POST", "/identities/librarian/release", Answer(body={"cn": "librarian", "released": True})
+    )
     agent.script("POST", f"/requests/{REQUEST_ID}/decision", approved())
     async with AsyncClient(
         url=agent.url,
@@ -308,8 +310,8 @@ async def test_the_asynchronous_client_does_the_same(agent: FakeAgent, admin: Le
         assert (await client.administer(enrol("a@b", "signal"))).code == OFFER["code"]
         assert (await client.administer(grants()))[0].uses_left == 2
         assert (await client.administer(revoke("01"))).revoked_at is not None
-        assert await client.administer(release("librarian")) == {"released": True}
-        view = await client.approve(REQUEST_ID, DIGEST, grant=GrantTerms(count=1))
+        assert (await client.administer(release("librarian"))).released
+        view = await client.approve(REQUEST_ID, DIGEST, grant=GrantBody(count=1))
         assert view.state == "approved"
 
 

@@ -106,7 +106,7 @@ def test_an_allowed_change_says_that_it_is_done_and_a_read_says_nothing_more(
 
 
 def test_who_denied_and_their_words_are_told(agent: FakeAgent, run: Run) -> None:
-    words = {"decision": "deny", "owner": "erin", "reason": 'no "more" today\x1b[A'}
+    words = fake_agent.decision("deny", reason='no "more" today\x1b[A')
     why = {"code": "approval:denied", "detail": "erin denied this; nothing was run."}
     agent.script("POST", "/host/op", Answer(status=202, body=fake_agent.held()))
     agent.script("GET", REQUEST, view(state="denied", decisions=[words], problem=why))
@@ -479,7 +479,7 @@ def test_a_script_approves_the_digest_that_it_looked_at(agent: FakeAgent, run: R
 
 
 def test_an_approval_says_how_it_ended(agent: FakeAgent, run: Run) -> None:
-    yes = {"decision": "approve", "owner": "erin"}
+    yes = fake_agent.decision()
     agent.script("GET", REQUEST, view(), view(state="running"), view(state="running"))
     ended = fake_agent.outcome(duration_ms=900, verified=True)
     agent.script("GET", REQUEST, view(), view(state="succeeded", decisions=[yes], outcome=ended))
@@ -567,7 +567,7 @@ def test_watch_prints_one_object_a_change(
     agent: FakeAgent, librarian: Leaf, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = fake_agent.view(request_id="a"), fake_agent.view(request_id="b")
-    one_said_yes = {**first, "decisions": [{"decision": "approve", "owner": "alice"}]}
+    one_said_yes = {**first, "decisions": [fake_agent.decision(owner="alice")]}
     agent.script(
         "GET",
         "/requests",
@@ -655,8 +655,8 @@ async def test_the_asynchronous_client_does_the_same(agent: FakeAgent, librarian
     agent.script("GET", REQUEST, view(), view(state="succeeded"))
     agent.script("POST", f"{REQUEST}/decision", view(state="approved"))
     agent.script("POST", f"{REQUEST}/cancel", view(state="cancelled"))
-    agent.script("GET", "/health", Answer(body={"status": "healthy"}))
-    agent.script("GET", "/ready", Answer(status=503, body={"ready": False}))
+    agent.script("GET", "/health", Answer(body={"status": "ok", "version": "0"}))
+    agent.script("GET", "/ready", Answer(status=503, body=fake_agent.parts(audit="gone")))
 
     async with AsyncClient(
         url=agent.url,
@@ -672,8 +672,8 @@ async def test_the_asynchronous_client_does_the_same(agent: FakeAgent, librarian
         assert (await connected.approve(REQUEST_ID, DIGEST)).state == "approved"
         assert (await connected.deny(REQUEST_ID)).digest == DIGEST
         assert (await connected.cancel(REQUEST_ID)).state == "cancelled"
-        assert await connected.health() == {"status": "healthy"}
-        assert not (await connected.ready()).ready
+        assert (await connected.health()).version == "0"
+        assert not (await connected.ready()).is_ready
 
     assert agent.paths().count("POST /host/op") == 2
 

@@ -148,7 +148,7 @@ def hostile_view() -> dict[str, Any]:
         preview={"accuracy": text, "summary": text, "details": [text, text]},
         precondition={text: text},
         approvals={"needed": 1, "given": 0, "approvers": [text], "approver_role": text},
-        decisions=[{"decision": text, "owner": text, "channel": text, "reason": text}],
+        decisions=[fake_agent.decision(text, owner=text, channel=text, reason=text)],
         problem={"code": text, "detail": text},
         outcome=fake_agent.outcome(stdout=text, stderr=text),
     )

@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from host_agent.api.wire import Readiness
 from tests.support.certificates import Leaf, Pki
 from tests.support.patience import PATIENCE
 
@@ -274,6 +275,7 @@ def held(operation: str = "git.pull", **members: Any) -> dict[str, Any]:
 
 
 def view(**members: Any) -> dict[str, Any]:
+    has_ended = members.get("state", "pending") not in ("pending", "approved", "running")
     return {
         "request_id": REQUEST_ID,
         "operation": "git.pull",
@@ -294,7 +296,7 @@ def view(**members: Any) -> dict[str, Any]:
         "rule": "pulling needs alice",
         "created_at": "2026-11-20T21:00:00Z",
         "expires_at": FAR_FUTURE,
-        "finished_at": None,
+        "finished_at": FAR_FUTURE if has_ended else None,
         "preview": {
             "accuracy": "estimate",
             "summary": "2 commits would be merged",
@@ -315,6 +317,21 @@ def view(**members: Any) -> dict[str, Any]:
     }
 
 
+def parts(**members: Any) -> dict[str, Any]:
+    fine = dict.fromkeys(
+        ("store", "audit", "crl", "certificate", "configuration", "sudoers", "root_list"), "ok"
+    )
+    sums = ("configuration_sha256", "certificate_sha256", "client_ca_sha256", "crl_sha256")
+    serving = {**dict.fromkeys(sums, "0" * 64), "crl_numbers": [1]}
+    told = {"serving": serving, "audit_sequence": 7, "audit_head": DIGEST}
+    return Readiness.model_validate({**fine, **told, **members}).as_json()
+
+
+def decision(verb: str = "approve", **members: Any) -> dict[str, Any]:
+    said = {"owner": "erin", "channel": "http", "at": "2026-11-20T21:00:00Z", "reason": None}
+    return {"approver": "erin", "decision": verb, **said, **members}
+
+
 def stream(*pieces: tuple[threading.Event, bytes], first: bytes = b": events\n\n") -> Answer:
     """Return a stream of events: `first` at once, each piece once its event is set."""
     kind = {"Content-Type": "text/event-stream"}
@@ -331,6 +348,7 @@ def operations() -> dict[str, Any]:
         "operations": [
             {
                 "name": "git.status",
+                "summary": "Looks.",
                 "effect": "read",
                 "verdict": "allow",
                 "parameters": {
@@ -341,6 +359,7 @@ def operations() -> dict[str, Any]:
             },
             {
                 "name": "git.log",
+                "summary": "Looks back.",
                 "effect": "read",
                 "verdict": "allow",
                 "parameters": {
@@ -355,6 +374,7 @@ def operations() -> dict[str, Any]:
             },
             {
                 "name": "git.pull",
+                "summary": "Merges.",
                 "effect": "change",
                 "verdict": "ask",
                 "parameters": {

@@ -1,3 +1,4 @@
+# ruff: noqa: ANN401
 """An agent in memory for the gateway's tests: the pipeline's methods, scripted, and what they saw.
 
 It keeps requests in a dictionary and knows three operations. It is no judge: tests of policy and
@@ -7,7 +8,7 @@ approvals use the real pipeline.
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
@@ -46,6 +47,17 @@ ROLES: Mapping[str, frozenset[Role]] = {
     "root-admin": frozenset({Role.ADMIN}),
     "chat-bridge": frozenset({Role.BRIDGE}),
 }
+
+
+class Scripted(dict[str, Any]):
+    """An answer that is whatever the test says."""
+
+    def as_json(self) -> dict[str, Any]:
+        return self
+
+    @property
+    def is_ready(self) -> bool:
+        return all(state == "ok" for state in self.values())
 
 
 class LookParameters(Parameters):
@@ -160,25 +172,17 @@ class FakePipeline:
         if principal.cn in self.limited:
             raise RateLimitedError("Too many requests.", retry_after_seconds=0.2)
 
-    def whoami(self, principal: Principal) -> dict[str, object]:
-        return {
-            "cn": principal.cn,
-            "owner": principal.owner,
-            "roles": sorted(role.value for role in principal.roles),
-            "autonomy": principal.autonomy.value,
-            "host": "fake",
-        }
+    def whoami(self, principal: Principal) -> Any:
+        return Scripted(
+            cn=principal.cn,
+            owner=principal.owner,
+            roles=sorted(role.value for role in principal.roles),
+            autonomy=principal.autonomy.value,
+            host="fake",
+        )
 
-    def operations(self, principal: Principal) -> list[dict[str, object]]:
-        return [
-            {
-                "name": spec.name,
-                "effect": spec.effect.value,
-                "parameters": spec.parameters.model_json_schema(),
-                "verdict": "allow",
-            }
-            for spec in CATALOGUE
-        ]
+    def operations(self, principal: Principal) -> Any:
+        return Scripted(operations=[{"name": spec.name} for spec in CATALOGUE])
 
     async def submit(self, principal: Principal, ask: Ask) -> Answer:
         if self.fault is not None:
@@ -210,7 +214,7 @@ class FakePipeline:
         *,
         wait_seconds: float = 0,
         still_welcome: Callable[[], None] | None = None,
-    ) -> dict[str, object]:
+    ) -> Any:
         request = self._find(principal, request_id)
         if wait_seconds:
             self.waiting += 1
@@ -220,7 +224,7 @@ class FakePipeline:
                 self.waiting -= 1
             if still_welcome is not None:
                 still_welcome()
-        return request
+        return Scripted(request)
 
     async def list_requests(
         self,
@@ -230,7 +234,7 @@ class FakePipeline:
         limit: int,
         cursor: str | None,
         own: bool = False,
-    ) -> dict[str, object]:
+    ) -> Any:
         sees_all = not own and Role.CALLER not in principal.roles
         found = [
             request
@@ -238,7 +242,7 @@ class FakePipeline:
             if (sees_all or request["caller"] == principal.cn)
             and (state is None or request["state"] == state)
         ]
-        return {"requests": found[:limit], "next_cursor": None}
+        return Scripted({"requests": found[:limit], "next_cursor": None})
 
     async def decide(
         self,
@@ -250,7 +254,7 @@ class FakePipeline:
         reason: str | None,
         channel: str,
         grant: GrantTerms | None = None,
-    ) -> dict[str, object]:
+    ) -> Any:
         request = self._find(principal, request_id)
         if request["state"] != "pending":
             raise AlreadyDecidedError("It is decided.", members={"request": request})
@@ -258,11 +262,9 @@ class FakePipeline:
             raise DigestMismatchError("The digest is another.")
         self.granted.append(grant)
         request["state"] = "approved" if decision is Verb.APPROVE else "denied"
-        return request
+        return Scripted(request)
 
-    async def decide_by_token(
-        self, principal: Principal, approval_id: str, token: str
-    ) -> dict[str, object]:
+    async def decide_by_token(self, principal: Principal, approval_id: str, token: str) -> Any:
         return await self.decide(
             principal,
             approval_id,
@@ -272,34 +274,30 @@ class FakePipeline:
             channel="http",
         )
 
-    async def cancel(
-        self, principal: Principal, request_id: str, *, reason: str | None
-    ) -> dict[str, object]:
+    async def cancel(self, principal: Principal, request_id: str, *, reason: str | None) -> Any:
         request = self._find(principal, request_id)
         request["state"] = "cancelled"
         request["reason"] = reason
-        return request
+        return Scripted(request)
 
-    async def approvers(self, principal: Principal) -> dict[str, object]:
-        return {"approvers": []}
+    async def approvers(self, principal: Principal) -> Any:
+        return Scripted({"approvers": []})
 
-    async def offer_enrolment(
-        self, principal: Principal, owner: str, channel: str
-    ) -> dict[str, object]:
+    async def offer_enrolment(self, principal: Principal, owner: str, channel: str) -> Any:
         self.administered.append(("enrol", owner, channel))
         offer = {"code": "ABCDEFGHJKLMNPQR", "expires_at": "2026-11-20T22:00:00Z"}
-        return {"owner": owner, "channel": channel, **offer}
+        return Scripted({"owner": owner, "channel": channel, **offer})
 
-    async def list_grants(self, principal: Principal) -> dict[str, object]:
-        return {"grants": []}
+    async def list_grants(self, principal: Principal) -> Any:
+        return Scripted({"grants": []})
 
-    async def revoke_grant(self, principal: Principal, grant_id: str) -> dict[str, object]:
+    async def revoke_grant(self, principal: Principal, grant_id: str) -> Any:
         self.administered.append(("revoke", grant_id))
-        return {"grant_id": grant_id}
+        return Scripted({"grant_id": grant_id})
 
-    async def release(self, principal: Principal, cn: str) -> dict[str, object]:
+    async def release(self, principal: Principal, cn: str) -> Any:
         self.administered.append(("release", cn))
-        return {"cn": cn, "released": True}
+        return Scripted({"cn": cn, "released": True})
 
     def stream(self, principal: Principal, after: int | None) -> AsyncGenerator[bytes]:
         async def frames() -> AsyncGenerator[bytes]:
@@ -316,17 +314,13 @@ class FakePipeline:
             message = "The signature is missing or wrong."
             raise BadSignatureError(message)
 
-    async def decide_by_bridge(
-        self, principal: Principal, request_id: str, **said: object
-    ) -> dict[str, object]:
+    async def decide_by_bridge(self, principal: Principal, request_id: str, **said: object) -> Any:
         self.administered.append((principal.cn, request_id, str(said["user"])))
-        return {"request_id": request_id}
+        return Scripted({"request_id": request_id})
 
-    async def relay_signal(
-        self, principal: Principal, params: Mapping[str, JsonValue]
-    ) -> dict[str, object]:
+    async def relay_signal(self, principal: Principal, params: Mapping[str, JsonValue]) -> Any:
         self.administered.append((principal.cn, *params))
-        return {"answer": None}
+        return Scripted({"answer": None})
 
     async def record_refusal(
         self,
@@ -372,8 +366,8 @@ class FakeAgent:
         default_factory=lambda: dict[str, object](store="ok", audit="ok", crl="ok")
     )
 
-    async def sudoers(self) -> Mapping[str, object]:
-        return {"scan_ok": True, "entries": [], "scanned_at": "2026-11-20T22:00:00Z"}
+    async def sudoers(self) -> Any:
+        return Scripted({"scan_ok": True, "entries": [], "scanned_at": "2026-11-20T22:00:00Z"})
 
-    async def ready(self) -> tuple[bool, Mapping[str, object]]:
-        return all(state == "ok" for state in self.parts.values()), self.parts
+    async def ready(self) -> Any:
+        return Scripted(self.parts)

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from host_agent.api.wire import RequestView
 from host_agent.audit.log import AuditLog
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
@@ -292,7 +293,7 @@ class Workbench:
 
     async def decide(
         self, request: Request, verb: Verb = Verb.APPROVE, *, by: str = "alice", **named: Any
-    ) -> dict[str, object]:
+    ) -> RequestView:
         """Decide on a request, repeating its digest."""
         digest = named.pop("digest", request.digest)
         return await self.pipeline.decide(

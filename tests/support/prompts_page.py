@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, RenderableType
 
@@ -92,7 +91,7 @@ def folded(text: str, width: int) -> list[str]:
 
 def view_of(facts: RequestFacts) -> RequestView:
     """Return what the API gives an approver."""
-    body: dict[str, Any] = request_view(facts, with_output=True)
+    body = request_view(facts, with_output=True).as_json()
     return RequestView.parse(body)
 
 

@@ -16,9 +16,9 @@ from host_agent.client import (
     ConnectionFailedError,
     Held,
     InvalidAnswerError,
-    Page,
     ProblemError,
     Ran,
+    RequestPage,
     RequestView,
 )
 from host_agent.client.connection import (
@@ -119,7 +119,7 @@ def test_an_ask_that_is_held_is_told_apart() -> None:
 
 
 def test_members_of_a_newer_agent_are_kept_and_do_no_harm() -> None:
-    body = fake_agent.view(body="x", colour="red", state="half-done")
+    body = fake_agent.view(body="x", colour="red", state="half-done", deliveries=[])
 
     view = RequestView.parse(body)
 
@@ -146,7 +146,7 @@ def test_a_view_that_is_none_is_an_invalid_answer(body: dict[str, Any]) -> None:
 @pytest.mark.parametrize("body", [{}, {"requests": {}}, {"requests": [1]}, {"requests": [{}]}])
 def test_a_page_that_is_none_is_an_invalid_answer(body: dict[str, Any]) -> None:
     with pytest.raises(InvalidAnswerError):
-        Page.parse(body)
+        RequestPage.parse(body)
 
 
 @pytest.mark.parametrize(
@@ -415,9 +415,13 @@ def test_following_ends_where_waiting_does_not_help(end: Reply | Exception) -> N
 
 
 def test_readiness_is_an_answer_either_way() -> None:
-    for answer, ready in ((reply(200, {"ready": True}), True), (reply(503, {"why": "x"}), False)):
+    broken = fake_agent.problem("store:unavailable", 503, **fake_agent.parts(store="gone"))
+    for answer, is_ready in (
+        (reply(200, fake_agent.parts()), True),
+        (reply(503, dict(broken.body)), False),
+    ):
         scene = Scene(answer)
-        assert scene.play(scene.protocol.ready()).ready is ready
+        assert scene.play(scene.protocol.ready()).is_ready is is_ready
         assert len(scene.calls) == 1
 
     scene = Scene(problem("identity:revocation-unavailable", 503))

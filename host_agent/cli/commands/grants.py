@@ -70,8 +70,6 @@ def _standing(grant: "GrantView", now: datetime) -> str:
         return "revoked"
     if not grant.is_live:
         return "over"
-    if grant.expires_at is None:
-        return "live"
     left = max(0.0, (grant.expires_at - now).total_seconds())
     return f"live for {render.duration_text(left)}"
 

@@ -32,7 +32,7 @@ def _release(args: argparse.Namespace) -> int:
     with connection_settings.connect(args) as client:
         answer = client.administer(release(args.cn))
     if args.json:
-        print(render.json_text(answer))
+        print(render.json_text(answer.body))
     else:
         print(f"{render.visible(args.cn)} is released.")
     return EX_OK

@@ -15,7 +15,7 @@ from host_agent.cli.terminal import endings, render
 from host_agent.errors import EX_OK, EX_TEMPFAIL, UsageError
 
 if TYPE_CHECKING:
-    from host_agent.client import Client, GrantTerms, RequestView
+    from host_agent.client import Client, GrantBody, RequestView
 
 STATES = (
     "pending",
@@ -264,9 +264,7 @@ def _looked_at(client: "Client", approved: "RequestView") -> "RequestView":
     return approved
 
 
-def _asked(
-    view: "RequestView", wanted: str | None, grant: "GrantTerms | None" = None
-) -> str | None:
+def _asked(view: "RequestView", wanted: str | None, grant: "GrantBody | None" = None) -> str | None:
     """Show `view`, ask, and return its digest; None where the person, or its state, says no."""
     _print(view, as_json=False)
     if view.state != "pending" or view.digest is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from host_agent.cli.terminal import render
-from host_agent.client import Approvals, AskedBefore, Outcome, Preview, RequestView
+from host_agent.client import ApprovalsView, HistoryView, Outcome, PreviewView, RequestView
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -50,12 +50,8 @@ def rows(view: RequestView, now: datetime) -> list[tuple[str, str]]:
 
 
 def _decisive(view: RequestView, now: datetime) -> Iterator[tuple[str, str]]:
-    if view.host is not None:
-        yield "host", name_text(view.host)
-    if view.subject is not None:
-        yield effect_label(view), f"{verb(view)} {name_text(view.subject)}"
-    else:
-        yield "operation", _older_subject(view)
+    yield "host", name_text(view.host)
+    yield effect_label(view), f"{verb(view)} {name_text(view.subject)}"
     if view.preview is not None:
         accuracy = view.preview.accuracy
         known = accuracy if accuracy in ("exact", "estimate", "none") else "of unknown accuracy"
@@ -97,12 +93,7 @@ def verb(view: RequestView) -> str:
     return render.visible(view.verb or view.operation, limit=NAME_LIMIT)
 
 
-def _older_subject(view: RequestView) -> str:
-    """Return operation and resource, for an agent that says no more."""
-    return " ".join(name_text(word) for word in (view.operation, view.resource) if word)
-
-
-def _before_text(before: AskedBefore, now: datetime) -> str:
+def _before_text(before: HistoryView, now: datetime) -> str:
     text = f"{before.denied} of {before.times} times within a day"
     last = before.last
     if last is None:
@@ -131,7 +122,7 @@ def _whole(view: RequestView) -> Iterator[tuple[str, str]]:
         yield "says of itself", render.visible(view.preview.about, limit=VALUE_LIMIT)
 
 
-def _approvals_text(approvals: Approvals) -> str:
+def _approvals_text(approvals: ApprovalsView) -> str:
     words = f"{approvals.given} of {approvals.needed} given"
     role = name_text(approvals.approver_role)
     if approvals.approvers is None:
@@ -140,7 +131,7 @@ def _approvals_text(approvals: Approvals) -> str:
     return f"{words}; role {role}, of {owners}"
 
 
-def _preview_text(preview: Preview) -> str:
+def _preview_text(preview: PreviewView) -> str:
     summary = render.visible(preview.summary, limit=VALUE_LIMIT)
     shown = preview.details[:PREVIEW_LINES]
     lines = [f"- {render.visible(line, limit=VALUE_LIMIT)}" for line in shown]

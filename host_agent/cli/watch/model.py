@@ -220,8 +220,6 @@ def _ask(desk: Desk, key: str, now: datetime) -> Desk:
         return replace(desk, notice=TOO_LATE)
     if key == "d":
         return replace(desk, question=Question(view=view, words=""))
-    if view.digest is None:
-        return replace(desk, notice="this request has no digest to approve")
     if not desk.is_read:
         return replace(desk, notice=UNREAD)
     return replace(desk, question=Question(view=view))

@@ -7,7 +7,7 @@ import pytest
 
 from host_agent.api.app import create_router
 from host_agent.api.openapi import document, document_bytes
-from host_agent.api.routes import ROUTES, STATES
+from host_agent.api.routes import ROUTES
 from host_agent.errors import BY_CODE
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Catalogue
@@ -67,9 +67,10 @@ def test_every_status_of_a_route_is_described() -> None:
 
 
 def test_codes_and_states_are_the_tables() -> None:
-    problem = document(FAKE_CATALOGUE)["components"]["schemas"]["Problem"]
-    assert set(problem["properties"]["code"]["enum"]) == set(BY_CODE)
-    assert set(STATES) == {state.value for state in State}
+    schemas = document(FAKE_CATALOGUE)["components"]["schemas"]
+    assert schemas["Problem"]["properties"]["code"] == {"$ref": "#/components/schemas/Code"}
+    assert set(schemas["Code"]["enum"]) == set(BY_CODE)
+    assert set(schemas["State"]["enum"]) == {state.value for state in State}
 
 
 def test_the_bytes_are_the_document() -> None:

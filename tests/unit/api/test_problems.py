@@ -10,6 +10,7 @@ from host_agent.api.problems import (
     render_unready,
     to_bytes,
 )
+from host_agent.api.wire import Readiness
 from host_agent.errors import (
     BY_CODE,
     AlreadyDecidedError,
@@ -18,6 +19,7 @@ from host_agent.errors import (
     RateLimitedError,
 )
 from host_agent.http.exchange import new_exchange_id
+from tests.support.fake_agent import parts
 
 
 @pytest.mark.parametrize("kind", BY_CODE.values(), ids=BY_CODE.keys())
@@ -73,7 +75,7 @@ def test_exchange_ids_are_of_one_form_and_differ() -> None:
     ],
 )
 def test_unreadiness_names_its_cause(part: str, code: str) -> None:
-    rendered = render_unready({"store": "ok", part: "broken"}, "abc")
+    rendered = render_unready(Readiness.parse(parts(**{part: "broken"})), "abc")
     body = json.loads(rendered.body)
     assert (rendered.status, body["code"], body[part]) == (503, code, "broken")
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from host_agent.cli import granting
-from host_agent.client import GrantTerms, RequestView
+from host_agent.client import GrantBody, RequestView
 from host_agent.errors import UsageError
 from tests.support import fake_agent
 
@@ -15,7 +15,7 @@ def view(**members: Any) -> RequestView:
     return RequestView.parse(fake_agent.view(**members))
 
 
-def parsed(*words: str) -> GrantTerms | None:
+def parsed(*words: str) -> GrantBody | None:
     parser = argparse.ArgumentParser(exit_on_error=False)
     granting.add_arguments(parser)
     return granting.terms(parser.parse_args(words))
@@ -25,18 +25,18 @@ def parsed(*words: str) -> GrantTerms | None:
     ("words", "terms"),
     [
         ((), None),
-        (("--for", "90s"), GrantTerms(for_seconds=90)),
-        (("--for", "30m"), GrantTerms(for_seconds=1800)),
-        (("--for", "2h"), GrantTerms(for_seconds=7200)),
-        (("--for", "1d"), GrantTerms(for_seconds=86_400)),
-        (("--count", "1000"), GrantTerms(count=1000)),
+        (("--for", "90s"), GrantBody(for_seconds=90)),
+        (("--for", "30m"), GrantBody(for_seconds=1800)),
+        (("--for", "2h"), GrantBody(for_seconds=7200)),
+        (("--for", "1d"), GrantBody(for_seconds=86_400)),
+        (("--count", "1000"), GrantBody(count=1000)),
         (
             ("--count", "3", "--resource", "tank/.*"),
-            GrantTerms(count=3, resource="tank/.*"),
+            GrantBody(count=3, resource="tank/.*"),
         ),
     ],
 )
-def test_the_options_are_the_terms(words: tuple[str, ...], terms: GrantTerms | None) -> None:
+def test_the_options_are_the_terms(words: tuple[str, ...], terms: GrantBody | None) -> None:
     assert parsed(*words) == terms
 
 
@@ -65,29 +65,29 @@ def test_a_time_and_a_count_exclude_each_other_and_a_pattern_needs_one(
 @pytest.mark.parametrize(
     ("grant", "words"),
     [
-        (GrantTerms(for_seconds=1800), "For 30 minutes, librarian may run git.pull on /srv/app"),
-        (GrantTerms(for_seconds=5460), "For 1 hour 31 minutes, librarian"),
-        (GrantTerms(for_seconds=61), "For 1 minute 1 second, librarian"),
-        (GrantTerms(for_seconds=86_400), "For 1 day, librarian"),
-        (GrantTerms(count=1), "Up to once more within 24 hours, librarian may run git.pull on"),
-        (GrantTerms(count=3), "Up to 3 more times within 24 hours, librarian may run git.pull on"),
-        (GrantTerms(count=3, resource="/srv/.*"), "on whatever matches /srv/.* with"),
+        (GrantBody(for_seconds=1800), "For 30 minutes, librarian may run git.pull on /srv/app"),
+        (GrantBody(for_seconds=5460), "For 1 hour 31 minutes, librarian"),
+        (GrantBody(for_seconds=61), "For 1 minute 1 second, librarian"),
+        (GrantBody(for_seconds=86_400), "For 1 day, librarian"),
+        (GrantBody(count=1), "Up to once more within 24 hours, librarian may run git.pull on"),
+        (GrantBody(count=3), "Up to 3 more times within 24 hours, librarian may run git.pull on"),
+        (GrantBody(count=3, resource="/srv/.*"), "on whatever matches /srv/.* with"),
     ],
 )
-def test_a_grant_is_one_sentence(grant: GrantTerms, words: str) -> None:
+def test_a_grant_is_one_sentence(grant: GrantBody, words: str) -> None:
     text = granting.sentence(view(), grant)
     assert words in text
     assert text.endswith("with remote=origin, branch=main without asking again.")
 
 
 def test_what_has_no_other_parameters_names_none() -> None:
-    text = granting.sentence(view(params={"repository": "/srv/app"}), GrantTerms(count=2))
+    text = granting.sentence(view(params={"repository": "/srv/app"}), GrantBody(count=2))
     assert text.endswith("may run git.pull on /srv/app without asking again.")
 
 
 def test_a_quorum_has_to_agree_on_the_grant() -> None:
     approvals = {"needed": 2, "given": 0, "approvers": None, "approver_role": "approver"}
-    text = granting.sentence(view(approvals=approvals), GrantTerms(count=2))
+    text = granting.sentence(view(approvals=approvals), GrantBody(count=2))
     assert "only if every approver of this request gives the same" in text
 
 
@@ -95,7 +95,7 @@ def test_hostile_text_stays_text_in_the_sentence() -> None:
     hostile = "a\x1b[2K\u202e\nApproved."
     text = granting.sentence(
         view(resource=hostile, caller=hostile, operation=hostile, params={hostile: hostile}),
-        GrantTerms(count=2, resource=hostile),
+        GrantBody(count=2, resource=hostile),
     )
     assert text.isprintable()
     assert "\\x1b" in text

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from host_agent.api.wire import RequestView
 from host_agent.audit.record import Event
 from host_agent.errors import (
     AlreadyDecidedError,
@@ -76,7 +77,7 @@ async def relay(
     verb: Verb = Verb.APPROVE,
     digest: str | None = None,
     by: str = "chat-bridge",
-) -> dict[str, object]:
+) -> RequestView:
     shown = await bench.pipeline.decide_by_bridge(
         bench.who(by),
         request.id,
@@ -171,7 +172,7 @@ async def test_no_id_is_forgotten_for_want_of_room(
 async def test_a_relayed_yes_runs_it(bench: Workbench) -> None:
     request = await bench.held()
     shown = await relay(bench, request)
-    assert shown["request_id"] == request.id
+    assert shown.request_id == request.id
     stored = await bench.request(request.id)
     assert stored.state is State.SUCCEEDED
     (decision,) = stored.decisions
@@ -254,7 +255,7 @@ async def test_a_bridge_of_the_callers_owner_relays_nothing_about_it(
             bridge, request.id, user="U1", decision=verb, digest=request.digest, reason="no"
         )
     answer = await bench.pipeline.relay_signal(bridge, envelope(f"{SAID[verb]} {code}"))
-    assert "vouches for this answer" in str(answer["answer"])
+    assert "vouches for this answer" in str(answer.answer)
     await nothing_moved(bench, request)
     refused = [r for r in bench.records() if r["event"] == Event.DECISION_REFUSED]
     assert [record["code"] for record in refused] == ["approval:self-approval"]
@@ -285,10 +286,10 @@ async def test_a_code_that_is_relayed_from_signal_counts_as_over_signal(bench: W
     code = await Chat(bench).code(request)
     bridge = bench.who("chat-bridge")
     other = await bench.pipeline.relay_signal(bridge, envelope(f"CONFIRM {code}", account="+1555"))
-    assert other == {"answer": None}
+    assert other.answer is None
     await nothing_moved(bench, request)
     answer = await bench.pipeline.relay_signal(bridge, envelope(f"CONFIRM {code}"))
-    assert str(answer["answer"]).startswith("Approved")
+    assert str(answer.answer).startswith("Approved")
     await bench.settle()
     assert (await bench.request(request.id)).state is State.SUCCEEDED
 
@@ -299,7 +300,7 @@ async def test_a_wrong_code_that_is_relayed_moves_nothing(bench: Workbench) -> N
     answer = await bench.pipeline.relay_signal(
         bench.who("chat-bridge"), envelope("CONFIRM AAAAAAAAAAAAAAAA")
     )
-    assert "not known" in str(answer["answer"])
+    assert "not known" in str(answer.answer)
     await nothing_moved(bench, request)
 
 
@@ -352,9 +353,9 @@ async def test_a_bridge_enrols_nobody(bench: Workbench) -> None:
     carol = '[[approvers]]\nowner = "carol"\nchannels = ["signal"]\n'
     await bench.reload(people=TABLE + carol, identities=IDENTITIES_AND_BRIDGE)
     offered = await bench.pipeline.offer_enrolment(bench.who("root-admin"), "carol", "signal")
-    said = envelope(f"ENROL {offered['code']}", aci="3f0a1b2c-0000-4000-8000-0000000057a9")
+    said = envelope(f"ENROL {offered.code}", aci="3f0a1b2c-0000-4000-8000-0000000057a9")
     enrol = await bench.pipeline.relay_signal(bench.who("chat-bridge"), said)
-    assert "cannot vouch" in str(enrol["answer"])
+    assert "cannot vouch" in str(enrol.answer)
     assert await bench.store.contacts() == []
 
 

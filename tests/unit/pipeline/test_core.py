@@ -99,10 +99,9 @@ async def test_rates_of_asking_and_deciding_are_apart(tmp_path: Path) -> None:
 
 
 async def test_operations_are_listed_with_what_policy_would_say(bench: Workbench) -> None:
-    def verdicts(cn: str) -> dict[object, object]:
-        return {
-            entry["name"]: entry["verdict"] for entry in bench.pipeline.operations(bench.who(cn))
-        }
+    def verdicts(cn: str) -> dict[str, str]:
+        listed = bench.pipeline.operations(bench.who(cn)).operations
+        return {entry.name: entry.verdict for entry in listed}
 
     assert verdicts("deployer") == {
         "git.status": "allow",

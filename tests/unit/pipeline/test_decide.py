@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from host_agent.api.wire import RequestView
 from host_agent.audit.record import Event
 from host_agent.errors import (
     AlreadyDecidedError,
@@ -58,7 +59,7 @@ async def undecided(
 async def test_an_approval_runs_it_and_is_written_down(bench: Workbench) -> None:
     request = await bench.held()
     shown = await bench.decide(request, reason="looks right")
-    assert shown["state"] in {"approved", "running"}
+    assert shown.state in {"approved", "running"}
     await bench.settle()
     assert await bench.state(request) is State.SUCCEEDED
     decided = bench.last(Event.REQUEST_DECIDED)
@@ -80,14 +81,14 @@ async def test_an_approval_does_not_wait_for_the_run(
     request = await bench.held()
     gate = bench.host.hold("pull")
     shown = await bench.decide(request)
-    assert shown["state"] == "running"
+    assert shown.state == "running"
     gate.set()
     await bench.settle()
     # Not for its checks either, where they take their time.
     other = await bench.held(operation="git.switch", params=ASIDE)
     monkeypatch.setattr(deciding, "CHECK_SECONDS", 0.01)
     gate = bench.host.hold("inspect-switch")
-    assert (await bench.decide(other))["state"] == "approved"
+    assert (await bench.decide(other)).state == "approved"
     gate.set()
     await bench.settle()
     assert await bench.state(other) is State.SUCCEEDED
@@ -176,7 +177,7 @@ async def test_c4_a_no_that_is_not_written_down_is_still_a_no(
 ) -> None:
     request = await bench.held()
     bench.audit.refused = frozenset({Event.REQUEST_DECIDED})
-    assert (await bench.decide(request, Verb.DENY))["state"] == "denied"
+    assert (await bench.decide(request, Verb.DENY)).state == "denied"
     assert "is not in the audit log" in caplog.text
 
 
@@ -209,10 +210,9 @@ async def test_an_approver_that_goes_away_has_still_approved(bench: Workbench) -
 async def test_a_denial_needs_no_digest_and_ends_it(bench: Workbench) -> None:
     request = await bench.held()
     shown = await bench.decide(request, Verb.DENY, digest=None, reason="not today")
-    assert shown["state"] == "denied"
-    problem = shown["problem"]
-    assert isinstance(problem, dict)
-    assert problem["code"] == "approval:denied"
+    assert shown.state == "denied"
+    assert shown.problem is not None
+    assert shown.problem.code == "approval:denied"
     await bench.settle()
     assert bench.host.changes == []
     assert bench.last(Event.REQUEST_DECIDED)["reason"] == "not today"
@@ -239,7 +239,7 @@ async def test_a_second_decision_is_refused_and_shows_the_request(
 
 async def test_a_quorum_waits_for_another_owner(bench: Workbench) -> None:
     request = await bench.held(operation="git.reset", params=RESET, reason="undo")
-    assert (await bench.decide(request))["state"] == "pending"
+    assert (await bench.decide(request)).state == "pending"
     await undecided(bench, AlreadyDecidedError, request)
     await undecided(bench, AlreadyDecidedError, request, Verb.DENY)
     await bench.decide(request, by="erin")
@@ -261,7 +261,7 @@ async def test_two_certificates_of_one_owner_are_one_voice(tmp_path: Path) -> No
 async def test_one_denial_ends_a_quorum(bench: Workbench) -> None:
     request = await bench.held(operation="git.reset", params=RESET, reason="undo")
     await bench.decide(request)
-    assert (await bench.decide(request, Verb.DENY, by="erin"))["state"] == "denied"
+    assert (await bench.decide(request, Verb.DENY, by="erin")).state == "denied"
     await bench.settle()
     assert bench.host.changes == []
 
@@ -291,7 +291,7 @@ async def test_c4_an_unwritten_voice_does_not_count_for_one_that_came_after_it(
     bench: Workbench,
 ) -> None:
     request = await bench.held(operation="git.reset", params=RESET, reason="undo")
-    others: list[asyncio.Future[dict[str, object]]] = []
+    others: list[asyncio.Future[RequestView]] = []
 
     async def another_voice() -> None:
         """Come while the log takes its time for the first voice, which it then refuses."""
@@ -489,7 +489,7 @@ async def test_the_memory_of_wrong_codes_is_bounded(
 async def test_its_caller_or_an_admin_cancels(bench: Workbench, by: str) -> None:
     request = await bench.held()
     shown = await bench.pipeline.cancel(bench.who(by), request.id, reason="changed my mind")
-    assert (shown["state"], shown["problem"]) == ("cancelled", None)
+    assert (shown.state, shown.problem) == ("cancelled", None)
     record = bench.last(Event.REQUEST_CANCELLED)
     assert (record["cancelled_by"], record["reason"]) == (by, "changed my mind")
 
@@ -525,7 +525,7 @@ async def test_c29_a_cancellation_goes_on_where_another_voice_was_quicker(
 
     bench.store.before_transition = approved_first
     shown = await bench.pipeline.cancel(bench.who("deployer"), request.id, reason=None)
-    assert shown["state"] == "cancelled"
+    assert shown.state == "cancelled"
 
 
 async def test_c4_a_cancellation_that_is_not_written_down_still_holds(
@@ -534,7 +534,7 @@ async def test_c4_a_cancellation_that_is_not_written_down_still_holds(
     request = await bench.held()
     bench.audit.refused = frozenset({Event.REQUEST_CANCELLED})
     shown = await bench.pipeline.cancel(bench.who("deployer"), request.id, reason=None)
-    assert shown["state"] == "cancelled"
+    assert shown.state == "cancelled"
     assert "is not in the audit log" in caplog.text
 
 

@@ -52,8 +52,8 @@ async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
 
 async def offer(bench: Workbench, owner: str = "alice", channel: str = "signal") -> str:
     answer = await bench.pipeline.offer_enrolment(bench.who("root-admin"), owner, channel)
-    assert (answer["owner"], answer["channel"]) == (owner.casefold(), channel)
-    return str(answer["code"])
+    assert (answer.owner, answer.channel) == (owner.casefold(), channel)
+    return str(answer.code)
 
 
 async def enrolled(bench: Workbench, code: str, address: str = OTHER_ACI) -> Contact | None:
@@ -69,10 +69,9 @@ async def enrolled(bench: Workbench, code: str, address: str = OTHER_ACI) -> Con
 
 async def shown(bench: Workbench) -> dict[str, list[tuple[str, str, str | None]]]:
     listed = await bench.pipeline.approvers(bench.who("root-admin"))
-    assert isinstance(listed["approvers"], list)
     return {
-        row["owner"]: [(c["channel"], c["state"], c["address"]) for c in row["channels"]]
-        for row in listed["approvers"]
+        row.owner: [(one.channel, one.state, one.address) for one in row.channels]
+        for row in listed.approvers
     }
 
 

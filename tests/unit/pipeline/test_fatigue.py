@@ -166,7 +166,7 @@ async def test_an_admin_ends_a_hold_off(tmp_path: Path) -> None:
         with pytest.raises(RateLimitedError):
             await bench.ask()
         answer = await bench.pipeline.release(bench.who("root-admin"), "deployer")
-        assert answer == {"cn": "deployer", "released": True}
+        assert answer.as_json() == {"cn": "deployer", "released": True}
         record = bench.last(Event.IDENTITY_RELEASED)
         assert (record["caller"], record["by"]) == ("deployer", "root-admin")
         bench.clock.advance(seconds=1)

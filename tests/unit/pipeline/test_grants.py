@@ -621,12 +621,11 @@ verdict = "ask"
 async def test_approvers_and_admins_list_and_revoke(bench: Workbench, cn: str) -> None:
     grant = await give(bench, ANYWHERE)
     listed = await bench.pipeline.list_grants(bench.who(cn))
-    assert isinstance(listed["grants"], list)
-    (shown,) = listed["grants"]
-    assert (shown["grant_id"], shown["is_live"], shown["uses_left"]) == (grant.id, True, 3)
-    assert shown["given_by"] == ["alice"]
+    (shown,) = listed.grants
+    assert (shown.grant_id, shown.is_live, shown.uses_left) == (grant.id, True, 3)
+    assert shown.given_by == ("alice",)
     revoked = await bench.pipeline.revoke_grant(bench.who(cn), grant.id)
-    assert (revoked["is_live"], revoked["revoked_by"]) == (False, cn)
+    assert (revoked.is_live, revoked.revoked_by) == (False, cn)
     record = bench.last(Event.GRANT_REVOKED)
     assert (record["grant"], record["by"], record["caller"]) == (grant.id, cn, "deployer")
 

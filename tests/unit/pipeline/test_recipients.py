@@ -193,10 +193,8 @@ async def test_a_request_shows_how_far_it_was_told_and_not_where(bench: Workbenc
     request = await bench.held()
     await bench.pipeline.identity_changed("alice", "signal", ALICE)
     shown = await bench.pipeline.show(bench.who("erin"), request.id)
-    deliveries = shown["deliveries"]
-    assert isinstance(deliveries, list)
-    assert len(deliveries) == 4
-    assert deliveries[0] == {
+    assert len(shown.deliveries) == 4
+    assert shown.deliveries[0].as_json() == {
         "approver": "alice",
         "channel": "signal",
         "kind": "prompt",
@@ -207,6 +205,6 @@ async def test_a_request_shows_how_far_it_was_told_and_not_where(bench: Workbenc
     }
     assert ALICE not in str(shown)
     assert "alices-long-random-topic" not in str(shown)
-    assert str(shown["preview_sha256"]).startswith("sha256:")
-    assert shown["preview_sha256"] == bench.last(Event.REQUEST_HELD)["preview_sha256"]
+    assert str(shown.preview_sha256).startswith("sha256:")
+    assert shown.preview_sha256 == bench.last(Event.REQUEST_HELD)["preview_sha256"]
     assert Failure.IDENTITY_CHANGED.value not in str(shown)

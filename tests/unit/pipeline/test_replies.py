@@ -623,7 +623,7 @@ def not_enrolled(bench: Workbench) -> list[str]:
 
 async def offered(bench: Workbench, owner: str = "carol") -> str:
     answer = await bench.pipeline.offer_enrolment(bench.who("root-admin"), owner, "signal")
-    return str(answer["code"])
+    return str(answer.code)
 
 
 async def test_who_sends_the_code_is_the_approver_from_then_on(

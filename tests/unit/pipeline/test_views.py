@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ async def waiting(bench: Workbench, count: int = 1) -> None:
 
 async def test_a_caller_sees_its_own_and_nobody_elses(bench: Workbench) -> None:
     request = await bench.held()
-    assert (await bench.pipeline.show(bench.who("deployer"), request.id))["caller"] == "deployer"
+    assert (await bench.pipeline.show(bench.who("deployer"), request.id)).caller == "deployer"
     for stranger in ("watcher", "robot"):
         with pytest.raises(RequestNotFoundError):
             await bench.pipeline.show(bench.who(stranger), request.id)
@@ -58,11 +59,11 @@ async def test_output_is_for_the_caller_admins_and_those_who_decided(bench: Work
     await bench.decide(request)
     await bench.settle()
     for cn in ("deployer", "root-admin", "alice"):
-        outcome = (await bench.pipeline.show(bench.who(cn), request.id))["outcome"]
-        assert isinstance(outcome, dict)
-        assert outcome["stdout"] == "secret words\n"
+        outcome = (await bench.pipeline.show(bench.who(cn), request.id)).outcome
+        assert outcome is not None
+        assert outcome.stdout == "secret words\n"
     for cn in ("erin", "bobs-phone"):
-        shown = await bench.pipeline.show(bench.who(cn), request.id)
+        shown = (await bench.pipeline.show(bench.who(cn), request.id)).as_json()
         assert shown["outcome"] == {"exit_code": 0, "verified": False}
         assert "secret" not in str(shown)
 
@@ -71,19 +72,17 @@ async def test_looking_notices_an_expiry(bench: Workbench) -> None:
     request = await bench.held()
     bench.clock.advance(minutes=30)
     shown = await bench.pipeline.show(bench.who("alice"), request.id)
-    assert shown["state"] == "expired"
+    assert shown.state == "expired"
     assert bench.events()[-1] == "request.expired"
 
 
 # -- listing --------------------------------------------------------------------------------------
 
 
-async def listed(bench: Workbench, by: str, **named: object) -> list[str]:
-    wanted = {"state": None, "limit": 50, "cursor": None, **named}
-    page = await bench.pipeline.list_requests(bench.who(by), **wanted)  # type: ignore[arg-type]
-    found = page["requests"]
-    assert isinstance(found, list)
-    return [str(entry["request_id"]) for entry in found]
+async def listed(bench: Workbench, by: str, **named: Any) -> list[str]:
+    wanted: dict[str, Any] = {"state": None, "limit": 50, "cursor": None, **named}
+    page = await bench.pipeline.list_requests(bench.who(by), **wanted)
+    return [entry.request_id for entry in page.requests]
 
 
 async def test_a_listing_is_ones_own_or_all(bench: Workbench) -> None:
@@ -113,7 +112,7 @@ async def test_a_listing_by_state_and_page(bench: Workbench) -> None:
     assert await listed(bench, "alice", state="pending") == [second.id]
     assert await listed(bench, "alice", state="denied") == [first.id]
     page = await bench.pipeline.list_requests(bench.who("alice"), state=None, limit=1, cursor=None)
-    cursor = page["next_cursor"]
+    cursor = page.next_cursor
     assert await listed(bench, "alice", cursor=cursor) == [first.id]
 
 
@@ -146,7 +145,7 @@ async def test_a_long_poll_returns_when_the_request_changes(bench: Workbench) ->
     )
     await waiting(bench)
     await bench.decide(request, Verb.DENY)
-    assert (await poll)["state"] == "denied"
+    assert (await poll).state == "denied"
     assert bench.rooms.changes._waiters == {}
 
 
@@ -160,15 +159,15 @@ async def test_a_long_poll_returns_at_a_voice_of_a_quorum(bench: Workbench) -> N
     await waiting(bench)
     await bench.decide(request)
     shown = await poll
-    assert shown["state"] == "pending"
-    assert len(shown["decisions"]) == 1  # type: ignore[arg-type]
+    assert shown.state == "pending"
+    assert len(shown.decisions) == 1
 
 
 async def test_what_has_ended_is_not_waited_for(bench: Workbench) -> None:
     request = await bench.held()
     await bench.decide(request, Verb.DENY)
     shown = await bench.pipeline.show(bench.who("deployer"), request.id, wait_seconds=60)
-    assert shown["state"] == "denied"
+    assert shown.state == "denied"
 
 
 async def test_a_change_between_the_look_and_the_wait_is_not_missed(
@@ -185,7 +184,7 @@ async def test_a_change_between_the_look_and_the_wait_is_not_missed(
 
     monkeypatch.setattr(bench.store, "find", and_then_denied)
     shown = await bench.pipeline.show(bench.who("deployer"), request.id, wait_seconds=60)
-    assert shown["state"] == "denied"
+    assert shown.state == "denied"
 
 
 async def test_a_long_poll_ends_when_its_time_is_over(
@@ -201,7 +200,7 @@ async def test_a_long_poll_ends_when_its_time_is_over(
     done, _ = await asyncio.wait([poll], timeout=0.05)
     assert not done
     bench.clock.advance(seconds=0.1)
-    assert (await poll)["state"] == "pending"
+    assert (await poll).state == "pending"
 
 
 async def test_a_long_poll_ends_at_shutdown(bench: Workbench) -> None:
@@ -212,10 +211,10 @@ async def test_a_long_poll_ends_at_shutdown(bench: Workbench) -> None:
     await waiting(bench)
     bench.rooms.is_draining = True
     bench.rooms.changes.tell_all()
-    assert (await poll)["state"] == "pending"
+    assert (await poll).state == "pending"
     # And none begins then.
     shown = await bench.pipeline.show(bench.who("deployer"), request.id, wait_seconds=60)
-    assert shown["state"] == "pending"
+    assert shown.state == "pending"
 
 
 async def test_a_long_poll_of_somebody_revoked_meanwhile_ends_with_that(
@@ -295,7 +294,7 @@ async def test_an_admin_who_is_none_any_more_gets_no_output_from_a_long_poll(
     bench.reconfigure(identities=IDENTITIES.replace('["admin"]', '["approver"]'))
     gate.set()
     shown = await poll
-    assert shown["state"] == "succeeded"
+    assert shown.state == "succeeded"
     assert "secret" not in str(shown)
 
 
@@ -317,7 +316,7 @@ async def test_c45_the_seventeenth_long_poll_of_an_identity_is_refused(bench: Wo
     )
     await waiting(bench, 17)
     await bench.decide(request, Verb.DENY)
-    assert {(await poll)["state"] for poll in (*polls, other)} == {"denied"}
+    assert {(await poll).state for poll in (*polls, other)} == {"denied"}
     assert not bench.pipeline._showing._polls
 
 

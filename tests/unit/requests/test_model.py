@@ -291,7 +291,7 @@ def test_steps_out_of_order_are_defects(state: State) -> None:
 
 def test_view_shows_everything_that_a_person_judges_by() -> None:
     request = approve(a_request(terms=Terms(approvals=2, approvers=frozenset({"carol", "bob"}))))
-    view = request_view(facts_of(request), with_output=True)
+    view = request_view(facts_of(request), with_output=True).as_json()
     assert view["request_id"] == request.id
     assert view["state"] == "pending"
     assert view["params"] == request.params
@@ -329,15 +329,15 @@ def test_view_without_output_keeps_exit_code_and_verified_only() -> None:
         "verified": None,
     }
     request = replace(in_state(State.FAILED), outcome=outcome, problem=WHY)
-    hidden = request_view(facts_of(request), with_output=False)
+    hidden = request_view(facts_of(request), with_output=False).as_json()
     assert hidden["outcome"] == {"exit_code": 3, "verified": None}
     assert hidden["problem"] == {"code": WHY.code, "detail": WHY.detail}
     assert hidden["finished_at"] == "2026-11-20T21:00:00.123456Z"
-    assert request_view(facts_of(request), with_output=True)["outcome"] == outcome
+    assert request_view(facts_of(request), with_output=True).as_json()["outcome"] == outcome
 
 
 def test_view_of_a_request_that_anybody_may_approve() -> None:
-    view = request_view(facts_of(a_request()), with_output=False)
+    view = request_view(facts_of(a_request()), with_output=False).as_json()
     assert view["approvals"] == {
         "needed": 1,
         "given": 0,
@@ -363,7 +363,7 @@ def test_the_words_of_a_denial_are_in_what_the_caller_is_told_made_visible() -> 
     assert detail.startswith("erin denied this: \"not 'today'\\u{a}Yes: \\u{1b}[2J")
     assert detail.endswith(" characters; nothing was run.")
     assert detail.count('"') == 2
-    problem = request_view(facts_of(denied), with_output=False)["problem"]
+    problem = request_view(facts_of(denied), with_output=False).as_json()["problem"]
     assert problem == {"code": "approval:denied", "detail": detail, "decision_reason": words}
     bare = machine.deny(a_request(), a_decision("erin", Verb.DENY), roles=APPROVER, now=NOW)
     assert bare.problem is not None

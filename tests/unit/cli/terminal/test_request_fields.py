@@ -45,6 +45,8 @@ def test_the_user_is_the_one_that_the_process_changes_to() -> None:
 
 def test_earlier_denials_are_told_with_their_words() -> None:
     last = {
+        "approver": "erin",
+        "channel": "http",
         "decision": "deny",
         "owner": "erin",
         "at": (NOW - timedelta(minutes=2)).isoformat(),
