@@ -2,8 +2,8 @@
 
 `python -m tests.support.coverage_floor` reads the combined coverage data (`.coverage`, or what
 `COVERAGE_FILE` names), prints one line a room that `pyproject.toml` has measured, and ends with 1
-where one is below the floor. Only branches count here: lines that run are easier to have than decisions that went both
-ways.
+where one is below the floor. Only branches count here: lines that run are easier to have than
+decisions that went both ways.
 """
 
 import contextlib
