@@ -7,6 +7,7 @@ The only package that sees all the rooms together. `Pipeline` is its face to `ap
 - `grants`: bounded grants: given with an approval, used at an ask, revoked
 - `fatigue`: hold-offs, and no second door to what was denied or waits
 - `run`: one run: intent on disk, wrapper, probe, outcome on disk
+- `transitions`: every step of a stored request: compare-and-set, wake, record
 - `lifecycle`: what a stored request does by itself: run once, expire, recover
 - `reconcile`: what was stored and not written down when the life before ended
 - `decide`: a person approves, denies or cancels

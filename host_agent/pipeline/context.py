@@ -5,6 +5,7 @@ Everything below `pipeline` meets here and nowhere else. Concrete classes are na
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +18,7 @@ from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue, canonical_json
 from host_agent.clock import Clock
 from host_agent.config import Config, Identity
+from host_agent.errors import AuditUnavailableError
 from host_agent.execution.runner import Runner
 from host_agent.execution.slots import Turns
 from host_agent.identity.certificate import PeerCertificate
@@ -31,6 +33,8 @@ from host_agent.policy.limits import Limits
 from host_agent.policy.rules import Rules
 from host_agent.requests.model import Decision, Request
 from host_agent.store.port import RequestStore
+
+_log = logging.getLogger("host_agent.pipeline")
 
 
 class AuditPort(Protocol):
@@ -199,6 +203,27 @@ def welcome(rooms: Rooms, credential: Credential) -> Principal:
     """
     rooms.revocation.recheck(credential, rooms.clock.wall())
     return rooms.snapshot.registry.recall(credential)
+
+
+async def record(
+    rooms: Rooms,
+    event: Event,
+    fields: Mapping[str, JsonValue],
+    *,
+    what: str,
+    level: int = logging.CRITICAL,
+) -> bool:
+    """Record what stands whether or not the audit log takes it; return whether it did.
+
+    Where it did not, the agent's own log names `what` is missing. What must not happen unrecorded
+    is appended to `rooms.audit` itself, which raises.
+    """
+    try:
+        await rooms.audit.append(event, **fields)
+    except AuditUnavailableError:
+        _log.log(level, "%s is not in the audit log", what)
+        return False
+    return True
 
 
 async def refresh_book(rooms: Rooms) -> None:

@@ -6,17 +6,12 @@ from host_agent.api.wire import OperationInfo, OperationList, OwnIdentity
 from host_agent.audit.record import Event
 from host_agent.audit.throttle import RefusalThrottle
 from host_agent.canonical import JsonValue
-from host_agent.errors import (
-    AuditUnavailableError,
-    HostAgentError,
-    IdentityError,
-    PolicyError,
-)
+from host_agent.errors import HostAgentError, IdentityError, PolicyError
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.authorize import require_role
 from host_agent.pipeline.bridges import Bridging
-from host_agent.pipeline.context import Rooms
+from host_agent.pipeline.context import Rooms, record
 from host_agent.pipeline.decide import Deciding
 from host_agent.pipeline.enrolment import Enrolling
 from host_agent.pipeline.events import Events, Streaming
@@ -25,9 +20,8 @@ from host_agent.pipeline.grants import Granting
 from host_agent.pipeline.lifecycle import Approved
 from host_agent.pipeline.replies import Hearing
 from host_agent.pipeline.submit import Asking
+from host_agent.pipeline.transitions import Transitions
 from host_agent.pipeline.views import Showing
-
-_log = logging.getLogger("host_agent.pipeline")
 
 
 class Pipeline:
@@ -37,9 +31,10 @@ class Pipeline:
         self.rooms = rooms
         self.events = events or Events(rooms.metrics.event_sent)
         self.stream = Streaming(rooms, self.events).open
-        self.approved = Approved(rooms)
-        self._asking = Asking(rooms, self.approved)
-        self._deciding = Deciding(rooms, self.approved)
+        self.transitions = Transitions(rooms)
+        self.approved = Approved(rooms, self.transitions)
+        self._asking = Asking(rooms, self.transitions, self.approved)
+        self._deciding = Deciding(rooms, self.transitions, self.approved)
         self._showing = Showing(rooms, self.approved)
         self.deciding = self._deciding
         self.hearing = Hearing(rooms, self._deciding)
@@ -193,10 +188,13 @@ class Pipeline:
             await self._write(Event.REQUEST_REFUSED, fields, None)
 
     async def _write(self, event: Event, fields: dict[str, JsonValue], code: str | None) -> None:
-        try:
-            await self.rooms.audit.append(event, **{**fields, "code": code})
-        except AuditUnavailableError:
-            _log.error("a refusal (%s) could not be written to the audit log", code)
+        await record(
+            self.rooms,
+            event,
+            {**fields, "code": code},
+            what=f"a refusal ({code})",
+            level=logging.ERROR,
+        )
 
     # -- health -----------------------------------------------------------------------------------
 

@@ -4,15 +4,12 @@ Step 7 of the way of a request. The approver is whoever the channel proved, neve
 """
 
 import asyncio
-import logging
 from datetime import datetime
-from weakref import WeakValueDictionary
 
 from host_agent.api.wire import RequestView
 from host_agent.audit.record import Event
 from host_agent.errors import (
     AlreadyDecidedError,
-    AuditUnavailableError,
     HostAgentError,
     RequestNotFoundError,
     SelfApprovalError,
@@ -26,13 +23,13 @@ from host_agent.pipeline.context import Rooms, identify_request
 from host_agent.pipeline.grants import make_grant, require_grantable
 from host_agent.pipeline.lifecycle import Approved
 from host_agent.pipeline.telling import facts_of, view_for
+from host_agent.pipeline.transitions import Transitions
 from host_agent.pipeline.views import NOT_FOUND
 from host_agent.requests import codes
 from host_agent.requests import model as machine
 from host_agent.requests.model import (
     Decision,
     GrantTerms,
-    Problem,
     Request,
     RequestId,
     State,
@@ -41,8 +38,6 @@ from host_agent.requests.model import (
 )
 from host_agent.requests.notification import Purpose
 
-_log = logging.getLogger("host_agent.pipeline")
-
 CHECK_SECONDS = 1.0
 """How long a decision waits to see whether the target has changed; never for the run itself."""
 
@@ -50,11 +45,11 @@ CHECK_SECONDS = 1.0
 class Deciding:
     """Takes decisions and cancellations. One instance lives as long as the agent."""
 
-    def __init__(self, rooms: Rooms, approved: Approved) -> None:
+    def __init__(self, rooms: Rooms, transitions: Transitions, approved: Approved) -> None:
         self._rooms = rooms
+        self._transitions = transitions
         self._approved = approved
         self.muting = Muting(rooms.clock)
-        self._speaking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def decide(
         self,
@@ -159,57 +154,12 @@ class Deciding:
             given = None
             if decided.state is State.APPROVED:
                 given = make_grant(rooms, decided, now)
-            if await rooms.store.transition(decided, expected_version=request.version, grant=given):
+            if await self._transitions.move(request, decided, grant=given):
                 break
             request = await self._latest(request)
-        # In the order in which they were stored: nothing runs by a voice while one before it is
-        # not written down, and may yet be taken back.
-        async with self._speaking.setdefault(request.id, asyncio.Lock()):
-            await self._tell(decided, spoken, None if given is None else given.id)
         if decided.state is not State.APPROVED or rooms.is_draining:
             return decided  # an approval that comes while the agent ends is run at its next start
         return await self._run_and_look(decided)
-
-    async def _tell(self, decided: Request, spoken: Decision, grant: str | None) -> None:
-        rooms = self._rooms
-        rooms.changes.tell(decided.id)
-        rooms.wake_outbox()
-        seconds = (spoken.at - decided.created_at).total_seconds()
-        rooms.metrics.decided(spoken.decision.value, spoken.channel, seconds)
-        try:
-            await rooms.audit.append(
-                Event.REQUEST_DECIDED,
-                **identify_request(decided),
-                approver=spoken.approver,
-                approver_owner=spoken.owner,
-                decision=spoken.decision.value,
-                channel=spoken.channel,
-                through=spoken.through,
-                vouchers=sorted(spoken.vouchers) or None,
-                state=decided.state.value,
-                reason=spoken.reason,
-                grant=grant,
-            )
-        except AuditUnavailableError as error:
-            if spoken.decision is Verb.APPROVE:
-                # A yes that is not written down is no yes.
-                await self._void(decided, error)
-                raise
-            _log.critical("the denial of request %s is not in the audit log", decided.id)
-        self._approved.pending_changed()
-
-    async def _void(self, decided: Request, error: HostAgentError) -> None:
-        """End a request with an unwritten consent, also where another voice came since."""
-        problem = Problem(code=error.code, detail=error.detail)
-        request = decided
-        while request.state in {State.PENDING, State.APPROVED}:
-            end = machine.fail if request.state is State.APPROVED else machine.cancel
-            ended = end(request, problem=problem, now=self._rooms.clock.now())
-            if await self._rooms.store.transition(ended, expected_version=request.version):
-                break
-            request = await self._latest(request)
-        self._rooms.changes.tell(decided.id)
-        self._rooms.wake_outbox()
 
     async def _run_and_look(self, approved: Request) -> Request:
         """Start the run; if it is refused at once because the target changed, say so here."""
@@ -279,24 +229,17 @@ class Deciding:
             raise
 
     async def _cancel(self, principal: Principal, request: Request, reason: str | None) -> Request:
-        rooms = self._rooms
         while True:
-            cancelled = machine.cancel(request, problem=None, now=rooms.clock.now())
-            if await rooms.store.transition(cancelled, expected_version=request.version):
-                break
+            cancelled = machine.cancel(request, problem=None, now=self._rooms.clock.now())
+            if await self._transitions.move(
+                request,
+                cancelled,
+                Event.REQUEST_CANCELLED,
+                cancelled_by=principal.cn,
+                reason=reason,
+            ):
+                return cancelled
             request = await self._latest(request)
-        rooms.changes.tell(cancelled.id)
-        rooms.wake_outbox()
-        self._approved.pending_changed()
-        fields = identify_request(cancelled)
-        try:
-            await rooms.audit.append(
-                Event.REQUEST_CANCELLED, **fields, cancelled_by=principal.cn, reason=reason
-            )
-        except AuditUnavailableError:
-            # It is withdrawn, and that is what has to be told.
-            _log.critical("the cancellation of request %s is not in the audit log", cancelled.id)
-        return cancelled
 
     async def _latest(self, request: Request) -> Request:
         latest = await self._rooms.store.get(RequestId(request.id))

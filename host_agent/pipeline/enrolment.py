@@ -12,10 +12,10 @@ from host_agent.api.wire import ApproverList, ApproverView, ContactView, Enrolme
 from host_agent.audit.record import Event
 from host_agent.clock import rfc3339
 from host_agent.config import Approver, ChannelName
-from host_agent.errors import AuditUnavailableError, InvalidParameterError, RequestNotFoundError
+from host_agent.errors import InvalidParameterError, RequestNotFoundError
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.authorize import as_now
-from host_agent.pipeline.context import Rooms, refresh_book
+from host_agent.pipeline.context import Rooms, record, refresh_book
 from host_agent.requests import codes
 from host_agent.requests.notification import Contact, Failure
 
@@ -96,15 +96,14 @@ class Enrolling:
         if not is_new:
             return
         _log.error("the approver %s is disabled on %s: another key speaks there", owner, channel)
-        try:
-            await rooms.audit.append(
-                Event.APPROVER_DISABLED,
-                approver_owner=owner,
-                channel=channel,
-                cause=Failure.IDENTITY_CHANGED.value,
-            )
-        except AuditUnavailableError:
-            _log.critical("that approver %s is disabled is not in the audit log", owner)
+        cause = Failure.IDENTITY_CHANGED.value
+        fields: dict[str, JsonValue] = {
+            "approver_owner": owner,
+            "channel": channel,
+            "cause": cause,
+        }
+        what = f"that approver {owner} is disabled"
+        await record(rooms, Event.APPROVER_DISABLED, fields, what=what)
 
 
 def _require_enrollable(entry: Approver, channel: str) -> None:

@@ -5,7 +5,6 @@ it (policy, protections, the state of the resource), and also whether the people
 count; it stands in only for asking them again. It is never used for what always asks.
 """
 
-import logging
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -15,17 +14,12 @@ from host_agent.api.wire import GrantList, GrantView
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.config import MAX_PATTERN_LENGTH, compile_pattern
-from host_agent.errors import (
-    AuditUnavailableError,
-    HostAgentError,
-    InvalidParameterError,
-    RequestNotFoundError,
-)
+from host_agent.errors import HostAgentError, InvalidParameterError, RequestNotFoundError
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Operation
 from host_agent.pipeline.approver_identity import counts, makers
 from host_agent.pipeline.authorize import as_now, judge
-from host_agent.pipeline.context import Rooms, welcome
+from host_agent.pipeline.context import Rooms, record, welcome
 from host_agent.policy.rules import Allow, Ask
 from host_agent.requests.grant import Grant
 from host_agent.requests.model import (
@@ -37,8 +31,6 @@ from host_agent.requests.model import (
     is_same_owner,
 )
 from host_agent.store.grant_rows import AGENT
-
-_log = logging.getLogger("host_agent.pipeline")
 
 FOR_SECONDS = range(60, 86_401)
 COUNT = range(1, 1001)
@@ -290,20 +282,16 @@ class Granting:
         return grant
 
     async def _record_revoked(self, grant: Grant, by: str) -> None:
-        rooms = self._rooms
-        try:
-            await rooms.audit.append(
-                Event.GRANT_REVOKED,
-                caller=grant.caller,
-                operation=grant.operation,
-                resource=grant.resource,
-                request_id=grant.request_id,
-                grant=grant.id,
-                by=by,
-            )
-        except AuditUnavailableError:
-            # It is revoked, and that is what has to be told.
-            _log.critical("the revocation of grant %s is not in the audit log", grant.id)
+        fields: dict[str, JsonValue] = {
+            "caller": grant.caller,
+            "operation": grant.operation,
+            "resource": grant.resource,
+            "request_id": grant.request_id,
+            "grant": grant.id,
+            "by": by,
+        }
+        what = f"the revocation of grant {grant.id}"
+        await record(self._rooms, Event.GRANT_REVOKED, fields, what=what)
 
 
 def grant_view(grant: Grant, now: datetime) -> GrantView:

@@ -1,18 +1,16 @@
 """What happens to a stored request by itself: it runs once, expires, is withdrawn, or is recovered.
 
-Steps 8 to 12 of the way of a request. Every change of state goes through the store's
-compare-and-set: whoever wins it goes on, everybody else steps back.
+Steps 8 to 12 of the way of a request. Every change of state is one of `transitions`: whoever wins
+it goes on, everybody else steps back.
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping
 
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
-    AuditUnavailableError,
     ExpiredError,
     HostAgentError,
     HostNotFoundError,
@@ -27,10 +25,11 @@ from host_agent.errors import (
 from host_agent.identity.registry import Principal
 from host_agent.operations.catalogue import Operation
 from host_agent.pipeline.authorize import digest_of, judge, require_adapter
-from host_agent.pipeline.context import Rooms, Snapshot, identify_request, welcome
+from host_agent.pipeline.context import Rooms, Snapshot, welcome
 from host_agent.pipeline.grants import still_counts
 from host_agent.pipeline.reconcile import catch_up
 from host_agent.pipeline.run import Act, Performance, inspect, perform
+from host_agent.pipeline.transitions import ENDS, Transitions
 from host_agent.policy.rules import Allow, Ask
 from host_agent.requests import model as machine
 from host_agent.requests.model import Problem, Request, State
@@ -46,11 +45,10 @@ IDLE_SECONDS = 30.0
 class Approved:
     """Runs what was approved and ends what was not. One instance lives as long as the agent."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: Rooms, transitions: Transitions) -> None:
         self._rooms = rooms
-        self._pending_changed = asyncio.Event()
-        self._looks_at: datetime | None = None
-        self._unstored: list[Request] = []
+        self._transitions = transitions
+        self._unstored: list[tuple[Request, Request]] = []
         self._unstarted: list[Request] = []
 
     # -- run --------------------------------------------------------------------------------------
@@ -73,14 +71,14 @@ class Approved:
                 # It is tried again with the next look at the queue, until it expires.
                 _log.critical("request %s was not run and stays as stored", request.id)
                 self._unstarted.append(request)
-                self.pending_changed()
+                self._transitions.queue.changed()
                 raise
 
     async def _run_in_turn(self, request: Request, operation: Operation) -> Request:
         rooms = self._rooms
         await self._check_again(request, operation)
         running = machine.start(request, now=rooms.clock.now())
-        if not await rooms.store.transition(running, expected_version=request.version):
+        if not await self._transitions.move(request, running):
             return await self._current(request)
         act = Act(
             request_id=running.id,
@@ -93,7 +91,6 @@ class Approved:
             require=lambda: self._require_allowed(running, operation),
             precondition=running.precondition,
         )
-        rooms.changes.tell(running.id)
         await self.perform_running(running, act)
         return await self._current(running)
 
@@ -122,30 +119,24 @@ class Approved:
         outcome: Mapping[str, JsonValue] | None,
         problem: Problem | None,
     ) -> None:
-        rooms = self._rooms
-        ended = machine.finish(
-            running, state=state, outcome=outcome, problem=problem, now=rooms.clock.now()
-        )
+        now = self._rooms.clock.now()
+        ended = machine.finish(running, state=state, outcome=outcome, problem=problem, now=now)
         try:
-            if not await rooms.store.transition(ended, expected_version=running.version):
+            if not await self._transitions.move(running, ended):
                 _log.error("request %s was ended by another process", running.id)
         except StoreUnavailableError:
             # The audit log has the end. The row stays `running`, and its like attach to it, until
             # the store takes it; after a restart it is `unknown`.
             _log.critical("the end of request %s could not be stored", running.id)
-            self._unstored.append(ended)
-            self.pending_changed()
-        rooms.changes.tell(running.id)
-        rooms.wake_outbox()
+            self._unstored.append((running, ended))
+            self._transitions.queue.changed()
 
     async def _store_ends(self) -> None:
         """Store the ends that the store did not take when they came."""
         while self._unstored:
-            ended = self._unstored[0]
-            await self._rooms.store.transition(ended, expected_version=ended.version - 1)
-            self._unstored.remove(ended)
-            self._rooms.changes.tell(ended.id)
-            self._rooms.wake_outbox()
+            running, ended = self._unstored[0]
+            await self._transitions.move(running, ended)
+            self._unstored.remove((running, ended))
 
     async def _check_again(self, request: Request, operation: Operation) -> None:
         """Ask everything again, as the world is now (step 9 of the way of a request)."""
@@ -196,45 +187,22 @@ class Approved:
             return await self.expire(request)
         if isinstance(error, IdentityError | PolicyError):
             ended = machine.cancel(request, problem=problem, now=now)
-            event = Event.REQUEST_CANCELLED
         else:
             ended = machine.fail(request, problem=problem, now=now)
-            event = Event.REQUEST_FAILED
-        if not await rooms.store.transition(ended, expected_version=request.version):
+        if not await self._transitions.move(request, ended, ENDS[ended.state]):
             return await self._current(request)
         rooms.metrics.refused(error.code)
-        await self._record(event, ended, code=error.code)
         return ended
 
-    # -- withdraw, expire, recover ----------------------------------------------------------------
-
-    async def withdraw(self, request: Request, error: HostAgentError) -> None:
-        """Cancel a request that was stored and could not be written down."""
-        problem = Problem(code=error.code, detail=error.detail)
-        ended = machine.cancel(request, problem=problem, now=self._rooms.clock.now())
-        try:
-            await self._rooms.store.transition(ended, expected_version=request.version)
-        except StoreUnavailableError:
-            _log.critical("request %s could not be withdrawn", request.id)
-        self._rooms.changes.tell(request.id)
-        self._rooms.wake_outbox()
-
-    async def announce_superseded(self, requests: Sequence[Request]) -> None:
-        """Write down what the store ended for a newer request of the same ask."""
-        for request in requests:
-            code = None if request.problem is None else request.problem.code
-            expired = request.state is State.EXPIRED
-            event = Event.REQUEST_EXPIRED if expired else Event.REQUEST_CANCELLED
-            await self._record(event, request, code=code)
+    # -- expire, recover --------------------------------------------------------------------------
 
     async def expire(self, request: Request) -> Request:
         """Make the one transition to expired; whoever notices calls this. Returns the truth."""
         now = self._rooms.clock.now()
         problem = Problem(code=ExpiredError.code, detail=_EXPIRED)
         ended = machine.expire(request, problem=problem, now=now)
-        if not await self._rooms.store.transition(ended, expected_version=request.version):
+        if not await self._transitions.move(request, ended, Event.REQUEST_EXPIRED):
             return await self._current(request)
-        await self._record(Event.REQUEST_EXPIRED, ended, code=ExpiredError.code)
         return ended
 
     async def expire_due(self) -> None:
@@ -245,8 +213,7 @@ class Approved:
     async def expire_forever(self) -> None:
         """Expire requests as they fall due, until cancelled."""
         while True:
-            self._pending_changed.clear()
-            self._looks_at = None
+            self._transitions.queue.look()
             pause = IDLE_SECONDS
             try:
                 await self._store_ends()
@@ -260,11 +227,7 @@ class Approved:
                 _log.error("expiry could not be looked at: %s", error.detail)
                 is_owing = bool(self._unstored or self._unstarted)
                 pause = RETRY_SECONDS if is_owing else IDLE_SECONDS
-            self._looks_at = self._rooms.clock.now() + timedelta(seconds=pause)
-            try:
-                await asyncio.wait_for(self._pending_changed.wait(), pause)
-            except TimeoutError:
-                continue
+            await self._transitions.queue.wait(pause)
 
     async def _start_again(self) -> None:
         """Run what was approved while the store could not be written, now that it can."""
@@ -276,14 +239,6 @@ class Approved:
             current = await self._current(request)
             if current.state is State.APPROVED:
                 self.start(current)
-
-    def pending_changed(self, expires_at: datetime | None = None) -> None:
-        """Say that the queue has changed: at all, or only by a request that expires then.
-
-        For the latter nobody is woken who will look before it falls due anyway.
-        """
-        if expires_at is None or self._looks_at is None or expires_at < self._looks_at:
-            self._pending_changed.set()
 
     async def recover(self) -> None:
         """Bring the queue to rights after a start: what ran is unknown, what was approved runs.
@@ -301,17 +256,10 @@ class Approved:
                 self.start(request)
 
     async def _unknown(self, request: Request) -> None:
-        problem = Problem(code=InternalError.code, detail=_UNKNOWN)
-        ended = machine.finish(
-            request,
-            state=State.UNKNOWN,
-            outcome=None,
-            problem=problem,
-            now=self._rooms.clock.now(),
-        )
-        if await self._rooms.store.transition(ended, expected_version=request.version):
+        problem, now = Problem(code=InternalError.code, detail=_UNKNOWN), self._rooms.clock.now()
+        ended = machine.finish(request, state=State.UNKNOWN, outcome=None, problem=problem, now=now)
+        if await self._transitions.move(request, ended, Event.REQUEST_UNKNOWN):
             _log.error("the outcome of request %s is unknown; it is not run again", request.id)
-            await self._record(Event.REQUEST_UNKNOWN, ended, code=InternalError.code)
 
     async def cancel_callers_gone(self) -> None:
         """Cancel what is pending for callers who are not welcome any more."""
@@ -327,19 +275,7 @@ class Approved:
                     return
                 problem = Problem(code=error.code, detail=error.detail)
                 ended = machine.cancel(request, problem=problem, now=now)
-                if await rooms.store.transition(ended, expected_version=request.version):
-                    await self._record(Event.REQUEST_CANCELLED, ended, code=error.code)
-
-    # -- common -----------------------------------------------------------------------------------
-
-    async def _record(self, event: Event, request: Request, *, code: str | None) -> None:
-        self._rooms.changes.tell(request.id)
-        self._rooms.wake_outbox()
-        self.pending_changed()
-        try:
-            await self._rooms.audit.append(event, **identify_request(request), code=code)
-        except AuditUnavailableError:
-            _log.critical("%s of request %s is not in the audit log", event, request.id)
+                await self._transitions.move(request, ended, Event.REQUEST_CANCELLED)
 
     async def _current(self, request: Request) -> Request:
         return await self._rooms.store.get(request.id) or request

@@ -14,7 +14,8 @@ from host_agent.audit.recent import CAUGHT_UP
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.clock import rfc3339
-from host_agent.pipeline.context import Rooms, identify_request, preview_hash
+from host_agent.pipeline.context import Rooms, identify_request
+from host_agent.pipeline.transitions import ENDS, decision_fields, held_fields, problem_fields
 from host_agent.requests.model import Request, State, Verb
 
 _log = logging.getLogger("host_agent.pipeline")
@@ -23,13 +24,6 @@ _HELD = frozenset(
     {State.PENDING, State.APPROVED, State.DENIED, State.EXPIRED, State.CANCELLED},
 )
 """States of requests that wait, or waited, for a person; the others may have been allowed."""
-_ENDS: Mapping[State, Event] = {
-    State.EXPIRED: Event.REQUEST_EXPIRED,
-    State.CANCELLED: Event.REQUEST_CANCELLED,
-    State.FAILED: Event.REQUEST_FAILED,
-    State.UNKNOWN: Event.REQUEST_UNKNOWN,
-}
-"""Ends with a record of their own: the others end with a decision or an operation's record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,18 +81,12 @@ def _steps(request: Request, grant: str | None) -> Iterator[_Step]:
         yield _Step(
             at=request.created_at,
             event=Event.REQUEST_HELD,
-            fields={
-                "reason": request.reason,
-                "rule": request.rule,
-                "expires_at": rfc3339(request.expires_at),
-                "preview_sha256": preview_hash(request),
-            },
+            fields=held_fields(request),
         )
     yield from _decisions(request, grant)
-    event, problem = _ENDS.get(request.state), request.problem
+    event = ENDS.get(request.state)
     if event is not None and request.finished_at is not None:
-        code = None if problem is None else problem.code
-        yield _Step(at=request.finished_at, event=event, fields={"code": code})
+        yield _Step(at=request.finished_at, event=event, fields=problem_fields(request))
 
 
 def _decisions(request: Request, grant: str | None) -> Iterator[_Step]:
@@ -109,17 +97,9 @@ def _decisions(request: Request, grant: str | None) -> Iterator[_Step]:
         if decision.decision is Verb.APPROVE:
             consents += 1
             state = State.APPROVED if consents >= request.terms.approvals else State.PENDING
+        given = grant if state is State.APPROVED else None
         yield _Step(
             at=decision.at,
             event=Event.REQUEST_DECIDED,
-            fields={
-                "approver": decision.approver,
-                "approver_owner": decision.owner,
-                "decision": decision.decision.value,
-                "channel": decision.channel,
-                "through": decision.through,
-                "state": state.value,
-                "reason": decision.reason,
-                "grant": grant if state is State.APPROVED else None,
-            },
+            fields=decision_fields(decision, state, given),
         )

@@ -42,7 +42,7 @@ from host_agent.notify.reply_parser import (
     read_reaction,
 )
 from host_agent.pipeline.approver_identity import Voice, through, voice_over
-from host_agent.pipeline.context import Rooms, identify_request, refresh_book
+from host_agent.pipeline.context import Rooms, identify_request, record, refresh_book
 from host_agent.pipeline.decide import Deciding
 from host_agent.requests import codes
 from host_agent.requests.model import Request, State, Verb, is_same_owner
@@ -290,12 +290,13 @@ class Hearing:
             who |= {"request_id": request_id} if request is None else identify_request(request)
         if counted:
             who["suppressed"] = counted
-        try:
-            await self._rooms.audit.append(
-                Event.DECISION_REFUSED, **who, decision=decision, code=code
-            )
-        except AuditUnavailableError:
-            _log.error("a refused answer (%s) could not be written to the audit log", code)
+        await record(
+            self._rooms,
+            Event.DECISION_REFUSED,
+            {**who, "decision": decision, "code": code},
+            what=f"a refused answer ({code})",
+            level=logging.ERROR,
+        )
 
     # -- enrolment --------------------------------------------------------------------------------
 

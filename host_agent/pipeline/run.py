@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
-    AuditUnavailableError,
     HostAgentError,
     HostTimedOutError,
     InternalError,
@@ -21,7 +20,7 @@ from host_agent.errors import (
 from host_agent.execution.redaction import LARGE_CHARACTERS, redact_output
 from host_agent.identity.registry import Principal
 from host_agent.operations.catalogue import Inspection, Invocation, Operation, Output
-from host_agent.pipeline.context import Rooms
+from host_agent.pipeline.context import Rooms, record
 from host_agent.requests.model import Digest, State
 
 _log = logging.getLogger("host_agent.pipeline")
@@ -285,9 +284,6 @@ async def _record_finish(
     seconds = int(str(summary.get("duration_ms", 0))) / 1000
     rooms.metrics.operation_finished(act.operation.name, state.value, seconds)
     code = None if error is None else error.code
-    try:
-        await rooms.audit.append(Event.OPERATION_FINISHED, **named, outcome=summary, code=code)
-    except AuditUnavailableError:
-        _log.critical("the outcome of %s could not be written to the audit log", act.request_id)
-        return False
-    return True
+    fields = {**named, "outcome": summary, "code": code}
+    what = f"the outcome of {act.request_id}"
+    return await record(rooms, Event.OPERATION_FINISHED, fields, what=what)

@@ -13,9 +13,7 @@ from functools import partial
 
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
-from host_agent.clock import rfc3339
 from host_agent.errors import (
-    AuditUnavailableError,
     HostAgentError,
     IdempotencyConflictError,
     PolicyDeniedError,
@@ -26,13 +24,14 @@ from host_agent.execution.slots import Turn
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Effect, Inspection, Operation
 from host_agent.pipeline.authorize import as_now, digest_of, judge, require_adapter
-from host_agent.pipeline.context import Rooms, Snapshot, identify_request, preview_hash
+from host_agent.pipeline.context import Rooms, Snapshot, identify_request
 from host_agent.pipeline.fatigue import hold_off, look_around, require_no_equivalent
 from host_agent.pipeline.grants import is_granted, use_grant
 from host_agent.pipeline.lifecycle import Approved
 from host_agent.pipeline.recipients import prompts, require_reachable
 from host_agent.pipeline.responses import Answer, answer_of, held, ran
 from host_agent.pipeline.run import Act, inspect, perform
+from host_agent.pipeline.transitions import Transitions
 from host_agent.policy.rules import Allow
 from host_agent.policy.rules import Ask as AskVerdict
 from host_agent.requests.model import Digest, Request, RequestId, State, Terms
@@ -86,8 +85,9 @@ class _Judged:
 class Asking:
     """Takes asks. One instance lives as long as the agent."""
 
-    def __init__(self, rooms: Rooms, approved: Approved) -> None:
+    def __init__(self, rooms: Rooms, transitions: Transitions, approved: Approved) -> None:
         self._rooms = rooms
+        self._transitions = transitions
         self._approved = approved
         self._in_flight: dict[tuple[str, str], asyncio.Task[Answer]] = {}
 
@@ -298,7 +298,7 @@ class Asking:
             return None
         request = self._request(licensed, inspection, State.RUNNING, Terms(), ttl_seconds=None)
         inserted = await self._insert(request, licensed, idempotency_key)
-        await self._approved.announce_superseded(inserted.superseded)
+        await self._transitions.supersede(inserted.superseded)
         if not inserted.created:
             return await self._attached(inserted.request, licensed.ask)
         act = Act.of(
@@ -345,25 +345,11 @@ class Asking:
     async def _store_held(
         self, request: Request, judged: _Judged, idempotency_key: str | None
     ) -> Answer:
-        rooms = self._rooms
         inserted = await self._insert(request, judged, idempotency_key)
-        await self._approved.announce_superseded(inserted.superseded)
+        await self._transitions.supersede(inserted.superseded)
         if not inserted.created:
             return await self._attached(inserted.request, judged.ask)
-        try:
-            await rooms.audit.append(
-                Event.REQUEST_HELD,
-                **identify_request(request),
-                reason=request.reason,
-                rule=request.rule,
-                expires_at=rfc3339(request.expires_at),
-                preview_sha256=preview_hash(request),
-            )
-        except AuditUnavailableError as error:
-            await self._approved.withdraw(request, error)
-            raise
-        self._approved.pending_changed(request.expires_at)
-        rooms.wake_outbox()
+        await self._transitions.hold(request)
         return held(request)
 
     async def _insert(

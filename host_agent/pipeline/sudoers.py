@@ -10,8 +10,7 @@ from host_agent.api.wire import SudoersReport
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.config import RunnerKind
-from host_agent.errors import AuditUnavailableError
-from host_agent.pipeline.context import Rooms
+from host_agent.pipeline.context import Rooms, record
 from host_agent.sudoers.audit import Auditor, Tool
 from host_agent.sudoers.host import LiveHost, other_policies
 from host_agent.sudoers.render import audience
@@ -21,8 +20,6 @@ FIRST_SCAN_SECONDS = 5.0
 """How long after its start an agent scans for the first time."""
 MAX_TOLD = 20
 """How many entries a record of a change names; the others are counted."""
-
-_log = logging.getLogger("host_agent.pipeline")
 
 
 class Privileges:
@@ -82,16 +79,18 @@ class Privileges:
             f"{finding.origin.file}:{finding.origin.line} {finding.rule}: {finding.reason}"
             for finding in found.findings[:MAX_TOLD]
         ]
-        try:
-            await self._rooms.audit.append(
-                Event.SUDOERS_CHANGED,
-                detail=f"{len(found.findings)} entries are not known to be safe",
-                state="ok" if found.scan_ok else "unknown",
-                sha256=found.digest,
-                faults=told,
-            )
-        except AuditUnavailableError:
-            _log.error("a change of sudoers could not be written to the audit log")
+        await record(
+            self._rooms,
+            Event.SUDOERS_CHANGED,
+            {
+                "detail": f"{len(found.findings)} entries are not known to be safe",
+                "state": "ok" if found.scan_ok else "unknown",
+                "sha256": found.digest,
+                "faults": told,
+            },
+            what="a change of sudoers",
+            level=logging.ERROR,
+        )
 
 
 def _own_user() -> str:

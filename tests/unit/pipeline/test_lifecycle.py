@@ -450,7 +450,7 @@ async def test_the_loop_expires_what_falls_due_and_outlives_a_locked_store(
             request = await bench.held()  # wakes it: there is something to expire now
             change = bench.rooms.changes.watch(request.id)
             bench.clock.advance(minutes=30)
-            bench.pipeline.approved.pending_changed()
+            bench.pipeline.transitions.queue.changed()
             await change
             assert await bench.state(request) is State.EXPIRED
     finally:

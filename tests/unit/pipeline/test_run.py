@@ -199,7 +199,7 @@ async def test_c4_what_happened_is_told_and_marked_where_its_end_cannot_be_writt
     assert performance.outcome["stdout"] == "words\n"
     if performance.error is not None:
         assert performance.error.members["outcome"]["audited"] is False
-    assert "could not be written to the audit log" in caplog.text
+    assert "is not in the audit log" in caplog.text
 
 
 # -- the inspection -------------------------------------------------------------------------------
