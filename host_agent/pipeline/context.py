@@ -205,22 +205,25 @@ def welcome(rooms: Rooms, credential: Credential) -> Principal:
     return rooms.snapshot.registry.recall(credential)
 
 
-async def record(
-    rooms: Rooms,
-    event: Event,
-    fields: Mapping[str, JsonValue],
-    *,
-    what: str,
-    level: int = logging.CRITICAL,
-) -> bool:
+_NOTHING_HAPPENED = frozenset(
+    {
+        *(Event.IDENTITY_REFUSED, Event.POLICY_DENIED, Event.REQUEST_REFUSED),
+        *(Event.DECISION_REFUSED, Event.SUDOERS_CHANGED),
+    }
+)
+"""Nobody's step is lost where one of these is: that is an error, any other is critical."""
+
+
+async def record(rooms: Rooms, event: Event, what: str, /, **fields: JsonValue) -> bool:
     """Record what stands whether or not the audit log takes it; return whether it did.
 
-    Where it did not, the agent's own log names `what` is missing. What must not happen unrecorded
-    is appended to `rooms.audit` itself, which raises.
+    Where it did not, the agent's own log says that `what` is missing. What must not happen
+    unrecorded is appended to `rooms.audit` itself, which raises.
     """
     try:
         await rooms.audit.append(event, **fields)
     except AuditUnavailableError:
+        level = logging.ERROR if event in _NOTHING_HAPPENED else logging.CRITICAL
         _log.log(level, "%s is not in the audit log", what)
         return False
     return True

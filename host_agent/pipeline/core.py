@@ -1,7 +1,5 @@
 """The pipeline's face: one object with the methods that the api calls."""
 
-import logging
-
 from host_agent.api.wire import OperationInfo, OperationList, OwnIdentity
 from host_agent.audit.record import Event
 from host_agent.audit.throttle import RefusalThrottle
@@ -188,13 +186,7 @@ class Pipeline:
             await self._write(Event.REQUEST_REFUSED, fields, None)
 
     async def _write(self, event: Event, fields: dict[str, JsonValue], code: str | None) -> None:
-        await record(
-            self.rooms,
-            event,
-            {**fields, "code": code},
-            what=f"a refusal ({code})",
-            level=logging.ERROR,
-        )
+        await record(self.rooms, event, f"a refusal ({code})", **{**fields, "code": code})
 
     # -- health -----------------------------------------------------------------------------------
 

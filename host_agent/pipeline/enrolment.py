@@ -96,14 +96,14 @@ class Enrolling:
         if not is_new:
             return
         _log.error("the approver %s is disabled on %s: another key speaks there", owner, channel)
-        cause = Failure.IDENTITY_CHANGED.value
-        fields: dict[str, JsonValue] = {
-            "approver_owner": owner,
-            "channel": channel,
-            "cause": cause,
-        }
-        what = f"that approver {owner} is disabled"
-        await record(rooms, Event.APPROVER_DISABLED, fields, what=what)
+        await record(
+            rooms,
+            Event.APPROVER_DISABLED,
+            f"that approver {owner} is disabled",
+            approver_owner=owner,
+            channel=channel,
+            cause=Failure.IDENTITY_CHANGED.value,
+        )
 
 
 def _require_enrollable(entry: Approver, channel: str) -> None:

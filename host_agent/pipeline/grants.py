@@ -282,16 +282,17 @@ class Granting:
         return grant
 
     async def _record_revoked(self, grant: Grant, by: str) -> None:
-        fields: dict[str, JsonValue] = {
-            "caller": grant.caller,
-            "operation": grant.operation,
-            "resource": grant.resource,
-            "request_id": grant.request_id,
-            "grant": grant.id,
-            "by": by,
-        }
-        what = f"the revocation of grant {grant.id}"
-        await record(self._rooms, Event.GRANT_REVOKED, fields, what=what)
+        await record(
+            self._rooms,
+            Event.GRANT_REVOKED,
+            f"the revocation of grant {grant.id}",
+            caller=grant.caller,
+            operation=grant.operation,
+            resource=grant.resource,
+            request_id=grant.request_id,
+            grant=grant.id,
+            by=by,
+        )
 
 
 def grant_view(grant: Grant, now: datetime) -> GrantView:

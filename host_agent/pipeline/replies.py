@@ -290,13 +290,8 @@ class Hearing:
             who |= {"request_id": request_id} if request is None else identify_request(request)
         if counted:
             who["suppressed"] = counted
-        await record(
-            self._rooms,
-            Event.DECISION_REFUSED,
-            {**who, "decision": decision, "code": code},
-            what=f"a refused answer ({code})",
-            level=logging.ERROR,
-        )
+        what = f"a refused answer ({code})"
+        await record(self._rooms, Event.DECISION_REFUSED, what, **who, decision=decision, code=code)
 
     # -- enrolment --------------------------------------------------------------------------------
 

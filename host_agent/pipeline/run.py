@@ -284,6 +284,5 @@ async def _record_finish(
     seconds = int(str(summary.get("duration_ms", 0))) / 1000
     rooms.metrics.operation_finished(act.operation.name, state.value, seconds)
     code = None if error is None else error.code
-    fields = {**named, "outcome": summary, "code": code}
     what = f"the outcome of {act.request_id}"
-    return await record(rooms, Event.OPERATION_FINISHED, fields, what=what)
+    return await record(rooms, Event.OPERATION_FINISHED, what, **named, outcome=summary, code=code)

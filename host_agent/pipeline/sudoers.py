@@ -1,7 +1,6 @@
 """What sudo grants, as a running agent knows and tells it: cached, written down when it changes."""
 
 import asyncio
-import logging
 import os
 import pwd
 from datetime import datetime
@@ -82,14 +81,11 @@ class Privileges:
         await record(
             self._rooms,
             Event.SUDOERS_CHANGED,
-            {
-                "detail": f"{len(found.findings)} entries are not known to be safe",
-                "state": "ok" if found.scan_ok else "unknown",
-                "sha256": found.digest,
-                "faults": told,
-            },
-            what="a change of sudoers",
-            level=logging.ERROR,
+            "a change of sudoers",
+            detail=f"{len(found.findings)} entries are not known to be safe",
+            state="ok" if found.scan_ok else "unknown",
+            sha256=found.digest,
+            faults=told,
         )
 
 

@@ -99,7 +99,7 @@ class Transitions:
         self, event: Event, request: Request, fields: Mapping[str, JsonValue]
     ) -> None:
         named = {**identify_request(request), **problem_fields(request), **fields}
-        await record(self._rooms, event, named, what=f"{event} of request {request.id}")
+        await record(self._rooms, event, f"{event} of request {request.id}", **named)
 
     async def _record_decision(
         self, decided: Request, decision: Decision, grant: Grant | None
@@ -116,7 +116,7 @@ class Transitions:
                 case Verb.DENY:
                     named = {**identify_request(decided), **fields}
                     what = f"the denial of request {decided.id}"
-                    await record(self._rooms, Event.REQUEST_DECIDED, named, what=what)
+                    await record(self._rooms, Event.REQUEST_DECIDED, what, **named)
                 case _:
                     assert_never(decision.decision)
 
