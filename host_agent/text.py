@@ -1,15 +1,22 @@
-r"""Foreign text inside our own lines: on one line, everything hidden in it written visibly. Pure.
+r"""Foreign text in our own lines, and the grammar of what those lines name. Pure.
 
-There is one form of escape, `\u{hex}`, and an escape that is seen was always made here. Names and
-parameters are shown in ASCII alone, so that a letter that looks like another cannot pass for it.
+There is one form of escape, `\u{hex}`, for the log, for prompts and for terminals, and an escape
+that is seen was always made here. Names and parameters are shown in ASCII alone, so that a letter
+that looks like another cannot pass for it.
 """
 
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
-from host_agent.audit.record import escaped, visible
-from host_agent.canonical import JsonValue
+ID: Final = "[0-9A-Za-z_-]{1,64}"
+"""The ids of requests and grants. Those that are made here are hexadecimal (UUIDs)."""
+SHOWN_ID: Final = 8
+"""How many characters of an id people see and may type."""
+SHA256: Final = "[0-9a-f]{64}"
+DIGEST: Final = f"sha256:{SHA256}"
+"""A digest or a hash as it is written everywhere: the algorithm, and lower hexadecimal."""
 
 MARKS_IN_A_ROW = 2
 """More combining marks on one letter would draw over the lines around it."""
@@ -18,12 +25,60 @@ _BARE = re.compile(r"[A-Za-z0-9._/@:+,=-]+")
 _LIKE_JSON = re.compile(r"true|false|null|-?[0-9]+")
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 _SPACE_AFTER_SPACE = re.compile(r"(?<= ) ")
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
-_EMPTY_BRAILLE = "\u2800"
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
+"""General categories (UAX 44) that are no letters, marks, numbers or signs: control and format
+characters, surrogates, private and unassigned code points, and all spaces but the one of ASCII."""
+_BLANK = frozenset((0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0)).union(
+    range(0x180B, 0x1810), range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0)
+)
+"""Letters and marks that are drawn as nothing (Default_Ignorable_Code_Point of UAX 44, and the
+empty braille pattern)."""
 _QUOTES = re.compile(
     '["\u02ba\u02dd\u02ee\u05f4\u201c-\u201f\u2033\u2036\u275d\u275e\u301d-\u301f\uff02]'
 )
 """The double quote, and what looks like one."""
+
+
+def is_hidden(character: str) -> bool:
+    """Return whether a person could not see `character`, or it could steer a terminal."""
+    if character == " ":
+        return False
+    return unicodedata.category(character) in _HIDDEN or ord(character) in _BLANK
+
+
+def visible(
+    text: str, *, is_escaped: bool = False, also: Callable[[str], bool] = lambda _character: False
+) -> str:
+    r"""Return `text` on one line, with everything hidden in it, and `also` that, as `\u{hex}`.
+
+    The backslash of a `\u{` that was in the text already becomes `\u{5c}`, so an escape in the
+    result is always one that was made here, and the text before can be told from it exactly. Of a
+    text that `is_escaped`, having come through here before, the escapes are kept.
+    """
+    if text.isascii() and text.isprintable() and (is_escaped or "\\u{" not in text):
+        return text
+    return "".join(_pieces(text, is_escaped=is_escaped, also=also))
+
+
+def _pieces(text: str, *, is_escaped: bool, also: Callable[[str], bool]) -> Iterator[str]:
+    marks = 0
+    for index, character in enumerate(text):
+        if " " <= character <= "~":
+            marks = 0
+            begins_escape = character == "\\" and text.startswith("u{", index + 1)
+            yield _escape(character) if begins_escape and not is_escaped else character
+            continue
+        marks = marks + 1 if unicodedata.category(character) in ("Mn", "Me") else 0
+        is_shown = marks <= MARKS_IN_A_ROW and not is_hidden(character) and not also(character)
+        yield character if is_shown else _escape(character)
+
+
+def _escape(character: str) -> str:
+    return f"\\u{{{ord(character):x}}}"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return _escape(match[0])
 
 
 def free(text: str) -> str:
@@ -32,25 +87,12 @@ def free(text: str) -> str:
     Of several spaces in a row only the first is kept as it is: padding must not push a part of the
     text to where a screen begins its next line.
     """
-    shown = visible(text)
-    if not shown.isascii():
-        shown = "".join(_letters(shown))
-    return _SPACE_AFTER_SPACE.sub(escaped, shown)
-
-
-def _letters(text: str) -> Iterator[str]:
-    marks = 0
-    for character in text:
-        category = unicodedata.category(character)
-        marks = marks + 1 if category in ("Mn", "Me") else 0
-        is_unseen = (category in _UNSEEN and character != " ") or character == _EMPTY_BRAILLE
-        is_too_much = is_unseen or marks > MARKS_IN_A_ROW
-        yield f"\\u{{{ord(character):x}}}" if is_too_much else character
+    return _SPACE_AFTER_SPACE.sub(_escaped, visible(text))
 
 
 def plain(text: str) -> str:
     """Return a text on one line with everything beyond printable ASCII escaped."""
-    return _SPACE_AFTER_SPACE.sub(escaped, _NOT_ASCII.sub(escaped, visible(text)))
+    return _SPACE_AFTER_SPACE.sub(_escaped, _NOT_ASCII.sub(_escaped, visible(text)))
 
 
 def name(text: str) -> str:
@@ -59,15 +101,18 @@ def name(text: str) -> str:
     return text if is_bare else _quoted(text)
 
 
-def value(item: JsonValue) -> str:
-    """Return a parameter's value on one line, two values never alike.
+def value(item: object) -> str:
+    """Return a parameter's value, as JSON has them, on one line, two values never alike.
 
     A plain word stands as it is, all other strings in quotes; the rest is as in JSON.
+
+    Raises:
+        TypeError: JSON has no such value.
     """
     return name(item) if isinstance(item, str) else _nested(item)
 
 
-def _nested(item: JsonValue) -> str:
+def _nested(item: object) -> str:
     if isinstance(item, str):
         return _quoted(item)
     if item is None or isinstance(item, bool):
@@ -77,7 +122,10 @@ def _nested(item: JsonValue) -> str:
     if isinstance(item, Mapping):
         members = (f"{_quoted(key)}: {_nested(member)}" for key, member in item.items())
         return "{" + ", ".join(members) + "}"
-    return "[" + ", ".join(map(_nested, item)) + "]"
+    if isinstance(item, list | tuple):
+        return "[" + ", ".join(map(_nested, item)) + "]"
+    message = f"no value of JSON: {type(item).__name__}"
+    raise TypeError(message)
 
 
 def _quoted(text: str) -> str:

@@ -6,7 +6,6 @@ shows. Text that a person could not see, or that could steer a terminal, is made
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +13,7 @@ from hashlib import sha256
 from typing import TypeAlias
 
 from host_agent.canonical import JsonValue, canonical_json
+from host_agent.text import visible
 
 GENESIS = "sha256:" + "0" * 64
 """The `previous` of the first record of a chain."""
@@ -110,37 +110,7 @@ DETAIL_FIELDS = frozenset(
 )
 """What single events add. A test holds every use in the package to this table and to the page."""
 
-HIDDEN = re.compile(
-    # C0, DEL and C1; soft hyphen; joiners and fillers that draw nothing; bidi marks, embeddings,
-    # overrides and isolates; line and paragraph separators; variation selectors; interlinear
-    # annotation; tags; and surrogates, which have no UTF-8. Unicode's Cc, Cf, Cs, Zl and Zp,
-    # with Default_Ignorable_Code_Point (UAX 44).
-    "[\x00-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
-    "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff"
-    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f"
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
-"""One character that must not reach a log or a terminal as itself."""
-
-_TO_ESCAPE = re.compile(HIDDEN.pattern + r"|\\(?=u\{)")
-
 Members: TypeAlias = dict[str, JsonValue]
-
-
-def visible(text: str) -> str:
-    r"""Return `text` with everything hidden written as `\u{hex}`.
-
-    The backslash of a `\u{` that was in the text already becomes `\u{5c}`, so an escape in the
-    result is always one that was made here, and the text before can be told from it exactly.
-    """
-    if text.isascii() and text.isprintable() and "\\u{" not in text:
-        return text
-    return _TO_ESCAPE.sub(escaped, text)
-
-
-def escaped(match: re.Match[str]) -> str:
-    r"""Return the `\u{hex}` form of the one character that `match` found."""
-    return f"\\u{{{ord(match[0]):x}}}"
 
 
 def build(event: Event, time: str, members: Mapping[str, JsonValue]) -> Members:

@@ -112,7 +112,7 @@ def test_who_denied_and_their_words_are_told(agent: FakeAgent, run: Run) -> None
     agent.script("GET", REQUEST, view(state="denied", decisions=[words], problem=why))
 
     assert run("call", *PULL, "--wait", "60") == 77
-    assert "denied by erin: \"no 'more' today\\x1b[A\"; nothing ran\n" in run.err
+    assert "denied by erin: \"no 'more' today\\u{1b}[A\"; nothing ran\n" in run.err
 
 
 def test_call_fetches_the_schema_only_where_a_word_needs_one(agent: FakeAgent, run: Run) -> None:
@@ -162,7 +162,8 @@ def test_call_says_when_the_same_runs_already(agent: FakeAgent, run: Run) -> Non
 
     assert run("call", *PULL) == 75
 
-    assert run.err.startswith(f"running  {REQUEST_ID[:8]}  git.p\\x1b[1m  was asked for before\n")
+    name = "git.p\\u{1b}[1m"
+    assert run.err.startswith(f"running  {REQUEST_ID[:8]}  {name}  was asked for before\n")
     assert "nothing has run" not in run.err
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host_agent.audit.record import ORIGIN, Event, build, link, read, visible
+from host_agent.audit.record import ORIGIN, Event, build, link, read
 from host_agent.audit.verify import verify
 from host_agent.canonical import JsonValue
+from host_agent.text import visible
 from tests.support.audit_files import joined, lines
 
 ANY_TEXT = st.text(st.characters(), max_size=40)

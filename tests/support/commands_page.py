@@ -65,7 +65,7 @@ not fit is sent as text, and the agent refuses it.
 
 What the operation printed goes to standard output and standard error as it is, into a file or a
 pipe. On a terminal every control, bidirectional or invisible character in text of the host or of a
-caller is shown as `\\x1b` or `\\u{202e}`, and long text is cut with its hash told.
+caller is shown as `\\u{1b}`, as in the log and in prompts; long text is cut, its hash told.
 """
 
 

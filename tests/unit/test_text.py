@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from host_agent.audit.record import Event, build
 from host_agent.canonical import JsonValue
+from host_agent.cli.terminal import render
 from host_agent.text import cut, free, name, plain, value
 
 
@@ -117,3 +119,21 @@ def test_a_cut_tells_how_much_is_missing() -> None:
 def test_nothing_in_a_text_seems_to_stand_behind_it(quote: str) -> None:
     assert cut(f"fine{quote}. Until 23:59 UTC.", 100) == '"fine\'. Until 23:59 UTC."'
     assert cut("it's «fine» ok", 100) == '"it\'s «fine» ok"'
+
+
+@pytest.mark.parametrize("plane", range(17))
+def test_the_log_prompts_and_terminals_write_a_character_alike(plane: int) -> None:
+    for code in range(plane << 16, (plane + 1) << 16):
+        character = chr(code)
+        logged = build(Event.REQUEST_HELD, "", {"reason": character})["reason"]
+        assert logged == free(character)
+        shown = render.visible(character)
+        if shown != logged:  # what would go over the end of a terminal's line, and nothing else
+            assert shown == f"\\u{{{code:x}}}"
+            assert logged == character
+
+
+@pytest.mark.parametrize("item", [b"", 1.5, object()])
+def test_what_json_does_not_have_is_no_value(item: object) -> None:
+    with pytest.raises(TypeError):
+        value([item])

@@ -15,13 +15,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
-from host_agent.audit.record import HIDDEN, NotARecordError, Record, escaped, read
+from host_agent.audit.record import NotARecordError, Record, read
 from host_agent.audit.verify import Concern, NotAnAuditFileError, Report, parse_head, verify
 from host_agent.cli.commands import audit_head
 from host_agent.cli.service_user import service_user
 from host_agent.cli.terminal import render
 from host_agent.errors import EX_DATAERR, EX_FAILED, EX_OK, UsageError
 from host_agent.host.install import layout
+from host_agent.text import visible
 
 DEFAULT_CONFIG = Path(layout.CONFIGURATION)
 MAX_LINES = 100_000
@@ -304,7 +305,7 @@ def _fields(record: Record) -> Iterator[str]:
 
 def _text(value: object) -> str:
     text = value if isinstance(value, str) else render.json_text(value, indent=None)
-    shown = HIDDEN.sub(escaped, text[:_FIELD_LIMIT])
+    shown = visible(text[:_FIELD_LIMIT], is_escaped=True)
     if " " in shown or '"' in shown:  # else a value could look like the field after it
         shown = json.dumps(shown, ensure_ascii=False)
     return shown if len(text) <= _FIELD_LIMIT else f"{shown}..."

@@ -1,8 +1,8 @@
-r"""Text for people's terminals: nothing from a host or a caller reaches one unescaped.
+"""Text for people's terminals: nothing from a host or a caller reaches one unescaped.
 
-Control, C1, bidirectional, zero-width and other invisible characters become `\x1b` or `\u{202e}`;
-long text is cut, with its size and hash told. rich is imported only where something is drawn, and
-its markup, emoji and highlighting are off, so that data cannot style itself.
+What a person could not see is written as `host_agent.text` writes it everywhere; long text is cut,
+with its size and hash told. rich is imported only where something is drawn, and its markup, emoji
+and highlighting are off, so that data cannot style itself.
 """
 
 import hashlib
@@ -16,25 +16,17 @@ from typing import IO, TYPE_CHECKING, TextIO, cast
 
 from pydantic import JsonValue
 
+from host_agent.text import visible as one_line
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Mc", "Zl", "Zp"})
-_BLANK = frozenset((0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0)).union(
-    range(0x180B, 0x1810), range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0)
-)
-"""Letters and marks that are drawn as nothing (Unicode's default ignorable code points, and the
-empty braille pattern)."""
-
 _OF_DOUBTFUL_WIDTH = frozenset((*range(0x1F3FB, 0x1F400), *range(0x3248, 0x3250)))
 """Emoji modifiers, and numbers in circles on squares. Like the spacing marks (category Mc) they
 take more columns on a terminal than are counted where lines are laid out: a text of them would go
 over the end of its line and push others off the screen."""
-_MARKS_IN_A_ROW = 2
-"""More combining marks on one character would draw over the lines around it."""
-
 MIN_LABEL_WIDTH = 12
 MIN_HANGING = 8
 
@@ -43,20 +35,21 @@ _PLAIN_TEXT = re.compile(r"[A-Za-z0-9._/@:+,=-]+")
 
 
 def visible(text: str, *, limit: int | None = None) -> str:
-    r"""Return `text` on one line, with every character that a person could not see escaped.
+    """Return `text` on one line as `host_agent.text` writes it, fit for a terminal's columns.
 
     `limit` bounds the characters shown; what is cut is told with its number and the SHA-256 of the
-    whole. A backslash that could be read as one of these escapes is escaped too.
+    whole.
     """
     shown = text if limit is None else text[:limit]
-    if shown.isascii() and shown.isprintable() and "\\" not in shown:
-        escaped = shown
-    else:
-        escaped = "".join(_escaped(shown))
+    escaped = one_line(shown, also=_has_doubtful_width)
     if len(shown) == len(text):
         return escaped
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{escaped} ... [{len(text) - len(shown)} more characters; sha256 of all: {digest}]"
+
+
+def _has_doubtful_width(character: str) -> bool:
+    return unicodedata.category(character) == "Mc" or ord(character) in _OF_DOUBTFUL_WIDTH
 
 
 def visible_lines(text: str, *, max_lines: int | None = None, limit: int | None = None) -> str:
@@ -72,27 +65,6 @@ def visible_lines(text: str, *, max_lines: int | None = None, limit: int | None 
     if len(kept) < len(lines):
         shown.append(f"... [{len(lines) - len(kept)} more lines; --json shows all]")
     return "\n".join(shown)
-
-
-def _escaped(text: str) -> Iterable[str]:
-    marks = 0
-    for index, character in enumerate(text):
-        category = unicodedata.category(character)
-        marks = marks + 1 if category in ("Mn", "Me") else 0
-        is_hidden = (
-            category in _HIDDEN_CATEGORIES
-            or ord(character) in _BLANK
-            or ord(character) in _OF_DOUBTFUL_WIDTH
-            or (category == "Zs" and character != " ")
-        )
-        is_escape = character == "\\" and text[index + 1 : index + 2] in ("x", "u")
-        is_hidden = is_hidden or is_escape or marks > _MARKS_IN_A_ROW
-        yield _escape(character) if is_hidden else character
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{{{code:x}}}"
 
 
 def value_text(value: JsonValue, *, limit: int | None = None) -> str:

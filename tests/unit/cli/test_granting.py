@@ -98,4 +98,4 @@ def test_hostile_text_stays_text_in_the_sentence() -> None:
         GrantBody(count=2, resource=hostile),
     )
     assert text.isprintable()
-    assert "\\x1b" in text
+    assert "\\u{1b}" in text

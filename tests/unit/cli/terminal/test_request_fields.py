@@ -101,7 +101,7 @@ def test_c31_no_field_can_control_the_terminal_or_push_others_away(member: str) 
 
     text = "".join(label + value for label, value in rows)
     assert not {"\x1b", "\x9b", "\r", "\x08", "\u202e", "\u200b"} & set(text)
-    assert "\\x1b[2J\\x9b1A" in text
+    assert "\\u{1b}[2J\\u{9b}1A" in text
     assert len(text) < 4000
 
 
@@ -113,7 +113,7 @@ def test_c31_hostile_names_and_values_of_parameters_are_bounded() -> None:
     labels = [label for label, _ in rows if label.startswith("parameter")]
     assert labels == ["parameter", "parameter"]
     values = [value for label, value in rows if label == "parameter"]
-    assert values[0] == 'a\\x0astate = "approved\\x5cu001b[A"'
+    assert values[0] == 'a\\u{a}state = "approved\\u001b[A"'
     assert values[1].count("sha256 of all") == 1
     assert all(len(value) < 2000 for _, value in rows)
 
@@ -123,7 +123,7 @@ def test_c31_a_long_preview_is_cut_and_counted() -> None:
 
     text = shown(preview=preview)["preview (exact)"]
 
-    assert text.splitlines()[1] == "- a\\x0ab"
+    assert text.splitlines()[1] == "- a\\u{a}b"
     assert text.count("\n") < 45
     assert "more lines" in text
 
@@ -144,7 +144,7 @@ def test_an_effect_that_the_probe_did_not_see_is_loud() -> None:
 def test_output_is_shown_in_its_own_field() -> None:
     found = shown(state="succeeded", outcome=fake_agent.outcome(stdout="a\n\x1b[2Jstate: x\n"))
 
-    assert found["stdout"] == "a\n\\x1b[2Jstate: x"
+    assert found["stdout"] == "a\n\\u{1b}[2Jstate: x"
 
 
 def test_short_ids_name_one_request_each() -> None:
