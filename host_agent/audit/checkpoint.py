@@ -15,11 +15,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jose import jwt
 from jose.exceptions import JOSEError
 
+from host_agent.text import DIGEST
+
 ALGORITHM = "ES256"
 TYPE = "secevent+jwt"
 EVENT = "urn:host-agent:audit:head"
 MAX_CHARACTERS = 4096
-_HASH = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_HASH = re.compile(DIGEST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

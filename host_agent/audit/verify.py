@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from host_agent.audit.record import GENESIS, Event, Link, NotARecordError, Record, read
+from host_agent.text import SHA256
 
 MAX_LINE_BYTES = 1_048_576
 MAX_FINDINGS = 1_000
@@ -28,7 +29,7 @@ _REPAIRS = tuple(
     f'{{"cause":"{cause}","event":"{Event.AUDIT_RECOVERED}","hash":"sha256:'.encode()
     for cause in ("torn", "write-failed")
 )
-_HEAD = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
+_HEAD = re.compile(f"(?:sha256:)?({SHA256})")
 
 
 class NotAnAuditFileError(Exception):

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import StrEnum
 from typing import NewType, NoReturn
 
 from host_agent.canonical import JsonValue
@@ -22,43 +21,16 @@ from host_agent.errors import (
     SelfApprovalError,
 )
 from host_agent.identity.credential import Credential
+from host_agent.requests.state import LIVE as LIVE
+from host_agent.requests.state import TRANSITIONS as TRANSITIONS
+from host_agent.requests.state import State as State
+from host_agent.requests.state import Verb as Verb
 from host_agent.text import cut
 
 RequestId = NewType("RequestId", str)
 Digest = NewType("Digest", str)
 MAX_WORDS = 400
 """So many characters of an approver's words stand in a sentence for the caller."""
-
-
-class State(StrEnum):
-    """Where a request is."""
-
-    PENDING = "pending"
-    APPROVED = "approved"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    TIMED_OUT = "timed_out"
-    UNKNOWN = "unknown"
-    DENIED = "denied"
-    EXPIRED = "expired"
-    CANCELLED = "cancelled"
-
-
-TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.PENDING: frozenset({State.APPROVED, State.DENIED, State.EXPIRED, State.CANCELLED}),
-    State.APPROVED: frozenset({State.RUNNING, State.FAILED, State.EXPIRED, State.CANCELLED}),
-    State.RUNNING: frozenset({State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.UNKNOWN}),
-}
-LIVE: frozenset[State] = frozenset({State.PENDING, State.APPROVED, State.RUNNING})
-"""States in which an identical ask attaches."""
-
-
-class Verb(StrEnum):
-    """What a person answers."""
-
-    APPROVE = "approve"
-    DENY = "deny"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

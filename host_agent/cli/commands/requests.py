@@ -13,27 +13,14 @@ from host_agent.cli import connection_settings, granting
 from host_agent.cli.commands.call import wait_seconds
 from host_agent.cli.terminal import endings, render
 from host_agent.errors import EX_OK, EX_TEMPFAIL, UsageError
+from host_agent.requests.state import State
+from host_agent.text import DIGEST, ID
 
 if TYPE_CHECKING:
     from host_agent.client import Client, GrantBody, RequestView
 
-STATES = (
-    "pending",
-    "approved",
-    "running",
-    "succeeded",
-    "failed",
-    "timed_out",
-    "unknown",
-    "denied",
-    "expired",
-    "cancelled",
-)
-PAGE = 100
+STATES = tuple(state.value for state in State)
 LISTING_LIMIT = 100
-
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -143,14 +130,14 @@ def _finish(parser: argparse.ArgumentParser, function: Callable[[argparse.Namesp
 
 
 def _request_id(text: str) -> str:
-    if _ID.fullmatch(text):
+    if re.fullmatch(ID, text):
         return text
     message = "an id is 1 to 64 letters, digits, `_` and `-`"
     raise argparse.ArgumentTypeError(message)
 
 
 def _digest(text: str) -> str:
-    if _DIGEST.fullmatch(text):
+    if re.fullmatch(DIGEST, text):
         return text
     message = "a digest is sha256: and 64 hexadecimal digits"
     raise argparse.ArgumentTypeError(message)
@@ -167,6 +154,8 @@ def _count(text: str) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
+    from host_agent.cli.watch.command import fetch
+
     with connection_settings.connect(args) as client:
         views, cursor = fetch(client, state=args.state, limit=args.limit)
     if args.json:
@@ -181,22 +170,6 @@ def _list(args: argparse.Namespace) -> int:
     if cursor is not None:
         render.warn(f"More than {args.limit} requests; --limit shows more.")
     return EX_OK
-
-
-def fetch(
-    client: "Client", *, state: str | None, limit: int
-) -> "tuple[list[RequestView], str | None]":
-    """Return up to `limit` requests, and the cursor of the rest if there is one."""
-    views: list[RequestView] = []
-    cursor: str | None = None
-    while len(views) < limit:
-        wanted = min(PAGE, limit - len(views))
-        page = client.requests(state=state, limit=wanted, cursor=cursor)
-        views.extend(page.requests)
-        cursor = page.next_cursor
-        if cursor is None or not page.requests:
-            break
-    return views, cursor
 
 
 def _show(args: argparse.Namespace) -> int:

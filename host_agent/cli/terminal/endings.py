@@ -3,12 +3,11 @@
 from typing import TYPE_CHECKING
 
 from host_agent.cli.terminal import render
+from host_agent.text import SHOWN_ID
 
 if TYPE_CHECKING:
     from host_agent.client import Outcome, RequestView
 
-SHOWN_ID = 8
-"""So many characters of an id are shown; every command takes them."""
 LOOK_SECONDS = 5
 """So long an approval waits to see how the run ends."""
 UNDER_WAY = frozenset({"approved", "running"})

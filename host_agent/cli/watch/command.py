@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from host_agent.cli.commands.requests import fetch
 from host_agent.cli.terminal import render
 from host_agent.client import (
     CertificateRefusedError,
@@ -21,6 +20,22 @@ from host_agent.client import (
 )
 
 MOST = 500
+PAGE = 100
+"""Requests asked for at once."""
+
+
+def fetch(client: Client, *, state: str | None, limit: int) -> tuple[list[RequestView], str | None]:
+    """Return up to `limit` requests, and the cursor of the rest if there is one."""
+    views: list[RequestView] = []
+    cursor: str | None = None
+    while len(views) < limit:
+        wanted = min(PAGE, limit - len(views))
+        page = client.requests(state=state, limit=wanted, cursor=cursor)
+        views.extend(page.requests)
+        cursor = page.next_cursor
+        if cursor is None or not page.requests:
+            break
+    return views, cursor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

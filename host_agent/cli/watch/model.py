@@ -13,12 +13,12 @@ from pydantic import JsonValue
 from host_agent.cli.terminal import render
 from host_agent.cli.watch import keys
 from host_agent.client import RequestView
+from host_agent.text import SHOWN_ID
 
 LAST_SECONDS = 5.0
 """Before a request expires, in which it takes no answer any more."""
 MAX_WORDS = 500
 NAME_LIMIT = 100
-SHOWN_ID = 8
 TOO_LATE = "too late to answer"
 SHRUNK = "the terminal has become too small; nothing was sent"
 UNREAD = "read it to its end first: space, or page down"
