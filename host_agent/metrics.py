@@ -21,7 +21,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from host_agent import __version__
-from host_agent.config.channels import ChannelName
+from host_agent.config.channels.registry import CHANNELS as DECLARED
 from host_agent.errors import BY_CODE
 from host_agent.operations import CATALOGUE
 from host_agent.requests.model import State, Verb
@@ -37,7 +37,7 @@ OUTCOMES = frozenset(
     state.value for state in (State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.UNKNOWN)
 )
 DECISIONS = frozenset(verb.value for verb in Verb)
-NOTIFIED_CHANNELS = frozenset(channel.value for channel in ChannelName)
+NOTIFIED_CHANNELS = frozenset(DECLARED)
 CHANNELS = NOTIFIED_CHANNELS | {"http"}
 NOTIFICATION_RESULTS = frozenset({"delivered", "retried", "failed", "withdrawn"})
 EVENT_SINKS = frozenset({"sse", "webhook"})

@@ -12,7 +12,7 @@ from host_agent.errors import AuditUnavailableError
 from host_agent.notify.channel import AuditHead, Channel
 from host_agent.notify.outbox import Outbox
 from host_agent.notify.outcomes import render_outcome
-from host_agent.notify.prompts import HOW, Prompt, render_prompt
+from host_agent.notify.prompts import Prompt, how_over, render_prompt
 from host_agent.pipeline import Pipeline, Rooms
 from host_agent.pipeline.telling import facts_with_history
 from host_agent.requests.facts import RequestFacts
@@ -99,7 +99,7 @@ class Messaging:
             code=code,
             now=self._rooms.clock.now(),
             max_characters=channel.max_characters,
-            how=HOW[channel.name],
+            how=how_over(channel.name),
         )
 
     def _audit_head(self) -> AuditHead:

@@ -170,7 +170,9 @@ class SignalBody(_Body):
 class EnrolBody(_Body):
     """The channel over which an approver enrols."""
 
-    channel: str = Field(max_length=32, description="A channel that proves who speaks: `signal`.")
+    channel: str = Field(
+        max_length=32, description="A channel that proves who speaks, as `[[approvers]]` names it."
+    )
 
 
 class CancelBody(_Body):

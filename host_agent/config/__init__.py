@@ -4,17 +4,8 @@
 files that a configuration names.
 """
 
-from host_agent.config.channels import (
-    AppriseChannel,
-    Approver,
-    Bridge,
-    ChannelName,
-    Channels,
-    NtfyChannel,
-    SignalChannel,
-    SignalDriver,
-    WebhookChannel,
-)
+from host_agent.config.approvers import Approver, Bridge
+from host_agent.config.channels.registry import CHANNELS, Channels
 from host_agent.config.loading import CONFIGURATION_LIMIT_BYTES, load, parse
 from host_agent.config.models import (
     Approvals,
@@ -35,29 +26,24 @@ from host_agent.config.values import split_bind
 from host_agent.operations.section import MAX_PATTERN_LENGTH, compile_pattern
 
 __all__ = [
+    "CHANNELS",
     "CONFIGURATION_LIMIT_BYTES",
     "MAX_PATTERN_LENGTH",
-    "AppriseChannel",
     "Approvals",
     "Approver",
     "Audit",
     "Bridge",
-    "ChannelName",
     "Channels",
     "Config",
     "Execution",
     "Identity",
     "Limits",
     "Metrics",
-    "NtfyChannel",
     "Rule",
     "RunnerKind",
     "Server",
-    "SignalChannel",
-    "SignalDriver",
     "Store",
     "VerdictKind",
-    "WebhookChannel",
     "check_permissions",
     "compile_pattern",
     "load",

@@ -19,8 +19,9 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
+from host_agent.config.channels.declaration import FileMark
 from host_agent.config.models import DEFAULT_WRAPPER_DIR, SQLITE_PREFIX, Config, RunnerKind
-from host_agent.config.people import people_faults, plugin_fault, secret_files
+from host_agent.config.people import channel_files, people_faults, plugin_fault, secret_files
 from host_agent.errors import ConfigurationError
 from host_agent.identity.registry import Role
 from host_agent.operations import CATALOGUE
@@ -259,14 +260,9 @@ def _host_faults(table: Table, base: Path, uid: int) -> Iterator[tuple[Key, str]
         file = _text(server.get(key))
         if file and (fault := _file_fault(base / file)):
             yield ("server", key), fault
-    for key_of, file in secret_files(table):
-        if fault := _file_fault(base / file):
+    for key_of, file in (*secret_files(table), *channel_files(table, FileMark.PUBLIC)):
+        if file and (fault := _file_fault(base / file)):
             yield key_of, fault
-    for channel, section in _table(table.get("channels")).items():
-        for key in ("ca_file", "client_certificate"):
-            file = _text(_table(section).get(key)) or ""
-            if file and (fault := _file_fault(base / file)):
-                yield ("channels", channel, key), fault
     plugin = _text(_table(table.get("approvals")).get("plugin"))
     if plugin and (fault := plugin_fault(plugin)):
         yield ("approvals", "plugin"), fault

@@ -23,7 +23,9 @@ from pydantic import (
     model_validator,
 )
 
-from host_agent.config.channels import Approver, Bridge, Channels, check_plugin
+from host_agent.config.approvers import Approver, Bridge, check_plugin
+from host_agent.config.channels.declaration import ChannelTable, FileMark
+from host_agent.config.channels.registry import Channels
 from host_agent.config.values import (
     Bind,
     CommonName,
@@ -43,16 +45,6 @@ from host_agent.operations.section import Fingerprint, ListedPattern, Section
 
 SQLITE_PREFIX = "sqlite:///"
 DEFAULT_WRAPPER_DIR = "/usr/local/lib/host-agent"
-
-
-SECRET_FIELDS = (
-    "secret_file",
-    "previous_secret_file",
-    "token_file",
-    "reply_token_file",
-    "urls_file",
-    "client_key_file",
-)
 
 
 class RunnerKind(StrEnum):
@@ -436,15 +428,15 @@ class Config(_Table):
     @property
     def secret_files(self) -> tuple[tuple[str, Path], ...]:
         """Return the files that hold secrets of channels and bridges, each with its dotted key."""
-        sections: list[tuple[str, BaseModel]] = [
-            (f"channels.{name}", getattr(self.channels, name)) for name in self.channels.names
+        sections: list[tuple[str, ChannelTable]] = [
+            (f"channels.{section.name}", section) for section in self.channels.sections
         ]
         sections += [(f"bridges[{index}]", bridge) for index, bridge in enumerate(self.bridges)]
         return tuple(
             (f"{key}.{name}", file)
             for key, section in sections
-            for name in SECRET_FIELDS
-            if isinstance(file := getattr(section, name, None), Path)
+            for name in section.files(FileMark.SECRET)
+            if isinstance(file := getattr(section, name), Path)
         )
 
     @property

@@ -7,21 +7,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from host_agent.config.channels import ChannelName
+from host_agent.config.approvers import Bridge
+from host_agent.config.channels.declaration import FileMark
+from host_agent.config.channels.registry import CHANNELS, RELAYED
 from host_agent.config.permissions import program_fault
 
 Table = dict[str, Any]
 Key = tuple[str | int, ...]
 Fault = tuple[Key, str]
 
-SECRET_KEYS: Mapping[str, tuple[str, ...]] = {
-    "signal": ("client_key_file",),
-    "webhook": ("secret_file", "previous_secret_file"),
-    "ntfy": ("token_file", "reply_token_file"),
-    "apprise": ("urls_file",),
+_ADDRESSES = {
+    name: declared.address for name, declared in CHANNELS.items() if declared.address is not None
 }
-"""The keys of `[channels.*]` that name files with secrets."""
-BRIDGE_SECRET_KEYS = ("secret_file", "previous_secret_file")
+_ADDRESS_KEYS = tuple(address.key for address in _ADDRESSES.values())
+_REQUIRED_KEYS = {
+    name: address.key for name, address in _ADDRESSES.items() if not CHANNELS[name].needs_enrolment
+}
+"""The key that an approver must have for a channel, where nobody can enrol instead."""
 
 
 def people_faults(table: Table) -> Iterator[Fault]:
@@ -41,7 +43,7 @@ def _approver_faults(approvers: list[tuple[int, Table]], channels: Table) -> Ite
             if owners[owner]:
                 yield ("approvers", index, "owner"), "is the same as an earlier one, case aside"
             owners[owner] += 1
-        for key in ("signal", "ntfy_topic"):
+        for key in _ADDRESS_KEYS:
             address = entry.get(key)
             if isinstance(address, str):
                 if addresses[address]:
@@ -57,10 +59,12 @@ def _listed_faults(index: int, entry: Table, channels: Table) -> Iterator[Fault]
         at: Key = ("approvers", index, "channels", position)
         if name in names[:position]:
             yield at, "is listed already"
-        elif name in set(ChannelName) and not isinstance(channels.get(str(name)), dict):
+        elif not isinstance(name, str) or name not in CHANNELS:
+            continue  # the model names it
+        elif not isinstance(channels.get(name), dict):
             yield at, f"there is no [channels.{name}]"
-        elif name == "ntfy" and "ntfy_topic" not in entry:
-            yield at, "needs ntfy_topic"
+        elif (key := _REQUIRED_KEYS.get(name)) is not None and key not in entry:
+            yield at, f"needs {key}"
 
 
 def _bridge_faults(table: Table, approvers: list[tuple[int, Table]]) -> Iterator[Fault]:
@@ -100,27 +104,32 @@ def _relayed_faults(
         entry = reached.get(owner)
         if entry is None:
             yield at, "names no owner of [[approvers]]"
-        elif "webhook" not in (entry.get("channels") or ()):
-            yield at, "names an owner whose channels do not have webhook"
+        elif RELAYED not in (entry.get("channels") or ()):
+            yield at, f"names an owner whose channels do not have {RELAYED}"
         elif owner == own:
             yield at, "names the bridge's own owner, who cannot answer through it"
 
 
 def secret_files(table: Table) -> Iterator[tuple[Key, str]]:
     """Return every file with a secret that the channels and bridges name, with its key."""
-    channels = _table(table.get("channels"))
-    for channel, keys in SECRET_KEYS.items():
-        section = _table(channels.get(channel))
-        yield from (
-            (("channels", channel, key), section[key])
-            for key in keys
-            if isinstance(section.get(key), str)
-        )
+    yield from channel_files(table, FileMark.SECRET)
     for index, bridge in _tables(table.get("bridges")):
         yield from (
             (("bridges", index, key), bridge[key])
-            for key in BRIDGE_SECRET_KEYS
+            for key in Bridge.files(FileMark.SECRET)
             if isinstance(bridge.get(key), str)
+        )
+
+
+def channel_files(table: Table, mark: FileMark) -> Iterator[tuple[Key, str]]:
+    """Return every file with this mark that the channels name, with its key."""
+    channels = _table(table.get("channels"))
+    for channel, declared in CHANNELS.items():
+        section = _table(channels.get(channel))
+        yield from (
+            (("channels", channel, key), section[key])
+            for key in declared.files(mark)
+            if isinstance(section.get(key), str)
         )
 
 

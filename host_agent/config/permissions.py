@@ -4,9 +4,8 @@ Private keys, the store, the state directory and the audit log give nothing to g
 append-only audit log belongs to root, with its directory; the agent's group may write the file.
 Configuration, `conf.d`, the client authority, its list and the wrappers belong to root or to the
 agent's user, and nobody else may write them; nor may anybody else replace a directory above any of
-these. The directories above Signal's socket belong to root, the agent's user or the daemon's. A
-sticky directory of root (`/tmp`) is accepted above: in it nobody replaces what is
-another's.
+these. The directories above a channel's socket belong to root, the agent's user or the daemon's. A
+sticky directory of root (`/tmp`) is accepted above: in it nobody replaces what is another's.
 """
 
 import os
@@ -75,10 +74,11 @@ def _demands(config: "Config") -> Iterator[_Demand]:
     )
     for key, file in config.secret_files:
         yield _Demand(key=key, path=file, is_secret=True)
-    signal = config.channels.signal
-    if signal is not None and signal.socket is not None:
-        daemon = frozenset(_uids(signal.user))
-        yield _Demand(key="channels.signal.socket", path=signal.socket, is_socket=True, also=daemon)
+    for section in config.channels.sections:
+        for socket in section.sockets:
+            daemon = frozenset(_uids(socket.user))
+            key = f"channels.{section.name}.{socket.key}"
+            yield _Demand(key=key, path=socket.path, is_socket=True, also=daemon)
     is_direct = config.execution.runner == "direct"
     folder = config.execution.wrapper_dir
     for wrapper in (folder, *_entries(folder)):

@@ -9,7 +9,6 @@ import stat
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from host_agent.config import (
     Config,
@@ -40,9 +39,6 @@ from host_agent.policy.rules import terms_of
 
 SOON = timedelta(days=14)
 """How long before its end a certificate or a revocation list is warned of."""
-
-MIN_TOPIC_CHARACTERS = 16
-"""Shorter topics of ntfy are warned of: who guesses one reads along."""
 
 _NESTED_REPEAT = re.compile(r"[+*}]\)(?:[+*]|\{[0-9]*,\})")
 """A repeat of a group that ends in a repeat, as in `(a+)+`: what takes exponential time."""
@@ -224,35 +220,27 @@ def _identity_warnings(config: Config) -> Iterator[str]:
 
 
 def _channel_warnings(config: Config, uid: int) -> Iterator[str]:
-    signal = config.channels.signal
-    if signal is not None and signal.socket is not None:
-        fault = owner_fault(signal.socket, signal.user, own_uid=uid)
-        if fault is not None:
-            yield (
-                f"channels.signal.socket: {fault}; nothing is told or believed there (see"
-                " channels.signal.user)"
-            )
-    if signal is not None and signal.trusts_local_users:
-        yield (
-            "channels.signal.trusts_local_users: whoever on this host takes the port of"
-            " channels.signal.url speaks for every approver"
-        )
-    ntfy = config.channels.ntfy
-    if ntfy is not None and urlsplit(ntfy.url).hostname == "ntfy.sh":
-        yield (
-            "channels.ntfy.url: a public server: whoever guesses a topic reads what is asked; use"
-            " a server of your own with access control"
-        )
-    if ntfy is not None and ntfy.token_file is None:
-        yield "channels.ntfy.token_file: none, so anybody may read and write the topics"
+    for section in config.channels.sections:
+        key = f"channels.{section.name}"
+        for socket in section.sockets:
+            fault = owner_fault(socket.path, socket.user, own_uid=uid)
+            if fault is not None:
+                yield (
+                    f"{key}.{socket.key}: {fault}; nothing is told or believed there (see"
+                    f" {key}.user)"
+                )
+        for name, sentence in section.warnings():
+            yield f"{key}.{name}: {sentence}"
     relayed = {bridge.cn for bridge in config.bridges}
     for index, identity in enumerate(config.identities):
         if Role.BRIDGE in identity.roles and identity.cn not in relayed:
             yield f"identities[{index}]: {identity.cn} has no [[bridges]] entry and can do nothing"
     for index, approver in enumerate(config.approvers):
-        topic = approver.ntfy_topic
-        if topic is not None and len(topic) < MIN_TOPIC_CHARACTERS:
-            yield f"approvers[{index}].ntfy_topic: is short enough to be guessed; take a random one"
+        for section in config.channels.sections:
+            address = approver.address(section.name)
+            if section.address is not None and address is not None:
+                for sentence in section.address_warnings(address):
+                    yield f"approvers[{index}].{section.address.key}: {sentence}"
 
 
 def _rules_for(config: Config, identity: Identity) -> list[tuple[int, Rule]]:

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from host_agent.config.channels.apprise import AppriseSection
 from host_agent.notify.blocking_calls import BusyError, Detached
-from host_agent.notify.channel import ChannelError, Delivery, Hear, Message
+from host_agent.notify.channel import ChannelError, Delivery, Hear, Message, Surroundings
 from host_agent.notify.secret_files import read_bytes
 from host_agent.requests.notification import Failure, Purpose
 
@@ -30,7 +31,7 @@ _LOUD = ("apprise", "urllib3", "requests", "requests_oauthlib", "oauthlib")
 class AppriseChannel:
     """Notifies the services in a file: one URL a line, `#` for comments, read at each sending."""
 
-    name = "apprise"
+    name = AppriseSection.name
     purpose: Purpose | None = None
     max_characters = MAX_CHARACTERS
 
@@ -83,6 +84,11 @@ class AppriseChannel:
         except BusyError:
             message = "The services still hold earlier messages."
             raise ChannelError(Failure.TIMED_OUT, message) from None
+
+
+def make_channel(section: AppriseSection, _surroundings: Surroundings) -> AppriseChannel:
+    """Return the channel of a section; nothing is read or connected."""
+    return AppriseChannel(section.urls_file)
 
 
 def _services(urls_file: Path) -> Any:  # noqa: ANN401 - a foreign object without types

@@ -7,6 +7,7 @@ answered; it decides nothing.
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from host_agent.notify.prompts import Prompt
@@ -109,17 +110,30 @@ It raises nothing.
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a channel is made with beside its section: `make_channel(section, surroundings)`.
+
+    `host` is this host's name, as the digest has it; `state` the agent's own directory, for what a
+    channel has to know after a restart; `now` the wall clock.
+    """
+
+    host: str
+    state: Path
+    now: Callable[[], datetime]
+
+
 class Channel(Protocol):
-    """One way to reach people."""
+    """One way to reach people. Its capabilities are declared in `config.channels`."""
 
     @property
     def name(self) -> str:
-        """`signal`, `webhook`, `ntfy` or `apprise`: a label of metrics and of the audit log."""
+        """The channel's name, as declared."""
         ...
 
     @property
     def purpose(self) -> Purpose | None:
-        """What the codes say that it carries; None: it carries none."""
+        """What a code in its prompts is for: to approve or deny, or only to deny; None: no code."""
         ...
 
     @property

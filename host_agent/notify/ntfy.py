@@ -15,7 +15,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from host_agent.canonical import JsonValue, canonical_json
-from host_agent.notify.channel import ChannelError, Delivery, Hear, Heard, Message
+from host_agent.config.channels.ntfy import PUBLIC_SERVER, NtfySection
+from host_agent.notify.channel import (
+    ChannelError,
+    Delivery,
+    Hear,
+    Heard,
+    Message,
+    Surroundings,
+)
 from host_agent.notify.outbound import Answer, Outbound
 from host_agent.notify.secret_files import read_token
 from host_agent.requests import codes
@@ -40,7 +48,6 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _REMEMBERED = 512
 _PRIORITY = {Kind.PROMPT: 4, Kind.OUTCOME: 3}
 _TAG = {Kind.PROMPT: "warning", Kind.OUTCOME: "information_source"}
-_PUBLIC_SERVER = "ntfy.sh"
 
 
 class NtfyChannel:
@@ -59,7 +66,7 @@ class NtfyChannel:
         jitter: returns a part of 0 to 1, by which a pause is shortened.
     """
 
-    name = "ntfy"
+    name = NtfySection.name
     max_characters = MAX_CHARACTERS
 
     def __init__(
@@ -90,7 +97,7 @@ class NtfyChannel:
 
     @property
     def purpose(self) -> Purpose | None:
-        """Return what its codes say: no, where there is a topic to say it on."""
+        """To deny, where a reply topic is configured; else there is no code."""
         return None if self._reply_topic is None else Purpose.DENY
 
     # -- out --------------------------------------------------------------------------------------
@@ -213,7 +220,7 @@ class NtfyChannel:
             message = f"{place} is not a healthy ntfy server."
             raise ChannelError(Failure.BAD_ANSWER, message)
         said = [f"{place} is a healthy ntfy server"]
-        if self._outbound.target.host == _PUBLIC_SERVER:
+        if self._outbound.target.host == PUBLIC_SERVER:
             said.append("WARNING: it is public, and whoever guesses a topic reads the prompts")
         if self._reply_topic is not None:
             path = f"/{self._reply_topic}/auth"
@@ -233,6 +240,22 @@ class NtfyChannel:
     async def close(self) -> None:
         """Let go of connections; safe to call twice."""
         await self._outbound.close()
+
+
+def make_channel(section: NtfySection, surroundings: Surroundings) -> NtfyChannel:
+    """Return the channel of a section; nothing is read or connected.
+
+    Raises:
+        ValueError: its URL may not be sent to.
+    """
+    return NtfyChannel(
+        Outbound(section.url, ca_file=section.ca_file, now=surroundings.now),
+        token_file=section.token_file,
+        reply_topic=section.reply_topic,
+        reply_token_file=section.reply_token_file,
+        review_url=section.review_url,
+        now=surroundings.now,
+    )
 
 
 def publication(message: Message, *, topic: str, actions: list[JsonValue]) -> bytes:

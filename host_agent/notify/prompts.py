@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from host_agent.canonical import JsonValue
 from host_agent.clock import span
+from host_agent.config import CHANNELS
 from host_agent.requests import codes
 from host_agent.requests.facts import RequestFacts
 from host_agent.requests.model import Request
@@ -68,13 +69,14 @@ class How(StrEnum):
     """At a terminal only."""
 
 
-HOW: Mapping[str, How] = {
-    "signal": How.CODE,
-    "ntfy": How.BUTTON,
-    "webhook": How.CHAT,
-    "apprise": How.NOWHERE,
-}
-"""How a prompt is answered on each channel."""
+def how_over(channel: str) -> How:
+    """Return how a prompt is answered on a channel."""
+    declared = CHANNELS[channel]
+    if declared.carries_codes:
+        return How.CODE
+    if declared.has_buttons:
+        return How.BUTTON
+    return How.CHAT if declared.is_relayed else How.NOWHERE
 
 
 def render_prompt(

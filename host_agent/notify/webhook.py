@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 from host_agent.canonical import JsonValue, canonical_json
 from host_agent.clock import rfc3339
+from host_agent.config.channels.webhook import WebhookSection
 from host_agent.notify import signing
-from host_agent.notify.channel import ChannelError, Delivery, Hear, Message
+from host_agent.notify.channel import ChannelError, Delivery, Hear, Message, Surroundings
 from host_agent.notify.outbound import Outbound
 from host_agent.notify.secret_files import read_bytes
 from host_agent.requests.facts import request_view
@@ -44,7 +45,7 @@ class WebhookChannel:
         now: the wall clock, by which receivers judge the age of a message.
     """
 
-    name = "webhook"
+    name = WebhookSection.name
     purpose: Purpose | None = None
     max_characters = MAX_CHARACTERS
 
@@ -102,6 +103,21 @@ class WebhookChannel:
 
     def _secrets(self) -> Sequence[bytes]:
         return [_secret(file) for file in self._files]
+
+
+def make_channel(section: WebhookSection, surroundings: Surroundings) -> WebhookChannel:
+    """Return the channel of a section; nothing is read or connected.
+
+    Raises:
+        ValueError: its URL may not be sent to.
+    """
+    return WebhookChannel(
+        Outbound(section.url, ca_file=section.ca_file, now=surroundings.now),
+        secret_file=section.secret_file,
+        previous_secret_file=section.previous_secret_file,
+        host=surroundings.host,
+        now=surroundings.now,
+    )
 
 
 def _secret(file: Path) -> bytes:

@@ -131,7 +131,7 @@ def _relays(rooms: Rooms, consent: Decision, asker: str) -> bool:
     if is_same_owner(principal.owner, consent.owner) or is_same_owner(principal.owner, asker):
         return False
     speaks_for = {owner.casefold() for owner in bridge.approvers.values()}
-    # What it relays of Signal names the sender by an address, and is held to that.
+    # What it relays of another channel names the sender by an address, and is held to that.
     return consent.address is not None or consent.owner in speaks_for
 
 

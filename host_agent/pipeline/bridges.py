@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from host_agent.api.wire import RequestView, SignalAnswer
+from host_agent.config.channels.registry import RELAYED
 from host_agent.errors import (
     AlreadyDecidedError,
     BadSignatureError,
     DigestMismatchError,
-    InvalidParameterError,
     RoleRequiredError,
     SelfApprovalError,
     StoreUnavailableError,
     TargetChangedError,
 )
 from host_agent.identity.registry import Principal, Role
-from host_agent.notify.signal.envelope import read_envelope
+from host_agent.notify.relay import read_relayed
 from host_agent.notify.signing import TOLERANCE_SECONDS, verify
 from host_agent.pipeline.approver_identity import Voice, through, voice_over
 from host_agent.pipeline.authorize import as_now
@@ -33,7 +33,7 @@ from host_agent.requests.facts import request_view
 from host_agent.requests.model import GrantTerms, Request, Verb, is_same_owner
 from host_agent.store.port import Spent
 
-CHANNEL = "webhook"
+CHANNEL = RELAYED
 MAX_NONCES = 10_000
 """Ids of one bridge that may be within their time at once. More are refused, none is forgotten."""
 
@@ -113,7 +113,7 @@ class Bridging:
         """Record the decision of a bridge's user and return the request without its output.
 
         Raises:
-            RoleRequiredError: no bridge, or not a user of its table who is reached by webhook.
+            RoleRequiredError: no bridge, or not a user of its table who is reached over it.
             SelfApprovalError: the user's owner is the caller's or the bridge's own, or the bridge
                 acts for the caller's owner.
             ApprovalError: as of any decision.
@@ -149,7 +149,7 @@ class Bridging:
             raise SelfApprovalError(message)
         voice = voice_over(self._rooms, owner.casefold(), CHANNEL, None)
         if voice is None:
-            message = "That user is not reached by webhook here, so has no voice over a bridge."
+            message = f"That user is not reached by {CHANNEL} here, so has no voice over a bridge."
             raise RoleRequiredError(message)
         return through(voice, principal)
 
@@ -163,17 +163,14 @@ class Bridging:
 
         Raises:
             RoleRequiredError: no bridge, or none of the configuration.
-            InvalidParameterError: no account of Signal is configured here.
+            InvalidParameterError: the channel that it relays is not configured here.
         """
         principal = as_now(self._rooms, principal, Role.BRIDGE)
         config = self._rooms.snapshot.config
         if config.bridge(principal.cn) is None:
             message = "This bridge has no [[bridges]] entry here."
             raise RoleRequiredError(message)
-        if config.channels.signal is None:
-            message = "No account of Signal is configured here."
-            raise InvalidParameterError(message)
-        heard = read_envelope(params, account=config.channels.signal.account)
+        heard = read_relayed(config.channels, params)
         if heard is None:
             return SignalAnswer(answer=None)
         return SignalAnswer(answer=await self._hearing.hear(heard, bridge=principal))

@@ -3,11 +3,8 @@
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from host_agent.config import Approver, Config
+from host_agent.config import CHANNELS, Approver, Config
 from host_agent.requests.notification import Contact
-
-_FIXED = frozenset({"webhook", "apprise"})
-"""Channels that reach whoever lists them, without an address of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +24,14 @@ class Book:
         """Return the book for a configuration and what is enrolled."""
         met = list(contacts)
         entries = {entry.acts_for: entry for entry in config.approvers}
-        given = {entry.signal for entry in config.approvers if entry.signal is not None}
+        given = {
+            (channel, address)
+            for entry in config.approvers
+            for channel in CHANNELS
+            if (address := entry.address(channel)) is not None
+        }
         addresses = {
-            (owner, channel.value): address
+            (owner, channel): address
             for owner, entry in entries.items()
             for channel in entry.channels
             if channel in config.channels.names
@@ -38,14 +40,14 @@ class Book:
         owners = {
             (channel, address): owner
             for (owner, channel), address in addresses.items()
-            if channel == "signal"
+            if CHANNELS[channel].proves_sender
         }
         vouchers = {
             (contact.owner, contact.channel): contact.offered_by
             for contact in met
             if contact.offered_by is not None
             and contact.address == addresses.get((contact.owner, contact.channel))
-            and contact.address not in given
+            and (contact.channel, contact.address) not in given
         }
         return cls(entries=entries, addresses=addresses, owners=owners, vouchers=vouchers)
 
@@ -69,23 +71,28 @@ class Book:
         """Return the channels over which `owner` can be reached, in the order of escalation."""
         entry = self.entry(owner)
         listed = () if entry is None else entry.channels
-        return tuple(name.value for name in listed if self.address(owner, name) is not None)
+        return tuple(name for name in listed if self.address(owner, name) is not None)
 
 
 def _address(
-    entry: Approver, channel: str, contacts: Iterable[Contact], elsewhere: Container[str]
+    entry: Approver,
+    channel: str,
+    contacts: Iterable[Contact],
+    elsewhere: Container[tuple[str, str]],
 ) -> str | None:
-    if channel in _FIXED:
+    declared = CHANNELS[channel]
+    if declared.address is None:
         return channel
-    if channel == "ntfy":
-        return entry.ntfy_topic
+    given = entry.address(channel)
+    if not declared.needs_enrolment:
+        return given
     # An address that the configuration gives to somebody is theirs, whoever enrolled from it.
     own = [c for c in contacts if (c.owner, c.channel) == (entry.acts_for, channel)]
     disabled = {contact.address for contact in own if contact.disabled is not None}
     enrolled = [
         contact.address
         for contact in own
-        if contact.disabled is None and contact.address not in elsewhere
+        if contact.disabled is None and (channel, contact.address) not in elsewhere
     ]
-    address = entry.signal or next(iter(enrolled), None)
+    address = given or next(iter(enrolled), None)
     return None if address in disabled else address

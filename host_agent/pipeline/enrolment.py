@@ -11,7 +11,7 @@ from datetime import timedelta
 from host_agent.api.wire import ApproverList, ApproverView, ContactView, Enrolment
 from host_agent.audit.record import Event
 from host_agent.clock import rfc3339
-from host_agent.config import Approver, ChannelName
+from host_agent.config import CHANNELS, Approver
 from host_agent.errors import InvalidParameterError, RequestNotFoundError
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.authorize import as_now
@@ -107,13 +107,15 @@ class Enrolling:
 
 
 def _require_enrollable(entry: Approver, channel: str) -> None:
-    if channel != ChannelName.SIGNAL:
-        message = "channel: nobody enrols over this one; `signal` proves an address."
+    declared = CHANNELS.get(channel)
+    if declared is None or not declared.needs_enrolment:
+        able = ", ".join(f"`{name}`" for name, one in CHANNELS.items() if one.needs_enrolment)
+        message = f"channel: nobody enrols over this one; an address is proven by {able}."
         raise InvalidParameterError(message)
     if channel not in entry.channels:
         message = "channel: this approver is not reached over it."
         raise InvalidParameterError(message)
-    if entry.signal is not None:
+    if entry.address(channel) is not None:
         message = "owner: this approver's address is in the configuration, which counts."
         raise InvalidParameterError(message)
 
@@ -128,13 +130,12 @@ def approver_view(entry: Approver, contacts: Sequence[Contact]) -> ApproverView:
     )
 
 
-def _channel_view(
-    entry: Approver, channel: ChannelName, contacts: Sequence[Contact]
-) -> ContactView:
-    address = entry.signal if channel is ChannelName.SIGNAL else None
+def _channel_view(entry: Approver, channel: str, contacts: Sequence[Contact]) -> ContactView:
+    enrols = CHANNELS[channel].needs_enrolment
+    address = entry.address(channel) if enrols else None
     met = [contact for contact in contacts if contact.channel == channel]
     state = "configured"
-    if channel is ChannelName.SIGNAL and address is None:
+    if enrols and address is None:
         used = [contact.address for contact in met if contact.disabled is None]
         address = next(iter([*used, *(contact.address for contact in met)]), None)
         state = "enrolled" if met else "not enrolled"
@@ -142,4 +143,4 @@ def _channel_view(
     if disabled:
         state = f"disabled: {disabled[0].value}"
     shown = None if address is None else address[-SHOWN_OF_ADDRESS:]
-    return ContactView(channel=channel.value, state=state, address=shown)
+    return ContactView(channel=channel, state=state, address=shown)

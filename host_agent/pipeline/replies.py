@@ -13,6 +13,7 @@ from datetime import timedelta
 from host_agent.audit.record import Event
 from host_agent.audit.throttle import RefusalThrottle
 from host_agent.canonical import JsonValue
+from host_agent.config import CHANNELS
 from host_agent.errors import (
     AlreadyDecidedError,
     AuditUnavailableError,
@@ -60,8 +61,6 @@ PRESSES_KEPT, MAX_PRESSES = timedelta(days=1), 10_000
 HOW = "Send CONFIRM and the code to approve, DENY and the code to deny."
 _ENROL = "enrol"
 """What stands for `decision` in the audit log where somebody tried to enrol."""
-_BY_BUTTON = "ntfy"
-"""Its answers come from a topic that proves nobody: the token alone says who."""
 
 
 class Hearing:
@@ -104,12 +103,12 @@ class Hearing:
     async def _answer(self, heard: Heard, words: Words, bridge: Principal | None) -> str | None:
         if isinstance(words, Chatter):
             return None
-        if heard.channel == _BY_BUTTON:
+        if CHANNELS[heard.channel].has_buttons:
             await self._press(heard, words)
             return None
         if isinstance(words, Enrol):
             if bridge is not None:
-                return "Nobody was enrolled: a bridge cannot vouch for that. Send it over Signal."
+                return "Nobody was enrolled: a bridge cannot vouch for that."
             return await self._enrol(heard, words.code)
         owner = self._rooms.book.owner_at(heard.channel, heard.address)
         if owner is None:
@@ -309,9 +308,11 @@ class Hearing:
         except RateLimitedError as error:
             await self._record(heard.channel, who, _ENROL, error.code)
             raise
-        if any(entry.signal == heard.address for entry in rooms.book.entries.values()):
+        if any(
+            entry.address(heard.channel) == heard.address for entry in rooms.book.entries.values()
+        ):
             await self._record(heard.channel, who, _ENROL, RoleRequiredError.code)
-            return "Nobody was enrolled: the configuration says already whose number this is."
+            return "Nobody was enrolled: the configuration says already whose address this is."
         contact = await rooms.store.enrol(
             heard.channel, heard.address, code_hash=codes.hash_code(code), now=rooms.clock.now()
         )
@@ -331,7 +332,7 @@ class Hearing:
         await refresh_book(rooms)
         if rooms.book.owner_at(heard.channel, heard.address) != contact.owner:
             return f"Enrolled, but the configuration does not reach {contact.owner} over this."
-        return f"This number now answers for {contact.owner}. {HOW}"
+        return f"This address now answers for {contact.owner}. {HOW}"
 
 
 def _is_older(heard: Heard, request: Request) -> bool:

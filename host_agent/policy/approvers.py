@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
-from host_agent.config import Approver, Config
+from host_agent.config import CHANNELS, Approver, Config
 from host_agent.identity.registry import Registry, Role
 from host_agent.requests.model import Terms, agreeing, is_eligible, is_same_owner
 
@@ -28,7 +28,8 @@ def eligible(
     """Return the owners, not the caller's, who can be reached and could say yes under `terms`.
 
     Somebody is reached by looking into the queue with a certificate, where that counts, or over a
-    channel that delivers; and says yes with a certificate, over Signal, or through a bridge.
+    channel that delivers; and says yes with a certificate, with a code over a channel, or through a
+    bridge.
     `channels_of` are an owner's channels, `voucher` the owner on whose word an address of theirs
     is theirs. Without `caller_owner`: for a caller who is none of them.
     """
@@ -43,11 +44,12 @@ def eligible(
         channels = channels_of(owner)
         if owner in named:
             able[owner].add(frozenset({owner}))
-        by = voucher(owner, "signal") or owner
-        if "signal" in channels and not is_same_owner(by, asker):
-            able[owner].add(frozenset({owner, by.casefold()}))
-        if "webhook" in channels:
-            able[owner] |= {frozenset({owner, said}) for said in relayed.get(owner, ())}
+        for channel in channels:
+            by = voucher(owner, channel) or owner
+            if CHANNELS[channel].carries_codes and not is_same_owner(by, asker):
+                able[owner].add(frozenset({owner, by.casefold()}))
+            if CHANNELS[channel].is_relayed:
+                able[owner] |= {frozenset({owner, said}) for said in relayed.get(owner, ())}
     own = asker.casefold()
     return {owner: frozenset(ways) for owner, ways in able.items() if ways and owner != own}
 
@@ -75,7 +77,7 @@ def told(
 def channels_written(config: Config, owner: str) -> tuple[str, ...]:
     """Return the channels that the configuration reaches `owner` over, enrolled or not."""
     entry: Approver | None = config.approver(owner)
-    return () if entry is None else tuple(channel.value for channel in entry.channels)
+    return () if entry is None else entry.channels
 
 
 def _relayed(config: Config, asker: str) -> Mapping[str, set[str]]:

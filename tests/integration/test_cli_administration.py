@@ -151,7 +151,7 @@ def test_a_refused_enrolment_shows_no_code(
     "arguments",
     [
         ("approver", "enrol", "alice"),
-        ("approver", "enrol", "alice", "--channel", "pigeon"),
+        ("approver", "enrol", "alice", "--channel", "../pigeon"),
         ("approver", "enrol", "../grants", "--channel", "signal"),
         ("approver", "enrol", "", "--channel", "signal"),
         ("grants", "revoke", ".."),

@@ -12,7 +12,7 @@ from host_agent.errors import StoreUnavailableError
 from host_agent.notify.channel import AuditHead, Channel, Delivery, Hear, Message
 from host_agent.notify.outbox import Outbox
 from host_agent.notify.outcomes import render_outcome
-from host_agent.notify.prompts import HOW, Prompt, render_prompt
+from host_agent.notify.prompts import Prompt, how_over, render_prompt
 from host_agent.requests.facts import RequestFacts
 from host_agent.requests.model import Request, State
 from host_agent.requests.notification import (
@@ -195,7 +195,7 @@ class Bench:
             code=code,
             now=self.clock.now(),
             max_characters=channel.max_characters,
-            how=HOW[channel.name],
+            how=how_over(channel.name),
         )
 
     def address_of(self, owner: str, channel: str) -> str | None:

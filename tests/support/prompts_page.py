@@ -15,7 +15,7 @@ from host_agent.cli.watch import screen
 from host_agent.cli.watch.model import Desk
 from host_agent.client import RequestView
 from host_agent.notify.outcomes import render_outcome
-from host_agent.notify.prompts import HOW, Prompt, render_prompt
+from host_agent.notify.prompts import Prompt, how_over, render_prompt
 from host_agent.requests.facts import RequestFacts, request_view
 from host_agent.requests.model import State, Verb
 from tests.support.prompt_cases import PromptCase, prompt_cases
@@ -58,7 +58,7 @@ def prompts_page() -> str:
 def prompt_of(facts: RequestFacts) -> Prompt:
     """Return the prompt over Signal."""
     return render_prompt(
-        facts, code=CODE, now=NOW, max_characters=_MAX_CHARACTERS, how=HOW["signal"]
+        facts, code=CODE, now=NOW, max_characters=_MAX_CHARACTERS, how=how_over("signal")
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from host_agent.config import (
-    AppriseChannel,
+    CHANNELS,
     Approvals,
     Approver,
     Audit,
@@ -17,12 +17,9 @@ from host_agent.config import (
     Identity,
     Limits,
     Metrics,
-    NtfyChannel,
     Rule,
     Server,
-    SignalChannel,
     Store,
-    WebhookChannel,
 )
 from host_agent.config.checking import table_of
 from host_agent.operations import CATALOGUE
@@ -58,10 +55,7 @@ CONFIGURATION_TABLES: Mapping[str, type[BaseModel]] = {
     "[execution]": Execution,
     "[approvals]": Approvals,
     "[channels]": Channels,
-    "[channels.signal]": SignalChannel,
-    "[channels.webhook]": WebhookChannel,
-    "[channels.ntfy]": NtfyChannel,
-    "[channels.apprise]": AppriseChannel,
+    **{f"[channels.{name}]": declared for name, declared in CHANNELS.items()},
     "[[approvers]]": Approver,
     "[[bridges]]": Bridge,
     "[[identities]]": Identity,

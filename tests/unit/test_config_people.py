@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from host_agent.config import Config, check_permissions, load
+from host_agent.config.channels.signal import SignalSection
+from host_agent.config.channels.webhook import WebhookSection
 from host_agent.config.people import plugin_fault
 from host_agent.errors import ConfigurationError
 from tests.support.configurations import MINIMAL, write
@@ -80,7 +82,7 @@ def test_everything_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", [REST + TRUSTED, REST.replace("http:", "https:") + SHOWN])
 def test_a_rest_service_that_is_proven_or_trusted_is_taken(tmp_path: Path, text: str) -> None:
-    signal = taken(tmp_path, text).channels.signal
+    signal = taken(tmp_path, text).channels.section(SignalSection)
     assert signal is not None
     assert signal.url is not None
 
@@ -157,8 +159,9 @@ def test_a_contradiction_is_named_by_its_key(tmp_path: Path, text: str, fault: s
 
 def test_plain_http_is_taken_to_loopback_only(tmp_path: Path) -> None:
     config = taken(tmp_path, WEBHOOK.replace("https://chat.example", "http://127.0.0.1:9"))
-    assert config.channels.webhook is not None
-    assert config.channels.webhook.url.startswith("http://127.0.0.1:9/")
+    section = config.channels.section(WebhookSection)
+    assert section is not None
+    assert section.url.startswith("http://127.0.0.1:9/")
 
 
 def test_a_program_of_root_is_taken_as_plugin(tmp_path: Path) -> None:

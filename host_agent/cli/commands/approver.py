@@ -10,9 +10,6 @@ from host_agent.errors import EX_OK
 if TYPE_CHECKING:
     from host_agent.client import ApproverView, ContactView
 
-CHANNELS = ("signal",)
-"""The channels that prove who speaks, by an address that has to be enrolled."""
-
 _COLUMNS = ("owner", "roles", "channel", "is", "address")
 
 
@@ -34,7 +31,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         " agent over the channel, which proves whose address it comes from.",
     )
     enrol.add_argument("owner", type=names.name, metavar="OWNER", help="as in `[[approvers]]`")
-    enrol.add_argument("--channel", choices=CHANNELS, required=True, help="where they enrol")
+    enrol.add_argument(
+        "--channel",
+        type=names.name,
+        metavar="CHANNEL",
+        required=True,
+        help="where they enrol: one of theirs that proves an address",
+    )
     names.finish(enrol, _enrol)
 
 

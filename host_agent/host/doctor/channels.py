@@ -3,18 +3,12 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 
-from host_agent.config import Config
+from host_agent.config import CHANNELS, Config
 from host_agent.errors import ConfigurationError
 from host_agent.host.doctor.values import Check, ok, problem, warning
 from host_agent.notify.channel import Channel, ChannelError
 
 _SECONDS = 20.0
-_REMEDIES: Mapping[str, str] = {
-    "signal": "docs/how-to/approve-over-signal.md",
-    "webhook": "docs/how-to/approve-over-webhook.md",
-    "ntfy": "docs/how-to/approve-over-ntfy.md",
-    "apprise": "look at the lines of its urls_file",
-}
 
 
 def channel_checks(
@@ -46,11 +40,11 @@ def _probed(name: str, channel: Channel) -> Check:
         finally:
             await channel.close()
 
-    about = f"channel {name}"
+    about, remedy = f"channel {name}", CHANNELS[name].remedy
     try:
         said = asyncio.run(probe())
     except TimeoutError:
-        return problem(about, "It does not answer in time.", _REMEDIES[name])
+        return problem(about, "It does not answer in time.", remedy)
     except ChannelError as error:
-        return problem(about, f"{str(error).rstrip('.')}.", _REMEDIES[name])
+        return problem(about, f"{str(error).rstrip('.')}.", remedy)
     return ok(about, f"{said[:1].upper()}{said[1:].rstrip('.')}.")

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
+from host_agent.config.channels.signal import SignalSection
 from host_agent.notify.channel import ChannelError, Delivery, Hear, Heard, Message
 from host_agent.notify.signal.arrivals import Complaints, Inbox, Manners
-from host_agent.notify.signal.envelope import NAME, Params, is_aci, read_envelope
+from host_agent.notify.signal.envelope import Params, is_aci, read_envelope
 from host_agent.requests.notification import Failure, Purpose
 
 _log = logging.getLogger("host_agent.notify.signal")
@@ -104,7 +105,7 @@ class SignalChannel:
     `lost_since` is when the last outage began in which messages may have been lost, or None.
     """
 
-    name = NAME
+    name = SignalSection.name
     purpose = Purpose.CONFIRM
     max_characters = MAX_CHARACTERS
 

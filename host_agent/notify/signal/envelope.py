@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TypeAlias
 
+from host_agent.config.channels.signal import SignalSection
 from host_agent.notify.channel import Heard
 
-NAME = "signal"
 MAX_HEARD_CHARACTERS = 1_200
 """Of a longer message only the beginning is handed on, still too long for a consent."""
 
@@ -74,7 +74,7 @@ def _heard(
     aci: str, stamp: int, *, text: str, quotes: str | None, reaction: str | None = None
 ) -> Heard:
     return Heard(
-        channel=NAME,
+        channel=SignalSection.name,
         address=aci,
         text=_whole(text[:MAX_HEARD_CHARACTERS]),
         sent_at=datetime.fromtimestamp(stamp / 1000, UTC),

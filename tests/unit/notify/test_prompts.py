@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from host_agent.notify.outcomes import render_outcome
 from host_agent.notify.prompts import (
-    HOW,
     MAX_TITLE,
     SHOWN_DETAILS,
     How,
     Prompt,
+    how_over,
     render_prompt,
 )
 from host_agent.notify.reply_parser import Confirm, read
@@ -81,7 +81,7 @@ def shown(
         code=code,
         now=NOW + timedelta(seconds=50),
         max_characters=max_characters,
-        how=how or HOW[channel],
+        how=how or how_over(channel),
     )
 
 
