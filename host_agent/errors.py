@@ -7,7 +7,7 @@ docs/reference/problems.md lists and which is never reused for another meaning. 
 
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, Self
 
 
 class HostAgentError(Exception):
@@ -15,9 +15,9 @@ class HostAgentError(Exception):
 
     `detail` is one sentence that says what to do next. It never holds a secret, and never says how
     to lift a restriction. `retry_after_seconds` is set where trying again later can help.
-    `members` are further members of the problem body (`outcome`, `request`). `about` holds audit
-    fields of the refused ask (operation, resource, params, digest), and `is_recorded` says that the
-    audit log has the story already.
+    `members` are further members of the problem body (`outcome`, `request`), `about` the audit
+    fields of what was refused (operation, resource, params, digest). Who knows more of it raises
+    an error of its own from this one (`amended`).
     """
 
     code: ClassVar[str] = "internal"
@@ -30,13 +30,27 @@ class HostAgentError(Exception):
         *,
         retry_after_seconds: float | None = None,
         members: Mapping[str, Any] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.retry_after_seconds = retry_after_seconds
-        self.members: dict[str, Any] = dict(members or {})
-        self.about: dict[str, Any] = {}
-        self.is_recorded = False
+        self.members: Final[Mapping[str, Any]] = dict(members or {})
+        self.about: Final[Mapping[str, Any]] = dict(about or {})
+
+    def amended(
+        self,
+        *,
+        members: Mapping[str, Any] | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Return another of the same code that has `members` and `about` beside its own."""
+        return type(self)(
+            self.detail,
+            retry_after_seconds=self.retry_after_seconds,
+            members={**self.members, **(members or {})},
+            about={**self.about, **(about or {})},
+        )
 
 
 class InternalError(HostAgentError):

@@ -48,7 +48,7 @@ from host_agent.errors import (
 from host_agent.http.exchange import Application, Rendered
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Role
-from host_agent.pipeline.responses import Answer
+from host_agent.pipeline.responses import Answer, Failed
 from host_agent.pipeline.submit import Ask
 from host_agent.requests.model import Verb
 
@@ -165,6 +165,8 @@ class Routes(BridgeRoutes):
                 body_sha256=body_sha256,
             ),
         )
+        if isinstance(answer, Failed):
+            return _rendered(render(answer.error, request.exchange_id))
         return _answered(answer)
 
     def _parse_ask(

@@ -23,7 +23,7 @@ from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Catalogue
 from host_agent.pipeline.bridges import Signed
-from host_agent.pipeline.responses import Answer
+from host_agent.pipeline.responses import Answer, Failed
 from host_agent.pipeline.submit import Ask
 
 
@@ -55,7 +55,7 @@ class PipelinePort(Protocol):
         ...
 
     @property
-    def submit(self) -> Callable[[Principal, Ask], Awaitable[Answer]]:
+    def submit(self) -> Callable[[Principal, Ask], Awaitable[Answer | Failed]]:
         """Run, hold or refuse one ask."""
         ...
 

@@ -4,6 +4,7 @@ Used when an operation is asked for, and again, unchanged, right before an appro
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import assert_never
 
 from host_agent.canonical import JsonValue
@@ -18,9 +19,9 @@ from host_agent.errors import (
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Operation
 from host_agent.pipeline.context import Rooms, Snapshot, welcome
+from host_agent.pipeline.run import Run
 from host_agent.policy.rules import Allow, Ask, Deny, policy_fingerprint, read_only_refusal
 from host_agent.requests.digest import compute
-from host_agent.requests.model import Digest
 
 
 def require_role(principal: Principal, *roles: Role) -> None:
@@ -83,31 +84,27 @@ def require_adapter(snapshot: Snapshot, operation: Operation) -> None:
         raise AdapterUnavailableError(message)
 
 
-def digest_of(
-    rooms: Rooms,
-    snapshot: Snapshot,
-    principal: Principal,
-    operation: Operation,
-    verdict: Allow | Ask,
-    precondition: Mapping[str, JsonValue] | None,
-) -> Digest:
-    """Return the digest of what would run as the world is now.
+def bind(rooms: Rooms, run: Run, precondition: Mapping[str, JsonValue] | None) -> Run:
+    """Return a run that is bound to a state, by the digest of what would run as the world is now.
 
     Raises:
         AdapterUnavailableError: the wrapper is missing or unsafe.
         UnknownIdentityError: the caller's entry is gone.
     """
+    snapshot, principal, operation = run.snapshot, run.principal, run.operation
     identity = snapshot.identity(principal.cn)
     if identity is None:
         message = "The identity is no longer registered."
         raise UnknownIdentityError(message)
-    return compute(
+    section = snapshot.section(operation.spec)
+    digest = compute(
         host=snapshot.config.host,
         caller=principal.cn,
         unix_user=principal.unix_user,
         operation=operation.name,
         params=operation.params.canonical(),
-        policy=policy_fingerprint(identity, verdict.rule, snapshot.section(operation.spec)),
+        policy=policy_fingerprint(identity, run.verdict.rule, section),
         wrapper=rooms.wrappers.digest_all(operation.wrappers),
         precondition=precondition,
     )
+    return replace(run, digest=digest, precondition=precondition)

@@ -131,8 +131,8 @@ class Bridging:
             )
         except (AlreadyDecidedError, TargetChangedError) as error:
             latest = await self._rooms.store.get(request.id) or request
-            error.members["request"] = self._view(latest).as_json()
-            raise
+            shown = self._view(latest).as_json()
+            raise error.amended(members={"request": shown}) from error
         return self._view(decided)
 
     def _view(self, request: Request) -> RequestView:

@@ -171,18 +171,45 @@ class Rooms:
     is_draining: bool = False
 
 
+def audit_fields(
+    *,
+    request_id: str | None = None,
+    caller: str | None = None,
+    fingerprint: str | None = None,
+    owner: str | None = None,
+    operation: str | None = None,
+    resource: str | None = None,
+    params: Mapping[str, JsonValue] | None = None,
+    digest: str | None = None,
+    grant: str | None = None,
+) -> dict[str, JsonValue]:
+    """Return the audit fields that say who asked, what, and under which id, as far as is known."""
+    fields: dict[str, JsonValue] = {
+        "request_id": request_id,
+        "caller": caller,
+        "fingerprint": fingerprint,
+        "owner": owner,
+        "operation": operation,
+        "resource": resource,
+        "params": params,
+        "digest": digest,
+        "grant": grant,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def identify_request(request: Request) -> dict[str, JsonValue]:
     """Return the audit fields that name a stored request."""
-    return {
-        "caller": request.caller,
-        "fingerprint": request.fingerprint,
-        "owner": request.owner,
-        "operation": request.operation,
-        "resource": request.resource,
-        "params": request.params,
-        "digest": request.digest,
-        "request_id": request.id,
-    }
+    return audit_fields(
+        request_id=request.id,
+        caller=request.caller,
+        fingerprint=request.fingerprint,
+        owner=request.owner,
+        operation=request.operation,
+        resource=request.resource,
+        params=request.params,
+        digest=request.digest,
+    )
 
 
 def preview_hash(request: Request) -> str | None:

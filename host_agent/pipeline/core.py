@@ -9,7 +9,7 @@ from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.authorize import require_role
 from host_agent.pipeline.bridges import Bridging
-from host_agent.pipeline.context import Rooms, record
+from host_agent.pipeline.context import Rooms, audit_fields, record
 from host_agent.pipeline.decide import Deciding
 from host_agent.pipeline.enrolment import Enrolling
 from host_agent.pipeline.events import Events, Streaming
@@ -153,17 +153,18 @@ class Pipeline:
         """
         rooms = self.rooms
         rooms.metrics.refused(error.code)
-        if error.is_recorded:
-            return
-        error.is_recorded = True
-        fields: dict[str, JsonValue] = {"request_id": exchange_id}
+        cn, fingerprint, owner = None, None, None
         if principal is not None:
-            fields |= {"caller": principal.cn, "fingerprint": principal.fingerprint}
-            fields["owner"] = principal.owner
+            cn, fingerprint, owner = principal.cn, principal.fingerprint, principal.owner
         elif certificate is not None:
-            fields |= {"caller": certificate.common_name, "fingerprint": certificate.fingerprint}
-        if operation is not None:
-            fields["operation"] = operation
+            cn, fingerprint = certificate.common_name, certificate.fingerprint
+        fields = audit_fields(
+            request_id=exchange_id,
+            caller=cn,
+            fingerprint=fingerprint,
+            owner=owner,
+            operation=operation,
+        )
         fields |= error.about
         counted = self._throttle.admit(str(fields.get("fingerprint", "")), rooms.clock.monotonic())
         if counted is None:

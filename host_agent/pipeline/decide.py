@@ -81,8 +81,8 @@ class Deciding:
             )
         except (AlreadyDecidedError, TargetChangedError) as error:
             latest = await self._rooms.store.find(request_id)
-            error.members["request"] = self._view(principal, latest).as_json()
-            raise
+            shown = self._view(principal, latest).as_json()
+            raise error.amended(members={"request": shown}) from error
         return self._view(principal, decided)
 
     def _view(self, principal: Principal, request: Request) -> RequestView:
@@ -113,11 +113,8 @@ class Deciding:
                 name=f"decide {request.id}",
             )
         except HostAgentError as error:
-            error.about = {**identify_request(request), "decision": decision.value, **error.about}
-            error.about |= {"caller": voice.through or voice.approver, "owner": voice.owner}
-            error.about |= {"fingerprint": _fingerprint(voice), "reason": reason}
-            error.about |= {"channel": voice.channel}
-            raise
+            about = {**identify_request(request), **_refused(voice, decision, reason)}
+            raise error.amended(about=about) from error
 
     async def _decide(
         self,
@@ -225,8 +222,8 @@ class Deciding:
         try:
             return self._view(principal, await self._cancel(principal, request, reason))
         except HostAgentError as error:
-            error.about = {**identify_request(request), "caller": principal.cn, **error.about}
-            raise
+            about = {**identify_request(request), "caller": principal.cn}
+            raise error.amended(about=about) from error
 
     async def _cancel(self, principal: Principal, request: Request, reason: str | None) -> Request:
         while True:
@@ -248,8 +245,16 @@ class Deciding:
         return latest
 
 
-def _fingerprint(voice: Voice) -> str | None:
-    return None if voice.credential is None else voice.credential.fingerprint
+def _refused(voice: Voice, decision: Verb, reason: str | None) -> dict[str, str | None]:
+    """Return the audit fields of an answer that was refused: who gave it, and which."""
+    return {
+        "caller": voice.through or voice.approver,
+        "owner": voice.owner,
+        "fingerprint": None if voice.credential is None else voice.credential.fingerprint,
+        "decision": decision.value,
+        "channel": voice.channel,
+        "reason": reason,
+    }
 
 
 def _spoken(

@@ -104,9 +104,7 @@ def _refusal(request: Request) -> PolicyDeniedError:
             f"An equivalent act of yours, {request.operation}, was denied; nothing was run. Do not"
             " try it another way."
         )
-    error = PolicyDeniedError(message)
-    error.about["cause"] = f"equivalent to request {request.id}"
-    return error
+    return PolicyDeniedError(message, about={"cause": f"equivalent to request {request.id}"})
 
 
 # -- an admin lets go ------------------------------------------------------------------------------

@@ -6,11 +6,13 @@ it goes on, everybody else steps back.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
+    AuditUnavailableError,
     ExpiredError,
     HostAgentError,
     HostNotFoundError,
@@ -22,15 +24,13 @@ from host_agent.errors import (
     StoreUnavailableError,
     TargetChangedError,
 )
-from host_agent.identity.registry import Principal
 from host_agent.operations.catalogue import Operation
-from host_agent.pipeline.authorize import digest_of, judge, require_adapter
-from host_agent.pipeline.context import Rooms, Snapshot, welcome
+from host_agent.pipeline.authorize import bind, judge, require_adapter
+from host_agent.pipeline.context import Rooms, welcome
 from host_agent.pipeline.grants import still_counts
 from host_agent.pipeline.reconcile import catch_up
-from host_agent.pipeline.run import Act, Performance, inspect, perform
+from host_agent.pipeline.run import Run, inspect, perform
 from host_agent.pipeline.transitions import ENDS, Transitions
-from host_agent.policy.rules import Allow, Ask
 from host_agent.requests import model as machine
 from host_agent.requests.model import Problem, Request, State
 
@@ -76,51 +76,42 @@ class Approved:
 
     async def _run_in_turn(self, request: Request, operation: Operation) -> Request:
         rooms = self._rooms
-        await self._check_again(request, operation)
+        run = await self._check_again(request, operation)
         running = machine.start(request, now=rooms.clock.now())
         if not await self._transitions.move(request, running):
             return await self._current(request)
-        act = Act(
-            request_id=running.id,
-            caller=running.caller,
-            fingerprint=running.fingerprint,
-            owner=running.owner,
-            unix_user=running.unix_user,
-            operation=operation,
-            digest=running.digest,
-            require=lambda: self._require_allowed(running, operation),
-            precondition=running.precondition,
-        )
-        await self.perform_running(running, act)
+        await self.perform_running(running, run, lambda: self._judge(running, operation))
         return await self._current(running)
 
-    async def perform_running(self, running: Request, act: Act) -> Performance:
-        """Perform `act` for a request that is stored as running, and store how it ended.
+    async def perform_running(
+        self, running: Request, run: Run, require: Callable[[], object]
+    ) -> Run:
+        """Perform `run` for a request that is stored as running, and store how it ended.
+
+        `require` is as of `perform`.
 
         Raises:
-            HostAgentError: nothing ran; the request is stored as failed.
+            AuditUnavailableError: nothing ran; the request is stored as failed.
         """
         try:
-            performance = await perform(self._rooms, act)
-        except HostAgentError as error:
-            problem = Problem(code=error.code, detail=error.detail)
-            await self._finish(running, State.FAILED, None, problem)
+            ended = await perform(self._rooms, run, require)
+        except AuditUnavailableError as error:
+            await self._finish(running, replace(run, state=State.FAILED, error=error))
             raise
-        problem_or_none = None
-        if performance.error is not None:
-            problem_or_none = Problem(code=performance.error.code, detail=performance.error.detail)
-        await self._finish(running, performance.state, performance.outcome, problem_or_none)
-        return performance
+        await self._finish(running, ended)
+        return ended
 
-    async def _finish(
-        self,
-        running: Request,
-        state: State,
-        outcome: Mapping[str, JsonValue] | None,
-        problem: Problem | None,
-    ) -> None:
-        now = self._rooms.clock.now()
-        ended = machine.finish(running, state=state, outcome=outcome, problem=problem, now=now)
+    async def _finish(self, running: Request, run: Run) -> None:
+        problem = None
+        if run.error is not None:
+            problem = Problem(code=run.error.code, detail=run.error.detail)
+        ended = machine.finish(
+            running,
+            state=run.state or State.UNKNOWN,
+            outcome=run.outcome,
+            problem=problem,
+            now=self._rooms.clock.now(),
+        )
         try:
             if not await self._transitions.move(running, ended):
                 _log.error("request %s was ended by another process", running.id)
@@ -138,28 +129,26 @@ class Approved:
             await self._transitions.move(running, ended)
             self._unstored.remove((running, ended))
 
-    async def _check_again(self, request: Request, operation: Operation) -> None:
+    async def _check_again(self, request: Request, operation: Operation) -> Run:
         """Ask everything again, as the world is now (step 9 of the way of a request)."""
         rooms = self._rooms
-        _, principal, _ = self._require_allowed(request, operation)
+        asked = self._judge(request, operation)
         try:
-            inspection = await inspect(rooms, operation, principal, request.id)
+            inspection = await inspect(rooms, asked)
         except (HostNotFoundError, PolicyDeniedError) as error:
             # It could be read when it was asked for: gone, or led elsewhere, is changed.
             raise TargetChangedError(error.detail) from error
         # That took its time: what was revoked, removed or denied meanwhile counts.
-        snapshot, principal, verdict = self._require_allowed(request, operation)
         precondition = None if inspection is None else inspection.precondition
-        digest = digest_of(rooms, snapshot, principal, operation, verdict, precondition)
-        if digest != request.digest:
+        run = bind(rooms, self._judge(request, operation), precondition)
+        if run.digest != request.digest:
             changed = _what_changed(request, precondition)
             message = f"{changed}; nothing was run. Ask again if it is still needed."
             raise TargetChangedError(message)
+        return run
 
-    def _require_allowed(
-        self, request: Request, operation: Operation
-    ) -> tuple[Snapshot, Principal, Allow | Ask]:
-        """Return who asked and the verdict, as configuration, revocation and clock are now."""
+    def _judge(self, request: Request, operation: Operation) -> Run:
+        """Return it as it may run by configuration, revocation and clock as they are now."""
         snapshot, now = self._rooms.snapshot, self._rooms.clock.now()
         if request.is_expired(now):
             raise ExpiredError(_EXPIRED)
@@ -171,7 +160,13 @@ class Approved:
         require_adapter(snapshot, operation)
         if request.decisions:
             self._require_consents(request)
-        return snapshot, principal, verdict
+        return Run(
+            request_id=request.id,
+            principal=principal,
+            operation=operation,
+            snapshot=snapshot,
+            verdict=verdict,
+        )
 
     def _require_consents(self, request: Request) -> None:
         """Refuse if the approvers who still count are no longer enough."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from host_agent.api.wire import Held, Ran
 from host_agent.canonical import JsonValue
-from host_agent.errors import BY_CODE
+from host_agent.errors import BY_CODE, HostAgentError
 from host_agent.operations.catalogue import Operation
-from host_agent.pipeline.run import Act, Performance
+from host_agent.pipeline.run import Run
 from host_agent.requests.model import LIVE, Request, State
 
 POLL_AFTER_SECONDS = 5
@@ -21,38 +21,39 @@ class Answer:
     body: Mapping[str, JsonValue]
 
 
-def ran(act: Act, performance: Performance) -> Answer:
-    """Return the 200 answer for a run that succeeded; `grant` names the grant that it ran by.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """What the caller gets of a run that failed: a problem that the audit log has already."""
 
-    Raises:
-        HostAgentError: it failed.
-    """
-    if performance.error is not None:
-        raise performance.error
-    body = _done(act.operation, act.request_id, performance.state, act.digest, performance.outcome)
-    if act.grant is not None:
-        body["grant"] = act.grant
+    error: HostAgentError
+
+
+def ran(ended: Run) -> Answer | Failed:
+    """Return the answer for a run that has ended; `grant` names the grant that it ran by."""
+    if ended.error is not None:
+        return Failed(error=ended.error.amended(members=_outcome(ended.outcome)))
+    body = _done(ended.operation, ended.request_id, State.SUCCEEDED, ended.digest, ended.outcome)
+    if ended.grant is not None:
+        body["grant"] = ended.grant
     return Answer(status=200, body=body)
 
 
-def answer_of(request: Request, operation: Operation) -> Answer:
+def answer_of(request: Request, operation: Operation) -> Answer | Failed:
     """Return what to tell who asks again with the key of `request`, of which no answer was kept.
 
     `operation` is what was asked for both times.
-
-    Raises:
-        HostAgentError: it has failed; the same problem again.
     """
     if request.state is State.SUCCEEDED:
         body = _done(operation, request.id, request.state, request.digest, request.outcome)
         return Answer(status=200, body=body)
     if request.problem is not None and request.state in {State.FAILED, State.TIMED_OUT}:
-        error = BY_CODE[request.problem.code](request.problem.detail)
-        if request.outcome is not None:
-            error.members["outcome"] = request.outcome
-        error.is_recorded = True
-        raise error
+        error_type = BY_CODE[request.problem.code]
+        return Failed(error=error_type(request.problem.detail, members=_outcome(request.outcome)))
     return held(request)
+
+
+def _outcome(outcome: Mapping[str, JsonValue] | None) -> Mapping[str, JsonValue]:
+    return {} if outcome is None else {"outcome": outcome}
 
 
 def _done(

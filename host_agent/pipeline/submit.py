@@ -23,18 +23,17 @@ from host_agent.errors import (
 from host_agent.execution.slots import Turn
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Effect, Inspection, Operation
-from host_agent.pipeline.authorize import as_now, digest_of, judge, require_adapter
-from host_agent.pipeline.context import Rooms, Snapshot, identify_request
+from host_agent.pipeline.authorize import as_now, bind, judge, require_adapter
+from host_agent.pipeline.context import Rooms, audit_fields, identify_request
 from host_agent.pipeline.fatigue import hold_off, look_around, require_no_equivalent
 from host_agent.pipeline.grants import is_granted, use_grant
 from host_agent.pipeline.lifecycle import Approved
 from host_agent.pipeline.recipients import prompts, require_reachable
-from host_agent.pipeline.responses import Answer, answer_of, held, ran
-from host_agent.pipeline.run import Act, inspect, perform
+from host_agent.pipeline.responses import Answer, Failed, answer_of, held, ran
+from host_agent.pipeline.run import Run, inspect, perform
 from host_agent.pipeline.transitions import Transitions
-from host_agent.policy.rules import Allow
 from host_agent.policy.rules import Ask as AskVerdict
-from host_agent.requests.model import Digest, Request, RequestId, State, Terms
+from host_agent.requests.model import Request, RequestId, State, Terms
 from host_agent.requests.notification import Notification
 from host_agent.store.port import IdempotencyKey, Inserted, Standing
 
@@ -57,31 +56,6 @@ class Ask:
     idempotency_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Judged:
-    """An ask and what policy says of it. `grant` is the grant that it runs by, once it is used."""
-
-    snapshot: Snapshot
-    principal: Principal
-    operation: Operation
-    verdict: Allow | AskVerdict
-    ask: Ask
-    grant: str | None = None
-
-    @property
-    def body_sha256(self) -> str:
-        """Return what a key is bound to: the body, and the operation that it was read as.
-
-        The older routes read the same bytes as different operations.
-        """
-        asked = f"{self.operation.name} {self.ask.body_sha256}"
-        return hashlib.sha256(asked.encode()).hexdigest()
-
-    def is_judged_as(self, earlier: "_Judged") -> bool:
-        """Return whether policy says of this ask what it said `earlier`."""
-        return self.snapshot is earlier.snapshot or self.verdict == earlier.verdict
-
-
 class Asking:
     """Takes asks. One instance lives as long as the agent."""
 
@@ -89,61 +63,81 @@ class Asking:
         self._rooms = rooms
         self._transitions = transitions
         self._approved = approved
-        self._in_flight: dict[tuple[str, str], asyncio.Task[Answer]] = {}
+        self._in_flight: dict[tuple[str, str], asyncio.Task[Answer | Failed]] = {}
 
-    async def submit(self, principal: Principal, ask: Ask) -> Answer:
+    async def submit(self, principal: Principal, ask: Ask) -> Answer | Failed:
         """Run, hold or refuse one ask.
 
         Raises:
-            HostAgentError: any refusal or failure; its `about` names the operation for the audit.
+            HostAgentError: any refusal; its `about` names the operation for the audit.
         """
         about: dict[str, JsonValue] = {"request_id": ask.exchange_id, "reason": ask.reason}
         try:
             operation = self._rooms.catalogue.parse(ask.operation, ask.params)
-            about |= {
-                "operation": operation.name,
-                "resource": operation.resource,
-                "params": operation.params.canonical(),
-            }
-            judged = self._judge(principal, operation, ask)
-            if ask.idempotency_key is None:
-                return await self._answer(judged)
-            slot = (judged.principal.cn, ask.idempotency_key)
-            while (first := self._in_flight.get(slot)) is not None:
-                await asyncio.wait((first,))
-                judged = self._judge(principal, operation, ask)
-            return await self._answer_once(judged, ask.idempotency_key)
+            about |= audit_fields(
+                operation=operation.name,
+                resource=operation.resource,
+                params=operation.params.canonical(),
+            )
+            answer = await self._judge_and_answer(principal, operation, ask)
         except HostAgentError as error:
-            error.about = {**about, **error.about}
-            raise
+            raise error.amended(about={**about, **error.about}) from error
+        if isinstance(answer, Failed):
+            self._rooms.metrics.refused(answer.error.code)
+        return answer
 
-    def _judge(self, principal: Principal, operation: Operation, ask: Ask) -> _Judged:
+    async def _judge_and_answer(
+        self, principal: Principal, operation: Operation, ask: Ask
+    ) -> Answer | Failed:
+        run = self._judge(principal, operation, ask.exchange_id, ask.reason)
+        if ask.idempotency_key is None:
+            return await self._answer(run)
+        key = IdempotencyKey(
+            key=ask.idempotency_key,
+            body_sha256=_bound_body(operation, ask.body_sha256),
+            request_id=ask.exchange_id,
+            now=self._rooms.clock.now(),
+        )
+        slot = (run.principal.cn, key.key)
+        while (first := self._in_flight.get(slot)) is not None:
+            await asyncio.wait((first,))
+            run = self._judge(principal, operation, ask.exchange_id, ask.reason)
+        return await self._answer_once(run, key)
+
+    def _judge(
+        self, principal: Principal, operation: Operation, request_id: str, reason: str | None
+    ) -> Run:
         principal = as_now(self._rooms, principal, Role.CALLER)
         snapshot = self._rooms.snapshot
         verdict = judge(snapshot, principal, operation)
-        if verdict.require_reason and not ask.reason:
+        if verdict.require_reason and not reason:
             message = "This needs a reason; give one that the approver can judge by."
             raise ReasonRequiredError(message)
-        return _Judged(
-            snapshot=snapshot, principal=principal, operation=operation, verdict=verdict, ask=ask
+        return Run(
+            request_id=request_id,
+            principal=principal,
+            operation=operation,
+            snapshot=snapshot,
+            verdict=verdict,
+            reason=reason,
         )
 
     # -- idempotency ------------------------------------------------------------------------------
 
-    async def _answer_once(self, judged: _Judged, key: str) -> Answer:
+    async def _answer_once(self, run: Run, key: IdempotencyKey) -> Answer | Failed:
         """Answer for a key while nobody else does; who comes meanwhile waits for it."""
-        slot = (judged.principal.cn, key)
-        work = self._recall_or_answer(judged, key)
-        answering = self._rooms.tasks.start(work, name=f"ask {judged.ask.exchange_id}")
+        slot = (run.principal.cn, key.key)
+        work = self._recall_or_answer(run, key)
+        answering = self._rooms.tasks.start(work, name=f"ask {run.request_id}")
         self._in_flight[slot] = answering
         answering.add_done_callback(lambda _: self._in_flight.pop(slot, None))
         return await asyncio.shield(answering)
 
-    async def _recall_or_answer(self, judged: _Judged, key: str) -> Answer:
-        rooms, ask, caller = self._rooms, judged.ask, judged.principal.cn
-        stored = await rooms.store.recall(caller, key, rooms.clock.now())
+    async def _recall_or_answer(self, run: Run, key: IdempotencyKey) -> Answer | Failed:
+        rooms, caller = self._rooms, run.principal.cn
+        stored = await rooms.store.recall(caller, key.key, rooms.clock.now())
         if stored is not None:
-            if stored.body_sha256 != judged.body_sha256:
+            if stored.body_sha256 != key.body_sha256:
                 message = "This Idempotency-Key was used for another body; take a new key."
                 raise IdempotencyConflictError(message)
             if stored.body is not None:
@@ -151,13 +145,15 @@ class Asking:
             if stored.request_id is not None:
                 request = await rooms.store.get(stored.request_id)
                 if request is not None and not request.was_refused:
-                    return answer_of(request, judged.operation)
-        answer = await self._answer(judged, idempotency_key=key)
+                    return answer_of(request, run.operation)
+        answer = await self._answer(run, key)
+        if isinstance(answer, Failed):
+            return answer
         try:
             await rooms.store.remember(
                 caller,
-                key,
-                body_sha256=judged.body_sha256,
+                key.key,
+                body_sha256=key.body_sha256,
                 status=answer.status,
                 body=answer.body,
                 request_id=str(answer.body["request_id"]),
@@ -165,54 +161,51 @@ class Asking:
             )
         except StoreUnavailableError:
             # It has happened, and that is what has to be told.
-            _log.error("the answer to %s could not be kept for its key", ask.exchange_id)
+            _log.error("the answer to %s could not be kept for its key", run.request_id)
         return answer
 
     # -- run, hold, attach ------------------------------------------------------------------------
 
-    async def _answer(self, judged: _Judged, idempotency_key: str | None = None) -> Answer:
-        rooms, verdict = self._rooms, judged.verdict
-        principal, operation = judged.principal, judged.operation
-        require_adapter(judged.snapshot, operation)
+    async def _answer(self, run: Run, key: IdempotencyKey | None = None) -> Answer | Failed:
+        rooms, verdict, operation = self._rooms, run.verdict, run.operation
+        require_adapter(run.snapshot, operation)
         is_allowed = not isinstance(verdict, AskVerdict)
         standing = await look_around(
-            rooms, judged.snapshot, principal, operation, is_allowed=is_allowed
+            rooms, run.snapshot, run.principal, operation, is_allowed=is_allowed
         )
         require_no_equivalent(rooms, operation, standing.others)
-        if is_allowed or is_granted(rooms, principal, operation, verdict, standing.grants):
-            answer = await self._run(judged, idempotency_key)
+        if is_allowed or is_granted(rooms, run.principal, operation, verdict, standing.grants):
+            answer = await self._run(run, key)
             if answer is not None:
                 return answer
             # What it could run by was gone when its turn came.
-            judged = self._again(judged)
-            if not isinstance(judged.verdict, AskVerdict):
-                return await self._answer(judged, idempotency_key)
+            run = self._again(run)
+            if not isinstance(run.verdict, AskVerdict):
+                return await self._answer(run, key)
             standing = await look_around(
-                rooms, judged.snapshot, judged.principal, operation, is_allowed=False
+                rooms, run.snapshot, run.principal, operation, is_allowed=False
             )
             require_no_equivalent(rooms, operation, standing.others)
-        return await self._hold(judged, standing, idempotency_key)
+        return await self._hold(run, standing, key)
 
-    async def _run(self, judged: _Judged, idempotency_key: str | None) -> Answer | None:
+    async def _run(self, run: Run, key: IdempotencyKey | None) -> Answer | Failed | None:
         """Run what is allowed, or what there is a grant for; None if that is lost by then."""
-        exchange_id = judged.ask.exchange_id
-        if judged.operation.effect is Effect.READ:
-            return await self._rooms.tasks.shielded(self._read(judged), name=f"read {exchange_id}")
-        return await self._rooms.tasks.shielded(
-            self._change(judged, idempotency_key), name=f"change {exchange_id}"
-        )
+        tasks, request_id = self._rooms.tasks, run.request_id
+        if run.operation.effect is Effect.READ:
+            return await tasks.shielded(self._read(run), name=f"read {request_id}")
+        return await tasks.shielded(self._change(run, key), name=f"change {request_id}")
 
-    def _again(self, judged: _Judged) -> _Judged:
+    def _again(self, run: Run) -> Run:
         """Judge an ask that has waited as things are now.
 
         Raises:
             HostAgentError: what identity and policy say now.
         """
-        now = self._judge(judged.principal, judged.operation, judged.ask)
+        now = self._judge(run.principal, run.operation, run.request_id, run.reason)
         require_adapter(now.snapshot, now.operation)
         return now
 
-    async def _licensed(self, judged: _Judged) -> _Judged | None:
+    async def _licensed(self, run: Run) -> Run | None:
         """Return what may run now, judged inside its turn, its grant used where it needs one.
 
         It may have waited: identities, lists, people and rules that changed meanwhile count. None
@@ -221,149 +214,117 @@ class Asking:
         Raises:
             HostAgentError: what identity and policy say now.
         """
-        now = self._again(judged)
+        now = self._again(run)
         if not isinstance(now.verdict, AskVerdict):
             return now
         grant = await use_grant(self._rooms, now.principal, now.operation, now.verdict)
         return None if grant is None else replace(now, grant=grant.id)
 
-    def _require_same(self, licensed: _Judged) -> None:
+    def _require_same(self, licensed: Run) -> None:
         """Refuse what was licensed a moment ago if that would not be said any more."""
         now = self._again(licensed)
         if not now.is_judged_as(licensed):
             message = "The rule that this runs by has changed; nothing was run. Ask again."
             raise PolicyDeniedError(message)
 
-    def _digest(self, judged: _Judged, inspection: Inspection | None) -> Digest:
-        return digest_of(
-            self._rooms,
-            judged.snapshot,
-            judged.principal,
-            judged.operation,
-            judged.verdict,
-            None if inspection is None else inspection.precondition,
-        )
+    def _bind(self, run: Run, inspection: Inspection | None) -> Run:
+        return bind(self._rooms, run, None if inspection is None else inspection.precondition)
 
-    def _reading(self, judged: _Judged) -> Turn:
-        timeout = judged.snapshot.config.execution.timeout_seconds
-        return self._rooms.turns.read(timeout, caller=judged.principal.cn)
+    def _reading(self, run: Run) -> Turn:
+        timeout = run.snapshot.config.execution.timeout_seconds
+        return self._rooms.turns.read(timeout, caller=run.principal.cn)
 
-    async def _read(self, judged: _Judged) -> Answer | None:
-        digest = self._digest(judged, None)  # what cannot be run takes no turn
-        async with self._reading(judged):
-            licensed = await self._licensed(judged)
+    async def _read(self, run: Run) -> Answer | Failed | None:
+        bound = self._bind(run, None)  # what cannot be run takes no turn
+        async with self._reading(run):
+            licensed = await self._licensed(run)
             if licensed is None:
                 return None
-            if licensed.snapshot is not judged.snapshot:
-                digest = self._digest(licensed, None)
-            act = Act.of(
-                licensed.principal,
-                licensed.operation,
-                request_id=licensed.ask.exchange_id,
-                digest=digest,
-                require=partial(self._require_same, licensed),
-                grant=licensed.grant,
-            )
-            return ran(act, await perform(self._rooms, act))
+            if licensed.snapshot is run.snapshot:
+                licensed = replace(licensed, digest=bound.digest)
+            else:
+                licensed = self._bind(licensed, None)
+            require = partial(self._require_same, licensed)
+            return ran(await perform(self._rooms, licensed, require))
 
-    async def _inspect(self, judged: _Judged) -> Inspection | None:
-        async with self._reading(judged):
-            return await self._inspect_in_turn(judged)
+    async def _inspect(self, run: Run) -> Inspection | None:
+        async with self._reading(run):
+            return await self._inspect_in_turn(run)
 
-    async def _inspect_in_turn(self, judged: _Judged) -> Inspection | None:
-        now = self._again(judged)
-        return await inspect(self._rooms, now.operation, now.principal, now.ask.exchange_id)
+    async def _inspect_in_turn(self, run: Run) -> Inspection | None:
+        return await inspect(self._rooms, self._again(run))
 
-    async def _change(self, judged: _Judged, idempotency_key: str | None) -> Answer | None:
+    async def _change(self, run: Run, key: IdempotencyKey | None) -> Answer | Failed | None:
         """Run a change in its turn; where it has to wait for that, perhaps attach instead."""
-        turns, turn = self._rooms.turns, judged.operation.turn
+        turns, turn = self._rooms.turns, run.operation.turn
         if not turns.is_free(turn):
-            live = await self._live(judged, await self._inspect(judged))
+            live = await self._live(run, await self._inspect(run))
             if live is not None:
-                return await self._attached(live, judged.ask)
-        timeout = judged.snapshot.config.execution.timeout_seconds
+                return await self._attached(live, run)
+        timeout = run.snapshot.config.execution.timeout_seconds
         async with turns.change(turn, timeout):
-            return await self._change_in_turn(judged, idempotency_key)
+            return await self._change_in_turn(run, key)
 
-    async def _change_in_turn(self, judged: _Judged, idempotency_key: str | None) -> Answer | None:
+    async def _change_in_turn(self, run: Run, key: IdempotencyKey | None) -> Answer | Failed | None:
         """Run it with a durable row, so that a crash leaves `unknown`."""
         # The turn may have come after another change: this look is the one that is bound.
-        inspection = await self._inspect_in_turn(judged)
-        if isinstance(judged.verdict, AskVerdict):
-            live = await self._live(judged, inspection)
+        inspection = await self._inspect_in_turn(run)
+        if isinstance(run.verdict, AskVerdict):
+            live = await self._live(run, inspection)
             if live is not None:
-                return await self._attached(live, judged.ask)
-        licensed = await self._licensed(judged)
+                return await self._attached(live, run)
+        licensed = await self._licensed(run)
         if licensed is None:
             return None
-        request = self._request(licensed, inspection, State.RUNNING, Terms(), ttl_seconds=None)
-        inserted = await self._insert(request, licensed, idempotency_key)
+        bound = self._bind(licensed, inspection)
+        request = self._request(bound, inspection, State.RUNNING, Terms(), ttl_seconds=None)
+        inserted = await self._insert(request, bound, key)
         await self._transitions.supersede(inserted.superseded)
         if not inserted.created:
-            return await self._attached(inserted.request, licensed.ask)
-        act = Act.of(
-            licensed.principal,
-            licensed.operation,
-            request_id=request.id,
-            digest=request.digest,
-            require=partial(self._require_same, licensed),
-            precondition=request.precondition,
-            grant=licensed.grant,
-        )
-        return ran(act, await self._approved.perform_running(inserted.request, act))
+            return await self._attached(inserted.request, bound)
+        require = partial(self._require_same, bound)
+        return ran(await self._approved.perform_running(inserted.request, bound, require))
 
-    async def _live(self, judged: _Judged, inspection: Inspection | None) -> Request | None:
+    async def _live(self, run: Run, inspection: Inspection | None) -> Request | None:
         """Return the caller's live request of the same digest, which an ask attaches to."""
-        digest = self._digest(judged, inspection)
-        return await self._rooms.store.live_by_digest(judged.principal.cn, digest)
+        digest = self._bind(run, inspection).digest
+        return await self._rooms.store.live_by_digest(run.principal.cn, digest)
 
     async def _hold(
-        self, judged: _Judged, standing: Standing, idempotency_key: str | None
-    ) -> Answer:
+        self, run: Run, standing: Standing, key: IdempotencyKey | None
+    ) -> Answer | Failed:
         terms, ttl_seconds = Terms(), None
-        if isinstance(judged.verdict, AskVerdict):
-            terms, ttl_seconds = judged.verdict.terms, judged.verdict.ttl_seconds
-        too_many = hold_off(judged.snapshot, standing.refusals)
-        require_reachable(self._rooms, terms, judged.principal.owner)
-        inspection = await self._inspect(judged)
-        now = self._again(judged)
-        if not now.is_judged_as(judged):
-            return await self._answer(now, idempotency_key)
-        judged = now
+        if isinstance(run.verdict, AskVerdict):
+            terms, ttl_seconds = run.verdict.terms, run.verdict.ttl_seconds
+        too_many = hold_off(run.snapshot, standing.refusals)
+        require_reachable(self._rooms, terms, run.principal.owner)
+        inspection = await self._inspect(run)
+        now = self._again(run)
+        if not now.is_judged_as(run):
+            return await self._answer(now, key)
         if too_many is not None:
             # What waits already asks nobody again.
-            live = await self._live(judged, inspection)
+            live = await self._live(now, inspection)
             if live is None:
                 raise too_many
-            return await self._attached(live, judged.ask)
-        request = self._request(judged, inspection, State.PENDING, terms, ttl_seconds=ttl_seconds)
+            return await self._attached(live, now)
+        bound = self._bind(now, inspection)
+        request = self._request(bound, inspection, State.PENDING, terms, ttl_seconds=ttl_seconds)
         # From here on a client that goes away changes nothing: it is stored and written down.
         return await self._rooms.tasks.shielded(
-            self._store_held(request, judged, idempotency_key), name=f"hold {request.id}"
+            self._store_held(request, bound, key), name=f"hold {request.id}"
         )
 
-    async def _store_held(
-        self, request: Request, judged: _Judged, idempotency_key: str | None
-    ) -> Answer:
-        inserted = await self._insert(request, judged, idempotency_key)
+    async def _store_held(self, request: Request, run: Run, key: IdempotencyKey | None) -> Answer:
+        inserted = await self._insert(request, run, key)
         await self._transitions.supersede(inserted.superseded)
         if not inserted.created:
-            return await self._attached(inserted.request, judged.ask)
+            return await self._attached(inserted.request, run)
         await self._transitions.hold(request)
         return held(request)
 
-    async def _insert(
-        self, request: Request, judged: _Judged, idempotency_key: str | None
-    ) -> Inserted:
-        limits = judged.snapshot.config.approvals
-        idempotency = None
-        if idempotency_key is not None:
-            idempotency = IdempotencyKey(
-                key=idempotency_key,
-                body_sha256=judged.body_sha256,
-                request_id=request.id,
-                now=request.created_at,
-            )
+    async def _insert(self, request: Request, run: Run, key: IdempotencyKey | None) -> Inserted:
+        limits = run.snapshot.config.approvals
         told: tuple[Notification, ...] = ()
         if request.state is State.PENDING:
             told = prompts(
@@ -373,33 +334,33 @@ class Asking:
             request,
             max_pending=limits.max_pending,
             max_pending_per_caller=limits.max_pending_per_caller,
-            idempotency=idempotency,
+            idempotency=None if key is None else replace(key, now=request.created_at),
             notifications=told,
         )
 
-    async def _attached(self, request: Request, ask: Ask) -> Answer:
+    async def _attached(self, request: Request, run: Run) -> Answer:
         await self._rooms.audit.append(
             Event.REQUEST_ATTACHED,
             **identify_request(request),
-            reason=ask.reason,
-            exchange_id=ask.exchange_id,
+            reason=run.reason,
+            exchange_id=run.request_id,
         )
-        return held(request, reason=ask.reason)
+        return held(request, reason=run.reason)
 
     def _request(
         self,
-        judged: _Judged,
+        bound: Run,
         inspection: Inspection | None,
         state: State,
         terms: Terms,
         *,
         ttl_seconds: int | None,
     ) -> Request:
-        principal, operation = judged.principal, judged.operation
+        principal, operation = bound.principal, bound.operation
         now = self._rooms.clock.now()
-        ttl = ttl_seconds or judged.snapshot.config.approvals.ttl_seconds
+        ttl = ttl_seconds or bound.snapshot.config.approvals.ttl_seconds
         return Request(
-            id=RequestId(judged.ask.exchange_id),
+            id=RequestId(bound.request_id),
             state=state,
             caller=principal.cn,
             credential=principal.credential,
@@ -408,12 +369,20 @@ class Asking:
             operation=operation.name,
             params=operation.params.canonical(),
             resource=operation.resource,
-            digest=self._digest(judged, inspection),
-            rule=judged.verdict.rule.name,
-            reason=judged.ask.reason,
+            digest=bound.digest,
+            rule=bound.verdict.rule.name,
+            reason=bound.reason,
             terms=terms,
-            precondition=None if inspection is None else inspection.precondition,
+            precondition=bound.precondition,
             preview=None if inspection is None else inspection.preview.as_json(),
             created_at=now,
             expires_at=now + timedelta(seconds=ttl),
         )
+
+
+def _bound_body(operation: Operation, body_sha256: str) -> str:
+    """Return what a key is bound to: the body, and the operation that it was read as.
+
+    The older routes read the same bytes as different operations.
+    """
+    return hashlib.sha256(f"{operation.name} {body_sha256}".encode()).hexdigest()

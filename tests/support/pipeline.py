@@ -39,6 +39,7 @@ from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Invocation, Output
 from host_agent.pipeline import Answer, Ask, Pipeline, Rooms, Snapshot
 from host_agent.pipeline.context import refresh_book
+from host_agent.pipeline.responses import Failed
 from host_agent.policy.limits import Limits
 from host_agent.requests.grant import Grant
 from host_agent.requests.model import Request, State, Verb
@@ -272,9 +273,12 @@ class Workbench:
         body: str | None = None,
         exchange_id: str | None = None,
     ) -> Answer:
-        """Ask for an operation. `body` stands for the bytes that came, for a key."""
+        """Ask for an operation. `body` stands for the bytes that came, for a key.
+
+        A run that failed raises its error, as it does for a client.
+        """
         text = body or json.dumps([operation, dict(params), reason])
-        return await self.pipeline.submit(
+        answer = await self.pipeline.submit(
             self.who(by),
             Ask(
                 operation=operation,
@@ -285,6 +289,9 @@ class Workbench:
                 idempotency_key=key,
             ),
         )
+        if isinstance(answer, Failed):
+            raise answer.error
+        return answer
 
     async def held(self, *, by: str = "deployer", **asked: Any) -> Request:
         """Ask for what needs a person, and return the stored request."""

@@ -14,9 +14,11 @@ from host_agent.errors import (
     ReadOnlyError,
     UnknownIdentityError,
 )
-from host_agent.pipeline.authorize import digest_of, judge, require_adapter
+from host_agent.pipeline.authorize import bind, judge, require_adapter
+from host_agent.pipeline.context import Snapshot
+from host_agent.pipeline.run import Run
 from host_agent.policy.rules import Allow, Ask
-from tests.support.pipeline import PULL, RESET, STATUS, Workbench, opened
+from tests.support.pipeline import PULL, RESET, STATUS, Workbench, configuration, opened
 
 
 @pytest.fixture
@@ -75,28 +77,35 @@ async def test_an_adapter_without_a_section_is_judged_and_then_unavailable(
     require_adapter(bench.rooms.snapshot, operation)
 
 
+def digest(bench: Workbench, snapshot: Snapshot, precondition: Mapping[str, JsonValue]) -> str:
+    """Return the digest of a pull by the deployer under `snapshot`."""
+    run = Run(
+        request_id="ab" * 16,
+        principal=bench.who("deployer"),
+        operation=bench.rooms.catalogue.parse("git.pull", PULL),
+        snapshot=snapshot,
+        verdict=verdict(bench, "deployer", "git.pull", PULL),
+    )
+    assert run.digest == ""
+    bound = bind(bench.rooms, run, precondition)
+    assert bound.precondition == precondition
+    return bound.digest
+
+
 async def test_there_is_no_digest_for_who_is_not_registered(bench: Workbench) -> None:
-    deployer, pull = bench.who("deployer"), bench.rooms.catalogue.parse("git.pull", PULL)
-    said = verdict(bench, "deployer", "git.pull", PULL)
-    rooms = bench.rooms
-    digest = digest_of(rooms, rooms.snapshot, deployer, pull, said, {"head": "a"})
-    assert digest == digest_of(rooms, rooms.snapshot, deployer, pull, said, {"head": "a"})
-    assert digest != digest_of(rooms, rooms.snapshot, deployer, pull, said, {"head": "b"})
-    bench.reconfigure(identities="")
+    snapshot = bench.rooms.snapshot
+    first = digest(bench, snapshot, {"head": "a"})
+    assert first == digest(bench, snapshot, {"head": "a"})
+    assert first != digest(bench, snapshot, {"head": "b"})
     with pytest.raises(UnknownIdentityError):
-        digest_of(rooms, rooms.snapshot, deployer, pull, said, {"head": "a"})
+        digest(bench, Snapshot.of(configuration(bench.directory, identities="")), {"head": "a"})
 
 
 async def test_the_digest_follows_the_wrapper_and_the_policy_and_nothing_else(
     bench: Workbench,
 ) -> None:
-    def digest() -> str:
-        said = verdict(bench, "deployer", "git.pull", PULL)
-        rooms, pull = bench.rooms, bench.rooms.catalogue.parse("git.pull", PULL)
-        return digest_of(rooms, rooms.snapshot, bench.who("deployer"), pull, said, None)
-
-    first = digest()
+    first = digest(bench, bench.rooms.snapshot, {})
     bench.reconfigure(limits="ask_burst = 7")  # an unrelated reload
-    assert digest() == first
+    assert digest(bench, bench.rooms.snapshot, {}) == first
     bench.change_wrapper()
-    assert digest() != first
+    assert digest(bench, bench.rooms.snapshot, {}) != first

@@ -8,7 +8,6 @@ import pytest
 from host_agent.audit.record import Event
 from host_agent.errors import (
     HostAgentError,
-    HostFailedError,
     InvalidIdentityError,
     MalformedRequestError,
     NoRuleError,
@@ -145,8 +144,8 @@ async def test_a_refusal_is_written_under_its_kind_and_counted(
 
 
 async def test_a_refusal_says_of_what_it_was(bench: Workbench) -> None:
-    error = NoRuleError("No rule.")
-    error.about = {"operation": "git.pull", "resource": "/srv/app", "reason": "words"}
+    about = {"operation": "git.pull", "resource": "/srv/app", "reason": "words"}
+    error = NoRuleError("No rule.", about=about)
     await bench.pipeline.record_refusal(error, exchange_id="ab" * 16)
     record = bench.last(Event.POLICY_DENIED)
     assert (record["resource"], record["reason"]) == ("/srv/app", "words")
@@ -162,14 +161,6 @@ async def test_a_certificate_that_names_nobody_is_written_with_its_fingerprint(
     record = bench.last(Event.IDENTITY_REFUSED)
     assert (record["caller"], record["fingerprint"]) == ("stranger", certificate.fingerprint)
     assert "owner" not in record
-
-
-async def test_what_the_log_has_already_is_counted_only(bench: Workbench) -> None:
-    error = HostFailedError("It failed.")
-    error.is_recorded = True
-    await bench.pipeline.record_refusal(error, exchange_id="ab" * 16)
-    assert bench.events() == []
-    assert 'total{code="host:failed"} 1.0' in bench.rooms.metrics.render().decode()
 
 
 async def test_a_flood_of_refusals_becomes_ten_records_and_a_count(bench: Workbench) -> None:

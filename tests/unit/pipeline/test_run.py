@@ -20,8 +20,9 @@ from host_agent.errors import (
     SudoRefusedError,
 )
 from host_agent.operations.catalogue import Catalogue, Output
-from host_agent.pipeline.run import Act, Performance, inspect, perform
-from host_agent.requests.model import Digest, State
+from host_agent.pipeline.authorize import bind, judge
+from host_agent.pipeline.run import Run, inspect, perform
+from host_agent.requests.model import State
 from tests.support.pipeline import FETCH, PULL, STATUS, Workbench, opened, output
 
 
@@ -31,27 +32,31 @@ async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
         yield bench
 
 
-async def act(bench: Workbench, operation: str = "git.pull") -> Act:
-    """Return an act of the deployer, bound to the state that the host is in."""
+def nothing_refuses() -> None:
+    """Stand for what is asked once more behind the intent."""
+
+
+async def prepared(bench: Workbench, operation: str = "git.pull") -> Run:
+    """Return a run of the deployer's, bound to the state that the host is in."""
     params = {"git.pull": PULL, "git.fetch": FETCH, "git.status": STATUS}[operation]
+    snapshot, caller = bench.rooms.snapshot, bench.who("deployer")
     parsed = bench.rooms.catalogue.parse(operation, params)
-    caller = bench.who("deployer")
-    inspection = await inspect(bench.rooms, parsed, caller, "ab" * 16)
-    return Act.of(
-        caller,
-        parsed,
+    run = Run(
         request_id="ab" * 16,
-        digest=Digest("sha256:" + "0" * 64),
-        require=lambda: None,
-        precondition=None if inspection is None else inspection.precondition,
+        principal=caller,
+        operation=parsed,
+        snapshot=snapshot,
+        verdict=judge(snapshot, caller, parsed),
     )
+    inspection = await inspect(bench.rooms, run)
+    return bind(bench.rooms, run, None if inspection is None else inspection.precondition)
 
 
-async def performed(bench: Workbench, operation: str = "git.pull") -> Performance:
-    return await perform(bench.rooms, await act(bench, operation))
+async def performed(bench: Workbench, operation: str = "git.pull") -> Run:
+    return await perform(bench.rooms, await prepared(bench, operation), nothing_refuses)
 
 
-def verified(performance: Performance) -> object:
+def verified(performance: Run) -> object:
     assert performance.outcome is not None
     return performance.outcome["verified"]
 
@@ -131,8 +136,8 @@ async def test_a_failure_carries_its_outcome(bench: Workbench) -> None:
     performance = await performed(bench)
     assert performance.state is State.FAILED
     assert isinstance(performance.error, HostFailedError)
-    assert performance.error.members["outcome"] == performance.outcome
-    assert performance.error.is_recorded
+    assert performance.outcome is not None
+    assert performance.outcome["exit_code"] == 3
     assert bench.last(Event.OPERATION_FINISHED)["code"] == "host:failed"
 
 
@@ -164,9 +169,10 @@ async def test_c38_cut_output_is_not_parsed(bench: Workbench) -> None:
 
 async def test_what_could_not_be_started_is_told_in_the_log(bench: Workbench) -> None:
     bench.host.answers["pull"] = SudoRefusedError("sudo would not run it; nothing ran.")
-    with pytest.raises(SudoRefusedError) as caught:
-        await performed(bench)
-    assert caught.value.is_recorded
+    performance = await performed(bench)
+    assert performance.state is State.FAILED
+    assert isinstance(performance.error, SudoRefusedError)
+    assert performance.outcome is None
     finished = bench.last(Event.OPERATION_FINISHED)
     assert (finished["code"], finished["outcome"]) == ("host:sudo-refused", {"state": "failed"})
 
@@ -175,9 +181,9 @@ async def test_what_could_not_be_started_is_told_in_the_log(bench: Workbench) ->
 async def test_c2_a_run_that_the_shutdown_cuts_short_is_unknown_in_the_log(
     bench: Workbench, verb: str
 ) -> None:
-    prepared = await act(bench)
+    bound = await prepared(bench)
     bench.host.hold(verb)
-    run = asyncio.ensure_future(perform(bench.rooms, prepared))
+    run = asyncio.ensure_future(perform(bench.rooms, bound, nothing_refuses))
     await bench.host.reached[verb].wait()
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -197,8 +203,7 @@ async def test_c4_what_happened_is_told_and_marked_where_its_end_cannot_be_writt
     assert performance.outcome is not None
     assert performance.outcome["audited"] is False
     assert performance.outcome["stdout"] == "words\n"
-    if performance.error is not None:
-        assert performance.error.members["outcome"]["audited"] is False
+    assert (performance.error is None) is (exit_code == 0)
     assert "is not in the audit log" in caplog.text
 
 
@@ -210,7 +215,7 @@ async def test_an_inspection_is_no_operation_and_is_on_disk_before_its_process(
 ) -> None:
     seen: list[list[str]] = []
     bench.host.before = lambda _verb: seen.append(bench.events())
-    await act(bench)
+    await prepared(bench)
     assert seen == [["operation.inspected"]]
     assert bench.events() == ["operation.inspected"]
     record = bench.last(Event.OPERATION_INSPECTED)
@@ -221,10 +226,10 @@ async def test_an_inspection_is_no_operation_and_is_on_disk_before_its_process(
 async def test_no_inspection_starts_that_cannot_be_written_down(bench: Workbench) -> None:
     bench.audit.refused = frozenset({Event.OPERATION_INSPECTED})
     with pytest.raises(AuditUnavailableError):
-        await act(bench)
+        await prepared(bench)
     assert bench.host.ran == []
     bench.audit.refused = frozenset()
-    await act(bench)
+    await prepared(bench)
     assert [run[0] for run in bench.host.ran] == ["inspect-pull"]
 
 
@@ -232,10 +237,11 @@ async def test_what_is_refused_once_its_intent_is_on_disk_starts_nothing(bench: 
     def refuse() -> None:
         raise ReadOnlyError("It may only look.")
 
-    prepared = await act(bench)
+    bound = await prepared(bench)
     before = len(bench.host.ran)
-    with pytest.raises(ReadOnlyError):
-        await perform(bench.rooms, replace(prepared, require=refuse))
+    performance = await perform(bench.rooms, bound, refuse)
+    assert performance.state is State.FAILED
+    assert isinstance(performance.error, ReadOnlyError)
     assert len(bench.host.ran) == before
     assert bench.steps() == ["operation.started", "operation.finished"]
     finished = bench.last(Event.OPERATION_FINISHED)
@@ -245,7 +251,7 @@ async def test_what_is_refused_once_its_intent_is_on_disk_starts_nothing(bench: 
 async def test_an_inspection_of_another_form_is_refused(bench: Workbench) -> None:
     bench.host.answers["inspect-pull"] = output("gibberish\n")
     with pytest.raises(InvalidOutputError):
-        await act(bench)
+        await prepared(bench)
 
 
 async def test_runs_are_counted_and_timed(bench: Workbench) -> None:
@@ -302,7 +308,7 @@ async def test_a_guard_refuses_what_only_the_host_can_tell(bench: Workbench) -> 
 
     declare(bench, "git.pull", guard=refuse)
     with pytest.raises(ProtectedError):
-        await act(bench)
+        await prepared(bench)
 
 
 async def test_c49_a_secret_in_long_output_is_not_kept(bench: Workbench) -> None:

@@ -33,6 +33,8 @@ from host_agent.errors import (
     UnknownOperationError,
     UnreachableError,
 )
+from host_agent.pipeline import Ask
+from host_agent.pipeline.responses import Failed
 from host_agent.requests.model import Request, RequestId, State, Terms, Verb
 from host_agent.store.port import Inserted
 from tests.support.pipeline import (
@@ -165,6 +167,19 @@ async def test_a_failed_change_is_answered_with_its_outcome_and_stored(bench: Wo
     assert stored.problem is not None
     assert stored.problem.code == "host:failed"
     assert bench.last(Event.OPERATION_FINISHED)["code"] == "host:failed"
+
+
+async def test_a_failed_run_is_an_answer_and_no_refusal_and_counted_as_its_code(
+    bench: Workbench,
+) -> None:
+    bench.host.answers["status"] = output(exit_code=1, stderr="fatal: no\n")
+    ask = Ask(operation="git.status", params=STATUS, exchange_id="ab" * 16, body_sha256="")
+    answer = await bench.pipeline.submit(bench.who("deployer"), ask)
+    assert isinstance(answer, Failed)
+    assert isinstance(answer.error, HostFailedError)
+    assert answer.error.members["outcome"]["exit_code"] == 1
+    assert bench.events() == ["operation.started", "operation.finished"]
+    assert 'refusals_total{code="host:failed"} 1.0' in bench.rooms.metrics.render().decode()
 
 
 async def test_an_allowed_change_that_cannot_be_written_down_does_not_run(
