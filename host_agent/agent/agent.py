@@ -49,7 +49,7 @@ from host_agent.pipeline.context import refresh_book
 from host_agent.pipeline.events import Events
 from host_agent.pipeline.sudoers import Privileges
 from host_agent.policy.limits import Limits
-from host_agent.store.store import SqlRequestStore
+from host_agent.store.store import RequestStore
 
 _log = logging.getLogger("host_agent.agent")
 
@@ -155,8 +155,8 @@ class Agent:
         self._exits.push_async_callback(audit.close)
         return audit
 
-    async def _open_store(self, config: Config, clock: Clock) -> SqlRequestStore:
-        store = SqlRequestStore(config.store.url)
+    async def _open_store(self, config: Config, clock: Clock) -> RequestStore:
+        store = RequestStore(config.store.path)
         await store.open()
         self._exits.push_async_callback(store.close)
         if isinstance(clock, SystemClock):

@@ -32,7 +32,7 @@ from host_agent.operations import CATALOGUE
 from host_agent.pipeline import Snapshot
 from host_agent.pipeline.plugin import Plugin
 
-IMPORTED_LATE = ("alembic.command", "alembic.config", "httpcore")
+IMPORTED_LATE = ("httpcore",)
 """What a running agent needs and no module names at its head: whatever is configured uses it."""
 
 

@@ -37,7 +37,7 @@ from host_agent.requests.notification import (
     Kind,
     Notification,
 )
-from host_agent.store.port import RequestStore
+from host_agent.store.store import RequestStore
 from host_agent.text import plain
 
 MAX_TRIES = 12

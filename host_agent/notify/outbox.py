@@ -32,7 +32,7 @@ from host_agent.notify.delivery import (
 )
 from host_agent.notify.rate import Pace
 from host_agent.requests.notification import Notification
-from host_agent.store.port import RequestStore
+from host_agent.store.store import RequestStore
 
 BATCH = 100
 """So many due rows are read at a time, more only to see past the rows of a channel that is busy."""

@@ -31,7 +31,7 @@ from host_agent.pipeline.replies import Hearing
 from host_agent.pipeline.telling import facts_of
 from host_agent.requests.facts import request_view
 from host_agent.requests.model import GrantTerms, Request, Verb, is_same_owner
-from host_agent.store.port import Spent
+from host_agent.store.nonces import Spent
 
 CHANNEL = RELAYED
 MAX_NONCES = 10_000

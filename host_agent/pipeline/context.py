@@ -32,7 +32,7 @@ from host_agent.pipeline.tasks import Tasks
 from host_agent.policy.limits import Limits
 from host_agent.policy.rules import Rules
 from host_agent.requests.model import Decision, Request
-from host_agent.store.port import RequestStore
+from host_agent.store.store import RequestStore
 
 _log = logging.getLogger("host_agent.pipeline")
 

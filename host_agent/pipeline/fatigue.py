@@ -21,7 +21,7 @@ from host_agent.operations.catalogue import Effect, Operation
 from host_agent.pipeline.authorize import as_now
 from host_agent.pipeline.context import Rooms, Snapshot
 from host_agent.requests.model import Request, State
-from host_agent.store.port import Requests, Standing
+from host_agent.store.refusals import Standing
 
 HOLD_OFF_WINDOW = timedelta(hours=1)
 RETRY_SECONDS = 300.0
@@ -69,7 +69,7 @@ def hold_off(snapshot: Snapshot, refusals: int) -> RateLimitedError | None:
 # -- by another door -------------------------------------------------------------------------------
 
 
-def require_no_equivalent(rooms: Rooms, operation: Operation, others: Requests) -> None:
+def require_no_equivalent(rooms: Rooms, operation: Operation, others: list[Request]) -> None:
     """Refuse a change that does what another operation of this caller waits for or was denied.
 
     Raises:

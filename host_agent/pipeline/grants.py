@@ -30,7 +30,7 @@ from host_agent.requests.model import (
     agreeing,
     is_same_owner,
 )
-from host_agent.store.grant_rows import AGENT
+from host_agent.store.grants import AGENT
 
 FOR_SECONDS = range(60, 86_401)
 COUNT = range(1, 1001)

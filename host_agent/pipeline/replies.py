@@ -48,7 +48,7 @@ from host_agent.pipeline.decide import Deciding
 from host_agent.requests import codes
 from host_agent.requests.model import Request, State, Verb, is_same_owner
 from host_agent.requests.notification import CodeHash, Kind, Notification, Purpose
-from host_agent.store.port import Spent
+from host_agent.store.nonces import Spent
 
 _log = logging.getLogger("host_agent.pipeline")
 

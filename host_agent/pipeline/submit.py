@@ -35,7 +35,9 @@ from host_agent.pipeline.transitions import Transitions
 from host_agent.policy.rules import Ask as AskVerdict
 from host_agent.requests.model import Request, RequestId, State, Terms
 from host_agent.requests.notification import Notification
-from host_agent.store.port import IdempotencyKey, Inserted, Standing
+from host_agent.store.admission import Inserted
+from host_agent.store.answers import IdempotencyKey
+from host_agent.store.refusals import Standing
 
 _log = logging.getLogger("host_agent.pipeline")
 

@@ -6,33 +6,31 @@ is committed, also when two agents share a database.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-
-from sqlalchemy import Connection, and_, bindparam, func, insert, select
+from sqlite3 import Connection
+from typing import Final
 
 from host_agent.errors import QueueFullError, TargetChangedError
 from host_agent.requests import model as machine
 from host_agent.requests.model import Problem, Request, State
 from host_agent.requests.notification import Notification
-from host_agent.store import moving, outbox_rows, rows
-from host_agent.store.answers import reserve
-from host_agent.store.port import IdempotencyKey, Inserted
-from host_agent.store.schema import requests
+from host_agent.store import answers, codec, notifications, transitions
+from host_agent.store.answers import IdempotencyKey
 from host_agent.store.writer import Tally
 
-_c = requests.c
-_INSERT = insert(requests)
-_IS_LIVE = _c.finished_at.is_(None)
-_IS_PENDING = and_(_IS_LIVE, _c.state == State.PENDING.value)
-# Not ordered here: for the order SQLite would go through the caller's whole history.
-_LIVE_OF_WISH = select(requests).where(
-    _c.caller == bindparam("caller"), _c.wish == bindparam("wish"), _IS_LIVE
-)
-_BY_ID = select(requests).where(_c.id == bindparam("id"))
-_COUNT_PENDING = select(func.count()).where(_c.state == State.PENDING.value)
-_COUNT_PENDING_OF = select(func.count()).where(_c.caller == bindparam("caller"), _IS_PENDING)
-_NEXT_EXPIRY = select(func.min(_c.expires_at)).where(_IS_PENDING)
-_RETRY_AT_MOST_SECONDS = 3600.0
+_RETRY_AT_MOST_SECONDS: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inserted:
+    """What became of an insert: the request as stored, new or attached to, and whom it cancelled.
+
+    `superseded` are the older requests of the same wish that ended by it, as they are now: pending
+    ones `cancelled` for another digest, and those found `expired`.
+    """
+
+    request: Request
+    created: bool
+    superseded: tuple[Request, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +41,31 @@ class Caps:
     pending_of_caller: int
 
 
+_INSERT = """
+INSERT INTO requests (
+    id, state, caller, fingerprint, serial, owner, unix_user, operation, params, wish, resource,
+    digest, rule, reason, terms, precondition, preview, created_at, expires_at, decisions, outcome,
+    problem, finished_at, version, issued
+) VALUES (
+    :id, :state, :caller, :fingerprint, :serial, :owner, :unix_user, :operation, :params, :wish,
+    :resource, :digest, :rule, :reason, :terms, :precondition, :preview, :created_at, :expires_at,
+    :decisions, :outcome, :problem, :finished_at, :version, :issued
+)
+"""
+
+
+def insert(connection: Connection, request: Request) -> None:
+    """Store a request as it is, whatever else is there."""
+    connection.execute(_INSERT, codec.request_row(request))
+
+
 def admit(
     connection: Connection,
     tally: Tally,
     request: Request,
     caps: Caps,
     idempotency: IdempotencyKey | None,
-    notifications: Sequence[Notification],
+    prompts: Sequence[Notification],
 ) -> Inserted:
     """Store `request` or attach it, as `RequestStore.insert` says.
 
@@ -63,7 +79,7 @@ def admit(
     for other in alike:
         if other.digest == request.digest:
             if idempotency is not None:
-                reserve(connection, request.caller, idempotency, request_id=other.id)
+                answers.reserve(connection, request.caller, idempotency, other.id)
             return Inserted(request=other, created=False, superseded=expired)
     superseded = tuple(
         _supersede(connection, tally, other, request)
@@ -72,35 +88,44 @@ def admit(
     )
     if request.state is State.PENDING:
         _require_room(connection, tally, request, caps)
-    connection.execute(_INSERT, rows.new_row(request))
-    outbox_rows.add_to(connection, notifications, request.state)
+    insert(connection, request)
+    notifications.add_to(connection, prompts, request.state)
     if idempotency is not None:
-        reserve(connection, request.caller, idempotency, request_id=request.id)
+        answers.reserve(connection, request.caller, idempotency, request.id)
     return Inserted(request=request, created=True, superseded=expired + superseded)
 
 
+_BY_ID = "SELECT * FROM requests WHERE id = :id"
+
+
 def _of_key(connection: Connection, caller: str, key: IdempotencyKey) -> Request | None:
-    known = reserve(connection, caller, key, request_id=None)
+    known = answers.bound_to(connection, caller, key)
     if known is None:
         return None
-    row = connection.execute(_BY_ID, {"id": known}).one_or_none()
+    row = connection.execute(_BY_ID, {"id": known}).fetchone()
     if row is None:
         return None
-    request = rows.read_row(row)
+    request = codec.read_request(row)
     return None if request.was_refused else request
+
+
+# Not ordered here: for the order SQLite would go through the caller's whole history.
+_LIVE_OF_WISH = """
+SELECT * FROM requests WHERE caller = :caller AND wish = :wish AND finished_at IS NULL
+"""
 
 
 def _live_of_wish(
     connection: Connection, tally: Tally, request: Request
 ) -> tuple[list[Request], tuple[Request, ...]]:
     """Return what is live of the same wish, and what has expired unnoticed and is ended here."""
-    wish, now = rows.wish(request.operation, request.params), request.created_at
+    wish, now = codec.wish(request.operation, request.params), request.created_at
     found = sorted(
         connection.execute(_LIVE_OF_WISH, {"caller": request.caller, "wish": wish}),
-        key=lambda row: row.sequence,
+        key=lambda row: row["sequence"],
     )
     alike, expired = [], []
-    for other in map(rows.read_row, found):
+    for other in map(codec.read_request, found):
         if other.state is State.RUNNING or not other.is_expired(now):
             alike.append(other)
             continue
@@ -111,7 +136,7 @@ def _live_of_wish(
 
 
 def _end(connection: Connection, tally: Tally, before: Request, ended: Request) -> None:
-    moving.move(connection, tally, ended, before=before.state, expected_version=before.version)
+    transitions.move(connection, tally, ended, before=before.state, expected_version=before.version)
 
 
 def _supersede(connection: Connection, tally: Tally, older: Request, newer: Request) -> Request:
@@ -125,32 +150,47 @@ def _supersede(connection: Connection, tally: Tally, older: Request, newer: Requ
     return cancelled
 
 
+_COUNT_PENDING = "SELECT count(*) FROM requests WHERE state = 'pending'"
+_COUNT_PENDING_OF = """
+SELECT count(*) FROM requests
+WHERE caller = :caller AND finished_at IS NULL AND state = 'pending'
+"""
+
+
 def _require_room(connection: Connection, tally: Tally, request: Request, caps: Caps) -> None:
     caller = request.caller
     if tally.pending is None:
-        tally.pending = connection.execute(_COUNT_PENDING).scalar_one()
+        (tally.pending,) = connection.execute(_COUNT_PENDING).fetchone()
     if caller not in tally.of_caller:
         counted = connection.execute(_COUNT_PENDING_OF, {"caller": caller})
-        tally.of_caller[caller] = counted.scalar_one()
+        (tally.of_caller[caller],) = counted.fetchone()
     if tally.of_caller[caller] >= caps.pending_of_caller:
         message = "Too many of your requests are pending; wait for a decision or cancel some."
-        raise _queue_full(connection, message, request.created_at, caller)
+        raise _queue_full(connection, _NEXT_EXPIRY_OF, message, request)
     if tally.pending >= caps.pending:
         message = "Too many requests are pending on this host; try again later."
-        raise _queue_full(connection, message, request.created_at, None)
+        raise _queue_full(connection, _NEXT_EXPIRY, message, request)
     tally.pending += 1
     tally.of_caller[caller] += 1
 
 
+_NEXT_EXPIRY = """
+SELECT min(expires_at) FROM requests WHERE finished_at IS NULL AND state = 'pending'
+"""
+_NEXT_EXPIRY_OF = """
+SELECT min(expires_at) FROM requests
+WHERE finished_at IS NULL AND state = 'pending' AND caller = :caller
+"""
+
+
 def _queue_full(
-    connection: Connection, message: str, now: datetime, caller: str | None
+    connection: Connection, next_expiry: str, message: str, request: Request
 ) -> QueueFullError:
     """Return the refusal, with the time until a pending request expires at the latest."""
-    query = _NEXT_EXPIRY if caller is None else _NEXT_EXPIRY.where(_c.caller == caller)
-    expiry = connection.execute(query).scalar_one()
+    (expiry,) = connection.execute(next_expiry, {"caller": request.caller}).fetchone()
     seconds = _RETRY_AT_MOST_SECONDS
     if expiry is not None:
-        seconds = (rows.instant(expiry) - now).total_seconds()
+        seconds = (codec.instant(expiry) - request.created_at).total_seconds()
     return QueueFullError(
         message, retry_after_seconds=min(max(seconds, 1.0), _RETRY_AT_MOST_SECONDS)
     )

@@ -6,87 +6,80 @@ for new ones.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
-
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, update
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from sqlite3 import Connection, Row
 
 from host_agent.canonical import JsonValue
 from host_agent.errors import IdempotencyConflictError
-from host_agent.store import rows
-from host_agent.store.port import KEY_LIFETIME, IdempotencyKey, StoredAnswer
-from host_agent.store.schema import answers
+from host_agent.store.codec import microseconds, unpack
 
+KEY_LIFETIME = timedelta(hours=24)
+"""How long an idempotency key is remembered."""
 MAX_KEYS_PER_CALLER = 10_000
 MAX_BYTES_PER_CALLER = 64 * 1024 * 1024
 """Of compressed answers. Where a caller has more, the oldest are forgotten before their time."""
 HELD = 202
 """The status of a key whose request is known and whose answer is not."""
 
-_a = answers.c
-_INSERT = insert(answers)
-_BY_KEY = select(answers).where(_a.caller == bindparam("caller"), _a.key == bindparam("key"))
-_DELETE = delete(answers).where(_a.sequence == bindparam("row"))
-_ANSWER = update(answers).where(_a.sequence == bindparam("row"))
-_DELETE_EXPIRED = delete(answers).where(_a.expires_at <= bindparam("now"))
-_ranked = (
-    select(
-        _a.sequence,
-        func.row_number().over(order_by=_a.sequence.desc()).label("number"),
-        func.sum(_a.size).over(order_by=_a.sequence.desc()).label("bytes"),
-    )
-    .where(_a.caller == bindparam("caller"))
-    .subquery()
-)
-_NEWEST_SURPLUS = select(func.max(_ranked.c.sequence)).where(
-    or_(_ranked.c.number > bindparam("keys"), _ranked.c.bytes > bindparam("bytes_kept"))
-)
-_DELETE_SURPLUS = delete(answers).where(
-    _a.caller == bindparam("of"), _a.sequence <= bindparam("newest")
-)
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdempotencyKey:
+    """A caller's key for one ask: the hash of its body, and the request it would make.
 
-def reserve(
-    connection: Connection, caller: str, key: IdempotencyKey, *, request_id: str | None
-) -> str | None:
-    """Bind a key to a request; with `request_id` None, only look. Returns what it was bound to.
-
-    Raises:
-        IdempotencyConflictError: the key came with another body.
+    `now` is when it came in; the key is forgotten 24 hours later.
     """
-    row = _current(connection, caller, key.key, key.now)
-    if row is not None:
-        _require_same_body(row, key.body_sha256)
-    if request_id is None:
-        return None if row is None else row.request_id
-    _replace(
-        connection,
-        row,
-        {
-            "caller": caller,
-            "key": key.key,
-            "body_sha256": key.body_sha256,
-            "status": HELD,
-            "body": None,
-            "size": 0,
-            "request_id": request_id,
-            "expires_at": rows.microseconds(key.now + KEY_LIFETIME),
-        },
-    )
-    return request_id
+
+    key: str
+    body_sha256: str
+    request_id: str
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAnswer:
+    """What a key stands for. `body` is None while only the request that it made is known."""
+
+    body_sha256: str
+    status: int
+    body: Mapping[str, JsonValue] | None
+    request_id: str | None
+
+
+_BY_KEY = "SELECT * FROM answers WHERE caller = :caller AND key = :key"
 
 
 def recall(connection: Connection, caller: str, key: str, now: datetime) -> StoredAnswer | None:
     """Return what the caller's key stands for, unless it is forgotten."""
-    row = connection.execute(_BY_KEY, {"caller": caller, "key": key}).one_or_none()
-    if row is None or row.expires_at <= rows.microseconds(now):
+    row = connection.execute(_BY_KEY, {"caller": caller, "key": key}).fetchone()
+    if row is None or row["expires_at"] <= microseconds(now):
         return None
     return StoredAnswer(
-        body_sha256=row.body_sha256,
-        status=row.status,
-        body=None if row.body is None else rows.unpack(row.body),
-        request_id=row.request_id,
+        body_sha256=row["body_sha256"],
+        status=row["status"],
+        body=None if row["body"] is None else unpack(row["body"]),
+        request_id=row["request_id"],
     )
+
+
+def bound_to(connection: Connection, caller: str, key: IdempotencyKey) -> str | None:
+    """Return the id of the request that a key is bound to.
+
+    Raises:
+        IdempotencyConflictError: the key came with another body.
+    """
+    row = _current(connection, caller, key)
+    return None if row is None else row["request_id"]
+
+
+def reserve(connection: Connection, caller: str, key: IdempotencyKey, request_id: str) -> None:
+    """Bind a key to a request whose answer is not known yet.
+
+    Raises:
+        IdempotencyConflictError: the key came with another body.
+    """
+    _current(connection, caller, key)
+    _store(connection, caller, key, status=HELD, body=None, request_id=request_id)
 
 
 def remember(
@@ -98,62 +91,78 @@ def remember(
     body: bytes,
     request_id: str | None,
 ) -> None:
-    """Keep an answer (`body` as `pack` made it) under its key.
+    """Keep an answer (`body` as `codec.pack` made it) under its key.
 
     Raises:
         IdempotencyConflictError: the key stands for another body.
     """
-    row = _current(connection, caller, key.key, key.now)
-    if row is not None:
-        _require_same_body(row, key.body_sha256)
-    _replace(
-        connection,
-        row,
-        {
-            "caller": caller,
-            "key": key.key,
-            "body_sha256": key.body_sha256,
-            "status": status,
-            "body": body,
-            "size": len(body),
-            "request_id": request_id,
-            "expires_at": rows.microseconds(key.now + KEY_LIFETIME),
-        },
-    )
+    _current(connection, caller, key)
+    _store(connection, caller, key, status=status, body=body, request_id=request_id)
+
+
+_DELETE_EXPIRED = "DELETE FROM answers WHERE expires_at <= :now"
+_NEWEST_SURPLUS = """
+SELECT max(sequence) FROM (
+    SELECT sequence, row_number() OVER newest AS number, sum(size) OVER newest AS bytes
+    FROM answers WHERE caller = :caller
+    WINDOW newest AS (ORDER BY sequence DESC)
+) WHERE number > :keys OR bytes > :bytes
+"""
+_DELETE_SURPLUS = "DELETE FROM answers WHERE caller = :caller AND sequence <= :newest"
 
 
 def trim(connection: Connection, caller: str, now: datetime) -> None:
     """Forget what is older than a day, and what is beyond the caller's bounds."""
-    connection.execute(_DELETE_EXPIRED, {"now": rows.microseconds(now)})
-    newest = connection.execute(
-        _NEWEST_SURPLUS,
-        {"caller": caller, "keys": MAX_KEYS_PER_CALLER, "bytes_kept": MAX_BYTES_PER_CALLER},
-    ).scalar_one()
+    connection.execute(_DELETE_EXPIRED, {"now": microseconds(now)})
+    bounds = {"caller": caller, "keys": MAX_KEYS_PER_CALLER, "bytes": MAX_BYTES_PER_CALLER}
+    (newest,) = connection.execute(_NEWEST_SURPLUS, bounds).fetchone()
     if newest is not None:
-        connection.execute(_DELETE_SURPLUS, {"of": caller, "newest": newest})
+        connection.execute(_DELETE_SURPLUS, {"caller": caller, "newest": newest})
 
 
-def pack(body: Mapping[str, JsonValue]) -> bytes:
-    """Return an answer as it is stored."""
-    return rows.pack(body)
+_DELETE = "DELETE FROM answers WHERE sequence = :sequence"
 
 
-def _current(connection: Connection, caller: str, key: str, now: datetime) -> Row[Any] | None:
-    row = connection.execute(_BY_KEY, {"caller": caller, "key": key}).one_or_none()
-    if row is None or row.expires_at > rows.microseconds(now):
-        return row
-    connection.execute(_DELETE, {"row": row.sequence})
-    return None
-
-
-def _require_same_body(row: Row[Any], body_sha256: str) -> None:
-    if row.body_sha256 != body_sha256:
+def _current(connection: Connection, caller: str, key: IdempotencyKey) -> Row | None:
+    """Return what the key stands for; one that is forgotten is deleted."""
+    row: Row | None = connection.execute(_BY_KEY, {"caller": caller, "key": key.key}).fetchone()
+    if row is None:
+        return None
+    if row["expires_at"] <= microseconds(key.now):
+        connection.execute(_DELETE, {"sequence": row["sequence"]})
+        return None
+    if row["body_sha256"] != key.body_sha256:
         message = "This Idempotency-Key was used for another body; take a new key."
         raise IdempotencyConflictError(message)
+    return row
 
 
-def _replace(connection: Connection, row: Row[Any] | None, values: rows.Values) -> None:
-    if row is None:
-        connection.execute(_INSERT, values)
-    else:
-        connection.execute(_ANSWER, {**values, "row": row.sequence})
+_STORE = """
+INSERT INTO answers (caller, key, body_sha256, status, body, size, request_id, expires_at)
+VALUES (:caller, :key, :body_sha256, :status, :body, :size, :request_id, :expires_at)
+ON CONFLICT (caller, key) DO UPDATE SET
+    status = excluded.status, body = excluded.body, size = excluded.size,
+    request_id = excluded.request_id, expires_at = excluded.expires_at
+"""
+
+
+def _store(
+    connection: Connection,
+    caller: str,
+    key: IdempotencyKey,
+    *,
+    status: int,
+    body: bytes | None,
+    request_id: str | None,
+) -> None:
+    values = {
+        "caller": caller,
+        "key": key.key,
+        "body_sha256": key.body_sha256,
+        "status": status,
+        "body": body,
+        "size": 0 if body is None else len(body),
+        "request_id": request_id,
+        "expires_at": microseconds(key.now + KEY_LIFETIME),
+    }
+    connection.execute(_STORE, values)

@@ -1,9 +1,7 @@
-"""One SQLite connection in a thread of its own, spoken to in SQLAlchemy Core.
+"""One SQLite connection in a thread of its own.
 
-A unit of work is one function over a SQLAlchemy connection, and crosses to the thread once, however
-many statements it has: the asyncio extension of SQLAlchemy crosses three times a statement, which
-costs more than the statements. So the engine here is the synchronous one, bound to the standard
-library's connection, and both are only touched in that thread.
+A unit of work is one function over the connection, and crosses to the thread once, however many
+statements it has. The connection is touched in that thread only.
 """
 
 import asyncio
@@ -11,17 +9,15 @@ import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from sqlite3 import Connection
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-
 from host_agent.errors import StoreUnavailableError
-from host_agent.store.rows import RowError
+from host_agent.store.codec import RowError
 from host_agent.store.schema import SchemaError
 
 BUSY_TIMEOUT_SECONDS = 2.0
@@ -30,13 +26,7 @@ BUSY_TIMEOUT_SECONDS = 2.0
 _T = TypeVar("_T")
 _log = logging.getLogger("host_agent.store")
 PROGRESS_STEPS = 20_000
-_FAILURES = (
-    SQLAlchemyError,
-    sqlite3.Error,
-    OSError,
-    SchemaError,
-    RowError,
-)
+_FAILURES = (sqlite3.Error, OSError, SchemaError, RowError)
 
 
 class _Thread:
@@ -85,13 +75,12 @@ def _unless_given_up(ended: "asyncio.Future[_T]", settle: Callable[[], None]) ->
 
 
 class Database:
-    """A connection for writing (every unit is a `BEGIN IMMEDIATE` by itself) or for reading."""
+    """A connection for writing or for reading; rows of it are `sqlite3.Row`."""
 
     def __init__(self, path: Path, *, is_writer: bool) -> None:
         self._path = path
         self._is_writer = is_writer
         self._thread: _Thread | None = None
-        self._engine: Engine | None = None
         self._connection: Connection | None = None
 
     async def open(self) -> None:
@@ -124,14 +113,14 @@ class Database:
             raise unavailable(error) from error
 
     async def read(self, work: Callable[[Connection], _T]) -> _T:
-        """Return what `work` makes of the connection, in its thread and in one transaction.
+        """Return what `work` makes of one state of the database, in the connection's thread.
 
         Raises:
             StoreUnavailableError: the database, the file system or a stored row failed.
         """
 
         def whole(connection: Connection) -> _T:
-            with connection.begin():
+            with transaction(connection, "BEGIN"):
                 return work(connection)
 
         return await self.run(whole)
@@ -142,7 +131,7 @@ class Database:
         if thread is None:
             return
         try:
-            await thread.call(self._dispose)
+            await thread.call(self._disconnect)
         except _FAILURES as error:
             _log.warning("the request store was not closed well: %s", error)
         finally:
@@ -159,10 +148,11 @@ class Database:
                 raw.execute(f"PRAGMA {pragma}").fetchone()
             if self._is_writer:
                 _require_wal(raw)
-            self._bind(raw)
         except BaseException:
             raw.close()
             raise
+        raw.row_factory = sqlite3.Row
+        self._connection = raw
 
     def _pragmas(self) -> tuple[str, ...]:
         common = ("foreign_keys = ON", "trusted_schema = OFF", "cache_size = -8192")
@@ -170,32 +160,28 @@ class Database:
             return (*common, "query_only = ON")
         return (*common, "journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 8388608")
 
-    def _bind(self, raw: sqlite3.Connection) -> None:
-        engine = create_engine("sqlite+pysqlite://", creator=lambda: raw, poolclass=StaticPool)
-        event.listen(engine, "begin", _begin_immediate if self._is_writer else _begin)
-        self._connection = engine.connect()
-        self._engine = engine
-
-    def _dispose(self) -> None:
+    def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
-        engine, self._engine = self._engine, None
         if connection is not None:
             connection.close()
-        if engine is not None:
-            engine.dispose()
 
 
-def _begin(connection: Connection) -> None:
-    """See one state of the database in all statements of a unit."""
-    connection.exec_driver_sql("BEGIN")
+@contextlib.contextmanager
+def transaction(connection: Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+    """Commit what the block does, or nothing of it.
+
+    The write lock is taken at once: a later upgrade of a read lock could fail half-way.
+    """
+    connection.execute(begin)
+    try:
+        yield
+        connection.commit()
+    except BaseException:
+        connection.rollback()  # nothing to do where SQLite has done it by itself
+        raise
 
 
-def _begin_immediate(connection: Connection) -> None:
-    """Take the write lock at once: a later upgrade of a read lock could fail half-way."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _require_wal(raw: sqlite3.Connection) -> None:
+def _require_wal(raw: Connection) -> None:
     mode = raw.execute("PRAGMA journal_mode").fetchone()[0]
     if mode != "wal":
         message = f"the file system gives no write-ahead journal (journal_mode is {mode})"
@@ -235,9 +221,8 @@ _SENTENCES = {
 _RETRY_AFTER_SECONDS = 1.0
 
 
-def unavailable(error: BaseException) -> StoreUnavailableError:
+def unavailable(cause: BaseException) -> StoreUnavailableError:
     """Return the error that leaves the store for one of the database, the host or a stored row."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
     _log.error("the request store failed: %s: %s", type(cause).__name__, cause)
     code = getattr(cause, "sqlite_errorcode", None)
     primary = code & 0xFF if isinstance(code, int) else None

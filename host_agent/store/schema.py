@@ -1,282 +1,277 @@
-"""The tables of the request store, and how a database comes to have them.
+"""The tables of the request store in numbered steps, and how a database comes to have them.
 
-A new database gets the newest tables at once and is stamped; an older one is migrated; one of a
-newer program is refused, untouched. Instants are integers: microseconds since 1970, UTC.
+A new database is made by all steps, an older one by those that it lacks; one of a newer program is
+refused, untouched. SQLite keeps the number of the last step in the file (`PRAGMA user_version`),
+beside the mark of this program (`PRAGMA application_id`). Instants are integers: microseconds since
+1970, UTC.
 """
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
+from sqlite3 import Connection
+from typing import Final
 
-from sqlalchemy import (
-    CheckConstraint,
-    Column,
-    Connection,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    Text,
-    insert,
-    inspect,
-    literal_column,
-    select,
+_LIVE_OPERATION = """
+CREATE INDEX live_operation ON requests (caller, operation) WHERE finished_at IS NULL
+"""
+_ENDED_OF_RESOURCE = """
+CREATE INDEX ended_of_resource ON requests (operation, resource, finished_at)
+WHERE finished_at IS NOT NULL
+"""
+# Live requests are few, whatever the history: the indexes that begin with `live` hold only them.
+# `wish` is a hash of operation and parameters; `issued` are authority and end of the certificate.
+_REQUESTS = (
+    """
+CREATE TABLE requests (
+    sequence INTEGER NOT NULL PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    caller TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    serial TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    unix_user TEXT,
+    operation TEXT NOT NULL,
+    params TEXT NOT NULL,
+    wish BLOB NOT NULL,
+    resource TEXT,
+    digest TEXT NOT NULL,
+    rule TEXT NOT NULL,
+    reason TEXT,
+    terms TEXT NOT NULL,
+    precondition TEXT,
+    preview TEXT,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    decisions TEXT NOT NULL,
+    outcome TEXT,
+    problem TEXT,
+    finished_at INTEGER,
+    version INTEGER NOT NULL,
+    issued TEXT,
+    CONSTRAINT ended_when_finished
+        CHECK ((finished_at IS NULL) = (state IN ('approved', 'pending', 'running')))
+)
+""",
+    """
+CREATE UNIQUE INDEX live_digest ON requests (caller, digest) WHERE finished_at IS NULL
+""",
+    "CREATE INDEX live_wish ON requests (caller, wish, state) WHERE finished_at IS NULL",
+    _LIVE_OPERATION,
+    "CREATE INDEX live_expiry ON requests (expires_at, state) WHERE finished_at IS NULL",
+    """
+CREATE INDEX ended_of_caller ON requests (caller, state, finished_at)
+WHERE finished_at IS NOT NULL
+""",
+    "CREATE INDEX ended ON requests (finished_at) WHERE finished_at IS NOT NULL",
+    _ENDED_OF_RESOURCE,
+    "CREATE INDEX by_caller ON requests (caller, sequence)",
+    "CREATE INDEX by_state ON requests (state, sequence)",
+    # `body` is zlib of stdout, stderr and data as JSON.
+    """
+CREATE TABLE outputs (
+    request_id TEXT NOT NULL PRIMARY KEY REFERENCES requests (id) ON DELETE CASCADE,
+    body BLOB NOT NULL
+)
+""",
+)
+# A code is spent once its request has left `pending`.
+_CODES = (
+    """
+CREATE TABLE codes (
+    request_id TEXT NOT NULL REFERENCES requests (id) ON DELETE CASCADE,
+    owner TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    code_hash TEXT NOT NULL,
+    is_spent INTEGER NOT NULL,
+    PRIMARY KEY (request_id, owner, channel)
+)
+""",
+    "CREATE INDEX code_by_hash ON codes (code_hash)",
+)
+_NOTIFICATION_BY_ANSWER_REFERENCE = """
+CREATE INDEX notification_by_answer_reference ON notifications (channel, owner, answer_reference)
+WHERE answer_reference IS NOT NULL
+"""
+# `answer_reference` is that of the second message, which holds the code.
+_NOTIFICATIONS = (
+    """
+CREATE TABLE notifications (
+    sequence INTEGER NOT NULL PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    request_id TEXT NOT NULL REFERENCES requests (id) ON DELETE CASCADE,
+    kind TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    state TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    next_at INTEGER NOT NULL,
+    tries INTEGER NOT NULL,
+    delivered_at INTEGER,
+    reference TEXT,
+    failure TEXT,
+    answer_reference TEXT
+)
+""",
+    """
+CREATE UNIQUE INDEX notification_of_request ON notifications (request_id, kind, owner, channel)
+""",
+    "CREATE INDEX waiting_notifications ON notifications (next_at) WHERE state = 'waiting'",
+    """
+CREATE INDEX notification_by_reference ON notifications (channel, owner, reference)
+WHERE reference IS NOT NULL
+""",
+    _NOTIFICATION_BY_ANSWER_REFERENCE,
+)
+# Only the configuration names a contact that is not enrolled.
+_CONTACTS = (
+    """
+CREATE TABLE contacts (
+    owner TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    address TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    disabled TEXT,
+    is_enrolled INTEGER NOT NULL,
+    offered_by TEXT,
+    PRIMARY KEY (owner, channel, address)
+)
+""",
+    "CREATE INDEX contact_by_address ON contacts (channel, address)",
+    """
+CREATE TABLE enrolments (
+    owner TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    code_hash TEXT NOT NULL,
+    expires_at INTEGER NOT NULL,
+    offered_by TEXT NOT NULL,
+    PRIMARY KEY (owner, channel)
+)
+""",
+    "CREATE INDEX enrolment_by_hash ON enrolments (channel, code_hash)",
+)
+_NONCES = (
+    """
+CREATE TABLE nonces (
+    scope TEXT NOT NULL,
+    nonce TEXT NOT NULL,
+    expires_at INTEGER NOT NULL,
+    PRIMARY KEY (scope, nonce)
+)
+""",
+    "CREATE INDEX nonce_expiry ON nonces (expires_at)",
+)
+# A grant outlives its request, so it does not refer to it.
+_GRANTS = (
+    """
+CREATE TABLE grants (
+    sequence INTEGER NOT NULL PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    request_id TEXT NOT NULL,
+    caller TEXT NOT NULL,
+    operation TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    params TEXT NOT NULL,
+    terms TEXT NOT NULL,
+    consents TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    uses_left INTEGER,
+    used INTEGER NOT NULL,
+    revoked_at INTEGER,
+    revoked_by TEXT,
+    CONSTRAINT uses_are_counted CHECK (uses_left >= 0)
+)
+""",
+    """
+CREATE INDEX grants_of_caller ON grants (caller, operation, expires_at) WHERE revoked_at IS NULL
+""",
+    "CREATE INDEX grants_by_time ON grants (created_at)",
+    "CREATE INDEX grant_expiry ON grants (expires_at)",
+)
+_RELEASES = (
+    """
+CREATE TABLE releases (
+    caller TEXT NOT NULL PRIMARY KEY,
+    released_at INTEGER NOT NULL,
+    released_by TEXT NOT NULL
+)
+""",
+)
+# `body` is zlib of the answer as JSON, `size` its length.
+_ANSWERS = (
+    """
+CREATE TABLE answers (
+    sequence INTEGER NOT NULL PRIMARY KEY,
+    caller TEXT NOT NULL,
+    key TEXT NOT NULL,
+    body_sha256 TEXT NOT NULL,
+    status INTEGER NOT NULL,
+    body BLOB,
+    size INTEGER NOT NULL,
+    request_id TEXT,
+    expires_at INTEGER NOT NULL
+)
+""",
+    "CREATE UNIQUE INDEX answer_of_key ON answers (caller, key)",
+    "CREATE INDEX answers_of_caller ON answers (caller, sequence, size)",
+    "CREATE INDEX answer_expiry ON answers (expires_at)",
+)
+_COMMITS = (
+    "CREATE TABLE commits (id INTEGER NOT NULL PRIMARY KEY, count INTEGER NOT NULL)",
+    "INSERT INTO commits (id, count) VALUES (1, 0)",
 )
 
-from host_agent.requests.model import LIVE
-
-REVISIONS = ("r0001", "r0002", "r0003", "r0004")
-"""Every revision of the tables, oldest first; the last is the one that this program works with."""
-HEAD = REVISIONS[-1]
-
-metadata = MetaData()
-
-_LIVE_STATES = ", ".join(f"'{state.value}'" for state in sorted(LIVE))
-
-requests = Table(
-    "requests",
-    metadata,
-    Column("sequence", Integer, primary_key=True),
-    Column("id", String, nullable=False, unique=True),
-    Column("state", String, nullable=False),
-    Column("caller", String, nullable=False),
-    Column("fingerprint", String, nullable=False),
-    Column("serial", String, nullable=False),
-    Column("owner", String, nullable=False),
-    Column("unix_user", String),
-    Column("operation", String, nullable=False),
-    Column("params", Text, nullable=False),
-    Column("wish", LargeBinary, nullable=False, comment="hash of operation and parameters"),
-    Column("resource", Text),
-    Column("digest", String, nullable=False),
-    Column("rule", Text, nullable=False),
-    Column("reason", Text),
-    Column("terms", Text, nullable=False),
-    Column("precondition", Text),
-    Column("preview", Text),
-    Column("created_at", Integer, nullable=False),
-    Column("expires_at", Integer, nullable=False),
-    Column("decisions", Text, nullable=False),
-    Column("outcome", Text),
-    Column("problem", Text),
-    Column("finished_at", Integer),
-    Column("version", Integer, nullable=False),
-    Column("issued", Text, comment="authority and end of the certificate, as JSON"),
-    CheckConstraint(
-        f"(finished_at IS NULL) = (state IN ({_LIVE_STATES}))", name="ended_when_finished"
+STEPS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        *_REQUESTS,
+        *_CODES,
+        *_NOTIFICATIONS,
+        *_CONTACTS,
+        *_NONCES,
+        *_GRANTS,
+        *_RELEASES,
+        *_ANSWERS,
+        *_COMMITS,
     ),
 )
-_is_live = requests.c.finished_at.is_(None)
-_has_ended = requests.c.finished_at.is_not(None)
-# Live requests are few, whatever the history: these indexes hold only them. Naming another
-# dialect here would import it: 3 MiB of an idle agent.
-Index(
-    "live_digest",
-    requests.c.caller,
-    requests.c.digest,
-    unique=True,
-    sqlite_where=_is_live,
-)
-Index(
-    "live_wish",
-    requests.c.caller,
-    requests.c.wish,
-    requests.c.state,
-    sqlite_where=_is_live,
-)
-Index(
-    "live_operation",
-    requests.c.caller,
-    requests.c.operation,
-    sqlite_where=_is_live,
-)
-Index(
-    "live_expiry",
-    requests.c.expires_at,
-    requests.c.state,
-    sqlite_where=_is_live,
-)
-Index(
-    "ended_of_caller",
-    requests.c.caller,
-    requests.c.state,
-    requests.c.finished_at,
-    sqlite_where=_has_ended,
-)
-Index("ended", requests.c.finished_at, sqlite_where=_has_ended)
-Index(
-    "ended_of_resource",
-    requests.c.operation,
-    requests.c.resource,
-    requests.c.finished_at,
-    sqlite_where=_has_ended,
-)
-Index("by_caller", requests.c.caller, requests.c.sequence)
-Index("by_state", requests.c.state, requests.c.sequence)
+"""Statements by step: those at index n bring the tables from number n to number n + 1."""
+APPLICATION_ID: Final = int.from_bytes(b"hoag")
 
-outputs = Table(
-    "outputs",
-    metadata,
-    Column("request_id", String, ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True),
-    Column("body", LargeBinary, nullable=False, comment="zlib of stdout, stderr and data as JSON"),
-)
+# -- databases from before the numbers -------------------------------------------------------------
 
-codes = Table(
-    "codes",
-    metadata,
-    Column("request_id", String, ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True),
-    Column("owner", String, primary_key=True),
-    Column("channel", String, primary_key=True),
-    Column("purpose", String, nullable=False),
-    Column("code_hash", String, nullable=False),
-    Column("is_spent", Integer, nullable=False, comment="1: the request has left pending"),
-)
-Index("code_by_hash", codes.c.code_hash)
-
-notifications = Table(
-    "notifications",
-    metadata,
-    Column("sequence", Integer, primary_key=True),
-    Column("id", String, nullable=False, unique=True),
-    Column("request_id", String, ForeignKey("requests.id", ondelete="CASCADE"), nullable=False),
-    Column("kind", String, nullable=False),
-    Column("owner", String, nullable=False),
-    Column("channel", String, nullable=False),
-    Column("state", String, nullable=False),
-    Column("created_at", Integer, nullable=False),
-    Column("next_at", Integer, nullable=False),
-    Column("tries", Integer, nullable=False),
-    Column("delivered_at", Integer),
-    Column("reference", Text),
-    Column("failure", String),
-    Column("answer_reference", Text, comment="of the second message, which holds the code"),
-)
-# Bound values cannot choose a partial index, so what asks for these writes the state out as well.
-is_waiting = notifications.c.state == literal_column("'waiting'", String)
-Index(
-    "notification_of_request",
-    notifications.c.request_id,
-    notifications.c.kind,
-    notifications.c.owner,
-    notifications.c.channel,
-    unique=True,
-)
-Index("waiting_notifications", notifications.c.next_at, sqlite_where=is_waiting)
-Index(
-    "notification_by_reference",
-    notifications.c.channel,
-    notifications.c.owner,
-    notifications.c.reference,
-    sqlite_where=notifications.c.reference.is_not(None),
-)
-Index(
-    "notification_by_answer_reference",
-    notifications.c.channel,
-    notifications.c.owner,
-    notifications.c.answer_reference,
-    sqlite_where=notifications.c.answer_reference.is_not(None),
-)
-
-contacts = Table(
-    "contacts",
-    metadata,
-    Column("owner", String, primary_key=True),
-    Column("channel", String, primary_key=True),
-    Column("address", String, primary_key=True),
-    Column("since", Integer, nullable=False),
-    Column("disabled", String),
-    Column("is_enrolled", Integer, nullable=False, comment="0: only the configuration names it"),
-    Column("offered_by", String),
-)
-Index("contact_by_address", contacts.c.channel, contacts.c.address)
-
-enrolments = Table(
-    "enrolments",
-    metadata,
-    Column("owner", String, primary_key=True),
-    Column("channel", String, primary_key=True),
-    Column("code_hash", String, nullable=False),
-    Column("expires_at", Integer, nullable=False),
-    Column("offered_by", String, nullable=False),
-)
-Index("enrolment_by_hash", enrolments.c.channel, enrolments.c.code_hash)
-
-nonces = Table(
-    "nonces",
-    metadata,
-    Column("scope", String, primary_key=True),
-    Column("nonce", String, primary_key=True),
-    Column("expires_at", Integer, nullable=False),
-)
-Index("nonce_expiry", nonces.c.expires_at)
-
-# A grant outlives its request, so it does not refer to it.
-grants = Table(
-    "grants",
-    metadata,
-    Column("sequence", Integer, primary_key=True),
-    Column("id", String, nullable=False, unique=True),
-    Column("request_id", String, nullable=False),
-    Column("caller", String, nullable=False),
-    Column("operation", String, nullable=False),
-    Column("resource", Text, nullable=False),
-    Column("params", Text, nullable=False),
-    Column("terms", Text, nullable=False),
-    Column("consents", Text, nullable=False),
-    Column("created_at", Integer, nullable=False),
-    Column("expires_at", Integer, nullable=False),
-    Column("uses_left", Integer),
-    Column("used", Integer, nullable=False),
-    Column("revoked_at", Integer),
-    Column("revoked_by", String),
-    CheckConstraint("uses_left >= 0", name="uses_are_counted"),
-)
-Index(
-    "grants_of_caller",
-    grants.c.caller,
-    grants.c.operation,
-    grants.c.expires_at,
-    sqlite_where=grants.c.revoked_at.is_(None),
-)
-Index("grants_by_time", grants.c.created_at)
-Index("grant_expiry", grants.c.expires_at)
-
-releases = Table(
-    "releases",
-    metadata,
-    Column("caller", String, primary_key=True),
-    Column("released_at", Integer, nullable=False),
-    Column("released_by", String, nullable=False),
-)
-
-answers = Table(
-    "answers",
-    metadata,
-    Column("sequence", Integer, primary_key=True),
-    Column("caller", String, nullable=False),
-    Column("key", String, nullable=False),
-    Column("body_sha256", String, nullable=False),
-    Column("status", Integer, nullable=False),
-    Column("body", LargeBinary, comment="zlib of the answer as JSON"),
-    Column("size", Integer, nullable=False),
-    Column("request_id", String),
-    Column("expires_at", Integer, nullable=False),
-)
-Index("answer_of_key", answers.c.caller, answers.c.key, unique=True)
-Index("answers_of_caller", answers.c.caller, answers.c.sequence, answers.c.size)
-Index("answer_expiry", answers.c.expires_at)
-
-commits = Table(
-    "commits",
-    metadata,
-    Column("id", Integer, primary_key=True, comment="1: there is one row"),
-    Column("count", Integer, nullable=False),
-)
-
-_stamps = MetaData()
-_stamp = Table("alembic_version", _stamps, Column("version_num", String(32), primary_key=True))
+_STAMP = "alembic_version"
+_ISSUED = "ALTER TABLE requests ADD COLUMN issued TEXT"
+# A code of the first tables was typed by an approver with a certificate.
+_CARRY_CODES = """
+INSERT INTO codes (request_id, owner, channel, purpose, code_hash, is_spent)
+SELECT request_id, owner, 'http', 'confirm', code_hash, 0 FROM codes_before
+"""
+REVISIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "r0001": (
+        "ALTER TABLE codes RENAME TO codes_before",
+        *_CODES,
+        _CARRY_CODES,
+        "DROP TABLE codes_before",
+        *_NOTIFICATIONS,
+        *_CONTACTS,
+        *_NONCES,
+        *_GRANTS,
+        *_RELEASES,
+        _LIVE_OPERATION,
+        _ENDED_OF_RESOURCE,
+        _ISSUED,
+    ),
+    "r0002": (
+        "ALTER TABLE notifications ADD COLUMN answer_reference TEXT",
+        _NOTIFICATION_BY_ANSWER_REFERENCE,
+        _ENDED_OF_RESOURCE,
+        _ISSUED,
+    ),
+    "r0003": (_ISSUED,),
+    "r0004": (),
+}
+"""What the tables of each revision lack of the first step."""
 
 
 class SchemaError(Exception):
@@ -284,46 +279,52 @@ class SchemaError(Exception):
 
 
 def prepare(connection: Connection) -> None:
-    """Bring the database to `HEAD`. The caller holds a write transaction, so that one agent does.
+    """Bring the database to the last step. The caller holds a write transaction, so one agent does.
 
     Raises:
         SchemaError: the tables are of a newer program, or of another one.
     """
-    found = set(inspect(connection).get_table_names())
+    number = _number(connection)
+    if number == len(STEPS):
+        return
+    if number > len(STEPS):
+        raise SchemaError(_NEWER)
+    if number == 0:
+        number = _adopt(connection)
+    for step in STEPS[number:]:
+        for statement in step:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {len(STEPS)}")
+
+
+def _number(connection: Connection) -> int:
+    """Return the step that the tables are at; 0 where nothing says so."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (number,) = connection.execute("PRAGMA user_version").fetchone()
+    if application == APPLICATION_ID and number > 0:
+        return int(number)
+    if (application, number) != (0, 0):
+        raise SchemaError(_FOREIGN)
+    return 0
+
+
+def _adopt(connection: Connection) -> int:
+    """Return 0 for an empty database; bring one of a revision to the first step."""
+    found = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     if not found:
-        create(connection)
-        return
-    if _stamp.name not in found:
-        message = "the file is a database of another program"
-        raise SchemaError(message)
-    revision = connection.execute(select(_stamp.c.version_num)).scalar_one_or_none()
-    if revision == HEAD:
-        return
-    if revision not in REVISIONS:
-        message = "the file was written by a newer version of host-agent; run that version"
-        raise SchemaError(message)
-    migrate(connection)
+        return 0
+    if _STAMP not in found:
+        raise SchemaError(_FOREIGN)
+    stamped = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    statements = None if stamped is None else REVISIONS.get(stamped[0])
+    if statements is None:
+        raise SchemaError(_NEWER)
+    for statement in statements:
+        connection.execute(statement)
+    connection.execute("DROP TABLE alembic_version")
+    return 1
 
 
-def create(connection: Connection) -> None:
-    """Make the newest tables in an empty database and stamp it with `HEAD`."""
-    metadata.create_all(connection)
-    _stamps.create_all(connection)
-    connection.execute(insert(commits).values(id=1, count=0))
-    connection.execute(insert(_stamp).values(version_num=HEAD))
-
-
-def migrate(connection: Connection, *, target: str = "head") -> None:
-    """Run the migrations that are missing up to `target`, inside the caller's transaction.
-
-    Alembic is imported here, because a start without migrations should not pay for it.
-    """
-    from alembic import command
-    from alembic.config import Config
-
-    location = Path(__file__).with_name("migrations")
-    config = Config()
-    config.set_main_option("script_location", str(location).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    upgrade: Callable[[Config, str], None] = command.upgrade
-    upgrade(config, target)
+_NEWER = "the file was written by a newer version of host-agent; run that version"
+_FOREIGN = "the file is a database of another program"

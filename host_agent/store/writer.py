@@ -10,24 +10,21 @@ import logging
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from sqlite3 import Connection
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, select, update
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
-
 from host_agent.errors import StoreUnavailableError
-from host_agent.store.database import Database, unavailable
+from host_agent.store.codec import RowError
+from host_agent.store.database import Database, transaction, unavailable
 from host_agent.store.files import StoreFiles
-from host_agent.store.rows import RowError
-from host_agent.store.schema import commits
 
 MAX_GROUP = 128
 """How many units of work share a commit at most."""
 
 _T = TypeVar("_T")
 _log = logging.getLogger("host_agent.store")
-_COUNT_COMMIT = update(commits).values(count=commits.c.count + 1)
-_READ_COMMITS = select(commits.c.count)
+_COUNT_COMMIT = "UPDATE commits SET count = count + 1"
+_READ_COMMITS = "SELECT count FROM commits"
 
 
 @dataclass(slots=True)
@@ -141,12 +138,12 @@ def commit_group(
     """Do `works` in one transaction; return what each came to. Runs in the connection's thread."""
     files.check()
     tally, count = Tally(), None
-    with connection.begin():
-        before = _changes(connection)
+    with transaction(connection):
+        before = connection.total_changes
         results = [_do(connection, work, tally) for work in works]
-        if _changes(connection) != before:
+        if connection.total_changes != before:
             connection.execute(_COUNT_COMMIT)
-            count = connection.execute(_READ_COMMITS).scalar_one()
+            count = read_commits(connection)
     if count is not None:
         try:
             files.committed(count)
@@ -157,12 +154,12 @@ def commit_group(
 
 
 def _do(connection: Connection, work: Work[Any], tally: Tally) -> _Result:
-    connection.exec_driver_sql("SAVEPOINT unit")
+    connection.execute("SAVEPOINT unit")
     try:
         result = _Result(value=work(connection, tally))
-    except (IntegrityError, DataError, RowError) as error:
+    except (sqlite3.IntegrityError, sqlite3.DataError, RowError) as error:
         result = _Result(error=unavailable(error))
-    except DBAPIError:
+    except sqlite3.Error:
         # Not this unit's fault: the disk, the lock or the file. The whole group is undone, and the
         # savepoint may be gone with its transaction.
         raise
@@ -170,14 +167,14 @@ def _do(connection: Connection, work: Work[Any], tally: Tally) -> _Result:
         result = _Result(error=error)
     if result.error is not None:
         tally.forget()
-        connection.exec_driver_sql("ROLLBACK TO unit")
-    connection.exec_driver_sql("RELEASE unit")
+        connection.execute("ROLLBACK TO unit")
+    connection.execute("RELEASE unit")
     return result
 
 
-def _changes(connection: Connection) -> int:
-    raw = connection.connection.driver_connection
-    return raw.total_changes if isinstance(raw, sqlite3.Connection) else -1
+def read_commits(connection: Connection) -> int:
+    """Return how many commits have changed the database."""
+    return int(connection.execute(_READ_COMMITS).fetchone()[0])
 
 
 def _settle(group: list[_Unit], results: list[_Result]) -> None:

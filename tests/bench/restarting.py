@@ -9,13 +9,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from sqlite3 import Connection
 from statistics import median
 
-from sqlalchemy import Connection, insert
-
 from host_agent.requests.model import Request, RequestId, State
-from host_agent.store import rows, schema
-from host_agent.store.store import SqlRequestStore
+from host_agent.store import admission, codec, transitions
+from host_agent.store.store import RequestStore
 from host_agent.store.writer import Tally
 from tests.bench.exchange import Exchange
 from tests.bench.ground import Setting
@@ -60,7 +59,7 @@ def _start(setting: Setting) -> tuple[float, float]:
 
 async def _fill(path: Path) -> None:
     """Make the store as it is after many requests: ended ones with output, and pending ones."""
-    store = SqlRequestStore(f"sqlite:///{path}")
+    store = RequestStore(path)
     await store.open()
     for batch in _batches():
         await store._writer.write(partial(_add, batch))
@@ -105,8 +104,8 @@ def _history() -> Iterator[Request]:
 
 
 def _add(batch: list[Request], connection: Connection, _tally: Tally) -> None:
-    connection.execute(insert(schema.requests), [rows.new_row(request) for request in batch])
-    outputs = [(request.id, rows.output_of(request)) for request in batch]
-    ended = [{"request_id": key, "body": body} for key, body in outputs if body is not None]
-    if ended:
-        connection.execute(insert(schema.outputs), ended)
+    for request in batch:
+        admission.insert(connection, request)
+        output = codec.output_of(request)
+        if output is not None:
+            transitions.store_output(connection, request.id, output)

@@ -20,9 +20,11 @@ from host_agent.errors import (
 from host_agent.requests import model as machine
 from host_agent.requests.model import Problem, Request, RequestId, State, Terms, Verb
 from host_agent.requests.notification import Purpose
-from host_agent.store import answers, moving
+from host_agent.store import answers, transitions
 from host_agent.store import store as store_module
-from host_agent.store.port import KEY_LIFETIME, IdempotencyKey, Inserted, RequestStore
+from host_agent.store.admission import Inserted
+from host_agent.store.answers import KEY_LIFETIME, IdempotencyKey
+from host_agent.store.store import RequestStore
 from tests.support.request_stores import OPENERS, Opener, a_code, approved, put, refusals, step
 from tests.support.stored_requests import NOW, TTL, a_decision, a_request
 
@@ -508,7 +510,7 @@ async def test_purge_of_many_takes_them_all(
 ) -> None:
     for number in range(3):
         await run_through(store, a_request(number))
-    monkeypatch.setattr(moving, "PURGE_AT_ONCE", 1)
+    monkeypatch.setattr(transitions, "PURGE_AT_ONCE", 1)
     assert await store.purge(NOW + 2 * SECOND) == 3
 
 

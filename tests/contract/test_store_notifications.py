@@ -17,7 +17,7 @@ from host_agent.requests.notification import (
     Kind,
     Notification,
 )
-from host_agent.store.port import RequestStore
+from host_agent.store.store import RequestStore
 from tests.support.request_stores import OPENERS, Opener, a_prompt, approved, put, step
 from tests.support.stored_requests import NOW, a_decision, a_request
 

@@ -13,7 +13,8 @@ from host_agent.requests import model as machine
 from host_agent.requests.grant import Grant
 from host_agent.requests.model import GrantTerms, Problem, Request, State, Terms, Verb
 from host_agent.requests.notification import Contact, DeliveryState, Failure
-from host_agent.store.port import RequestStore, Spent
+from host_agent.store.nonces import Spent
+from host_agent.store.store import RequestStore
 from tests.support.request_stores import (
     OPENERS,
     Opener,

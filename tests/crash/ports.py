@@ -7,9 +7,8 @@ rotation, the store's commit) is reached by replacing one attribute, in the agen
 import asyncio
 import os
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any, cast
-
-from sqlalchemy import Engine, event
 
 from host_agent.agent.agent import Agent
 from host_agent.audit import file as audit_file
@@ -20,8 +19,8 @@ from host_agent.execution.runner import Runner
 from host_agent.operations.catalogue import Invocation, Output, RunAs
 from host_agent.pipeline.context import AuditPort
 from host_agent.requests.model import Request, State
-from host_agent.store.port import Inserted, Requests, RequestStore
-from host_agent.store.store import SqlRequestStore
+from host_agent.store.admission import Inserted
+from host_agent.store.store import RequestStore
 from tests.crash.points import TORN, Fuse
 
 KINDS = {"status": "read", "log": "read", "diff": "read", "state": "probe"}
@@ -104,13 +103,13 @@ class FusedAgent(Agent):
 
     async def _open_door(self, *with_what: Any) -> None:
         fuse, rooms, approved = self._fuse, self.rooms, self.pipeline.approved
-        _fuse_commits(cast("SqlRequestStore", rooms.store), fuse)
+        _fuse_commits(rooms.store, fuse)
         rooms.store = cast("RequestStore", FusedStore(rooms.store, fuse))
         rooms.audit = cast("AuditPort", FusedAudit(rooms.audit, fuse))
         rooms.runner = FusedRunner(rooms.runner, fuse)
         live, recover = rooms.store.live, approved.recover
 
-        async def listed() -> Requests:
+        async def listed() -> list[Request]:
             found = await live()
             fuse.reach("recover.listed")
             return found
@@ -126,13 +125,13 @@ class FusedAgent(Agent):
         await super()._open_door(*with_what)
 
 
-def _fuse_commits(store: SqlRequestStore, fuse: Fuse) -> None:
+def _fuse_commits(store: RequestStore, fuse: Fuse) -> None:
     """Let the store die right before SQLite commits a group, and right after."""
-    engine = store._write_to._engine
-    if not isinstance(engine, Engine):
+    connection = store._write_to._connection
+    if connection is None:
         message = "the store is not open"
         raise TypeError(message)
-    event.listen(engine, "commit", lambda _connection: fuse.reach("store.commit.before"))
+    store._write_to._connection = cast("Connection", _FusedConnection(connection, fuse))
     committed = store._files.committed
 
     def noted(commits: int) -> None:
@@ -140,6 +139,21 @@ def _fuse_commits(store: SqlRequestStore, fuse: Fuse) -> None:
         committed(commits)
 
     store._files.committed = noted  # type: ignore[method-assign]
+
+
+class _FusedConnection:
+    """SQLite's connection, whose commit can die before it has begun."""
+
+    def __init__(self, connection: Connection, fuse: Fuse) -> None:
+        self._connection = connection
+        self._fuse = fuse
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def commit(self) -> None:
+        self._fuse.reach("store.commit.before")
+        self._connection.commit()
 
 
 def fuse_audit_files(fuse: Fuse) -> None:

@@ -22,7 +22,6 @@ PACKAGE = ROOT / "host_agent"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 DOCUMENTED: Mapping[str, str] = {
-    "alembic.config": "the page `Commands` of Alembic's API: `Config`",
     "cryptography.exceptions": "its page `Exceptions`",
     "cryptography.hazmat.primitives": "its part `Hazardous Materials`: hashes, serialization",
     "cryptography.hazmat.primitives.asymmetric": "its part `Hazardous Materials`: the kinds of key",
@@ -41,9 +40,6 @@ DOCUMENTED: Mapping[str, str] = {
     "rich.style": "Rich's reference: `Style`",
     "rich.table": "Rich's reference: `Table`",
     "rich.text": "Rich's reference: `Text`",
-    "sqlalchemy.dialects.sqlite": "the page on SQLite: `insert` with `on_conflict_do_update`",
-    "sqlalchemy.engine": "the page `Engine Configuration`: `make_url`",
-    "sqlalchemy.exc": "the page `Core Exceptions`",
     "websockets.asyncio.client": "the page `asyncio API: client`",
     "websockets.exceptions": "the page `Exceptions`",
     "werkzeug.datastructures": "the page `Data Structures`: `Headers`",

@@ -64,7 +64,7 @@ def test_a_package_of_another_version_is_named_with_its_traceback(
 
 
 def test_what_is_imported_late_is_looked_at_too(site: Site, tmp_path: Path) -> None:
-    (tmp_path / "alembic.py").write_text("raise ImportError('no such thing: x9')\n")
+    (tmp_path / "httpcore.py").write_text("raise ImportError('no such thing: x9')\n")
 
     done = serve(site, "--check", PYTHONPATH=str(tmp_path))
 

@@ -9,6 +9,7 @@ import asyncio
 import tempfile
 from collections.abc import Coroutine
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings
@@ -32,7 +33,7 @@ from host_agent.requests.model import (
     Terms,
     Verb,
 )
-from host_agent.store.store import SqlRequestStore
+from host_agent.store.store import RequestStore
 from tests.support.stored_requests import NOW, TTL, a_decision, a_request
 
 _T = TypeVar("_T")
@@ -50,8 +51,8 @@ class Requests(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.directory = tempfile.TemporaryDirectory()
-        self.url = f"sqlite:///{self.directory.name}/state/host-agent.db"
-        self.store = SqlRequestStore(self.url)
+        self.path = Path(self.directory.name, "state", "host-agent.db")
+        self.store = RequestStore(self.path)
         self.run(self.store.open())
         self.now = NOW
         self.number = 0
@@ -155,7 +156,7 @@ class Requests(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.run(self.store.close())
-        self.store = SqlRequestStore(self.url)
+        self.store = RequestStore(self.path)
         self.run(self.store.open())
 
     def move(self, before: Request, after: Request) -> bool:

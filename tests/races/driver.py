@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from host_agent.requests.model import State
-from host_agent.store.store import SqlRequestStore
+from host_agent.store.store import RequestStore
 from tests.races.judging import Claim, Report
 from tests.support.stored_requests import a_request
 
@@ -39,7 +39,7 @@ class Driver:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._url = f"sqlite:///{settings.directory}/state/host-agent.db"
+        self._path = settings.directory / "state" / "host-agent.db"
         self._ledger = settings.directory / "ledger"
         self._read = 0
         self.report = Report(settings.seed)
@@ -47,7 +47,7 @@ class Driver:
     async def run(self) -> Report:
         """Run all races and return what came of them."""
         begun = time.monotonic()
-        store = SqlRequestStore(self._url)
+        store = RequestStore(self._path)
         await store.open()
         self._ledger.touch(mode=0o600)
         racers = [await self._start(number) for number in range(RACERS)]
@@ -68,7 +68,7 @@ class Driver:
             sys.executable,
             "-m",
             "tests.races.racer",
-            self._url,
+            str(self._path),
             str(self._ledger),
             str(number),
             str(self._settings.seed),
@@ -79,7 +79,7 @@ class Driver:
         )
 
     async def _round(
-        self, store: SqlRequestStore, racers: list[Process], first: int, count: int
+        self, store: RequestStore, racers: list[Process], first: int, count: int
     ) -> None:
         asked = [a_request(number) for number in range(first, first + count)]
         await asyncio.gather(

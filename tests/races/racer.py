@@ -13,11 +13,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 from host_agent.errors import HostAgentError, StoreUnavailableError
 from host_agent.requests import model as machine
 from host_agent.requests.model import Request, State, Verb
-from host_agent.store.store import SqlRequestStore
+from host_agent.store.store import RequestStore
 from tests.support.stored_requests import NOW, a_decision, a_request
 
 ABREAST = (1, 2, 4, 8)
@@ -31,7 +32,7 @@ Try = Callable[[Request], Request]
 class Racer:
     """Decides, cancels, expires and runs as fast as it can."""
 
-    def __init__(self, store: SqlRequestStore, ledger: int, number: int, seed: int) -> None:
+    def __init__(self, store: RequestStore, ledger: int, number: int, seed: int) -> None:
         self._store = store
         self._ledger = ledger
         self._owner = f"owner{number}"
@@ -115,8 +116,8 @@ class Racer:
 
 
 async def main() -> None:
-    url, ledger_path, number, seed = sys.argv[1:]
-    store = SqlRequestStore(url)
+    path, ledger_path, number, seed = sys.argv[1:]
+    store = RequestStore(Path(path))
     await store.open()
     ledger = os.open(ledger_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     racer = Racer(store, ledger, int(number), int(seed))

@@ -22,9 +22,7 @@ def modules() -> Iterator[str]:
     package = importlib.import_module("host_agent")
     yield package.__name__
     for found in pkgutil.walk_packages(package.__path__, "host_agent."):
-        # Alembic runs these, within a migration.
-        if ".migrations." not in found.name:
-            yield found.name
+        yield found.name
 
 
 def imports(path: Path) -> Iterator[tuple[str, str]]:

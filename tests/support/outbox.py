@@ -23,7 +23,7 @@ from host_agent.requests.notification import (
     Purpose,
     prompt,
 )
-from host_agent.store.store import SqlRequestStore
+from host_agent.store.store import RequestStore
 from tests.support.audit_files import HeldClock
 from tests.support.patience import PATIENCE
 from tests.support.stored_requests import NOW, a_request, facts_of
@@ -99,11 +99,11 @@ class ScriptedChannel:
         return [message.code for message in self.sent]
 
 
-class FaultyStore(SqlRequestStore):
+class FaultyStore(RequestStore):
     """A store some of whose methods are not available. `before_code` runs before a code is kept."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"sqlite:///{path}")
+        super().__init__(path)
         self.down: set[str] = set()
         self.defective: set[str] = set()
         self.refused = 0

@@ -43,7 +43,7 @@ from host_agent.pipeline.responses import Failed
 from host_agent.policy.limits import Limits
 from host_agent.requests.grant import Grant
 from host_agent.requests.model import Request, State, Verb
-from host_agent.store.store import SqlRequestStore
+from host_agent.store.store import RequestStore
 from tests.support.audit_files import HeldClock
 from tests.support.site import IDENTITIES, RULES
 from tests.support.users import AsDeclared
@@ -196,7 +196,7 @@ class FaultyAudit(AuditLog):
         return await super().append(event, **fields)
 
 
-class FaultyStore(SqlRequestStore):
+class FaultyStore(RequestStore):
     """The real store, but for the methods in `refused`, and with a hook before each transition.
 
     `refused` holds `transition`, `remember` and so on, or `transition:failed` for one new state.
@@ -429,7 +429,7 @@ async def opened(
     """Open a workbench in `directory`; what an earlier one left there is still there."""
     config = configuration(directory, **configured)
     clock = clock or HeldClock()
-    store = FaultyStore(config.store.url)
+    store = FaultyStore(config.store.path)
     audit = FaultyAudit(
         config.audit.path,
         max_bytes=config.audit.max_bytes,

@@ -8,8 +8,8 @@ from pathlib import Path
 from host_agent.requests import model as machine
 from host_agent.requests.model import Request
 from host_agent.requests.notification import CodeHash, Notification, Purpose, prompt
-from host_agent.store.port import Inserted, RequestStore
-from host_agent.store.store import SqlRequestStore
+from host_agent.store.admission import Inserted
+from host_agent.store.store import RequestStore
 from tests.support.stored_requests import NOW, a_decision
 
 Opener = Callable[[Path], AbstractAsyncContextManager[RequestStore]]
@@ -17,7 +17,7 @@ Opener = Callable[[Path], AbstractAsyncContextManager[RequestStore]]
 
 @asynccontextmanager
 async def sqlite(directory: Path) -> AsyncIterator[RequestStore]:
-    store = SqlRequestStore(f"sqlite:///{directory}/state/host-agent.db")
+    store = RequestStore(directory / "state" / "host-agent.db")
     await store.open()
     try:
         yield store

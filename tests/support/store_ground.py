@@ -7,14 +7,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from host_agent.requests.model import Request
-from host_agent.store.port import Inserted
-from host_agent.store.store import SqlRequestStore
+from host_agent.store.admission import Inserted
+from host_agent.store.store import RequestStore
 
 PROCESS = Path(__file__).with_name("store_process.py")
-
-
-def url(directory: Path) -> str:
-    return f"sqlite:///{directory}/state/host-agent.db"
 
 
 def file(directory: Path, ending: str = "") -> Path:
@@ -22,8 +18,8 @@ def file(directory: Path, ending: str = "") -> Path:
 
 
 @asynccontextmanager
-async def opened(directory: Path) -> AsyncIterator[SqlRequestStore]:
-    store = SqlRequestStore(url(directory))
+async def opened(directory: Path) -> AsyncIterator[RequestStore]:
+    store = RequestStore(file(directory))
     await store.open()
     try:
         yield store
@@ -31,7 +27,7 @@ async def opened(directory: Path) -> AsyncIterator[SqlRequestStore]:
         await store.close()
 
 
-async def put(store: SqlRequestStore, request: Request) -> Inserted:
+async def put(store: RequestStore, request: Request) -> Inserted:
     return await store.insert(request, max_pending=10_000, max_pending_per_caller=10_000)
 
 
@@ -44,7 +40,7 @@ def process(*arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-async def limit_pages(store: SqlRequestStore, pages: int) -> None:
+async def limit_pages(store: RequestStore, pages: int) -> None:
     await store._write_to.read(
-        lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").fetchone()
+        lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
     )

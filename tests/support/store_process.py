@@ -1,6 +1,6 @@
 """A second agent's store in a process of its own, for tests that race it or kill it.
 
-`python store_process.py MODE URL SIDE_FILE [NUMBER]`. What it has done goes to standard output,
+`python store_process.py MODE PATH SIDE_FILE [NUMBER]`. What it has done goes to standard output,
 line by line, after the store has said that it is done. SIDE_FILE stands for the host: a line there
 is an operation that ran.
 """
@@ -20,8 +20,8 @@ from host_agent.errors import HostAgentError, StoreUnavailableError
 from host_agent.requests import model as machine
 from host_agent.requests.model import Request, RequestId, State, Verb
 from host_agent.requests.notification import Contact, DeliveryState
-from host_agent.store.port import Spent
-from host_agent.store.store import SqlRequestStore
+from host_agent.store.nonces import Spent
+from host_agent.store.store import RequestStore
 from tests.support.stored_requests import NOW, a_decision, a_request
 
 NOBODY = 65534
@@ -42,7 +42,7 @@ def say(*words: str) -> None:
     sys.stdout.flush()
 
 
-async def move(store: SqlRequestStore, before: Request, after: Request) -> bool:
+async def move(store: RequestStore, before: Request, after: Request) -> bool:
     """Try one step; where the other processes hold the lock for too long, try again."""
     while True:
         try:
@@ -51,7 +51,7 @@ async def move(store: SqlRequestStore, before: Request, after: Request) -> bool:
             continue
 
 
-async def work_until_killed(store: SqlRequestStore, host: Host, number: int) -> None:
+async def work_until_killed(store: RequestStore, host: Host, number: int) -> None:
     """Ask, approve, start and run one request after the other."""
     await store.insert(
         a_request(number, id=RequestId(f"first-{number}")),
@@ -73,7 +73,7 @@ async def work_until_killed(store: SqlRequestStore, host: Host, number: int) -> 
             host.run(running)
 
 
-async def race(store: SqlRequestStore, host: Host, number: int) -> None:
+async def race(store: RequestStore, host: Host, number: int) -> None:
     """Decide on all that is pending, each process in its own way, and run what is approved."""
     say("ready")
     sys.stdin.readline()
@@ -81,7 +81,7 @@ async def race(store: SqlRequestStore, host: Host, number: int) -> None:
         await contend(store, host, request, number)
 
 
-async def contend(store: SqlRequestStore, host: Host, request: Request, number: int) -> None:
+async def contend(store: RequestStore, host: Host, request: Request, number: int) -> None:
     how = number % 4
     try:
         if how == 0:
@@ -106,7 +106,7 @@ async def contend(store: SqlRequestStore, host: Host, request: Request, number: 
             host.run(running)
 
 
-async def claim(store: SqlRequestStore, _host: Host, number: int) -> None:
+async def claim(store: RequestStore, _host: Host, number: int) -> None:
     """Take what one of several processes can take, in an order of this process's own."""
     say("ready")
     sys.stdin.readline()
@@ -127,35 +127,35 @@ CLAIMED = 60
 """How many of each there are."""
 
 
-async def use_grant(store: SqlRequestStore, index: int, _number: int) -> bool:
+async def use_grant(store: RequestStore, index: int, _number: int) -> bool:
     return await store.use_grant(f"grant-{index}", NOW)
 
 
-async def revoke_grant(store: SqlRequestStore, index: int, number: int) -> bool:
+async def revoke_grant(store: RequestStore, index: int, number: int) -> bool:
     revoked = await store.revoke_grant(f"standing-{index}-", by=f"by-{number}", now=NOW)
     return revoked is not None
 
 
-async def enrol(store: SqlRequestStore, index: int, number: int) -> bool:
+async def enrol(store: RequestStore, index: int, number: int) -> bool:
     address = f"aci-{index}-{number}"
     return await store.enrol("signal", address, code_hash=f"code-{index}", now=NOW) is not None
 
 
-async def put_contact(store: SqlRequestStore, index: int, number: int) -> bool:
+async def put_contact(store: RequestStore, index: int, number: int) -> bool:
     """Two owners want one address."""
     owner = f"owner-{index}-{number}"
     contact = Contact(owner=owner, channel="webhook", address=f"u{index}", since=NOW)
     return await store.put_contact(contact)
 
 
-async def spend_nonce(store: SqlRequestStore, index: int, _number: int) -> bool:
+async def spend_nonce(store: RequestStore, index: int, _number: int) -> bool:
     spent = await store.spend_nonce(
         "bridge", f"nonce-{index}", expires_at=NOW, now=NOW, capacity=CLAIMED
     )
     return spent is Spent.NEW
 
 
-async def settle(store: SqlRequestStore, index: int, number: int) -> bool:
+async def settle(store: RequestStore, index: int, number: int) -> bool:
     (waiting,) = await store.notifications_of(a_request(index).id)
     tried = replace(
         waiting,
@@ -177,12 +177,12 @@ CLAIMS = {
 }
 
 
-async def try_to_open(store: SqlRequestStore) -> None:
+async def try_to_open(store: RequestStore) -> None:
     """Say whether the store opens for an ordinary user, and if not, why."""
     if os.geteuid() == 0:
         with tempfile.TemporaryDirectory() as directory:
             # Everything that is imported on the way is imported as root.
-            warm = SqlRequestStore(f"sqlite:///{directory}/warm.db")
+            warm = RequestStore(Path(directory, "warm.db"))
             await warm.open()
             await warm.close()
         os.setgroups([])
@@ -198,8 +198,8 @@ async def try_to_open(store: SqlRequestStore) -> None:
 
 
 async def main() -> None:
-    mode, url, side_file, number = (*sys.argv[1:], "0")[:4]
-    store = SqlRequestStore(url)
+    mode, path, side_file, number = (*sys.argv[1:], "0")[:4]
+    store = RequestStore(Path(path))
     if mode == "open":
         await try_to_open(store)
         return

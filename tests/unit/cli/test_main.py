@@ -85,7 +85,7 @@ def test_a_client_command_imports_no_server_and_no_terminal_library() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout.split("\n")
 
-    heavy = {"httpx", "quart", "hypercorn", "sqlalchemy", "alembic", "cryptography", "rich"}
+    heavy = {"httpx", "quart", "hypercorn", "sqlite3", "cryptography", "rich"}
     assert not heavy & set(listed)
 
 

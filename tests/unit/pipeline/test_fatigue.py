@@ -17,7 +17,7 @@ from host_agent.errors import (
     RoleRequiredError,
 )
 from host_agent.requests.model import GrantTerms, State, Verb
-from host_agent.store.port import Standing
+from host_agent.store.refusals import Standing
 from tests.support.pipeline import ASIDE, FETCH, RESET, STATUS, Workbench, opened
 from tests.support.site import IDENTITIES, RULES
 

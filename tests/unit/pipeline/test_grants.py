@@ -29,7 +29,7 @@ from host_agent.pipeline.context import refresh_book
 from host_agent.pipeline.grants import check_terms, make_grant, may_be_granted
 from host_agent.requests.grant import Grant
 from host_agent.requests.model import GrantTerms, Request, State, Verb
-from host_agent.store.store import SqlRequestStore
+from host_agent.store.store import RequestStore
 from tests.support.pipeline import (
     ASIDE,
     PULL,
@@ -222,7 +222,7 @@ async def test_two_processes_at_the_last_use_run_it_once(
 ) -> None:
     grant = await give(bench, GrantTerms(count=1))
     use = bench.store.use_grant
-    other = SqlRequestStore(bench.rooms.snapshot.config.store.url)
+    other = RequestStore(bench.rooms.snapshot.config.store.path)
     await other.open()
 
     async def use_second(grant_id: str, now: datetime) -> bool:

@@ -36,7 +36,7 @@ from host_agent.errors import (
 from host_agent.pipeline import Ask
 from host_agent.pipeline.responses import Failed
 from host_agent.requests.model import Request, RequestId, State, Terms, Verb
-from host_agent.store.port import Inserted
+from host_agent.store.admission import Inserted
 from tests.support.pipeline import (
     ASIDE,
     FETCH,

@@ -4,9 +4,9 @@ import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from sqlite3 import Connection
 
 import pytest
-from sqlalchemy import Connection
 
 from host_agent.errors import StoreUnavailableError
 from host_agent.store.database import Database

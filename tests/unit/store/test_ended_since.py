@@ -4,14 +4,14 @@ from datetime import timedelta
 from pathlib import Path
 
 from host_agent.requests import model as machine
-from host_agent.store.store import SqlRequestStore
+from host_agent.store.store import RequestStore
 from tests.support.stored_requests import NOW, a_request
 
 MINUTE = timedelta(minutes=1)
 
 
 async def test_only_what_ended_since_then_newest_first(tmp_path: Path) -> None:
-    store = SqlRequestStore(f"sqlite:///{tmp_path}/requests.db")
+    store = RequestStore(tmp_path / "requests.db")
     await store.open()
     try:
         for number in range(4):

@@ -1,139 +1,232 @@
-"""How a database comes to have its tables: at once, by migration, or not at all."""
+"""How a database comes to have its tables: at once, from an older one, or not at all."""
 
-from collections.abc import Iterator
+import importlib
+import pkgutil
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import (
-    Column,
-    Connection,
-    Engine,
-    Integer,
-    MetaData,
-    StaticPool,
-    Table,
-    create_engine,
-    inspect,
-    select,
-    update,
-)
 
-from host_agent.store import schema
+from host_agent import store
+from host_agent.requests.model import LIVE, State
+from host_agent.requests.notification import DeliveryState, Kind, Purpose
+from host_agent.store import codec, schema
+from tests.support import older_stores
+from tests.support.stored_requests import a_request
+
+LAST = len(schema.STEPS)
 
 
 @pytest.fixture
-def connection() -> Iterator[Connection]:
-    engine = create_engine("sqlite+pysqlite://", poolclass=StaticPool)
-    with engine.begin() as open_connection:
-        yield open_connection
-    engine.dispose()
+def connection() -> Iterator[sqlite3.Connection]:
+    opened = sqlite3.connect(":memory:", isolation_level=None)
+    yield opened
+    opened.close()
 
 
-def a_second_database() -> Engine:
-    return create_engine("sqlite+pysqlite://", poolclass=StaticPool)
+def rows(connection: sqlite3.Connection, query: str) -> list[tuple[Any, ...]]:
+    return connection.execute(query).fetchall()
 
 
-def shape(connection: Connection) -> dict[str, Any]:
-    """Return what SQLite itself says of tables, columns, indexes and checks."""
-    seen = inspect(connection)
+def tables(connection: sqlite3.Connection) -> list[str]:
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+    return [name for (name,) in rows(connection, query)]
+
+
+def shape(connection: sqlite3.Connection) -> dict[str, Any]:
+    """Return what SQLite itself says of tables, columns, indexes, references and checks."""
+    return {table: shape_of(connection, table) for table in tables(connection)}
+
+
+def shape_of(connection: sqlite3.Connection, table: str) -> dict[str, Any]:
+    (sql,) = rows(connection, f"SELECT sql FROM sqlite_master WHERE name = '{table}'")[0]
+    indexes = {}
+    for _, name, is_unique, origin, is_partial in rows(connection, f"PRAGMA index_list({table})"):
+        columns = tuple(column for _, _, column in rows(connection, f"PRAGMA index_info({name})"))
+        (made,) = rows(connection, f"SELECT sql FROM sqlite_master WHERE name = '{name}'")[0]
+        where = "" if not is_partial else " ".join(made.partition("WHERE")[2].split())
+        indexes[name if origin == "c" else (origin, columns)] = (columns, is_unique, where)
     return {
-        table: {
-            "columns": [
-                (column["name"], str(column["type"]), column["nullable"])
-                for column in seen.get_columns(table)
-            ],
-            "key": seen.get_pk_constraint(table)["constrained_columns"],
-            "indexes": sorted(
-                (
-                    str(index["name"]),
-                    tuple(index["column_names"]),
-                    bool(index["unique"]),
-                    str(index.get("dialect_options", {}).get("sqlite_where")),
-                )
-                for index in seen.get_indexes(table)
-            ),
-            "unique": sorted(tuple(u["column_names"]) for u in seen.get_unique_constraints(table)),
-            "checks": [check["sqltext"] for check in seen.get_check_constraints(table)],
-            "foreign": [
-                (tuple(key["constrained_columns"]), key["referred_table"], key["options"])
-                for key in seen.get_foreign_keys(table)
-            ],
-        }
-        for table in sorted(seen.get_table_names())
+        # `VARCHAR` is another word for `TEXT` to SQLite.
+        "columns": [
+            (name, kind.replace("VARCHAR", "TEXT"), is_required, key)
+            for _, name, kind, is_required, _, key in rows(
+                connection, f"PRAGMA table_info({table})"
+            )
+        ],
+        "indexes": indexes,
+        "references": rows(connection, f"PRAGMA foreign_key_list({table})"),
+        "checks": re.findall(r"CONSTRAINT (\w+)\s+CHECK (\(.*\))", sql),
     }
 
 
-def test_new_database_is_stamped_with_head(connection: Connection) -> None:
+def numbers(connection: sqlite3.Connection) -> tuple[int, int]:
+    application, number = (
+        rows(connection, f"PRAGMA {name}")[0][0] for name in ("application_id", "user_version")
+    )
+    return application, number
+
+
+def test_new_database_bears_mark_and_number(connection: sqlite3.Connection) -> None:
     schema.prepare(connection)
-    assert connection.execute(select(schema._stamp.c.version_num)).scalar_one() == schema.HEAD
-    assert connection.execute(select(schema.commits.c.count)).scalar_one() == 0
+    assert numbers(connection) == (schema.APPLICATION_ID, LAST)
+    assert rows(connection, "SELECT id, count FROM commits") == [(1, 0)]
 
 
-def test_prepare_is_idempotent(connection: Connection) -> None:
+def test_prepare_again_writes_nothing(connection: sqlite3.Connection) -> None:
     schema.prepare(connection)
     before = shape(connection)
+    (version,) = connection.execute("PRAGMA schema_version").fetchone()
+    sent: list[str] = []
+    connection.set_trace_callback(sent.append)
     schema.prepare(connection)
+    connection.set_trace_callback(None)
     assert shape(connection) == before
+    assert connection.execute("PRAGMA schema_version").fetchone() == (version,)
+    assert sent == ["PRAGMA application_id", "PRAGMA user_version"]
 
 
-def test_migrations_lead_to_the_same_tables(connection: Connection) -> None:
-    schema.create(connection)
-    engine = a_second_database()
-    with engine.begin() as migrated:
-        schema.migrate(migrated)
-        assert migrated.execute(select(schema.commits.c.count)).scalar_one() == 0
-        found, expected = shape(migrated), shape(connection)
-    engine.dispose()
-    # Alembic writes its own table's type; what is in it is compared.
-    found.pop("alembic_version")
-    expected.pop("alembic_version")
-    assert found == expected
-
-
-def test_revisions_are_those_of_the_migrations() -> None:
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-
-    config = Config()
-    config.set_main_option("script_location", "host_agent:store/migrations")
-    scripts = ScriptDirectory.from_config(config)
-    walked = [script.revision for script in scripts.walk_revisions()]
-    assert tuple(reversed(walked)) == schema.REVISIONS
-    assert scripts.get_current_head() == schema.HEAD
-
-
-def test_c46_newer_schema_is_refused_untouched(connection: Connection) -> None:
+@pytest.mark.parametrize("revision", schema.REVISIONS)
+def test_older_database_comes_to_the_same_tables(
+    connection: sqlite3.Connection, tmp_path: Path, revision: str
+) -> None:
     schema.prepare(connection)
-    connection.execute(update(schema._stamp).values(version_num="r9999"))
-    before = shape(connection)
-    with pytest.raises(schema.SchemaError, match="newer"):
+    older = older_stores.make(tmp_path / "older.db", revision)
+    assert shape(older) != shape(connection)
+    schema.prepare(older)
+    assert shape(older) == shape(connection)
+    assert numbers(older) == numbers(connection)
+    assert rows(older, "SELECT id, count FROM commits") == [(1, 0)]
+    older.close()
+
+
+def test_database_that_was_new_before_comes_to_the_same_tables(
+    connection: sqlite3.Connection, tmp_path: Path
+) -> None:
+    schema.prepare(connection)
+    older = older_stores.make_new(tmp_path / "older.db")
+    schema.prepare(older)
+    assert (shape(older), numbers(older)) == (shape(connection), numbers(connection))
+    older.close()
+
+
+def test_step_that_is_missing_is_taken_once(
+    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema.prepare(connection)
+    connection.execute("UPDATE commits SET count = 7")
+    more = (*schema.STEPS, ("CREATE TABLE later (id INTEGER)",), ("INSERT INTO later VALUES (3)",))
+    monkeypatch.setattr(schema, "STEPS", more)
+    for _ in range(2):
         schema.prepare(connection)
-    assert shape(connection) == before
+        assert numbers(connection) == (schema.APPLICATION_ID, LAST + 2)
+        assert rows(connection, "SELECT * FROM later") == [(3,)]
+        assert rows(connection, "SELECT count FROM commits") == [(7,)]
 
 
-def test_database_of_another_program_is_refused_untouched(connection: Connection) -> None:
-    foreign = MetaData()
-    Table("bookmarks", foreign, Column("id", Integer, primary_key=True))
-    foreign.create_all(connection)
-    with pytest.raises(schema.SchemaError, match="another program"):
+def test_older_database_takes_later_steps_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = (*schema.STEPS, ("CREATE TABLE later (id INTEGER)",))
+    monkeypatch.setattr(schema, "STEPS", more)
+    older = older_stores.make_new(tmp_path / "older.db")
+    schema.prepare(older)
+    assert "later" in tables(older)
+    assert "alembic_version" not in tables(older)
+    older.close()
+
+
+def a_newer_step(connection: sqlite3.Connection) -> None:
+    schema.prepare(connection)
+    connection.execute(f"PRAGMA user_version = {LAST + 1}")
+
+
+def an_unknown_revision(connection: sqlite3.Connection) -> None:
+    connection.executescript(older_stores.CREATED)
+    connection.execute("UPDATE alembic_version SET version_num = 'r9999'")
+
+
+def no_revision(connection: sqlite3.Connection) -> None:
+    connection.executescript(older_stores.CREATED)
+    connection.execute("DELETE FROM alembic_version")
+
+
+def bookmarks(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TABLE bookmarks (id INTEGER PRIMARY KEY)")
+
+
+def numbered_bookmarks(connection: sqlite3.Connection) -> None:
+    bookmarks(connection)
+    connection.execute(f"PRAGMA user_version = {LAST}")
+
+
+def marked_bookmarks(connection: sqlite3.Connection) -> None:
+    bookmarks(connection)
+    connection.execute("PRAGMA application_id = 252006674")
+
+
+def our_mark_without_a_number(connection: sqlite3.Connection) -> None:
+    connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (a_newer_step, "newer version"),
+        (an_unknown_revision, "newer version"),
+        (no_revision, "newer version"),
+        (bookmarks, "another program"),
+        (numbered_bookmarks, "another program"),
+        (marked_bookmarks, "another program"),
+        (our_mark_without_a_number, "another program"),
+    ],
+)
+def test_c46_unknown_schema_is_refused_untouched(
+    connection: sqlite3.Connection, make: Callable[[sqlite3.Connection], None], why: str
+) -> None:
+    make(connection)
+    before = shape(connection), numbers(connection)
+    with pytest.raises(schema.SchemaError, match=why):
         schema.prepare(connection)
-    assert inspect(connection).get_table_names() == ["bookmarks"]
+    assert (shape(connection), numbers(connection)) == before
 
 
-def test_older_schema_is_migrated(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+# -- the words in the SQL -------------------------------------------------------------------------
+
+
+def sql() -> Iterator[str]:
+    """Yield every statement of the store."""
+    modules = [
+        importlib.import_module(f"{store.__name__}.{found.name}")
+        for found in pkgutil.iter_modules(store.__path__)
+    ]
+    verbs = ("SELECT", "INSERT", "UPDATE", "DELETE")
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, str) and value.lstrip().startswith(verbs):
+                yield value
+    yield from (statement for step in schema.STEPS for statement in step)
+
+
+def test_states_in_the_sql_are_those_of_the_machine() -> None:
+    words = {word for statement in sql() for word in re.findall(r"'([a-z_]+)'", statement)}
+    known = {one.value for kind in (State, Kind, DeliveryState, Purpose) for one in kind}
+    assert words - {"http"} <= known
+    assert {"pending", "waiting", "prompt"} <= words
+
+
+def test_requests_are_live_until_they_end(connection: sqlite3.Connection) -> None:
+    """The check in the table and the machine agree on which states are live."""
     schema.prepare(connection)
-    asked: list[Connection] = []
-    monkeypatch.setattr(schema, "HEAD", "r9999")
-    monkeypatch.setattr(schema, "migrate", asked.append)
+    (check,) = shape_of(connection, "requests")["checks"]
+    assert set(re.findall(r"'(\w+)'", check[1])) == {state.value for state in LIVE}
+
+
+def test_every_column_of_a_request_is_stored(connection: sqlite3.Connection) -> None:
     schema.prepare(connection)
-    assert asked == [connection]
-
-
-def test_migrations_refuse_to_run_by_themselves() -> None:
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", "host_agent:store/migrations")
-    with pytest.raises(TypeError, match="only"):
-        command.upgrade(config, "head")
+    columns = {name for name, *_ in shape_of(connection, "requests")["columns"]}
+    assert columns - {"sequence"} == codec.request_row(replace(a_request())).keys()

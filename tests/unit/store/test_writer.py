@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from sqlite3 import Connection
 
 import pytest
-from sqlalchemy import Connection, insert, select
 
 from host_agent.errors import QueueFullError, StoreUnavailableError
 from host_agent.store import schema
 from host_agent.store.database import Database
 from host_agent.store.files import StoreFiles
-from host_agent.store.writer import Tally, Writer
+from host_agent.store.writer import Tally, Writer, read_commits
 
 
 class Store:
@@ -30,9 +30,12 @@ class Store:
         self.writer.start()
 
     async def commits(self) -> int:
-        query = select(schema.commits.c.count)
+        return await self.database.read(read_commits)
+
+    async def keys(self) -> list[str]:
+        """Return the keys of the answers that are there."""
         return await self.database.read(
-            lambda connection: int(connection.execute(query).scalar_one())
+            lambda connection: [key for (key,) in connection.execute("SELECT key FROM answers")]
         )
 
     async def close(self) -> None:
@@ -51,16 +54,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 def add_code(connection: Connection, _tally: Tally) -> None:
     """Break the rule that a code has a request."""
-    connection.execute(
-        insert(schema.codes).values(
-            request_id="none",
-            owner="a",
-            channel="signal",
-            purpose="confirm",
-            code_hash="b",
-            is_spent=0,
-        )
-    )
+    connection.execute("INSERT INTO codes VALUES ('none', 'a', 'signal', 'confirm', 'b', 0)")
 
 
 def add_answer(key: str) -> "Writing":
@@ -75,9 +69,9 @@ class Writing:
 
     def __call__(self, connection: Connection, _tally: Tally) -> str:
         connection.execute(
-            insert(schema.answers).values(
-                caller="c", key=self.key, body_sha256="", status=200, size=0, expires_at=0
-            )
+            "INSERT INTO answers (caller, key, body_sha256, status, size, expires_at)"
+            " VALUES ('c', ?, '', 200, 0, 0)",
+            (self.key,),
         )
         return self.key
 
@@ -113,9 +107,7 @@ async def test_refusal_undoes_its_own_unit_only(store: Store) -> None:
         StoreUnavailableError,
         str,
     ]
-    found = await store.database.read(
-        lambda connection: connection.execute(select(schema.answers.c.key)).scalars().all()
-    )
+    found = await store.keys()
     assert sorted(found) == ["one", "two"]
 
 
@@ -131,9 +123,7 @@ async def test_cancelled_caller_before_the_turn_has_written_nothing(store: Store
     with pytest.raises(asyncio.CancelledError):
         await second
     third = await store.writer.write(add_answer("third"))
-    found = await store.database.read(
-        lambda connection: connection.execute(select(schema.answers.c.key)).scalars().all()
-    )
+    found = await store.keys()
     assert third == "third"
     assert sorted(found) == ["first", "third"]
 

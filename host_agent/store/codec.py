@@ -5,9 +5,8 @@ import json
 import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from sqlite3 import Row
 from typing import Any, TypeAlias
-
-from sqlalchemy import Row
 
 from host_agent.canonical import JsonValue, canonical_json
 from host_agent.identity.credential import Credential
@@ -61,7 +60,7 @@ def wish(operation: str, params: Mapping[str, JsonValue]) -> bytes:
     return hashlib.sha256(canonical_json({"operation": operation, "params": params})).digest()
 
 
-def new_row(request: Request) -> Values:
+def request_row(request: Request) -> Values:
     """Return every column of a request that is stored for the first time."""
     return {
         "id": request.id,
@@ -83,11 +82,11 @@ def new_row(request: Request) -> Values:
         "preview": _dump_optional(request.preview),
         "created_at": microseconds(request.created_at),
         "expires_at": microseconds(request.expires_at),
-        **moved_row(request),
+        **transition_row(request),
     }
 
 
-def moved_row(request: Request) -> Values:
+def transition_row(request: Request) -> Values:
     """Return the columns that a transition may change, and no other."""
     problem = request.problem
     return {
@@ -109,47 +108,49 @@ def output_of(request: Request) -> bytes | None:
     return pack(large) if large else None
 
 
-def read_row(row: Row[Any], output: bytes | None = None) -> Request:
+def read_request(row: Row, output: bytes | None = None) -> Request:
     """Return the request of a row, with its output where it is given.
 
     Raises:
-        RowError: the row is not one that `new_row` made.
+        RowError: the row is not one that `request_row` made.
     """
     try:
         return _request(row, output)
     except (ValueError, KeyError, TypeError, zlib.error) as error:
-        message = f"the row of request {row.id!r} cannot be read: {error!r}"
+        message = f"the row of request {row['id']!r} cannot be read: {error!r}"
         raise RowError(message) from error
 
 
-def _request(row: Row[Any], output: bytes | None) -> Request:
-    outcome = _load_optional(row.outcome)
+def _request(row: Row, output: bytes | None) -> Request:
+    outcome = _load_optional(row["outcome"])
     if outcome is not None and output is not None:
         outcome |= unpack(output)
-    problem = _load_optional(row.problem)
+    problem = _load_optional(row["problem"])
     return Request(
-        id=RequestId(row.id),
-        state=State(row.state),
-        caller=row.caller,
-        credential=_credential(row.caller, row.fingerprint, row.serial, _load_optional(row.issued)),
-        owner=row.owner,
-        unix_user=row.unix_user,
-        operation=row.operation,
-        params=json.loads(row.params),
-        resource=row.resource,
-        digest=Digest(row.digest),
-        rule=row.rule,
-        reason=row.reason,
-        terms=terms_of(json.loads(row.terms)),
-        precondition=_load_optional(row.precondition),
-        preview=_load_optional(row.preview),
-        created_at=instant(row.created_at),
-        expires_at=instant(row.expires_at),
-        decisions=read_decisions(row.decisions),
+        id=RequestId(row["id"]),
+        state=State(row["state"]),
+        caller=row["caller"],
+        credential=_credential(
+            row["caller"], row["fingerprint"], row["serial"], _load_optional(row["issued"])
+        ),
+        owner=row["owner"],
+        unix_user=row["unix_user"],
+        operation=row["operation"],
+        params=json.loads(row["params"]),
+        resource=row["resource"],
+        digest=Digest(row["digest"]),
+        rule=row["rule"],
+        reason=row["reason"],
+        terms=terms_of(json.loads(row["terms"])),
+        precondition=_load_optional(row["precondition"]),
+        preview=_load_optional(row["preview"]),
+        created_at=instant(row["created_at"]),
+        expires_at=instant(row["expires_at"]),
+        decisions=read_decisions(row["decisions"]),
         outcome=outcome,
         problem=None if problem is None else Problem(**problem),
-        finished_at=optional_instant(row.finished_at),
-        version=row.version,
+        finished_at=optional_instant(row["finished_at"]),
+        version=row["version"],
     )
 
 

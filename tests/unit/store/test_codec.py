@@ -1,7 +1,9 @@
 """Requests as rows: what goes in comes out equal; what does not fit is refused."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from types import MappingProxyType
@@ -10,10 +12,9 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Row, StaticPool, create_engine, insert, select, update
 
 from host_agent.requests.model import GrantTerms, Problem, Request, State, Terms, Verb
-from host_agent.store import rows, schema
+from host_agent.store import admission, codec, schema
 from tests.support.stored_requests import NOW, a_credential, a_decision, a_request
 
 INSTANTS = st.datetimes(
@@ -23,16 +24,24 @@ INSTANTS = st.datetimes(
 )
 
 
+@contextlib.contextmanager
+def stored(request: Request) -> Iterator[sqlite3.Connection]:
+    """Give a database with one request."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.row_factory = sqlite3.Row
+        schema.prepare(connection)
+        admission.insert(connection, request)
+        yield connection
+
+
+def the_row(connection: sqlite3.Connection) -> sqlite3.Row:
+    row: sqlite3.Row = connection.execute("SELECT * FROM requests").fetchone()
+    return row
+
+
 def there_and_back(request: Request) -> Request:
-    engine = create_engine("sqlite+pysqlite://", poolclass=StaticPool)
-    try:
-        with engine.begin() as connection:
-            schema.create(connection)
-            connection.execute(insert(schema.requests), rows.new_row(request))
-            row = connection.execute(select(schema.requests)).one()
-        return rows.read_row(row, rows.output_of(request))
-    finally:
-        engine.dispose()
+    with stored(request) as connection:
+        return codec.read_request(the_row(connection), codec.output_of(request))
 
 
 def test_bare_request_comes_back_equal() -> None:
@@ -62,13 +71,13 @@ def test_full_request_comes_back_equal() -> None:
 
 def test_large_output_stays_out_of_the_row() -> None:
     request = a_request(outcome={"exit_code": 0, "stdout": "secret output", "verified": True})
-    assert "secret output" not in str(rows.moved_row(request)["outcome"])
-    assert rows.output_of(request) is not None
+    assert "secret output" not in str(codec.transition_row(request)["outcome"])
+    assert codec.output_of(request) is not None
 
 
 @pytest.mark.parametrize("outcome", [None, {}, {"exit_code": 0, "verified": None}])
 def test_outcome_without_output_makes_none(outcome: Mapping[str, Any] | None) -> None:
-    assert rows.output_of(a_request(outcome=outcome)) is None
+    assert codec.output_of(a_request(outcome=outcome)) is None
 
 
 def test_read_only_mappings_are_stored() -> None:
@@ -81,23 +90,23 @@ def test_read_only_mappings_are_stored() -> None:
 @pytest.mark.parametrize("bad", [{1, 2}, object(), b"bytes"])
 def test_values_that_are_not_json_are_refused(bad: object) -> None:
     with pytest.raises(TypeError):
-        rows.new_row(replace(a_request(), preview={"details": cast("str", bad)}))
+        codec.request_row(replace(a_request(), preview={"details": cast("str", bad)}))
 
 
 def test_nan_is_refused() -> None:
     bad: Any = float("nan")
     with pytest.raises(ValueError, match="JSON"):
-        rows.new_row(replace(a_request(), preview={"ratio": bad}))
+        codec.request_row(replace(a_request(), preview={"ratio": bad}))
 
 
 @given(INSTANTS)
 def test_instants_are_exact(instant: datetime) -> None:
-    assert rows.instant(rows.microseconds(instant)) == instant
+    assert codec.instant(codec.microseconds(instant)) == instant
 
 
 def test_instants_of_other_zones_are_the_same_instant() -> None:
     zone = timezone(timedelta(hours=5, minutes=30))
-    assert rows.instant(rows.microseconds(NOW.astimezone(zone))) == NOW
+    assert codec.instant(codec.microseconds(NOW.astimezone(zone))) == NOW
 
 
 @given(st.dictionaries(st.text(max_size=5), st.one_of(st.booleans(), st.text(max_size=9))))
@@ -107,15 +116,8 @@ def test_wish_depends_on_values_not_on_order(params: dict[str, Any]) -> None:
     )
     if encodable:
         turned = dict(reversed(params.items()))
-        assert rows.wish("git.pull", params) == rows.wish("git.pull", turned)
-        assert rows.wish("git.pull", params) != rows.wish("git.fetch", params)
-
-
-def stored_with(connection: Connection, **bad: str) -> Row[Any]:
-    schema.create(connection)
-    connection.execute(insert(schema.requests), rows.new_row(a_request()))
-    connection.execute(update(schema.requests).values(**bad))
-    return connection.execute(select(schema.requests)).one()
+        assert codec.wish("git.pull", params) == codec.wish("git.pull", turned)
+        assert codec.wish("git.pull", params) != codec.wish("git.fetch", params)
 
 
 @pytest.mark.parametrize(
@@ -131,17 +133,19 @@ def stored_with(connection: Connection, **bad: str) -> Row[Any]:
     ],
 )
 def test_c46_row_that_does_not_fit_is_refused(bad: dict[str, str]) -> None:
-    engine = create_engine("sqlite+pysqlite://", poolclass=StaticPool)
-    with engine.begin() as connection, pytest.raises(rows.RowError):
-        rows.read_row(stored_with(connection, **bad))
-    engine.dispose()
+    ((column, value),) = bad.items()
+    with stored(a_request()) as connection:
+        assert codec.read_request(the_row(connection)) == a_request()
+        connection.execute(f"UPDATE requests SET {column} = ?", (value,))
+        with pytest.raises(codec.RowError):
+            codec.read_request(the_row(connection))
 
 
 def test_c46_damaged_output_is_refused() -> None:
-    engine = create_engine("sqlite+pysqlite://", poolclass=StaticPool)
-    with engine.begin() as connection, pytest.raises(rows.RowError):
-        rows.read_row(stored_with(connection, outcome="{}"), b"not zlib")
-    engine.dispose()
+    with stored(a_request()) as connection:
+        connection.execute("UPDATE requests SET outcome = '{}'")
+        with pytest.raises(codec.RowError):
+            codec.read_request(the_row(connection), b"not zlib")
 
 
 def test_decision_over_a_channel_comes_back_equal() -> None:
@@ -159,8 +163,8 @@ def test_decision_over_a_channel_comes_back_equal() -> None:
 
 
 def test_decision_takes_no_room_for_what_it_has_not() -> None:
-    assert not {"address", "through", "grant"} & rows.decision_json(a_decision()).keys()
-    counted = rows.decision_json(replace(a_decision(), grant=GrantTerms(count=3)))
+    assert not {"address", "through", "grant"} & codec.decision_json(a_decision()).keys()
+    counted = codec.decision_json(replace(a_decision(), grant=GrantTerms(count=3)))
     assert counted["grant"] == {"count": 3}
 
 
@@ -170,9 +174,9 @@ def test_decision_from_before_channels_is_read() -> None:
         "owner": "bob",
         "decision": "approve",
         "channel": "http",
-        "at": rows.microseconds(NOW),
+        "at": codec.microseconds(NOW),
         "reason": None,
         "fingerprint": None,
         "serial": None,
     }
-    assert rows.decision_of(old) == a_decision()
+    assert codec.decision_of(old) == a_decision()

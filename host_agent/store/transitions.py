@@ -5,27 +5,21 @@ prompts that are no longer worth sending, the outcomes that are owed, all of it 
 """
 
 from datetime import datetime
-
-from sqlalchemy import Connection, bindparam, delete, select, update
-from sqlalchemy.dialects.sqlite import insert as insert_or
+from sqlite3 import Connection
 
 from host_agent.requests.grant import Grant
 from host_agent.requests.model import TRANSITIONS, Request, State
-from host_agent.store import code_rows, grant_rows, outbox_rows, queries, rows
-from host_agent.store.schema import outputs, requests
+from host_agent.store import codec, codes, grants, notifications, requests
 from host_agent.store.writer import Tally
 
 PURGE_AT_ONCE = 500
 
-_c = requests.c
-_MOVE = update(requests).where(_c.id == bindparam("key_id"), _c.version == bindparam("key_version"))
-_ADD_OUTPUT = insert_or(outputs).prefix_with("OR REPLACE")
-_OLD = (
-    select(_c.sequence)
-    .where(_c.finished_at.is_not(None), _c.finished_at < bindparam("before"))
-    .limit(bindparam("at_once"))
-)
-_PURGE = delete(requests).where(_c.sequence.in_(_OLD))
+_MOVE = """
+UPDATE requests SET
+    state = :state, decisions = :decisions, outcome = :outcome, problem = :problem,
+    finished_at = :finished_at, version = :version
+WHERE id = :id AND version = :expected_version
+"""
 
 
 def move(
@@ -35,18 +29,18 @@ def move(
 
     `before` is the state that it has at that version.
     """
-    keys = {"key_id": request.id, "key_version": expected_version}
-    moved = connection.execute(_MOVE, {**rows.moved_row(request), **keys})
+    keys = {"id": request.id, "expected_version": expected_version}
+    moved = connection.execute(_MOVE, {**codec.transition_row(request), **keys})
     if moved.rowcount != 1:
         return False
     tally.forget()
     has_left_pending = before is State.PENDING and request.state is not State.PENDING
     if has_left_pending:
-        code_rows.spend(connection, request.id)
+        codes.spend(connection, request.id)
     if before is State.APPROVED and request.finished_at is not None:
-        grant_rows.void(connection, request.id, request.finished_at)
+        grants.void(connection, request.id, request.finished_at)
     if has_left_pending or request.finished_at is not None:
-        outbox_rows.withdraw_and_tell(
+        notifications.withdraw_and_tell(
             connection, request.id, has_left_pending=has_left_pending, ended=request.finished_at
         )
     return True
@@ -61,12 +55,12 @@ def transition(
     output: bytes | None,
     grant: Grant | None,
 ) -> bool:
-    """Do what `RequestStore.transition` says; `output` is what `rows.output_of` made.
+    """Do what `RequestStore.transition` says; `output` is what `codec.output_of` made.
 
     Raises:
         RuntimeError: the state machine does not have this step.
     """
-    stored = queries.stored_state(connection, request.id)
+    stored = requests.stored_state(connection, request.id)
     if stored is None or stored[1] != expected_version:
         return False
     before = stored[0]
@@ -76,10 +70,25 @@ def transition(
         raise RuntimeError(message)
     moved = move(connection, tally, request, before=before, expected_version=expected_version)
     if moved and output is not None:
-        connection.execute(_ADD_OUTPUT, {"request_id": request.id, "body": output})
+        store_output(connection, request.id, output)
     if moved and grant is not None:
-        grant_rows.add(connection, grant)
+        grants.add(connection, grant)
     return moved
+
+
+_STORE_OUTPUT = "INSERT OR REPLACE INTO outputs (request_id, body) VALUES (:request_id, :body)"
+
+
+def store_output(connection: Connection, request_id: str, body: bytes) -> None:
+    """Store the large members of an outcome, as `codec.output_of` made them."""
+    connection.execute(_STORE_OUTPUT, {"request_id": request_id, "body": body})
+
+
+_PURGE = """
+DELETE FROM requests WHERE sequence IN (
+    SELECT sequence FROM requests
+    WHERE finished_at IS NOT NULL AND finished_at < :before LIMIT :limit)
+"""
 
 
 def purge(connection: Connection, older_than: datetime) -> int:
@@ -87,7 +96,7 @@ def purge(connection: Connection, older_than: datetime) -> int:
 
     Grants stay; those that ended so long before that nothing lists them any more go as well.
     """
-    keys = {"before": rows.microseconds(older_than), "at_once": PURGE_AT_ONCE}
+    keys = {"before": codec.microseconds(older_than), "limit": PURGE_AT_ONCE}
     deleted = connection.execute(_PURGE, keys).rowcount
-    grant_rows.forget(connection, older_than)
+    grants.forget(connection, older_than)
     return deleted

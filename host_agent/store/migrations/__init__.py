@@ -1,1 +1,0 @@
-"""Migrations of the request store; `schema.migrate` runs them."""
