@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import NewType, NoReturn
+from typing import NewType, NoReturn, assert_never
 
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
@@ -225,9 +225,13 @@ def decide(
     Raises:
         ApprovalError, RoleRequiredError: as `approve` and `deny` do.
     """
-    if decision.decision is Verb.APPROVE:
-        return approve(request, decision, roles=roles, digest=digest, now=now)
-    return deny(request, decision, roles=roles, now=now)
+    match decision.decision:
+        case Verb.APPROVE:
+            return approve(request, decision, roles=roles, digest=digest, now=now)
+        case Verb.DENY:
+            return deny(request, decision, roles=roles, now=now)
+        case _:
+            assert_never(decision.decision)
 
 
 def approve(
