@@ -182,7 +182,7 @@ async def test_c44_slow_reply_ends_at_the_deadline(receiver: Receiver, mode: str
     started = time.monotonic()
     error = await refused(Outbound(receiver.url, deadline_seconds=SHORT_SECONDS))
     assert error.failure is Failure.TIMED_OUT
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < PATIENCE
 
 
 @pytest.mark.parametrize(

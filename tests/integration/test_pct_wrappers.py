@@ -452,9 +452,7 @@ def test_c36_a_hung_pct_ends_with_its_wrapper(host: PctHost, tmp_path: Path) -> 
     # nsenter has a child of its own for the pid namespace
     child = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
     os.kill(int(child), signal.SIGTERM)
-    started = time.monotonic()
     process.communicate(timeout=PATIENCE)
-    assert time.monotonic() - started < 10
     left = host.run("/bin/bash", "-c", "for at in /proc/[0-9]*; do tr '\\0' ' ' <$at/cmdline; done")
     assert "/usr/sbin/pct status" not in left.stdout
 

@@ -80,10 +80,10 @@ C18: Mapping[str, bytes] = {
 
 @pytest.mark.parametrize("data", C18.values(), ids=C18.keys())
 def test_c18_invalid_json_is_malformed_and_quickly_so(data: bytes) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(MalformedRequestError):
         parse_object(data)
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
 
 
 def test_c18_a_text_of_50_mb_is_too_large_before_it_is_read() -> None:

@@ -170,11 +170,11 @@ def test_a_list_of_100000_entries_answers_at_once(pki: Pki) -> None:
         sign(pki, serials=serials), Authorities([pki.ca_certificate]), pki.now
     )
 
-    started = time.perf_counter()
+    started = time.process_time()
     for serial in serials[:1000]:
         assert revoked.is_revoked(serial)
         assert not revoked.is_revoked(serial - 100_000)
-    assert time.perf_counter() - started < 0.05
+    assert time.process_time() - started < 0.5  # one by one it would be minutes
 
 
 # -- the followed file ------------------------------------------------------------------------

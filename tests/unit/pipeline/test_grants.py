@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -554,11 +555,10 @@ async def test_patterns_that_people_write_are_taken(bench: Workbench, resource: 
 async def test_no_pattern_that_is_taken_is_slow(bench: Workbench, pattern: str) -> None:
     """An approver's pattern is matched in the loop that serves everybody."""
     request = replace(await bench.held(), resource="a" * 255)
-    loop = asyncio.get_running_loop()
-    started = loop.time()
+    started = time.process_time()
     with contextlib.suppress(InvalidParameterError):
         check_terms(request, GrantTerms(count=1, resource=pattern))
-    assert loop.time() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
