@@ -221,11 +221,12 @@ def policy_fingerprint(identity: Identity, rule: Rule, section: BaseModel | None
     """Return `sha256:` and the hash of the policy that a digest covers.
 
     That is the identity's entry, the matching rule and the adapter's section, by their content: a
-    restart or a reload that leaves them alone changes nothing.
+    restart or a reload that leaves them alone changes nothing. What is at its default is left out,
+    so a key that a newer agent adds does not change it either.
     """
+    parts = {"identity": identity, "rule": rule, "section": section}
     content = {
-        "identity": identity.model_dump(mode="json"),
-        "rule": rule.model_dump(mode="json"),
-        "section": None if section is None else section.model_dump(mode="json"),
+        name: None if part is None else part.model_dump(mode="json", exclude_defaults=True)
+        for name, part in parts.items()
     }
     return "sha256:" + hashlib.sha256(canonical_json(content)).hexdigest()

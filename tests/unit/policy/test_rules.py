@@ -298,3 +298,15 @@ def test_c27_the_fingerprint_is_the_contents_and_no_counter() -> None:
     first = policy_fingerprint(IDENTITY, rule("ask", ["git.pull"]), SECTION)
     policy_fingerprint.cache_clear()
     assert policy_fingerprint(again, rule("ask", ["git.pull"]), section) == first
+
+
+def test_c27_a_key_that_a_newer_agent_has_changes_nothing_until_it_is_set() -> None:
+    class Newer(Identity):
+        budget: int | None = None
+
+    old, asking = IDENTITY.model_dump(), rule("ask", ["git.pull"])
+    before = policy_fingerprint(IDENTITY, asking, SECTION)
+    assert policy_fingerprint(Newer(**old), asking, SECTION) == before
+    assert policy_fingerprint(Newer(**old, budget=1), asking, SECTION) != before
+    freer = {**old, "autonomy": Autonomy.FULL}
+    assert policy_fingerprint(Newer(**freer), asking, SECTION) != before
