@@ -14,7 +14,7 @@ from host_agent.notify.outbox import Outbox
 from host_agent.notify.outcomes import render_outcome
 from host_agent.notify.prompts import Prompt, how_over, render_prompt
 from host_agent.pipeline import Pipeline, Rooms
-from host_agent.pipeline.telling import facts_with_history
+from host_agent.pipeline.views import facts_with_history
 from host_agent.requests.facts import RequestFacts
 from host_agent.requests.model import Request
 from host_agent.requests.notification import Kind, Notification

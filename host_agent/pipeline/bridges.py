@@ -28,7 +28,7 @@ from host_agent.pipeline.authorize import as_now
 from host_agent.pipeline.context import Rooms
 from host_agent.pipeline.decide import Deciding
 from host_agent.pipeline.replies import Hearing
-from host_agent.pipeline.telling import facts_of
+from host_agent.pipeline.views import facts_of
 from host_agent.requests.facts import request_view
 from host_agent.requests.model import GrantTerms, Request, Verb, is_same_owner
 from host_agent.store.nonces import Spent

@@ -6,10 +6,11 @@ Everything below `pipeline` meets here and nowhere else. Concrete classes are na
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -18,7 +19,7 @@ from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue, canonical_json
 from host_agent.clock import Clock
 from host_agent.config import Config, Identity
-from host_agent.errors import AuditUnavailableError
+from host_agent.errors import AuditUnavailableError, HostAgentError
 from host_agent.execution.runner import Runner
 from host_agent.execution.slots import Turns
 from host_agent.identity.certificate import PeerCertificate
@@ -26,14 +27,13 @@ from host_agent.identity.credential import Credential
 from host_agent.identity.registry import Principal, Registry
 from host_agent.metrics import Metrics
 from host_agent.operations.catalogue import Catalogue, OperationSpec
-from host_agent.pipeline.changes import Changes
 from host_agent.pipeline.contacts import Book
-from host_agent.pipeline.tasks import Tasks
 from host_agent.policy.limits import Limits
 from host_agent.policy.rules import Rules
 from host_agent.requests.model import Decision, Request
 from host_agent.store.store import RequestStore
 
+_T = TypeVar("_T")
 _log = logging.getLogger("host_agent.pipeline")
 
 
@@ -139,6 +139,84 @@ class Snapshot:
     def identity(self, cn: str) -> Identity | None:
         """Return the configuration's entry for `cn`."""
         return self.identities.get(cn)
+
+
+class Changes:
+    """Who waits for the change of a request, by its id. Nothing is kept where nobody waits."""
+
+    def __init__(self) -> None:
+        self._waiters: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
+
+    def tell(self, request_id: str) -> None:
+        """Wake everyone who waits for `request_id`."""
+        for waiter in self._waiters.pop(request_id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def tell_all(self) -> None:
+        """Wake everyone, as at shutdown."""
+        for request_id in list(self._waiters):
+            self.tell(request_id)
+
+    def watch(self, request_id: str) -> asyncio.Future[None]:
+        """Return a future that ends at the next change; cancel it to stop watching."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters[request_id].add(waiter)
+        waiter.add_done_callback(lambda done: self._forget(request_id, done))
+        return waiter
+
+    def _forget(self, request_id: str, waiter: asyncio.Future[None]) -> None:
+        waiters = self._waiters.get(request_id)
+        if waiters is not None:
+            waiters.discard(waiter)
+            if not waiters:
+                del self._waiters[request_id]
+
+
+class Tasks:
+    """Work that outlives the exchange that started it, and is waited for at shutdown.
+
+    A client that goes away cancels its handler, not this. An error that nobody awaits is logged.
+    """
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, work: Coroutine[Any, Any, _T], *, name: str) -> asyncio.Task[_T]:
+        """Start `work` and keep it until it ends."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def shielded(self, work: Coroutine[Any, Any, _T], *, name: str) -> _T:
+        """Return the result of `work`; if the caller is cancelled, `work` goes on to its end."""
+        return await asyncio.shield(self.start(work, name=name))
+
+    async def drain(self, seconds: float) -> int:
+        """Wait up to `seconds` for everything; cancel the rest and return how many those were."""
+        clock = asyncio.get_running_loop().time
+        end = clock() + seconds
+        # What runs may start more, as a decision starts its run: that has its time too.
+        while self._running and (rest := end - clock()) > 0:
+            await asyncio.wait(set(self._running), timeout=rest)
+        left = set(self._running)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=5)
+        return len(left)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and not isinstance(error, HostAgentError):
+            _log.error("%s failed", task.get_name(), exc_info=error)
 
 
 @dataclass(slots=True, kw_only=True)

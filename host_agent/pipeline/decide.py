@@ -4,13 +4,16 @@ Step 7 of the way of a request. The approver is whoever the channel proved, neve
 """
 
 import asyncio
-from datetime import datetime
+from collections import OrderedDict, deque
+from datetime import datetime, timedelta
 
 from host_agent.api.wire import RequestView
 from host_agent.audit.record import Event
+from host_agent.clock import Clock
 from host_agent.errors import (
     AlreadyDecidedError,
     HostAgentError,
+    RateLimitedError,
     RequestNotFoundError,
     SelfApprovalError,
     TargetChangedError,
@@ -18,13 +21,11 @@ from host_agent.errors import (
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.approver_identity import Voice, voice_of
 from host_agent.pipeline.authorize import as_now
-from host_agent.pipeline.code_attempts import Muting
 from host_agent.pipeline.context import Rooms, identify_request
 from host_agent.pipeline.grants import make_grant, require_grantable
 from host_agent.pipeline.lifecycle import Approved
-from host_agent.pipeline.telling import facts_of, view_for
 from host_agent.pipeline.transitions import Transitions
-from host_agent.pipeline.views import NOT_FOUND
+from host_agent.pipeline.views import NOT_FOUND, facts_of, view_for
 from host_agent.requests import codes
 from host_agent.requests import model as machine
 from host_agent.requests.model import (
@@ -40,6 +41,42 @@ from host_agent.requests.notification import Purpose
 
 CHECK_SECONDS = 1.0
 """How long a decision waits to see whether the target has changed; never for the run itself."""
+
+WRONG_CODES, WRONG_CODES_WINDOW = 5, timedelta(minutes=10)
+MAX_MUTED = 10_000
+
+
+class Muting:
+    """Counts wrong codes by who sent them; memory is bounded."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._wrong: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def refuse(self, key: str) -> None:
+        """Refuse who has sent too many wrong codes.
+
+        Raises:
+            RateLimitedError: five within ten minutes.
+        """
+        wrong = self._wrong.get(key)
+        if not wrong:
+            return
+        oldest_that_counts = self._clock.monotonic() - WRONG_CODES_WINDOW.total_seconds()
+        while wrong and wrong[0] <= oldest_that_counts:
+            wrong.popleft()
+        if len(wrong) >= WRONG_CODES:
+            message = "Too many wrong codes; this approver is not listened to for a while."
+            left = wrong[0] - oldest_that_counts
+            raise RateLimitedError(message, retry_after_seconds=left)
+
+    def count(self, key: str) -> None:
+        """Count one wrong code."""
+        wrong = self._wrong.setdefault(key, deque(maxlen=WRONG_CODES))
+        wrong.append(self._clock.monotonic())
+        self._wrong.move_to_end(key)
+        while len(self._wrong) > MAX_MUTED:
+            self._wrong.popitem(last=False)
 
 
 class Deciding:

@@ -2,21 +2,15 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 from host_agent.api.wire import DeliveryView, RequestPage, RequestView
 from host_agent.errors import InvalidParameterError, RateLimitedError, RequestNotFoundError
-from host_agent.identity.registry import Principal
+from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.context import Rooms, preview_hash, welcome
 from host_agent.pipeline.lifecycle import Approved
-from host_agent.pipeline.telling import (
-    all_facts_with_history,
-    facts_of,
-    facts_with_history,
-    may_see_all,
-    view_for,
-)
-from host_agent.requests.facts import RequestFacts, request_view
+from host_agent.requests.facts import NEVER, AskedBefore, RequestFacts, derive, request_view
 from host_agent.requests.model import Request, State
 from host_agent.requests.notification import Notification
 
@@ -25,6 +19,58 @@ RECHECK_SECONDS = 5.0
 """How often a waiting long poll asks whether its identity is still welcome."""
 MAX_LISTED = 200
 NOT_FOUND = "There is no such request that you may see; `host-agent requests list` shows yours."
+LOOK_BACK = timedelta(hours=24)
+"""So far back an earlier ask for the same counts as asked before."""
+_SEES_ALL = frozenset({Role.APPROVER, Role.ADMIN})
+
+
+def facts_of(rooms: Rooms, request: Request, before: AskedBefore = NEVER) -> RequestFacts:
+    """Return the facts of a request."""
+    spec = rooms.catalogue.find(request.operation)
+    return derive(
+        request,
+        spec=spec,
+        host=rooms.snapshot.config.host,
+        runs_as=None if spec is None else rooms.runner.user_of(spec.run_as, request.unix_user),
+        before=before,
+    )
+
+
+async def facts_with_history(rooms: Rooms, request: Request) -> RequestFacts:
+    """Return the facts of a request, with how often the same was asked before.
+
+    Raises:
+        StoreUnavailableError: that cannot be read.
+    """
+    (facts,) = await all_facts_with_history(rooms, [request])
+    return facts
+
+
+async def all_facts_with_history(rooms: Rooms, requests: Sequence[Request]) -> list[RequestFacts]:
+    """Return the facts of requests, each with how often the same was asked before.
+
+    Raises:
+        StoreUnavailableError: that cannot be read.
+    """
+    since = rooms.clock.now() - LOOK_BACK
+    found = await rooms.store.asked_before(requests, since)
+    return [facts_of(rooms, *pair) for pair in zip(requests, found, strict=True)]
+
+
+def may_see_all(principal: Principal) -> bool:
+    """Return whether `principal` sees every request: approvers and admins do."""
+    return not _SEES_ALL.isdisjoint(principal.roles)
+
+
+def view_for(principal: Principal, facts: RequestFacts) -> RequestView:
+    """Return a request as `principal` may see it.
+
+    Output is for the caller, admins and those who decided; others see exit code and `verified`.
+    """
+    request = facts.request
+    decided = any(decision.approver == principal.cn for decision in request.decisions)
+    with_output = request.caller == principal.cn or decided or Role.ADMIN in principal.roles
+    return request_view(facts, with_output=with_output)
 
 
 def delivery_view(row: Notification) -> DeliveryView:

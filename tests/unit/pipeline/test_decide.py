@@ -22,7 +22,6 @@ from host_agent.errors import (
     StoreUnavailableError,
     TargetChangedError,
 )
-from host_agent.pipeline import code_attempts
 from host_agent.pipeline import decide as deciding
 from host_agent.requests import codes
 from host_agent.requests.model import Request, State, Verb
@@ -474,7 +473,7 @@ async def test_a_wrong_code_for_what_is_decided_does_not_count(bench: Workbench)
 async def test_the_memory_of_wrong_codes_is_bounded(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(code_attempts, "MAX_MUTED", 1)
+    monkeypatch.setattr(deciding, "MAX_MUTED", 1)
     request = await bench.held()
     for approver in ("alice", "erin"):
         with pytest.raises(DigestMismatchError):

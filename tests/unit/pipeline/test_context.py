@@ -1,11 +1,11 @@
-"""Work outlives whoever started it, is waited for at shutdown, and never fails in silence."""
+"""What the context holds: waiters are told once; work outlives whoever started it."""
 
 import asyncio
 
 import pytest
 
 from host_agent.errors import HostBusyError
-from host_agent.pipeline.tasks import Tasks
+from host_agent.pipeline.context import Changes, Tasks
 
 
 async def fail(error: Exception) -> None:
@@ -80,3 +80,38 @@ async def test_what_running_work_starts_has_its_time_too() -> None:
     tasks.start(decide(), name="decide")
     assert await tasks.drain(10) == 0
     assert done.is_set()
+
+
+# -- changes ---------------------------------------------------------------------------------------
+
+
+async def test_everyone_who_waits_for_a_request_is_told() -> None:
+    changes = Changes()
+    mine, too, other = changes.watch("a"), changes.watch("a"), changes.watch("b")
+    changes.tell("a")
+    await asyncio.gather(mine, too)
+    assert not other.done()
+    changes.tell_all()
+    await other
+    assert changes._waiters == {}
+
+
+async def test_telling_nobody_is_nothing() -> None:
+    changes = Changes()
+    changes.tell("a")
+    changes.tell_all()
+    assert changes._waiters == {}
+
+
+async def test_who_gave_up_is_forgotten_and_not_told() -> None:
+    changes = Changes()
+    gone, still = changes.watch("a"), changes.watch("a")
+    gone.cancel()
+    await asyncio.wait([gone])
+    assert changes._waiters == {"a": {still}}
+    late = changes.watch("a")
+    late.cancel()
+    changes.tell("a")  # before its callbacks ran
+    await still
+    await asyncio.wait([late])
+    assert changes._waiters == {}
