@@ -44,11 +44,6 @@ class Turns:
         """Return how many have their turn now."""
         return self._places.taken
 
-    @property
-    def changing(self) -> frozenset[str]:
-        """Return the resources that are being changed."""
-        return frozenset(self._resources)
-
     def is_free(self, resource_key: str) -> bool:
         """Return whether nobody changes this resource, or waits to."""
         return resource_key not in self._resources

@@ -31,20 +31,13 @@ RETRY_SECONDS = 300.0
 
 
 async def look_around(
-    rooms: Rooms,
-    snapshot: Snapshot,
-    principal: Principal,
-    operation: Operation,
-    *,
-    is_allowed: bool,
+    rooms: Rooms, snapshot: Snapshot, principal: Principal, operation: Operation
 ) -> Standing:
-    """Return what stands between `principal` and one more ask; for a read that is allowed nothing.
+    """Return what stands between `principal` and one more ask.
 
     Raises:
         StoreUnavailableError: that cannot be known.
     """
-    if is_allowed and operation.effect is Effect.READ:
-        return Standing(refusals=0, others=[], grants=[])
     now = rooms.clock.now()
     return await rooms.store.standing(
         principal.cn,

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import assert_never
 
 from host_agent.audit.recent import CAUGHT_UP
 from host_agent.audit.record import Event
@@ -93,10 +94,15 @@ def _decisions(request: Request, grant: str | None) -> Iterator[_Step]:
     """Yield the steps of the voices; `grant` was given with the one that approved it."""
     consents = 0
     for decision in request.decisions:
-        state = State.DENIED
-        if decision.decision is Verb.APPROVE:
-            consents += 1
-            state = State.APPROVED if consents >= request.terms.approvals else State.PENDING
+        match decision.decision:
+            case Verb.APPROVE:
+                consents += 1
+                is_last = consents >= request.terms.approvals
+                state = State.APPROVED if is_last else State.PENDING
+            case Verb.DENY:
+                state = State.DENIED
+            case _:
+                assert_never(decision.decision)
         given = grant if state is State.APPROVED else None
         yield _Step(
             at=decision.at,

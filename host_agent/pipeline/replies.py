@@ -7,8 +7,10 @@ Strangers are told nothing, but for an enrolment code.
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import assert_never
 
 from host_agent.audit.record import Event
 from host_agent.audit.throttle import RefusalThrottle
@@ -352,12 +354,16 @@ def _what(request: Request) -> str:
 
 
 def _done(request: Request, verb: Verb) -> str:
-    if verb is Verb.DENY:
-        return f"Denied: {_what(request)}. Nothing was run."
-    if request.state is State.PENDING:
-        given, needed = request.agreeing, request.terms.approvals
-        return f"Taken: {_what(request)} has {given} of {needed} approvals and still waits."
-    return f"Approved: {_what(request)}. What became of it is told here."
+    match verb:
+        case Verb.DENY:
+            return f"Denied: {_what(request)}. Nothing was run."
+        case Verb.APPROVE if request.state is State.PENDING:
+            given, needed = request.agreeing, request.terms.approvals
+            return f"Taken: {_what(request)} has {given} of {needed} approvals and still waits."
+        case Verb.APPROVE:
+            return f"Approved: {_what(request)}. What became of it is told here."
+        case _:
+            assert_never(verb)
 
 
 def _refusal(error: HostAgentError, request: Request, owner: str) -> str:
@@ -376,10 +382,13 @@ def _refusal(error: HostAgentError, request: Request, owner: str) -> str:
     return f"Not counted: {what}: {error.detail}"
 
 
+_DONE: Mapping[Verb, str] = {Verb.APPROVE: "approved", Verb.DENY: "denied"}
+
+
 def _stands(request: Request, owner: str) -> str:
     last = request.decisions[-1] if request.decisions else None
     by = ""
     if last is not None:
         who = "you" if last.owner == owner else last.owner
-        by = f", {'denied' if last.decision is Verb.DENY else 'approved'} by {who}"
+        by = f", {_DONE[last.decision]} by {who}"
     return f"is {request.state.value.replace('_', ' ')}{by}"

@@ -172,10 +172,7 @@ class Asking:
         rooms, verdict, operation = self._rooms, run.verdict, run.operation
         require_adapter(run.snapshot, operation)
         is_allowed = not isinstance(verdict, AskVerdict)
-        standing = await look_around(
-            rooms, run.snapshot, run.principal, operation, is_allowed=is_allowed
-        )
-        require_no_equivalent(rooms, operation, standing.others)
+        standing = await self._standing(run)
         if is_allowed or is_granted(rooms, run.principal, operation, verdict, standing.grants):
             answer = await self._run(run, key)
             if answer is not None:
@@ -184,11 +181,22 @@ class Asking:
             run = self._again(run)
             if not isinstance(run.verdict, AskVerdict):
                 return await self._answer(run, key)
-            standing = await look_around(
-                rooms, run.snapshot, run.principal, operation, is_allowed=False
-            )
-            require_no_equivalent(rooms, operation, standing.others)
+            standing = await self._standing(run)
         return await self._hold(run, standing, key)
+
+    async def _standing(self, run: Run) -> Standing:
+        """Return what stands between the caller and one more ask; for an allowed read nothing.
+
+        Raises:
+            PolicyDeniedError: it does what another operation of this caller waits for.
+            StoreUnavailableError: that cannot be known.
+        """
+        is_allowed = not isinstance(run.verdict, AskVerdict)
+        if is_allowed and run.operation.effect is Effect.READ:
+            return Standing(refusals=0, others=[], grants=[])
+        standing = await look_around(self._rooms, run.snapshot, run.principal, run.operation)
+        require_no_equivalent(self._rooms, run.operation, standing.others)
+        return standing
 
     async def _run(self, run: Run, key: IdempotencyKey | None) -> Answer | Failed | None:
         """Run what is allowed, or what there is a grant for; None if that is lost by then."""

@@ -267,7 +267,8 @@ async def test_a_grant_revoked_while_its_use_waits_for_its_turn_is_not_used(
     await bench.host.reached["pull"].wait()
     bench.host.tip = "c" * 40
     second = asyncio.ensure_future(bench.ask())
-    while not bench.rooms.turns.changing or len(bench.rooms.tasks) < 2:
+    turn = bench.rooms.catalogue.parse("git.pull", PULL).turn
+    while bench.rooms.turns.is_free(turn) or len(bench.rooms.tasks) < 2:
         await asyncio.sleep(0)
     grant = (await bench.store.grants())[0]
     await bench.pipeline.revoke_grant(bench.who("alice"), grant.id)
