@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 T ?= tests
 
-.PHONY: help demo test test-host check format lint types unit shellcheck bench crash races docs newest wheel deb lock clean
+.PHONY: help wrappers demo test test-host check format lint types unit shellcheck bench crash races docs newest wheel deb lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,7 +53,7 @@ lint:
 	@if command -v shellcheck >/dev/null; then $(MAKE) --no-print-directory shellcheck; else echo "shellcheck is not installed: shell scripts were not checked"; fi
 
 shellcheck:
-	shellcheck wrappers/* docs/tutorial/demo.sh tests/crash/git-wrapper tests/support/prepare-host .ci/run \
+	shellcheck $(filter-out wrappers/parts,$(wildcard wrappers/*)) docs/tutorial/demo.sh tests/crash/git-wrapper tests/support/prepare-host .ci/run \
 		systemd/deb/build systemd/deb/postinst systemd/deb/prerm systemd/deb/postrm
 
 types:
@@ -73,6 +73,9 @@ crash: $(STAMP) ## kill the agent KILLS times, restart it, and look for a broken
 RACES ?= 10000
 races: $(STAMP) ## approve, deny, expire and cancel one request from four processes, RACES times
 	$(BIN)/python -m tests.races --races $(RACES)
+
+wrappers: $(STAMP) ## write the wrappers anew from wrappers/parts
+	$(BIN)/python -m tests.support.wrapper_parts
 
 docs: $(STAMP) ## write the reference pages anew from the code
 	$(BIN)/python -m tests.support.reference_pages

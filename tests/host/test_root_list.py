@@ -98,15 +98,15 @@ def test_a_list_that_is_not_roots_or_not_understood_allows_nothing(host: Host, s
         f"echo 'names zfs .*' >>{LIST}",
         f"mv {LIST} {LIST}.old",
         f"touch {WRAPPERS}/allowed.new",
-        f"echo >>{WRAPPERS}/root-list",
+        f"echo >>{WRAPPERS}/zfs-inspect",
         f"sudo -n {PROGRAM} root render --yes",
         f"{PROGRAM} root render --yes",
     ],
 )
 def test_the_service_cannot_write_the_list(host: Host, attack: str) -> None:
-    before = host.machine.must("sha256sum", LIST, f"{WRAPPERS}/root-list")
+    before = host.machine.must("sha256sum", LIST, f"{WRAPPERS}/zfs-inspect")
     assert host.as_service("bash", "-c", attack).exit_code != 0
-    assert host.machine.must("sha256sum", LIST, f"{WRAPPERS}/root-list") == before
+    assert host.machine.must("sha256sum", LIST, f"{WRAPPERS}/zfs-inspect") == before
 
 
 # -- a configuration that root has not seen --------------------------------------------------------

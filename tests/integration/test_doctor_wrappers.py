@@ -1,14 +1,14 @@
 """The argument by which the doctor tries wrappers starts nothing, whichever wrapper gets it."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from host_agent.host.doctor.host import REFUSED_ARGUMENT
-from host_agent.host.install.source import PARTS
 from tests.support.pages import REPOSITORY
 
-WRAPPERS = sorted(path for path in (REPOSITORY / "wrappers").iterdir() if path.name not in PARTS)
+WRAPPERS = sorted(filter(Path.is_file, (REPOSITORY / "wrappers").iterdir()))
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS, ids=lambda path: path.name)

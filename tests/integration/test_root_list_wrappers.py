@@ -153,17 +153,15 @@ def test_a_list_that_is_not_understood_refuses_everything(units: SystemdHost, te
     assert units.calls("systemctl") == []
 
 
-def test_without_the_part_that_reads_it_nothing_is_done(units: SystemdHost) -> None:
-    (units.wrappers / "root-list").unlink()
-    assert units.run("systemd-inspect", "stop", "web.service").exit_code != 0
-    assert units.calls("systemctl") == []
-
-
-def test_the_part_does_nothing_by_itself(units: SystemdHost) -> None:
-    assert not os.access(systemd_host.WRAPPERS / "root-list", os.X_OK)
-    (units.wrappers / "root-list").chmod(0o755)
-    assert units.run("root-list").exit_code == 64
-    assert units.run("root-list", "names").exit_code == 64
+def test_a_wrapper_reads_nothing_but_roots_lists(units: SystemdHost) -> None:
+    for path in units.wrappers.iterdir():
+        if path.name not in {"systemd-inspect", "allowed", "protected"}:
+            path.unlink()
+    assert units.run("systemd-inspect", "stop", "web.service").exit_code == 0
+    calls = len(units.calls("systemctl"))
+    units.allowed.unlink()
+    assert units.run("systemd-inspect", "stop", "web.service").exit_code == 77
+    assert len(units.calls("systemctl")) == calls
 
 
 # -- containers and commands -----------------------------------------------------------------------
@@ -306,9 +304,8 @@ def furnished(place: Path) -> Path:
     place.chmod(0o755)
     wrappers = place / "wrappers"
     wrappers.mkdir()
-    for name in ("git", "root-list"):
-        (wrappers / name).write_bytes((systemd_host.WRAPPERS / name).read_bytes())
-        (wrappers / name).chmod(0o755)
+    (wrappers / "git").write_bytes((systemd_host.WRAPPERS / "git").read_bytes())
+    (wrappers / "git").chmod(0o755)
     for name in ("app", "other"):
         path = place / name
         path.mkdir()

@@ -135,18 +135,25 @@ def test_the_wrapper_takes_no_arguments() -> None:
             [WRAPPER, *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE
         )
         assert (done.returncode, done.stdout) == (64, "")
+        output = Output(exit_code=done.returncode, stderr=done.stderr)
+        assert output.said == "no arguments are taken"
 
 
 def test_the_wrapper_ignores_what_the_caller_exports(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     script = tmp_path / "script"
     script.write_text(f"touch {canary}\n")
-    hostile = {"BASH_ENV": str(script), "BASH_FUNC_uname%%": f"() {{ touch {canary}; }}"}
+    hostile = {"BASH_ENV": str(script), "GLOBIGNORE": "*", "LC_ALL": "C"}
     done = subprocess.run(
         [WRAPPER], capture_output=True, text=True, check=False, timeout=PATIENCE, env=hostile
     )
     assert done.returncode == 0
     FrameSource(done.stdout)
+    hostile["BASH_FUNC_uname%%"] = f"() {{ touch {canary}; }}"
+    done = subprocess.run(
+        [WRAPPER], capture_output=True, text=True, check=False, timeout=PATIENCE, env=hostile
+    )
+    assert (done.returncode, done.stdout) == (64, "")
     assert not canary.exists()
 
 

@@ -35,7 +35,7 @@ _SCRIPT = f"""
 set -euo pipefail
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p {PLACE}
-cp -- {WRAPPERS}/pct-* {WRAPPERS}/exec-run {WRAPPERS}/root-list {PLACE}/
+cp -- {WRAPPERS}/pct-* {WRAPPERS}/exec-run {PLACE}/
 chmod 0755 {PLACE} {PLACE}/*
 umask 022
 printf %s "$1" >{PLACE}/protected

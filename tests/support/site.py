@@ -206,7 +206,7 @@ def make_site(directory: Path, **configuration: str) -> Site:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "state").mkdir(mode=0o700)
     (directory / "wrappers").mkdir()
-    for wrapper in WRAPPERS.iterdir():
+    for wrapper in filter(Path.is_file, WRAPPERS.iterdir()):
         shutil.copy(wrapper, directory / "wrappers" / wrapper.name)
         (directory / "wrappers" / wrapper.name).chmod(0o755)
     pki = make_pki(directory / "pki")

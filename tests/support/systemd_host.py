@@ -69,7 +69,7 @@ class SystemdHost:
         self.is_booted = False
         (self.state / "units").mkdir(parents=True)
         self.wrappers.mkdir()
-        for name in ("root-list", *NAMES, *(f"systemd-{verb}" for verb in CHANGES)):
+        for name in (*NAMES, *(f"systemd-{verb}" for verb in CHANGES)):
             shutil.copy2(WRAPPERS / name, self.wrappers / name)
         self.protected.write_text("# root's own list\nzfs tank\nsystemd vault-.*\\.service\n")
         self.protected.chmod(0o644)

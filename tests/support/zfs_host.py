@@ -30,7 +30,7 @@ _COMMON = f"""
 set -euo pipefail
 mount -t tmpfs tmpfs /run
 mkdir -p /run/lock {PLACE}
-cp -- {WRAPPERS}/zfs-* {WRAPPERS}/root-list {PLACE}/
+cp -- {WRAPPERS}/zfs-* {PLACE}/
 chmod 0755 {PLACE}/zfs-*
 umask 022
 printf %s "$1" >{PLACE}/protected

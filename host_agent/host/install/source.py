@@ -13,9 +13,6 @@ from host_agent.host.install.rendering import unit
 from host_agent.host.install.values import WantedFile
 from host_agent.identity.files import read_plain
 
-PARTS = frozenset({"root-list"})
-"""What lies among the wrappers and is read by them: nothing that anybody runs."""
-
 _WRAPPER = re.compile(r"[a-z][a-z0-9-]*", re.ASCII)
 _WRAPPER_MODE = 0o755
 _PLAIN_MODE = 0o644
@@ -41,7 +38,7 @@ class Source:
             WantedFile(
                 path=f"{layout.WRAPPER_DIR}/{name}",
                 content=content,
-                mode=_PLAIN_MODE if name in PARTS else _WRAPPER_MODE,
+                mode=_WRAPPER_MODE,
             )
             for name, content in sorted(self.wrappers.items())
         )
@@ -69,7 +66,7 @@ def read_source(directory: Path | None = None) -> Source:
         wrappers = {
             entry.name: read_plain(entry)
             for entry in (place / "wrappers").iterdir()
-            if _WRAPPER.fullmatch(entry.name)
+            if _WRAPPER.fullmatch(entry.name) and not entry.is_dir()  # a checkout's parts
         }
         service = {
             path: read_plain(place / "systemd" / name) for path, name in _SERVICE_FILES.items()

@@ -1,15 +1,11 @@
-#!/bin/bash -p
-# Root's own list of what is allowed, the file `allowed` beside this one: read by the other wrappers,
-# who source this part and have `die`, `caller` and the C locale; nothing by itself.
-# What the list means and its format: docs/reference/root-list.md.
-[[ ${BASH_SOURCE[0]} != "$0" ]] || {
-  printf 'host-agent: this is a part of the other wrappers, and does nothing by itself\n' >&2
-  exit 64
+# Root's own list of what is allowed, the file `allowed` beside this one. What it means and its format:
+# docs/reference/root-list.md.
+matches() { # NAME PATTERN, as a whole; 1: it does not, 2: the pattern is none
+  [[ $1 =~ ^($2)$ ]]
 }
-
 root_names=() root_decisions=()
 read_root_list() { # the list, once; whatever is wrong with it, nothing is allowed
-  local file=${BASH_SOURCE[0]%/*}/allowed facts word rest version=''
+  local file=$here/allowed facts word rest version=''
   local -r owner=$([[ -n $caller ]] || printf '(%s)|' "$EUID")0
   [[ -f $file && ! -L $file && -r $file ]] ||
     die 77 "there is no list of root's; \`host-agent root render\`"
@@ -29,10 +25,9 @@ read_root_list() { # the list, once; whatever is wrong with it, nothing is allow
     die 77 "root's list is of another version; \`host-agent root render\`"
 }
 
-matches_root_pattern() { [[ $1 =~ ^($2)$ ]]; }
 fits() { # 1: a name, 2: a pattern. A pattern that is none ends it: it might have been a `never`
   local code=0
-  matches_root_pattern "$1" "$2" || code=$?
+  matches "$1" "$2" || code=$?
   ((code <= 1)) || die 77 "root's list has a pattern that is none; \`host-agent root render\`"
   return "$code"
 }
