@@ -781,6 +781,9 @@ def test_c24_directory_that_cannot_be_entered_is_refused(shared: Checkout) -> No
 def test_wrapper_never_runs_as_root_through_sudo(shared: Checkout) -> None:
     path = str(shared.path)
     assert run_wrapper("status", path).exit_code == 0
-    output = run_wrapper("status", path, environment={"SUDO_UID": "1000"})
-    assert output.exit_code == 77
-    assert output.stdout == ""
+    for through in ({"SUDO_UID": "1000"}, {"SUDO_UID": ""}):
+        output = run_wrapper("status", path, environment=through)
+        assert (output.exit_code, output.stdout) == (77, "")
+    for user in ("EUID", "UID"):  # bash would take it for who it is
+        output = run_wrapper("status", path, environment={"SUDO_UID": "1000", user: "1000"})
+        assert (output.exit_code, output.stdout) == (64, "")
