@@ -44,7 +44,7 @@ class Concern(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class ChainFinding:
     """One thing that is wrong: where, at which sequence of the chain, and what."""
 
     concern: Concern
@@ -74,7 +74,7 @@ class Span:
 
 
 @dataclass(slots=True, kw_only=True)
-class Report:
+class ChainReport:
     """What was seen. `head` is the newest hash, `head_sequence` where the asked-for one was."""
 
     files: list[Span] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Report:
     head: str = GENESIS
     head_sequence: int | None = None
     torn: list[Torn] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[ChainFinding] = field(default_factory=list)
     found: int = 0
     concerns: set[Concern] = field(default_factory=set)
 
@@ -111,7 +111,7 @@ def parse_head(text: str) -> str:
     return f"sha256:{match[1]}"
 
 
-def verify(paths: Sequence[Path], head: str | None = None) -> Report:
+def verify(paths: Sequence[Path], head: str | None = None) -> ChainReport:
     """Return what can be said of the chain in `paths`, given in any order.
 
     The files are streamed: their size does not matter. A file that is named twice is read once.
@@ -243,7 +243,7 @@ class _Chain:
     """Reads records in order and notes what does not fit."""
 
     def __init__(self, wanted: str | None) -> None:
-        self._report = Report()
+        self._report = ChainReport()
         self._wanted = wanted
         self._last: Link | None = None
         self._bad_lines = 0  # since the last record
@@ -275,7 +275,7 @@ class _Chain:
         last = self._last.sequence if self._last and self._report.records > before else None
         self._report.files.append(Span(file=self._file, first=span_first, last=last))
 
-    def finish(self) -> Report:
+    def finish(self) -> ChainReport:
         """Return the report, with the answer about the head that was asked for."""
         report = self._report
         if self._last is not None:
@@ -444,7 +444,7 @@ class _Chain:
         self._report.concerns.add(concern)
         if len(self._report.findings) < MAX_FINDINGS:
             self._report.findings.append(
-                Finding(
+                ChainFinding(
                     concern=concern,
                     sequence=sequence,
                     file=self._file,

@@ -26,7 +26,7 @@ from host_agent.api.wire import (
     RequestProblem,
     RequestView,
 )
-from host_agent.client.events import Event
+from host_agent.client.events import AgentEvent
 from host_agent.client.transport import AsyncClient, Client
 from host_agent.errors import (
     CertificateRefusedError,
@@ -36,6 +36,7 @@ from host_agent.errors import (
 )
 
 __all__ = [
+    "AgentEvent",
     "ApprovalsView",
     "ApproverView",
     "AsyncClient",
@@ -45,7 +46,6 @@ __all__ = [
     "ContactView",
     "DecisionView",
     "Enrolment",
-    "Event",
     "GrantBody",
     "GrantView",
     "Held",

@@ -34,7 +34,7 @@ OnState = Callable[[bool], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class AgentEvent:
     """One event. `sequence` is its id: None for `events.gap` and `events.dropped`.
 
     These two say with `count` in `data` how many others are missing before what comes next.
@@ -46,14 +46,14 @@ class Event:
 
 
 @dataclass(slots=True)
-class Parser:
+class EventParser:
     """Makes events of bytes as they come. Comments and unknown fields are passed over."""
 
     _rest: bytes = b""
     _fields: dict[str, str] = field(default_factory=dict)
     _size: int = 0
 
-    def feed(self, chunk: bytes) -> Iterator[Event]:
+    def feed(self, chunk: bytes) -> Iterator[AgentEvent]:
         """Yield the events that `chunk` completes.
 
         Raises:
@@ -67,7 +67,7 @@ class Parser:
         if len(self._rest) + self._size > MAX_EVENT_BYTES:
             raise _unusable()
 
-    def _take(self, line: bytes) -> Event | None:
+    def _take(self, line: bytes) -> AgentEvent | None:
         if not line:
             fields, self._fields, self._size = self._fields, {}, 0
             return _event(fields) if "data" in fields else None
@@ -86,7 +86,7 @@ class Parser:
         return None
 
 
-def _event(fields: dict[str, str]) -> Event:
+def _event(fields: dict[str, str]) -> AgentEvent:
     number = fields.get("id")
     if number is not None:
         is_number = number.isascii() and number.isdecimal() and len(number) <= _MAX_ID_DIGITS
@@ -98,7 +98,7 @@ def _event(fields: dict[str, str]) -> Event:
         raise _unusable() from None
     if not isinstance(data, dict):
         raise _unusable()
-    return Event(
+    return AgentEvent(
         sequence=None if number is None else int(number),
         name=fields.get("event", "message"),
         data=data,
@@ -136,7 +136,7 @@ class Position:
         """Note that the stream has begun."""
         self._tell(is_open=True)
 
-    def seen(self, event: Event) -> None:
+    def seen(self, event: AgentEvent) -> None:
         """Note an event: the stream goes on after it."""
         self._pause = FIRST_PAUSE_SECONDS
         if event.sequence is not None:

@@ -8,14 +8,14 @@ from contextlib import aclosing
 import httpx
 
 from host_agent.client.connection import Received, headers_of, is_stream, timeout_of, translating
-from host_agent.client.events import Event, Parser, Position
+from host_agent.client.events import AgentEvent, EventParser, Position
 from host_agent.client.exchange import Call, refused_stream
 from host_agent.errors import ConnectionFailedError, ProblemError
 
 MAX_REFUSAL_BYTES = 64 * 1024
 
 
-def follow(http: httpx.Client, url: str, position: Position) -> Generator[Event, None, None]:
+def follow(http: httpx.Client, url: str, position: Position) -> Generator[AgentEvent, None, None]:
     """Yield events from `position` on, over as many streams as it takes."""
     while True:
         ended: Exception | None = None
@@ -26,8 +26,8 @@ def follow(http: httpx.Client, url: str, position: Position) -> Generator[Event,
         time.sleep(position.lost(ended))
 
 
-def _one(http: httpx.Client, url: str, position: Position) -> Generator[Event, None, None]:
-    call, parser = position.call(), Parser()
+def _one(http: httpx.Client, url: str, position: Position) -> Generator[AgentEvent, None, None]:
+    call, parser = position.call(), EventParser()
     with (
         translating(url, call),
         http.stream(
@@ -48,7 +48,7 @@ def _one(http: httpx.Client, url: str, position: Position) -> Generator[Event, N
 
 async def follow_async(
     http: httpx.AsyncClient, url: str, position: Position
-) -> AsyncGenerator[Event, None]:
+) -> AsyncGenerator[AgentEvent, None]:
     """Yield events from `position` on, over as many streams as it takes."""
     while True:
         ended: Exception | None = None
@@ -63,8 +63,8 @@ async def follow_async(
 
 async def _one_async(
     http: httpx.AsyncClient, url: str, position: Position
-) -> AsyncGenerator[Event, None]:
-    call, parser = position.call(), Parser()
+) -> AsyncGenerator[AgentEvent, None]:
+    call, parser = position.call(), EventParser()
     with translating(url, call):
         async with http.stream(
             call.method, url + call.target, headers=headers_of(call), timeout=timeout_of(call)

@@ -34,7 +34,7 @@ from host_agent.client.connection import (
     timeout_of,
     translating,
 )
-from host_agent.client.events import Event, OnState, Position
+from host_agent.client.events import AgentEvent, OnState, Position
 from host_agent.client.exchange import Call, Pause, Protocol, Reply, Steps
 from host_agent.client.streaming import follow, follow_async
 from host_agent.errors import ConnectionFailedError, InvalidAnswerError
@@ -230,7 +230,7 @@ class Client(_Settings):
 
     def events(
         self, *, after: int | None = None, on_state: OnState | None = None
-    ) -> Generator[Event, None, None]:
+    ) -> Generator[AgentEvent, None, None]:
         """Return what happens, after the event `after` where it is given, until it is closed.
 
         A stream that ends or breaks is begun again after the last event that was seen. `on_state`
@@ -411,7 +411,7 @@ class AsyncClient(_Settings):
 
     def events(
         self, *, after: int | None = None, on_state: OnState | None = None
-    ) -> AsyncGenerator[Event, None]:
+    ) -> AsyncGenerator[AgentEvent, None]:
         """Yield what happens, until it is closed (see `Client.events`)."""
         return follow_async(self._http, self._url, Position(after, on_state=on_state))
 

@@ -113,7 +113,7 @@ class Server(_Table):
         return split_bind(self.bind)
 
 
-class Limits(_Table):
+class LimitsSection(_Table):
     """Token buckets, one for asking and one for deciding per certificate identity."""
 
     asks_per_second: float = Field(
@@ -190,7 +190,7 @@ class Audit(_Table):
     )
 
 
-class Metrics(_Table):
+class MetricsSection(_Table):
     """The plain listener for monitoring."""
 
     bind: Bind = Field(
@@ -283,7 +283,7 @@ class Approvals(_Table):
     )
 
 
-class Identity(_Table):
+class IdentityEntry(_Table):
     """One certificate name that may come in, and whom it stands for."""
 
     cn: CommonName = Field(description="The certificate's common name, exact.")
@@ -397,16 +397,16 @@ class Config(_Table):
     """
 
     server: Server = Field(description=Server.__doc__)
-    limits: Limits = Field(default=Limits(), description=Limits.__doc__)
+    limits: LimitsSection = Field(default=LimitsSection(), description=LimitsSection.__doc__)
     store: Store = Field(description=Store.__doc__)
     audit: Audit = Field(description=Audit.__doc__)
-    metrics: Metrics = Field(default=Metrics(), description=Metrics.__doc__)
+    metrics: MetricsSection = Field(default=MetricsSection(), description=MetricsSection.__doc__)
     execution: Execution = Field(default=Execution(), description=Execution.__doc__)
     approvals: Approvals = Field(default=Approvals(), description=Approvals.__doc__)
     channels: Channels = Field(default=Channels(), description=Channels.__doc__)
     approvers: tuple[Approver, ...] = Field(default=(), description=Approver.__doc__)
     bridges: tuple[Bridge, ...] = Field(default=(), description=Bridge.__doc__)
-    identities: tuple[Identity, ...] = Field(default=(), description=Identity.__doc__)
+    identities: tuple[IdentityEntry, ...] = Field(default=(), description=IdentityEntry.__doc__)
     rules: tuple[Rule, ...] = Field(default=(), description=Rule.__doc__)
 
     _files: tuple[Path, ...] = PrivateAttr(default=())

@@ -28,7 +28,7 @@ _READS_AT_END = 16
 _ADOPT_SECONDS = 0.05
 
 
-class Watch:
+class ProcessWatch:
     """One epoll set for all processes of a runner on one event loop.
 
     A descriptor costs one system call and a dictionary entry here; `add_reader` of the loop, called
@@ -93,7 +93,7 @@ class Child:
 
     def __init__(
         self,
-        watch: Watch,
+        watch: ProcessWatch,
         pid: int,
         pipes: tuple[int, int],
         *,

@@ -27,7 +27,7 @@ from host_agent.errors import (
     PolicyDeniedError,
     SudoRefusedError,
 )
-from host_agent.execution.process import Child, Watch
+from host_agent.execution.process import Child, ProcessWatch
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Invocation, Output, RunAs
 
@@ -147,7 +147,7 @@ class _Door:
         self._ends_group = ends_group
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._null)
-        self._watch: Watch | None = None
+        self._watch: ProcessWatch | None = None
 
     async def run(
         self,
@@ -186,9 +186,9 @@ class _Door:
             await child.stop()
             raise
 
-    def _watch_of(self, loop: asyncio.AbstractEventLoop) -> Watch:
+    def _watch_of(self, loop: asyncio.AbstractEventLoop) -> ProcessWatch:
         if self._watch is None or self._watch.loop is not loop:
-            self._watch = Watch(loop)
+            self._watch = ProcessWatch(loop)
         return self._watch
 
     def _start(self, command: list[bytes], stdin: int) -> tuple[int, tuple[int, int]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from host_agent.config import (
     Config,
-    Identity,
+    IdentityEntry,
     Rule,
     RunnerKind,
     VerdictKind,
@@ -243,7 +243,7 @@ def _channel_warnings(config: Config, uid: int) -> Iterator[str]:
                     yield f"approvers[{index}].{section.address.key}: {sentence}"
 
 
-def _rules_for(config: Config, identity: Identity) -> list[tuple[int, Rule]]:
+def _rules_for(config: Config, identity: IdentityEntry) -> list[tuple[int, Rule]]:
     return [
         (index, rule)
         for index, rule in enumerate(config.rules)

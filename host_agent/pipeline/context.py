@@ -18,7 +18,7 @@ from host_agent.audit.recent import Recent
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue, canonical_json
 from host_agent.clock import Clock
-from host_agent.config import Config, Identity
+from host_agent.config import Config, IdentityEntry
 from host_agent.errors import AuditUnavailableError, HostAgentError
 from host_agent.execution.runner import Runner
 from host_agent.execution.slots import Turns
@@ -119,7 +119,7 @@ class Snapshot:
     config: Config
     registry: Registry
     rules: Rules
-    identities: Mapping[str, Identity]
+    identities: Mapping[str, IdentityEntry]
 
     @classmethod
     def of(cls, config: Config) -> "Snapshot":
@@ -136,7 +136,7 @@ class Snapshot:
         section: BaseModel | None = getattr(self.config, spec.adapter, None)
         return section
 
-    def identity(self, cn: str) -> Identity | None:
+    def identity(self, cn: str) -> IdentityEntry | None:
         """Return the configuration's entry for `cn`."""
         return self.identities.get(cn)
 

@@ -10,7 +10,7 @@ from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.config import RunnerKind
 from host_agent.pipeline.context import Rooms, record
-from host_agent.sudoers.audit import Auditor, Tool
+from host_agent.sudoers.audit import Auditor, SudoersTool
 from host_agent.sudoers.host import LiveHost, other_policies
 from host_agent.sudoers.render import audience
 from host_agent.sudoers.scan import SCAN_SECONDS, Scanned, SudoersScan, WrapperRunner
@@ -24,7 +24,7 @@ MAX_TOLD = 20
 class Privileges:
     """The audit of sudoers for `rooms`; `tool` runs cvtsudoers."""
 
-    def __init__(self, rooms: Rooms, tool: Tool) -> None:
+    def __init__(self, rooms: Rooms, tool: SudoersTool) -> None:
         self._rooms = rooms
         self._tool = tool
         self._scan = SudoersScan(self._parts, on_scan=self._tell, doubts=other_policies)

@@ -7,7 +7,7 @@ burst and what the rate adds in it. Pure but for the levels: `now` is the monoto
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from host_agent.config import Limits as LimitsSection
+from host_agent.config import LimitsSection as LimitsSection
 from host_agent.errors import RateLimitedError
 
 MAX_BUCKETS = 100_000

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias, assert_never
 from pydantic import BaseModel
 
 from host_agent.canonical import canonical_json
-from host_agent.config import Identity, Rule, VerdictKind, compile_pattern
+from host_agent.config import IdentityEntry, Rule, VerdictKind, compile_pattern
 from host_agent.errors import NoRuleError, PolicyDeniedError, ReadOnlyError
 from host_agent.identity.registry import Autonomy, Principal
 from host_agent.operations.catalogue import Effect, Operation, OperationSpec
@@ -217,7 +217,7 @@ def _said(verdict: Verdict) -> Summary:
 
 
 @lru_cache(maxsize=4096)
-def policy_fingerprint(identity: Identity, rule: Rule, section: BaseModel | None) -> str:
+def policy_fingerprint(identity: IdentityEntry, rule: Rule, section: BaseModel | None) -> str:
     """Return `sha256:` and the hash of the policy that a digest covers.
 
     That is the identity's entry, the matching rule and the adapter's section, by their content: a

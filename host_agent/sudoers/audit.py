@@ -24,9 +24,9 @@ from host_agent.sudoers.host import Host, LiveHost, other_policies
 from host_agent.sudoers.lines import Gathered, LogicalLine, gather
 from host_agent.sudoers.membership import memberships
 from host_agent.sudoers.parse import Marked, Policy, UnparsableError, mark, parse
-from host_agent.sudoers.reading import DiskSource, Source
+from host_agent.sudoers.reading import DiskSource, SudoersSource
 from host_agent.sudoers.render import audience
-from host_agent.sudoers.values import Finding, Origin, Report, report, unknown
+from host_agent.sudoers.values import AuditReport, Origin, SudoersFinding, report, unknown
 
 SUDOERS = "/etc/sudoers"
 MAX_REPAIRS = 20
@@ -42,7 +42,7 @@ _HARMLESS_WARNING = re.compile(
 """What sudo passes over too: an alias or option that does not exist is none."""
 
 
-class Tool(Protocol):
+class SudoersTool(Protocol):
     """Runs a fixed tool of the host: the port to execution."""
 
     async def run(self, tool: str, *arguments: str) -> Output:
@@ -58,19 +58,19 @@ class Tool(Protocol):
 class Auditor:
     """Audits sudoers for an audience on a host."""
 
-    tool: Tool
+    tool: SudoersTool
     host: Host
     audience: Audience
 
     async def audit(
         self,
-        source: Source,
+        source: SudoersSource,
         path: str = SUDOERS,
         *,
         now: datetime,
         doubts: tuple[str, ...] = (),
         is_installed: bool = True,
-    ) -> Report:
+    ) -> AuditReport:
         """Return what `path`, and all that it includes, gives away.
 
         With `is_installed` the groups of the audited users as well; a file that is only tried out
@@ -90,12 +90,12 @@ class Auditor:
         ]
         return report(found, (line.text for line in gathered.lines if not line.is_blank))
 
-    def _judged(self, policy: Policy, now: datetime) -> list[Finding]:
+    def _judged(self, policy: Policy, now: datetime) -> list[SudoersFinding]:
         return list(judge(policy, self.audience, self.host, now))
 
-    async def _policy(self, gathered: Gathered) -> tuple[Policy, list[Finding]]:
+    async def _policy(self, gathered: Gathered) -> tuple[Policy, list[SudoersFinding]]:
         """Return what the gathered lines say, lines with a syntax error left out and told."""
-        lines, faults = list(gathered.lines), list[Finding]()
+        lines, faults = list(gathered.lines), list[SudoersFinding]()
         nothing = Policy(grants=(), settings=())
         while any(not line.is_blank for line in lines):
             marked = mark(lines, secrets.token_hex(8))
@@ -124,8 +124,8 @@ class Auditor:
 
 
 async def audit_host(
-    tool: Tool, config: Config | None, catalogue: Catalogue, *, user: str, now: datetime
-) -> Report:
+    tool: SudoersTool, config: Config | None, catalogue: Catalogue, *, user: str, now: datetime
+) -> AuditReport:
     """Return what sudo grants on this host, as root reads it, to `user` and the identities' users.
 
     The same audit for `sudoers check` and the doctor; a running agent has its own way to the files.
@@ -157,7 +157,7 @@ def _bad_line(output: Output, marked: Marked) -> int | None:
     return marked.index(int(found[1]))
 
 
-def _warnings(output: Output, marked: Marked, lines: list[LogicalLine]) -> Iterator[Finding]:
+def _warnings(output: Output, marked: Marked, lines: list[LogicalLine]) -> Iterator[SudoersFinding]:
     """Yield an entry for what cvtsudoers complained of, unless sudo passes it over too."""
     for said in output.stderr.splitlines():
         found = _SYNTAX.search(said)
@@ -169,17 +169,17 @@ def _warnings(output: Output, marked: Marked, lines: list[LogicalLine]) -> Itera
             yield unknown(line.origin.file, line.origin.line, f"cvtsudoers: {message}.", _REPAIR)
 
 
-def _syntax_error(line: LogicalLine) -> Finding:
+def _syntax_error(line: LogicalLine) -> SudoersFinding:
     reason = "The line is not understood, so what it grants is not known."
     return unknown(line.origin.file, line.origin.line, reason, _REPAIR)
 
 
-def _unbound(origin: Origin) -> Finding:
+def _unbound(origin: Origin) -> SudoersFinding:
     reason = "For whom this setting holds cannot be told; it is taken to hold for everybody."
     return unknown(origin.file, origin.line, reason, _REPAIR)
 
 
-def _gave_up(gathered: Gathered, error: object) -> Finding:
+def _gave_up(gathered: Gathered, error: object) -> SudoersFinding:
     file = gathered.files[0] if gathered.files else SUDOERS
     remedy = (
         "Install sudo 1.9's cvtsudoers (Debian: package sudo), and see that `visudo -c` passes."
@@ -187,6 +187,6 @@ def _gave_up(gathered: Gathered, error: object) -> Finding:
     return unknown(file, 0, f"What sudo grants cannot be told: {error}", remedy)
 
 
-def _doubt(path: str, sentence: str) -> Finding:
+def _doubt(path: str, sentence: str) -> SudoersFinding:
     remedy = "Look at what that source grants; this check reads files only."
     return unknown(path, 0, f"{sentence}, which is not looked at here.", remedy)

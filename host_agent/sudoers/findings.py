@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from host_agent.sudoers.host import Host, Subject
-from host_agent.sudoers.matching import Fit, RunAs, covers, fit, run_as
+from host_agent.sudoers.matching import Fit, RunasSpec, covers, fit, run_as
 from host_agent.sudoers.membership import POWERS
 from host_agent.sudoers.naming import naming
-from host_agent.sudoers.parse import Command, Grant, Policy
-from host_agent.sudoers.programs import HARMLESS, Kind, kind_of
-from host_agent.sudoers.settings import Question, judge_settings
-from host_agent.sudoers.values import Finding, Severity
+from host_agent.sudoers.parse import CommandSpec, Policy, UserSpec
+from host_agent.sudoers.programs import HARMLESS, ProgramKind, kind_of
+from host_agent.sudoers.settings import DefaultsQuestion, judge_settings
+from host_agent.sudoers.values import Severity, SudoersFinding
 
 _GLOB = re.compile(r"(?<!\\)(?:\\\\)*[*?\[]")
 _SHOWN = 160
@@ -45,7 +45,9 @@ class Audience:
         return (self.service_user, *others)
 
 
-def judge(policy: Policy, audience: Audience, host: Host, now: datetime) -> Iterator[Finding]:
+def judge(
+    policy: Policy, audience: Audience, host: Host, now: datetime
+) -> Iterator[SudoersFinding]:
     """Yield what `policy` gives away to the users of `audience`; one finding may come twice."""
     names = naming(policy.settings)
     for name in audience.names:
@@ -55,13 +57,15 @@ def judge(policy: Policy, audience: Audience, host: Host, now: datetime) -> Iter
         granted = list(_granted(policy.grants, subject, host, now))
         for grant, how in granted:
             yield from _Judge(audience, subject, host, grant, how).findings()
-        question = Question(subject=subject, host=host, grants=[grant for grant, _ in granted])
+        question = DefaultsQuestion(
+            subject=subject, host=host, grants=[grant for grant, _ in granted]
+        )
         yield from judge_settings(policy.settings, question)
 
 
 def _granted(
-    grants: Sequence[Grant], subject: Subject, host: Host, now: datetime
-) -> Iterator[tuple[Grant, Fit]]:
+    grants: Sequence[UserSpec], subject: Subject, host: Host, now: datetime
+) -> Iterator[tuple[UserSpec, Fit]]:
     fitting = [(grant, how) for grant in grants if (how := fit(grant, subject, host, now))]
     for index, (grant, how) in enumerate(fitting):
         later = fitting[index + 1 :]
@@ -75,7 +79,7 @@ def _granted(
             yield grant, how
 
 
-def allowed(grant: Grant) -> tuple[Command, ...]:
+def allowed(grant: UserSpec) -> tuple[CommandSpec, ...]:
     """Return the commands that `grant` allows; what stands before `!ALL` is taken back by it."""
     start = 0
     for index, command in enumerate(grant.commands):
@@ -88,16 +92,16 @@ class _Judge:
     """One entry, as it is for one user."""
 
     def __init__(
-        self, audience: Audience, subject: Subject, host: Host, grant: Grant, how: Fit
+        self, audience: Audience, subject: Subject, host: Host, grant: UserSpec, how: Fit
     ) -> None:
         self._audience = audience
         self._subject = subject
         self._host = host
         self._grant = grant
         self._how = how
-        self._as: RunAs = run_as(grant, subject)
+        self._as: RunasSpec = run_as(grant, subject)
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[SudoersFinding]:
         if self._as.is_only_self:
             return  # running something as oneself gives nothing
         commands = allowed(self._grant)
@@ -124,7 +128,7 @@ class _Judge:
 
     # -- our own lines ----------------------------------------------------------------------------
 
-    def _is_own(self, command: Command) -> bool:
+    def _is_own(self, command: CommandSpec) -> bool:
         """Return whether the agent's user may run this wrapper by the rendered lines."""
         if self._subject.name != self._audience.service_user or self._as.groups:
             return False
@@ -147,7 +151,7 @@ class _Judge:
 
     # -- what holds for the whole entry -----------------------------------------------------------
 
-    def _of_membership(self) -> Iterator[Finding]:
+    def _of_membership(self) -> Iterator[SudoersFinding]:
         if not self._how.is_certain:
             yield self._finding(
                 "membership-unknown",
@@ -163,7 +167,7 @@ class _Judge:
                 "Name whom the entry is for.",
             )
 
-    def _of_run_as(self) -> Iterator[Finding]:
+    def _of_run_as(self) -> Iterator[SudoersFinding]:
         if self._as.has_exclusion:
             yield self._finding(
                 "runas-negation",
@@ -198,7 +202,7 @@ class _Judge:
                 "Leave the group out.",
             )
 
-    def _of_options(self) -> Iterator[Finding]:
+    def _of_options(self) -> Iterator[SudoersFinding]:
         options = self._grant.options
         is_all = any(command.text == "ALL" for command in allowed(self._grant))
         if options.get("setenv") is True and not is_all:
@@ -233,7 +237,7 @@ class _Judge:
 
     # -- one command ------------------------------------------------------------------------------
 
-    def _of_command(self, command: Command) -> Iterator[Finding]:
+    def _of_command(self, command: CommandSpec) -> Iterator[SudoersFinding]:
         if command.text == "ALL":
             yield self._all_commands()
         elif command.path == "sudoedit":
@@ -248,7 +252,7 @@ class _Judge:
         elif command.text != "list":  # seeing the rights of others gives none
             yield from self._program(command)
 
-    def _all_commands(self) -> Finding:
+    def _all_commands(self) -> SudoersFinding:
         is_free = self._grant.options.get("authenticate") is False
         return self._finding(
             "nopasswd-all" if is_free else "all-commands",
@@ -257,7 +261,7 @@ class _Judge:
             _REMOVE,
         )
 
-    def _program(self, command: Command) -> Iterator[Finding]:
+    def _program(self, command: CommandSpec) -> Iterator[SudoersFinding]:
         path = command.path
         if path in self._audience.root_wrappers | self._audience.user_wrappers:
             yield self._foreign_wrapper(command)
@@ -292,10 +296,10 @@ class _Judge:
             )
         yield from self._of_owner(command)
 
-    def _kind(self, path: str) -> Kind | None:
+    def _kind(self, path: str) -> ProgramKind | None:
         return kind_of(path) or kind_of(self._host.resolved(path))
 
-    def _of_kind(self, command: Command, kind: Kind) -> Finding:
+    def _of_kind(self, command: CommandSpec, kind: ProgramKind) -> SudoersFinding:
         is_bounded = command.arguments is not None and not _has_pattern(command)
         severity = kind.severity
         if is_bounded:
@@ -303,7 +307,7 @@ class _Judge:
             severity = milder.lowered() if kind.is_bounded_by_arguments else milder
         return self._finding(kind.rule, severity, kind.reason, _REMOVE, command)
 
-    def _of_pattern(self, command: Command) -> Iterator[Finding]:
+    def _of_pattern(self, command: CommandSpec) -> Iterator[SudoersFinding]:
         if command.path.startswith("^") or (command.arguments or "").startswith("^"):
             yield self._finding(
                 "regular-expression",
@@ -325,7 +329,7 @@ class _Judge:
                 command,
             )
 
-    def _foreign_wrapper(self, command: Command) -> Finding:
+    def _foreign_wrapper(self, command: CommandSpec) -> SudoersFinding:
         if self._subject.name == self._audience.service_user:
             return self._finding(
                 "wrapper-changed",
@@ -342,7 +346,7 @@ class _Judge:
             command,
         )
 
-    def _of_owner(self, command: Command) -> Iterator[Finding]:
+    def _of_owner(self, command: CommandSpec) -> Iterator[SudoersFinding]:
         path = command.path
         if not path.startswith("/") or _GLOB.search(path):
             return
@@ -365,12 +369,12 @@ class _Judge:
         severity: Severity,
         what: str,
         remedy: str,
-        command: Command | None = None,
-    ) -> Finding:
+        command: CommandSpec | None = None,
+    ) -> SudoersFinding:
         subject = f"{self._subject.name} as {self._run_as_text()}"
         shown = "the entry" if command is None else _shown(command.text)
         is_milder = not (self._as.may_be_root or self._as.groups)
-        return Finding(
+        return SudoersFinding(
             origin=self._grant.origin,
             rule=rule,
             severity=severity.lowered() if is_milder else severity,
@@ -402,6 +406,6 @@ def _shown(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _has_pattern(command: Command) -> bool:
+def _has_pattern(command: CommandSpec) -> bool:
     arguments = command.arguments or ""
     return _GLOB.search(command.text) is not None or arguments.startswith("^")

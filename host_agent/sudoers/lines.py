@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 from host_agent.sudoers.reading import (
     MissingSourceError,
-    Source,
     SudoersDirectory,
     SudoersFile,
+    SudoersSource,
     UnreadableSourceError,
 )
-from host_agent.sudoers.values import Finding, Origin, Severity, unknown
+from host_agent.sudoers.values import Origin, Severity, SudoersFinding, unknown
 
 MAX_DEPTH = 64
 MAX_FILES = 1000
@@ -85,11 +85,11 @@ class Gathered:
     """What sudo reads: lines in order, and what was noticed on the way."""
 
     lines: list[LogicalLine] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[SudoersFinding] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
 
 
-def gather(source: Source, path: str, host: str) -> Gathered:
+def gather(source: SudoersSource, path: str, host: str) -> Gathered:
     """Return everything that sudo reads when it begins at `path`; `host` is what `%h` means."""
     gathering = _Gathering(source, host.partition(".")[0])
     gathering.file(path, Origin(file=path, line=0), depth=0)
@@ -97,7 +97,7 @@ def gather(source: Source, path: str, host: str) -> Gathered:
 
 
 class _Gathering:
-    def __init__(self, source: Source, short_host: str) -> None:
+    def __init__(self, source: SudoersSource, short_host: str) -> None:
         self._source = source
         self._host = short_host
         self.gathered = Gathered()
@@ -152,7 +152,7 @@ class _Gathering:
         if read.fault is None:
             return False
         self.gathered.findings.append(
-            Finding(
+            SudoersFinding(
                 origin=Origin(file=read.path, line=0),
                 rule="insecure-sudoers",
                 severity=Severity.HIGH,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from host_agent.sudoers.host import Host, Subject
 from host_agent.sudoers.naming import Match, Naming
-from host_agent.sudoers.parse import Grant, Member
+from host_agent.sudoers.parse import ListMember, UserSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Fit:
     by_exclusion: bool
 
 
-def fit(grant: Grant, subject: Subject, host: Host, now: datetime) -> Fit | None:
+def fit(grant: UserSpec, subject: Subject, host: Host, now: datetime) -> Fit | None:
     """Return how `grant` is for `subject` on `host` at `now`; None where sudo passes it over."""
     if not _is_in_force(grant, now):
         return None
@@ -42,7 +42,7 @@ def fit(grant: Grant, subject: Subject, host: Host, now: datetime) -> Fit | None
     )
 
 
-def decide(members: Sequence[Member], matches: Callable[[Member], Match]) -> Match:
+def decide(members: Sequence[ListMember], matches: Callable[[ListMember], Match]) -> Match:
     """Return what the last matching member says; a doubtful exclusion excludes nobody."""
     for member in reversed(members):
         found = matches(member)
@@ -53,12 +53,12 @@ def decide(members: Sequence[Member], matches: Callable[[Member], Match]) -> Mat
     return Match.NO
 
 
-def is_for_subject(members: Sequence[Member], subject: Subject) -> bool:
+def is_for_subject(members: Sequence[ListMember], subject: Subject) -> bool:
     """Return whether a list of users may match `subject`."""
     return decide(members, lambda member: _user(member, subject)) is not Match.NO
 
 
-def is_for_host(members: Sequence[Member], host: Host) -> bool:
+def is_for_host(members: Sequence[ListMember], host: Host) -> bool:
     """Return whether a list of hosts may match `host`."""
     return decide(members, lambda member: _host(member, host)) is not Match.NO
 
@@ -71,7 +71,7 @@ def _best(found: Iterable[Match]) -> Match:
     return max(found, key=lambda match: match.value, default=Match.NO)
 
 
-def _user(member: Member, subject: Subject) -> Match:
+def _user(member: ListMember, subject: Subject) -> Match:
     match member.kind:
         case "username":
             if member.value == "ALL":
@@ -91,7 +91,7 @@ def _user(member: Member, subject: Subject) -> Match:
             return Match.MAYBE
 
 
-def _host(member: Member, host: Host) -> Match:
+def _host(member: ListMember, host: Host) -> Match:
     match member.kind:
         case "hostname":
             if member.value == "ALL":
@@ -164,7 +164,7 @@ def _instant(value: object) -> datetime | None:
         return None
 
 
-def _is_in_force(grant: Grant, now: datetime) -> bool:
+def _is_in_force(grant: UserSpec, now: datetime) -> bool:
     """Return whether `now` is before `NOTAFTER`; what begins later is in force soon enough."""
     end = _instant(grant.options.get("notafter", ""))
     return end is None or now <= end
@@ -174,7 +174,7 @@ def _is_in_force(grant: Grant, now: datetime) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunAs:
+class RunasSpec:
     """As whom an entry lets its commands run."""
 
     names: tuple[str, ...]
@@ -187,18 +187,18 @@ class RunAs:
     groups: tuple[str, ...]
 
 
-def run_as(grant: Grant, subject: Subject) -> RunAs:
+def run_as(grant: UserSpec, subject: Subject) -> RunasSpec:
     """Return as whom `subject` may run the commands of `grant`."""
     members = grant.run_as
     if members is None:
         members = (
-            (Member(kind="username", value="root"),)
+            (ListMember(kind="username", value="root"),)
             if grant.run_as_groups is None
-            else (Member(kind="username", value=subject.name),)
+            else (ListMember(kind="username", value=subject.name),)
         )
     groups = tuple(member.value for member in grant.run_as_groups or () if not member.negated)
     given = [member for member in members if not member.negated]
-    return RunAs(
+    return RunasSpec(
         names=tuple(m.value for m in given if m.kind == "username" and m.value not in ("", "ALL")),
         is_only_self=all(_is_self(member, subject) for member in given)
         and set(groups) <= subject.groups,
@@ -210,7 +210,7 @@ def run_as(grant: Grant, subject: Subject) -> RunAs:
     )
 
 
-def _is_self(member: Member, subject: Subject) -> bool:
+def _is_self(member: ListMember, subject: Subject) -> bool:
     """Return whether a run-as user is surely the user itself: the case counts here.
 
     `Alice` may be an account beside `alice`, and sudo lets both be run as.
@@ -220,7 +220,7 @@ def _is_self(member: Member, subject: Subject) -> bool:
     return member.kind == "userid" and subject.uid is not None and member.value == str(subject.uid)
 
 
-def _may_be_root(member: Member, naming: Naming) -> bool:
+def _may_be_root(member: ListMember, naming: Naming) -> bool:
     if member.kind == "username":
         if member.value == "ALL" or member.value.startswith("#"):
             return True
@@ -228,7 +228,7 @@ def _may_be_root(member: Member, naming: Naming) -> bool:
     return member.kind != "userid" or member.value == "0"
 
 
-def covers(later: Grant, earlier: Grant, naming: Naming) -> bool:
+def covers(later: UserSpec, earlier: UserSpec, naming: Naming) -> bool:
     """Return whether `later`, which forbids everything, leaves nothing of `earlier`.
 
     sudo takes the last entry that matches, so only a denial of ALL for at least the same run-as
@@ -244,13 +244,13 @@ def covers(later: Grant, earlier: Grant, naming: Naming) -> bool:
 
 
 def _covers_list(
-    later: tuple[Member, ...] | None,
-    earlier: tuple[Member, ...] | None,
+    later: tuple[ListMember, ...] | None,
+    earlier: tuple[ListMember, ...] | None,
     default: str,
     compare: Callable[[str, str], Match],
 ) -> bool:
-    whole = later if later is not None else (Member(kind="username", value=default),)
-    part = earlier if earlier is not None else (Member(kind="username", value=default),)
+    whole = later if later is not None else (ListMember(kind="username", value=default),)
+    part = earlier if earlier is not None else (ListMember(kind="username", value=default),)
     if any(member.negated for member in whole):
         return False
     if any(member.value == "ALL" for member in whole):

@@ -6,7 +6,7 @@ One table: a rule of sudoers that lets a command run with such a group is judged
 from collections.abc import Iterable, Iterator, Mapping
 
 from host_agent.sudoers.host import Subject
-from host_agent.sudoers.values import Finding, Origin, Severity
+from host_agent.sudoers.values import Origin, Severity, SudoersFinding
 
 GROUP_FILE = "/etc/group"
 
@@ -49,7 +49,7 @@ POWERS: Mapping[str, tuple[Severity, str]] = {
 """For each group how bad membership is, and why: what its members can do without sudo."""
 
 
-def memberships(subjects: Iterable[Subject]) -> Iterator[Finding]:
+def memberships(subjects: Iterable[Subject]) -> Iterator[SudoersFinding]:
     """Yield a finding for each such group that one of `subjects` is in, worst first.
 
     Users that do not exist have no memberships, and root needs none. What is low is not told: it
@@ -65,7 +65,7 @@ def memberships(subjects: Iterable[Subject]) -> Iterator[Finding]:
         if group in members and severity is not Severity.LOW:
             names = ", ".join(members[group])
             verb = "is" if len(members[group]) == 1 else "are"
-            yield Finding(
+            yield SudoersFinding(
                 origin=Origin(file=GROUP_FILE, line=0),
                 rule=f"group-{group}",
                 severity=severity,

@@ -21,7 +21,7 @@ class UnparsableError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class ListMember:
     """One name of a list of users, hosts or run-as users: its kind (`username`, ...) and value."""
 
     kind: str
@@ -30,7 +30,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
+class CommandSpec:
     """One command of an entry: `ALL`, `sudoedit ...`, or a path with its arguments."""
 
     text: str
@@ -50,7 +50,7 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class UserSpec:
     """Commands that users may run on hosts as other users: one specification of an entry.
 
     `run_as` and `run_as_groups` are None where the entry has none. `options` are the tags and
@@ -58,12 +58,12 @@ class Grant:
     """
 
     origin: Origin
-    users: tuple[Member, ...]
-    hosts: tuple[Member, ...]
-    run_as: tuple[Member, ...] | None
-    run_as_groups: tuple[Member, ...] | None
+    users: tuple[ListMember, ...]
+    hosts: tuple[ListMember, ...]
+    run_as: tuple[ListMember, ...] | None
+    run_as_groups: tuple[ListMember, ...] | None
     options: Mapping[str, Any]
-    commands: tuple[Command, ...]
+    commands: tuple[CommandSpec, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ class Setting:
 
     origin: Origin
     scope: str
-    binding: tuple[Member, ...]
+    binding: tuple[ListMember, ...]
     name: str
     value: Any
     operation: str = ""
@@ -85,7 +85,7 @@ class Setting:
 class Policy:
     """All that a set of sudoers files says, in order."""
 
-    grants: tuple[Grant, ...]
+    grants: tuple[UserSpec, ...]
     settings: tuple[Setting, ...]
     doubts: tuple[Origin, ...] = ()
     """Where a setting is for somebody, and nobody is named: it is taken to be for everybody."""
@@ -170,8 +170,8 @@ class _Reader:
         self._lines = lines
         self.doubts: list[Origin] = []
 
-    def grants(self, specs: Iterable[Mapping[str, Any]]) -> list[Grant]:
-        found: list[Grant] = []
+    def grants(self, specs: Iterable[Mapping[str, Any]]) -> list[UserSpec]:
+        found: list[UserSpec] = []
         line: LogicalLine | None = None
         for spec in specs:
             users = _members(spec["User_List"])
@@ -199,7 +199,7 @@ class _Reader:
                 found.extend(_settings(_of(line).origin, scopes, binding, option))
         return found
 
-    def _marker(self, members: Sequence[Member]) -> LogicalLine | None:
+    def _marker(self, members: Sequence[ListMember]) -> LogicalLine | None:
         if len(members) == 1 and members[0].value.startswith(self._marked.marker):
             return self._lines[int(members[0].value.removeprefix(self._marked.marker))]
         return None
@@ -215,9 +215,9 @@ def _of(line: LogicalLine | None) -> LogicalLine:
 _FLAGS = frozenset({"negated"})
 
 
-def _members(told: Iterable[Mapping[str, Any]]) -> tuple[Member, ...]:
+def _members(told: Iterable[Mapping[str, Any]]) -> tuple[ListMember, ...]:
     return tuple(
-        Member(kind=kind, value=str(value), negated=bool(member.get("negated")))
+        ListMember(kind=kind, value=str(value), negated=bool(member.get("negated")))
         for member in told
         for kind, value in member.items()
         if kind not in _FLAGS
@@ -225,13 +225,16 @@ def _members(told: Iterable[Mapping[str, Any]]) -> tuple[Member, ...]:
 
 
 def _grant(
-    origin: Origin, users: tuple[Member, ...], hosts: tuple[Member, ...], part: Mapping[str, Any]
-) -> Grant:
+    origin: Origin,
+    users: tuple[ListMember, ...],
+    hosts: tuple[ListMember, ...],
+    part: Mapping[str, Any],
+) -> UserSpec:
     options: dict[str, Any] = {}
     for option in part.get("Options", []):
         options.update(option)
     options.update(part.get("SELinux_Spec", {}))
-    return Grant(
+    return UserSpec(
         origin=origin,
         users=users,
         hosts=hosts,
@@ -239,7 +242,7 @@ def _grant(
         run_as_groups=_members(part["runasgroups"]) if "runasgroups" in part else None,
         options=options,
         commands=tuple(
-            Command(
+            CommandSpec(
                 text=command["command"],
                 negated=bool(command.get("negated")),
                 has_digest=any(key.startswith("sha") for key in command),
@@ -254,7 +257,7 @@ _FURTHER = re.compile(r"\n[ \t]*Defaults(?![A-Za-z])")
 _OF_HOSTS = frozenset({"hostname", "networkaddr"})
 
 
-def _scopes(text: str, binding: tuple[Member, ...]) -> tuple[str, ...]:
+def _scopes(text: str, binding: tuple[ListMember, ...]) -> tuple[str, ...]:
     """Return for what a setting with this binding is: `:@>!`, or empty for everybody.
 
     cvtsudoers' answer decides. It has users and run-as users alike, and netgroups of users and of
@@ -283,7 +286,7 @@ def _written_scope(text: str) -> str | None:
 def _settings(
     origin: Origin,
     scopes: tuple[str, ...],
-    binding: tuple[Member, ...],
+    binding: tuple[ListMember, ...],
     option: Mapping[str, Any],
 ) -> list[Setting]:
     return [

@@ -12,7 +12,7 @@ from host_agent.sudoers.values import Severity, words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class ProgramKind:
     """A kind of program: the rule it breaks, how badly, why, and what to do instead."""
 
     rule: str
@@ -22,16 +22,18 @@ class Kind:
     """Whether exact arguments take most of the danger out."""
 
 
-_KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
+_KINDS: tuple[tuple[ProgramKind, frozenset[str]], ...] = (
     (
-        Kind(rule="shell", severity=Severity.CRITICAL, reason="is a shell: it runs anything"),
+        ProgramKind(
+            rule="shell", severity=Severity.CRITICAL, reason="is a shell: it runs anything"
+        ),
         words("""
     sh ash bash dash zsh ksh mksh lksh yash fish csh tcsh rbash rzsh busybox toybox sash pwsh
     elvish nu xonsh posh git-shell
     """),
     ),
     (
-        Kind(
+        ProgramKind(
             rule="interpreter",
             severity=Severity.CRITICAL,
             reason="is an interpreter: it runs any program that it is given",
@@ -45,7 +47,7 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
     """),
     ),
     (
-        Kind(
+        ProgramKind(
             rule="editor",
             severity=Severity.CRITICAL,
             reason="is an editor: it writes any file and starts a shell",
@@ -57,7 +59,7 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
     """),
     ),
     (
-        Kind(
+        ProgramKind(
             rule="pager",
             severity=Severity.HIGH,
             reason="is a pager: it shows any file and starts a shell",
@@ -68,7 +70,7 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
     """),
     ),
     (
-        Kind(
+        ProgramKind(
             rule="package-manager",
             severity=Severity.CRITICAL,
             reason="installs packages, whose scripts run as root",
@@ -81,7 +83,7 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
     """),
     ),
     (
-        Kind(
+        ProgramKind(
             rule="build-tool",
             severity=Severity.CRITICAL,
             reason="runs commands that a file or an argument names",
@@ -92,7 +94,7 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
     """),
     ),
     (
-        Kind(
+        ProgramKind(
             rule="file-tool",
             severity=Severity.CRITICAL,
             reason="writes, moves or removes files of root, or changes who may",
@@ -107,7 +109,7 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
     """),
     ),
     (
-        Kind(
+        ProgramKind(
             rule="file-reader",
             severity=Severity.HIGH,
             reason="shows files that only root may read, such as /etc/shadow",
@@ -120,7 +122,7 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
     """),
     ),
     (
-        Kind(
+        ProgramKind(
             rule="container",
             severity=Severity.CRITICAL,
             reason="enters containers or namespaces, and so runs any program on the host's files",
@@ -135,7 +137,7 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
     """),
     ),
     (
-        Kind(
+        ProgramKind(
             rule="virtualisation",
             severity=Severity.CRITICAL,
             reason="rules guests and their disks, and runs programs in them, past the agent",
@@ -147,7 +149,7 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
     """),
     ),
     (
-        Kind(
+        ProgramKind(
             rule="storage",
             severity=Severity.CRITICAL,
             reason="destroys or mounts file systems, past the agent's grammar and protections",
@@ -163,7 +165,7 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
     """),
     ),
     (
-        Kind(
+        ProgramKind(
             rule="service-control",
             severity=Severity.CRITICAL,
             reason="starts, stops or makes any unit, past the agent's grammar and protections",
@@ -177,7 +179,7 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
     """),
     ),
     (
-        Kind(
+        ProgramKind(
             rule="becomes-root",
             severity=Severity.CRITICAL,
             reason="becomes another user, root included",
@@ -188,7 +190,7 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
     """),
     ),
     (
-        Kind(
+        ProgramKind(
             rule="launcher",
             severity=Severity.CRITICAL,
             reason="runs the command that its arguments name",
@@ -206,7 +208,7 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
     """),
     ),
     (
-        Kind(
+        ProgramKind(
             rule="account-tool",
             severity=Severity.CRITICAL,
             reason="changes users, passwords, groups or sudoers",
@@ -220,7 +222,7 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
     """),
     ),
     (
-        Kind(
+        ProgramKind(
             rule="network-tool",
             severity=Severity.CRITICAL,
             reason="carries files or programs over the network as root, or changes the network",
@@ -236,7 +238,7 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
     """),
     ),
     (
-        Kind(
+        ProgramKind(
             rule="kernel-tool",
             severity=Severity.CRITICAL,
             reason="changes the running kernel or how the host boots",
@@ -250,7 +252,9 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
     ),
 )
 
-PROGRAMS: Mapping[str, Kind] = {name: kind for kind, names in reversed(_KINDS) for name in names}
+PROGRAMS: Mapping[str, ProgramKind] = {
+    name: kind for kind, names in reversed(_KINDS) for name in names
+}
 """Every program that is known to give something away."""
 
 HARMLESS: frozenset[str] = frozenset(
@@ -285,7 +289,7 @@ _FAMILIES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 """Programs that come in many names, each with the one that stands for all."""
 
 
-def kind_of(path: str) -> Kind | None:
+def kind_of(path: str) -> ProgramKind | None:
     """Return what kind of program the base name of `path` tells, or None."""
     name = path.rpartition("/")[2].lower()
     for candidate in (name, _SUFFIX.sub("", name)):

@@ -42,7 +42,7 @@ class SudoersDirectory:
     fault: str | None = None
 
 
-class Source(Protocol):
+class SudoersSource(Protocol):
     """Gives files and directories by path."""
 
     def file(self, path: str) -> SudoersFile:

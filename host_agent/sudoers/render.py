@@ -34,14 +34,14 @@ _PATH = re.compile(r"(?:/[A-Za-z0-9._+@-]+)+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Grant:
+class RenderedLine:
     """One line: which wrapper, as whom."""
 
     path: str
     run_as: str
 
 
-def grants(config: Config, catalogue: Catalogue) -> tuple[Grant, ...]:
+def grants(config: Config, catalogue: Catalogue) -> tuple[RenderedLine, ...]:
     """Return what the agent needs for the adapters that `config` configures, in order.
 
     Wrappers that do not run as root get a line for every caller's unix user.
@@ -66,7 +66,7 @@ def grants(config: Config, catalogue: Catalogue) -> tuple[Grant, ...]:
     return tuple(sorted(found))
 
 
-def render(needed: Iterable[Grant], user: str = SERVICE_USER) -> str:
+def render(needed: Iterable[RenderedLine], user: str = SERVICE_USER) -> str:
     """Return the fragment for the agent's `user`.
 
     Raises:
@@ -107,12 +107,12 @@ def _wrappers(catalogue: Catalogue, run_as: RunAs) -> Iterator[str]:
             yield from spec.wrappers
 
 
-def _grant(config: Config, wrapper: str, user: str) -> Grant:
+def _grant(config: Config, wrapper: str, user: str) -> RenderedLine:
     path = f"{config.execution.wrapper_dir}/{wrapper}"
     if _PATH.fullmatch(path) is None:
         fault = "execution.wrapper_dir: holds a character that sudoers would not take as it is"
         raise ConfigurationError([fault])
-    return Grant(path=path, run_as=_checked_user(user, "identities.unix_user"))
+    return RenderedLine(path=path, run_as=_checked_user(user, "identities.unix_user"))
 
 
 def _checked_user(user: str, key: str) -> str:

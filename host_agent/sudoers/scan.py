@@ -16,7 +16,7 @@ from host_agent.operations.catalogue import Invocation, Output, RunAs
 from host_agent.sudoers.audit import SUDOERS, Auditor
 from host_agent.sudoers.reading import FrameError, FrameSource
 from host_agent.sudoers.render import SUDOERS_READER
-from host_agent.sudoers.values import Report, report, unknown
+from host_agent.sudoers.values import AuditReport, report, unknown
 
 SCAN_SECONDS = 300.0
 """How old a report may become before it is made anew."""
@@ -49,7 +49,7 @@ class Scanned:
     The first one of an agent has changed only if it is not clean: what it follows is not known.
     """
 
-    report: Report
+    report: AuditReport
     at: datetime
     is_changed: bool
 
@@ -98,7 +98,7 @@ class SudoersScan:
             long_ago = datetime.min.replace(tzinfo=self._newest.at.tzinfo)
             self._newest = Scanned(report=self._newest.report, at=long_ago, is_changed=False)
 
-    async def _scan(self, runner: WrapperRunner, auditor: Auditor, now: datetime) -> Report:
+    async def _scan(self, runner: WrapperRunner, auditor: Auditor, now: datetime) -> AuditReport:
         try:
             output = await runner.run(INVOCATION, unix_user=None)
         except HostAgentError as error:
@@ -118,6 +118,6 @@ class SudoersScan:
             return _not_read(f"The audit failed ({type(error).__name__})")
 
 
-def _not_read(reason: str) -> Report:
+def _not_read(reason: str) -> AuditReport:
     sentence = f"{reason.rstrip('.')}, so what sudo grants is not known."
     return report([unknown(SUDOERS, 0, sentence, _REMEDY)])

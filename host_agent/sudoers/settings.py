@@ -11,19 +11,19 @@ from host_agent.sudoers.host import Host, Subject
 from host_agent.sudoers.known import is_dangerous_variable, is_harmless_variable
 from host_agent.sudoers.matching import decide, is_for_host, is_for_subject, run_as
 from host_agent.sudoers.naming import Match
-from host_agent.sudoers.parse import Grant, Member, Setting
-from host_agent.sudoers.values import Finding, Origin, Severity, words
+from host_agent.sudoers.parse import ListMember, Setting, UserSpec
+from host_agent.sudoers.values import Origin, Severity, SudoersFinding, words
 
 _LISTS = frozenset({"env_keep", "env_check", "env_delete"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class DefaultsQuestion:
     """For whom settings are judged: a user on a host, with the entries that sudo grants it."""
 
     subject: Subject
     host: Host
-    grants: Sequence[Grant]
+    grants: Sequence[UserSpec]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,10 +174,12 @@ _HARMLESS = words("""
 _FILES = frozenset({"env_file", "restricted_env_file", "lecture_file", "mailerpath", "noexec_file"})
 
 
-def judge_settings(settings: Sequence[Setting], question: Question) -> Iterator[Finding]:
+def judge_settings(
+    settings: Sequence[Setting], question: DefaultsQuestion
+) -> Iterator[SudoersFinding]:
     """Yield what `settings` widen for the user of `question`."""
     applying = [setting for setting in settings if _applies(setting, question)]
-    scopes: dict[tuple[str, tuple[Member, ...]], list[Setting]] = {}
+    scopes: dict[tuple[str, tuple[ListMember, ...]], list[Setting]] = {}
     for setting in applying:
         # What holds for certain commands or run-as users is judged by itself.
         own = (setting.scope, setting.binding) if setting.scope in ("!", ">") else ("", ())
@@ -189,7 +191,7 @@ def judge_settings(settings: Sequence[Setting], question: Question) -> Iterator[
         yield from state.findings(question)
 
 
-def _applies(setting: Setting, question: Question) -> bool:
+def _applies(setting: Setting, question: DefaultsQuestion) -> bool:
     match setting.scope:
         case ":":
             return is_for_subject(setting.binding, question.subject)
@@ -203,13 +205,13 @@ def _applies(setting: Setting, question: Question) -> bool:
             return True
 
 
-def _runs_as(setting: Setting, grant: Grant, subject: Subject) -> bool:
+def _runs_as(setting: Setting, grant: UserSpec, subject: Subject) -> bool:
     whom = run_as(grant, subject)
     if whom.is_anybody or whom.has_odd_id:
         return True
     names = {*whom.names, *(("root",) if whom.may_be_root else ())}
 
-    def is_named(member: Member) -> Match:
+    def is_named(member: ListMember) -> Match:
         if member.kind != "username":
             return Match.MAYBE
         if member.value == "ALL":
@@ -223,7 +225,7 @@ def _runs_as(setting: Setting, grant: Grant, subject: Subject) -> bool:
     return decide(setting.binding, is_named) is not Match.NO
 
 
-def _may_run(setting: Setting, grant: Grant, host: Host) -> bool:
+def _may_run(setting: Setting, grant: UserSpec, host: Host) -> bool:
     """Return whether a command that `setting` is for may be among those of `grant`."""
     bound = [member.value.partition(" ")[0] for member in setting.binding if not member.negated]
     given = [command.path for command in grant.commands if not command.negated]
@@ -268,7 +270,7 @@ class _State:
             else:
                 listed[name] = setting.origin
 
-    def findings(self, question: Question) -> Iterator[Finding]:
+    def findings(self, question: DefaultsQuestion) -> Iterator[SudoersFinding]:
         """Yield what is wider than it should be."""
         name = question.subject.name
         for option, (value, origin) in self._values.items():
@@ -282,7 +284,7 @@ class _State:
                 if risk is not None:
                     yield _finding(origin, risk, name)
 
-    def _of_monitor(self, name: str) -> Iterator[Finding]:
+    def _of_monitor(self, name: str) -> Iterator[SudoersFinding]:
         pty, session = self._values.get("use_pty"), self._values.get("pam_session")
         if pty is None or session is None or pty[0] is not False or session[0] is not False:
             return
@@ -296,8 +298,8 @@ class _State:
         yield _finding(max(pty[1], session[1]), risk, name)
 
 
-def _finding(origin: Origin, risk: _Risk, name: str) -> Finding:
-    return Finding(
+def _finding(origin: Origin, risk: _Risk, name: str) -> SudoersFinding:
+    return SudoersFinding(
         origin=origin,
         rule=risk.rule,
         severity=risk.severity,
@@ -306,7 +308,7 @@ def _finding(origin: Origin, risk: _Risk, name: str) -> Finding:
     )
 
 
-def _risk(option: str, value: object, question: Question) -> _Risk | None:
+def _risk(option: str, value: object, question: DefaultsQuestion) -> _Risk | None:
     if isinstance(value, bool) and (option, value) in _FLAGS:
         return _FLAGS[option, value]
     special = _special(option, value, question)
@@ -334,7 +336,7 @@ _SPECIAL = _FILES | {
 }
 
 
-def _special(option: str, value: object, question: Question) -> _Risk | None:
+def _special(option: str, value: object, question: DefaultsQuestion) -> _Risk | None:
     if value is False:
         return None
     text = str(value)

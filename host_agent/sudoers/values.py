@@ -38,7 +38,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class SudoersFinding:
     """One entry that is not known to be safe. Its texts may hold bytes of the sudoers file."""
 
     origin: Origin
@@ -64,9 +64,9 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-def unknown(file: str, line: int, reason: str, remedy: str) -> Finding:
+def unknown(file: str, line: int, reason: str, remedy: str) -> SudoersFinding:
     """Return the entry for what could not be read or understood."""
-    return Finding(
+    return SudoersFinding(
         origin=Origin(file=file, line=line),
         rule=UNKNOWN,
         severity=Severity.HIGH,
@@ -76,10 +76,10 @@ def unknown(file: str, line: int, reason: str, remedy: str) -> Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class AuditReport:
     """One audit of sudoers: findings, worst first. Nothing found means safe only if `scan_ok`."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[SudoersFinding, ...]
     digest: str
     """SHA-256 over what sudo reads, comments left out, and over what was found."""
 
@@ -96,9 +96,9 @@ class Report:
         }
 
 
-def report(findings: Iterable[Finding], lines: Iterable[str] = ()) -> Report:
+def report(findings: Iterable[SudoersFinding], lines: Iterable[str] = ()) -> AuditReport:
     """Return a report: one finding per line and rule, ranked; `lines` are what sudo reads."""
-    unique: dict[tuple[Origin, str], Finding] = {}
+    unique: dict[tuple[Origin, str], SudoersFinding] = {}
     for finding in findings:
         key = (finding.origin, finding.rule)
         known = unique.get(key)
@@ -107,4 +107,4 @@ def report(findings: Iterable[Finding], lines: Iterable[str] = ()) -> Report:
     ranked = tuple(sorted(unique.values(), key=lambda f: (f.severity.rank, f.origin, f.rule)))
     told = [[*lines], [finding.as_json() for finding in ranked]]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-    return Report(findings=ranked, digest=digest)
+    return AuditReport(findings=ranked, digest=digest)

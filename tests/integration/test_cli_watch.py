@@ -394,7 +394,7 @@ def test_c31_a_hostile_request_stays_text_while_it_is_watched(
         watch.assert_restored()
     drawn = re.sub(rb"\x1b\[[0-9;]*[mHJ]|\x1b\[\?(25|1049)[lh]", b"", watch.raw)
     assert not [c for c in drawn.decode().replace("^C", "") if c in HOSTILE and c not in "\r\n"]
-    assert "\\x1b" in watch.text
+    assert "\\u{" in watch.text
 
 
 def test_a_terminal_too_small_answers_nothing(agent: FakeAgent, environ: dict[str, str]) -> None:

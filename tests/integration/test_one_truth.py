@@ -15,7 +15,7 @@ import pytest
 from host_agent.__main__ import main
 from host_agent.config import load
 from host_agent.host.doctor.certificates import certificate_checks
-from host_agent.host.doctor.values import State
+from host_agent.host.doctor.values import CheckState
 from tests.support.pki_shapes import RECIPES, SHAPES, Shape, by_openssl
 from tests.support.site import Site, make_site
 from tests.support.visit import Visit, visited
@@ -78,7 +78,7 @@ def config_check(site: Site, capsys: pytest.CaptureFixture[str]) -> bool:
 def doctor(site: Site) -> bool:
     """Return whether `doctor` has no problem with certificates."""
     checks = certificate_checks(load(site.config_path), datetime.now(UTC))
-    return all(check.state is not State.PROBLEM for check in checks)
+    return all(check.state is not CheckState.PROBLEM for check in checks)
 
 
 async def disagreements(

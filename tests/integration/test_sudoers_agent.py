@@ -14,7 +14,7 @@ from host_agent.execution.runner import TOOLS
 from host_agent.operations.catalogue import Invocation, Output
 from host_agent.sudoers.lines import gather
 from host_agent.sudoers.reading import FRAME_HEAD, FrameSource
-from host_agent.sudoers.render import Grant, render
+from host_agent.sudoers.render import RenderedLine, render
 from tests.support.patience import PATIENCE
 from tests.support.site import Site, make_site
 from tests.support.users import AsDeclared
@@ -224,7 +224,7 @@ class TestWrapperAsRoot:
         wrappers.mkdir()
         shutil.copy(WRAPPER, wrappers / WRAPPER.name)
         reader = f"{INSTALLED}/sudoers-read"
-        fragment = render([Grant(path=reader, run_as="root")], "nobody")
+        fragment = render([RenderedLine(path=reader, run_as="root")], "nobody")
         (private / "sudoers").write_text("Defaults env_reset, use_pty\n" + fragment)
         for file in (private / "sudoers", private / "sudoers.d"):
             file.chmod(0o750)

@@ -11,7 +11,7 @@ from host_agent.__main__ import main
 from host_agent.execution.runner import TOOLS, ToolRunner
 from host_agent.sudoers.audit import SUDOERS, Auditor
 from host_agent.sudoers.reading import DiskSource
-from host_agent.sudoers.values import Report, Severity
+from host_agent.sudoers.values import AuditReport, Severity
 from tests.support.sudoers_cases import AUDIENCE, NOW, OWN, RISKY, SAFE, FakeHost, FakeSource
 
 pytestmark = pytest.mark.skipif(
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.skipif(
 LIBRARY = "/etc/sudoers.d"
 
 
-async def audit(files: dict[str, str | None], **faults: str) -> Report:
+async def audit(files: dict[str, str | None], **faults: str) -> AuditReport:
     auditor = Auditor(tool=ToolRunner(), host=FakeHost(), audience=AUDIENCE)
     return await auditor.audit(FakeSource(files, faults), now=NOW)
 
 
-async def audit_text(text: str) -> Report:
+async def audit_text(text: str) -> AuditReport:
     return await audit({SUDOERS: text})
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from host_agent.execution.runner import TOOLS, ToolRunner
 from host_agent.sudoers.audit import SUDOERS, Auditor
-from host_agent.sudoers.values import Report, Severity
+from host_agent.sudoers.values import AuditReport, Severity
 from tests.support.sudoers_cases import AUDIENCE, NOW, FakeHost, FakeSource
 
 HOST = FakeHost(addresses=frozenset({"10.1.2.5/24", "2001:db8::7/64"}))
@@ -109,7 +109,7 @@ def sudo() -> Iterator[RealSudo]:
     real.close()
 
 
-async def audit(fragment: str) -> Report:
+async def audit(fragment: str) -> AuditReport:
     auditor = Auditor(tool=ToolRunner(), host=HOST, audience=AUDIENCE)
     return await auditor.audit(FakeSource({SUDOERS: fragment}), now=NOW)
 

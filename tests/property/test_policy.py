@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host_agent.config import Limits as Section
+from host_agent.config import LimitsSection as Section
 from host_agent.config import Rule
 from host_agent.errors import RateLimitedError
 from host_agent.identity.registry import Autonomy, Principal

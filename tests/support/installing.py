@@ -13,11 +13,11 @@ from host_agent.host.install.first import First
 from host_agent.host.install.journal import Journal
 from host_agent.host.install.plan import Work
 from host_agent.host.install.removal import Removal
-from host_agent.host.install.source import Source
+from host_agent.host.install.source import ShippedFiles
 from host_agent.host.install.steps import Installation
 from host_agent.host.install.transaction import carry_out
 from host_agent.host.install.tree import Attributes, Tree
-from host_agent.host.install.values import Report
+from host_agent.host.install.values import InstallReport
 from host_agent.operations.catalogue import Output
 from tests.support.pages import REPOSITORY
 
@@ -27,10 +27,10 @@ AGENT = 4242
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
-def source(**wrappers: bytes) -> Source:
+def source(**wrappers: bytes) -> ShippedFiles:
     """Return the shipped service files, and two wrappers or those that are given."""
     systemd = REPOSITORY / "systemd"
-    return Source(
+    return ShippedFiles(
         wrappers=wrappers or {"git": b"#!/bin/bash -p\n", "zfs-list": b"#!/bin/bash -p\nexit 0\n"},
         service={
             layout.UNIT: (systemd / "host-agent.service").read_bytes(),
@@ -142,14 +142,14 @@ class Stand:
     def install(
         self,
         *,
-        given: Source | None = None,
+        given: ShippedFiles | None = None,
         program: str = PROGRAM,
         is_first: bool = True,
         first: First | None = None,
         is_dry: bool = False,
         fail_at: int = 0,
         is_late: bool = False,
-    ) -> Report:
+    ) -> InstallReport:
         work, journal = self.work(fail_at=fail_at, is_late=is_late, is_dry=is_dry)
         wished = (first or First()) if is_first else None
         one = Installation(work, given or source(), program, first=wished, now=NOW)
@@ -157,7 +157,9 @@ class Stand:
         carry_out(one.steps(), journal)
         return one.report
 
-    def uninstall(self, *, is_dry: bool = False, fail_at: int = 0, is_late: bool = False) -> Report:
+    def uninstall(
+        self, *, is_dry: bool = False, fail_at: int = 0, is_late: bool = False
+    ) -> InstallReport:
         work, journal = self.work(fail_at=fail_at, is_late=is_late, is_dry=is_dry)
         one = Removal(work)
         assert one.prepare()

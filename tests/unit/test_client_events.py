@@ -11,8 +11,8 @@ from host_agent.client.events import (
     LONGEST_PAUSE_SECONDS,
     LONGEST_RETRY_AFTER_SECONDS,
     MAX_EVENT_BYTES,
-    Event,
-    Parser,
+    AgentEvent,
+    EventParser,
     Position,
 )
 from host_agent.client.exchange import HandshakeError
@@ -32,15 +32,15 @@ STREAM = (
     b"id: 9\nevent: request.held\n\n"
 )
 EVENTS = [
-    Event(sequence=7, name="request.held", data={"sequence": 7, "reason": "ä"}),
-    Event(sequence=None, name="events.dropped", data={"count": 3}),
-    Event(sequence=8, name="request.decided", data={"a": 1}),
+    AgentEvent(sequence=7, name="request.held", data={"sequence": 7, "reason": "ä"}),
+    AgentEvent(sequence=None, name="events.dropped", data={"count": 3}),
+    AgentEvent(sequence=8, name="request.decided", data={"a": 1}),
 ]
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
 def test_events_are_the_same_however_the_bytes_come(cuts: list[int]) -> None:
-    parser = Parser()
+    parser = EventParser()
     edges = [0, *sorted(cuts), len(STREAM)]
     pieces = [STREAM[a:b] for a, b in itertools.pairwise(edges)]
     assert [event for piece in pieces for event in parser.feed(piece)] == EVENTS
@@ -62,12 +62,12 @@ def test_events_are_the_same_however_the_bytes_come(cuts: list[int]) -> None:
 )
 def test_what_is_no_event_of_this_service_is_refused(bad: bytes) -> None:
     with pytest.raises(InvalidAnswerError):
-        list(Parser().feed(bad))
+        list(EventParser().feed(bad))
 
 
 @pytest.mark.parametrize("piece", [b"x" * 65536, b"data: " + b"x" * 65530, b"a\n" * 32768])
 def test_an_event_without_end_is_refused_and_not_kept(piece: bytes) -> None:
-    parser = Parser()
+    parser = EventParser()
 
     def feed() -> None:
         for _ in range(MAX_EVENT_BYTES // 1024):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from host_agent.audit.record import NotARecordError, Record, read
-from host_agent.audit.verify import Concern, NotAnAuditFileError, Report, parse_head, verify
+from host_agent.audit.verify import ChainReport, Concern, NotAnAuditFileError, parse_head, verify
 from host_agent.cli.commands import audit_head
 from host_agent.cli.service_user import service_user
 from host_agent.cli.terminal import render
@@ -126,7 +126,7 @@ def _verify(args: argparse.Namespace) -> int:
     return EX_FAILED if report.found else EX_OK
 
 
-def _as_json(report: Report) -> dict[str, object]:
+def _as_json(report: ChainReport) -> dict[str, object]:
     return {
         "ok": report.found == 0,
         "integrity": report.is_clean(Concern.INTEGRITY),
@@ -144,7 +144,7 @@ def _as_json(report: Report) -> dict[str, object]:
     }
 
 
-def _as_text(report: Report, head: str | None) -> Iterator[str]:
+def _as_text(report: ChainReport, head: str | None) -> Iterator[str]:
     for span in report.files:
         records = "no record" if span.first is None else f"{span.first} to {span.last}"
         yield f"{render.visible(span.file)}: {records}"
@@ -168,7 +168,7 @@ def _as_text(report: Report, head: str | None) -> Iterator[str]:
         yield f"first bad sequence: {report.first_bad}"
 
 
-def _completeness(report: Report, head: str | None) -> str:
+def _completeness(report: ChainReport, head: str | None) -> str:
     if not report.is_clean(Concern.COMPLETENESS):
         return "BROKEN"
     begins = f"from {1 if report.first is None else report.first}, no gap"

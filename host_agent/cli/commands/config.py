@@ -9,7 +9,7 @@ from pathlib import Path
 
 from host_agent.cli import service_user
 from host_agent.cli.terminal import render
-from host_agent.config import Config, Identity, Rule, load
+from host_agent.config import Config, IdentityEntry, Rule, load
 from host_agent.errors import EX_CONFIG, EX_OK, ConfigurationError
 from host_agent.host import preflight
 from host_agent.host.install import layout
@@ -79,12 +79,12 @@ def _checked(path: Path, uid: int, now: datetime) -> tuple[Config | None, list[s
 class _Policy:
     """What one identity may do: per operation the verdict, and the rules that can decide."""
 
-    identity: Identity
+    identity: IdentityEntry
     verdicts: Mapping[str, Summary]
     rules: Mapping[str, tuple[Rule, ...]]
 
 
-def _policy(config: Config, identity: Identity) -> _Policy:
+def _policy(config: Config, identity: IdentityEntry) -> _Policy:
     rules = Rules(config.rules)
     principal = Principal(
         cn=identity.cn,
@@ -149,7 +149,7 @@ def _draw(policies: Sequence[_Policy], warnings: Sequence[str]) -> None:
     console.print(f"The configuration is good; {render.counted(len(warnings), 'warning')}.")
 
 
-def _facts(identity: Identity) -> tuple[str, ...]:
+def _facts(identity: IdentityEntry) -> tuple[str, ...]:
     autonomy = identity.autonomy.value + (", skips asking" if identity.skip_ask else "")
     roles = ", ".join(role.value for role in identity.roles)
     return (

@@ -14,16 +14,16 @@ from host_agent.config import Config
 from host_agent.errors import EX_FAILED, EX_OK
 from host_agent.execution.runner import ToolRunner
 from host_agent.host.doctor.checks import examine
-from host_agent.host.doctor.values import Check, State, is_well
+from host_agent.host.doctor.values import Check, CheckState, is_well
 from host_agent.host.install import layout
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Output
 from host_agent.sudoers.audit import audit_host
-from host_agent.sudoers.values import Report
+from host_agent.sudoers.values import AuditReport
 
 _TOOL_SECONDS = 60.0
 """A start of the whole service on a busy host is the longest of what is run."""
-_STYLES = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "bold red"}
+_STYLES = {CheckState.OK: "green", CheckState.WARNING: "yellow", CheckState.PROBLEM: "bold red"}
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
     now = datetime.now(UTC)
 
-    def granted(config: Config) -> Report:
+    def granted(config: Config) -> AuditReport:
         return asyncio.run(audit_host(tools, config, CATALOGUE, user=user, now=now))
 
     examined = examine(
@@ -97,8 +97,8 @@ def _rows(checks: Sequence[Check]) -> Iterator[tuple[str, str, str]]:
 def _draw(checks: Sequence[Check]) -> None:
     console = render.console()
     console.print(render.hanging(_rows(checks)))
-    problems = sum(check.state is State.PROBLEM for check in checks)
-    warnings = sum(check.state is State.WARNING for check in checks)
+    problems = sum(check.state is CheckState.PROBLEM for check in checks)
+    warnings = sum(check.state is CheckState.WARNING for check in checks)
     all_of_it, unwise = render.counted(len(checks), "check"), render.counted(warnings, "warning")
     console.print()
     if problems:

@@ -16,7 +16,7 @@ from host_agent.cli.terminal import render
 from host_agent.errors import EX_FAILED, EX_NOPERM, EX_OK, UsageError
 from host_agent.execution.runner import ToolRunner
 from host_agent.host.doctor.starting import start_checks, try_start
-from host_agent.host.doctor.values import State
+from host_agent.host.doctor.values import CheckState
 from host_agent.host.install import layout
 from host_agent.host.install.accounts import FileAccounts, HostAccounts
 from host_agent.host.install.first import APPROVER, CALLER, First
@@ -27,7 +27,7 @@ from host_agent.host.install.source import read_source
 from host_agent.host.install.steps import Installation
 from host_agent.host.install.transaction import StepFailedError, alone, carry_out
 from host_agent.host.install.tree import Tree
-from host_agent.host.install.values import InstallationError, Kind, Report
+from host_agent.host.install.values import FileKind, InstallationError, InstallReport
 from host_agent.operations.catalogue import Output
 
 _TOOL_SECONDS = 120.0
@@ -151,7 +151,7 @@ def _try_start(work: Work, program: str) -> int:
     """
     uid = pwd.getpwnam(layout.USER).pw_uid
     start = try_start(Path(layout.CONFIGURATION), layout.USER, uid, work.tools, (program,))
-    bad = [check for check in start_checks(start, ()) if check.state is State.PROBLEM]
+    bad = [check for check in start_checks(start, ()) if check.state is CheckState.PROBLEM]
     for check in bad:
         render.warn(render.visible(f"The service cannot start. {check.sentence} {check.remedy}."))
     return EX_FAILED if bad else EX_OK
@@ -199,7 +199,7 @@ def failed(error: Exception) -> int:
     return EX_FAILED
 
 
-def tell(report: Report, *, is_dry: bool) -> None:
+def tell(report: InstallReport, *, is_dry: bool) -> None:
     """Print what was done, one line each."""
     if is_dry and report.changes:
         sys.stdout.write("Nothing was changed. This would be done:\n")
@@ -209,7 +209,7 @@ def tell(report: Report, *, is_dry: bool) -> None:
         sys.stdout.write("There is nothing to do: everything is as it should be.\n")
 
 
-def _advise(report: Report, work: Work, *, is_new: bool) -> None:
+def _advise(report: InstallReport, work: Work, *, is_new: bool) -> None:
     """Print what a person should do next."""
     lines = list(report.advice)
     if is_new:
@@ -218,7 +218,7 @@ def _advise(report: Report, work: Work, *, is_new: bool) -> None:
             f"Start it: systemctl enable --now {layout.UNIT_NAME}",
             "Prove each part: host-agent doctor",
         ]
-    elif work.has_systemd and any(change.kind is Kind.REPLACED for change in report.changes):
+    elif work.has_systemd and any(change.kind is FileKind.REPLACED for change in report.changes):
         lines.append(
             f"What runs is the old version until: systemctl restart {layout.UNIT_NAME}. What waits"
             " for approval and was bound to a changed wrapper has to be asked for again."

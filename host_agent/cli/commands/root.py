@@ -22,7 +22,7 @@ from host_agent.host.install.root_list import RENDER, ListState, allowed_list, r
 from host_agent.host.install.source import read_source
 from host_agent.host.install.steps import read_configuration, read_manifest, write_manifest
 from host_agent.host.install.transaction import Step, StepFailedError, alone, carry_out
-from host_agent.host.install.values import InstallationError, Report
+from host_agent.host.install.values import InstallationError, InstallReport
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -99,7 +99,7 @@ def run_render(args: argparse.Namespace) -> int:
             work.manifest = read_manifest(work)
             refuse_foreign(work, read_source())
             config = read_configuration(work)
-            files = RootFiles(work, _needed(config), report := Report(), is_shown=True)
+            files = RootFiles(work, _needed(config), report := InstallReport(), is_shown=True)
             found = list(files.differences())
             sys.stdout.write("".join(map(_drawn, found)))
             if found and not (args.yes or args.dry_run or _is_agreed()):

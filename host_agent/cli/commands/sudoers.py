@@ -19,7 +19,7 @@ from host_agent.sudoers.host import LiveHost
 from host_agent.sudoers.reading import DiskSource
 from host_agent.sudoers.render import SERVICE_USER, audience, grants
 from host_agent.sudoers.render import render as fragment
-from host_agent.sudoers.values import Report, Severity
+from host_agent.sudoers.values import AuditReport, Severity
 
 DEFAULT_CONFIG = Path(layout.CONFIGURATION)
 _STYLES = {Severity.CRITICAL: "bold red", Severity.HIGH: "red", Severity.MEDIUM: "yellow"}
@@ -105,7 +105,7 @@ def run_check(args: argparse.Namespace) -> int:
 
 async def _tried(
     tool: ToolRunner, config: Config | None, user: str, file: str, now: datetime
-) -> Report:
+) -> AuditReport:
     """Return what `file` would give away, were it all that sudo reads."""
     wrapper_dir = DEFAULT_WRAPPER_DIR if config is None else str(config.execution.wrapper_dir)
     who = audience(config, CATALOGUE, user=user, wrapper_dir=wrapper_dir)
@@ -121,7 +121,7 @@ def _configuration(path: Path | None) -> Config | None:
     return load(given, uid=service_user(None, given)[1])
 
 
-def _draw(found: Report) -> None:
+def _draw(found: AuditReport) -> None:
     console = render.console()
     for finding in found.findings:
         where = f"{finding.origin.file}:{finding.origin.line}"
@@ -136,7 +136,7 @@ def _draw(found: Report) -> None:
     console.print(_sentence(found))
 
 
-def _sentence(found: Report) -> str:
+def _sentence(found: AuditReport) -> str:
     if not found.scan_ok:
         return "Not everything could be read: what sudo grants is not known."
     if not found.findings:

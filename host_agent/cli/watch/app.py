@@ -20,7 +20,7 @@ from host_agent.cli.watch.model import (
     SHRUNK,
     Act,
     Approve,
-    Deny,
+    DenialKey,
     Desk,
     Quit,
     arrived,
@@ -271,7 +271,7 @@ class Watching:
                 return act
         return None
 
-    async def _do(self, act: Approve | Deny, console: "Console", live: "Live") -> None:
+    async def _do(self, act: Approve | DenialKey, console: "Console", live: "Live") -> None:
         self._desk = replace(self._desk, notice=f"sending: {subject(act.view)}")
         self._draw(console, live)
         sending = asyncio.create_task(self._sent(act))
@@ -286,7 +286,7 @@ class Watching:
         self._desk = replace(self._desk, notice=sending.result())
         self._stale.set()
 
-    async def _sent(self, act: Approve | Deny) -> str:
+    async def _sent(self, act: Approve | DenialKey) -> str:
         """Send one decision; return what became of it, in a line."""
         request_id = act.view.request_id
         try:

@@ -39,7 +39,7 @@ def fetch(client: Client, *, state: str | None, limit: int) -> tuple[list[Reques
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class QueueChange:
     """One difference between two looks at the queue."""
 
     change: Literal["new", "changed", "gone"]
@@ -48,16 +48,16 @@ class Change:
 
 def changes(
     before: Mapping[str, RequestView], after: Mapping[str, RequestView]
-) -> Iterator[Change]:
+) -> Iterator[QueueChange]:
     """Yield what differs between two looks, gone ones first and new ones oldest first."""
     for request_id, view in before.items():
         if request_id not in after:
-            yield Change(change="gone", request=view)
+            yield QueueChange(change="gone", request=view)
     for request_id, view in reversed(list(after.items())):
         if request_id not in before:
-            yield Change(change="new", request=view)
+            yield QueueChange(change="new", request=view)
         elif view.body != before[request_id].body:
-            yield Change(change="changed", request=view)
+            yield QueueChange(change="changed", request=view)
 
 
 def watch(
@@ -104,7 +104,7 @@ def look(client: Client) -> tuple[RequestView, ...] | str:
     return tuple(views)
 
 
-def _write(client: Client, change: Change, *, as_json: bool) -> None:
+def _write(client: Client, change: QueueChange, *, as_json: bool) -> None:
     view = _ended(client, change.request) if change.change == "gone" else change.request
     if as_json:
         line = render.json_text({"change": change.change, "request": view.body}, indent=None)

@@ -38,7 +38,7 @@ class Approve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deny:
+class DenialKey:
     """Deny it, in these words."""
 
     view: RequestView
@@ -50,11 +50,11 @@ class Quit:
     """End the watch."""
 
 
-Act: TypeAlias = Approve | Deny | Quit
+Act: TypeAlias = Approve | DenialKey | Quit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class OpenQuestion:
     """What is being asked about `view`: whether to approve, or with `words` why it is denied."""
 
     view: RequestView
@@ -74,7 +74,7 @@ class Desk:
     selected: str | None = None
     scroll: int = 0
     is_read: bool = False
-    question: Question | None = None
+    question: OpenQuestion | None = None
     notice: str = ""
     is_deaf: bool = False
     is_strange: bool = False
@@ -103,7 +103,7 @@ def subject(view: RequestView) -> str:
     return " ".join(render.visible(word, limit=NAME_LIMIT) for word in words if word)
 
 
-def asked(question: Question) -> str:
+def asked(question: OpenQuestion) -> str:
     """Return the question as it is shown."""
     what = f"{subject(question.view)} ({render.visible(question.view.request_id[:SHOWN_ID])})"
     if question.words is None:
@@ -219,10 +219,10 @@ def _ask(desk: Desk, key: str, now: datetime) -> Desk:
     if is_late(view, now):
         return replace(desk, notice=TOO_LATE)
     if key == "d":
-        return replace(desk, question=Question(view=view, words=""))
+        return replace(desk, question=OpenQuestion(view=view, words=""))
     if not desk.is_read:
         return replace(desk, notice=UNREAD)
-    return replace(desk, question=Question(view=view))
+    return replace(desk, question=OpenQuestion(view=view))
 
 
 def _confirm(desk: Desk, view: RequestView, key: str) -> tuple[Desk, Act | None]:
@@ -234,11 +234,11 @@ def _confirm(desk: Desk, view: RequestView, key: str) -> tuple[Desk, Act | None]
 def _explain(desk: Desk, view: RequestView, words: str, key: str) -> tuple[Desk, Act | None]:
     away = replace(desk, question=None, notice="not denied; it stays as it was")
     if key == keys.ENTER and words.strip():
-        return replace(desk, question=None), Deny(view=view, reason=words.strip())
+        return replace(desk, question=None), DenialKey(view=view, reason=words.strip())
     if key in (keys.ENTER, keys.ESCAPE, keys.END):
         return away, None
     if key == keys.BACKSPACE:
         words = words[:-1]
     elif len(key) == 1 and len(words) < MAX_WORDS:
         words += key
-    return replace(desk, question=Question(view=view, words=words)), None
+    return replace(desk, question=OpenQuestion(view=view, words=words)), None

@@ -33,7 +33,7 @@ from host_agent.host.install.values import Tools
 from host_agent.notify.channel import Channel
 from host_agent.operations.exec.adapter import commands_file
 from host_agent.operations.exec.section import ExecSection
-from host_agent.sudoers.values import Report
+from host_agent.sudoers.values import AuditReport
 
 _MOUNTS = Path("/proc/self/mountinfo")
 
@@ -46,7 +46,7 @@ def examine(
     tools: Tools,
     now: datetime,
     channels: Callable[[Config], Mapping[str, Channel]],
-    granted: Callable[[Config], Report],
+    granted: Callable[[Config], AuditReport],
 ) -> Iterator[Check]:
     """Yield every check of the agent whose configuration is at `path` and that runs as `user`.
 

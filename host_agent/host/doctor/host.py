@@ -18,7 +18,7 @@ from host_agent.identity.files import read_plain
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Output
 from host_agent.sudoers.host import LiveHost
-from host_agent.sudoers.render import Grant, grants
+from host_agent.sudoers.render import RenderedLine, grants
 from host_agent.sudoers.render import render as sudoers_fragment
 
 REFUSED_ARGUMENT = "-"
@@ -92,7 +92,7 @@ def _own_name() -> str:
         return ""
 
 
-def _wrapper(grant: Grant, prefix: tuple[str, ...], tools: Tools) -> Check:
+def _wrapper(grant: RenderedLine, prefix: tuple[str, ...], tools: Tools) -> Check:
     wrapper = Path(grant.path).name
     name = f"wrapper {wrapper} as {grant.run_as}"
     asked = ("-n", "-u", grant.run_as, "--", grant.path, REFUSED_ARGUMENT)

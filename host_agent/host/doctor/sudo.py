@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 
 from host_agent.config import Config, RunnerKind
 from host_agent.host.doctor.values import Check, ok, problem, warning
-from host_agent.sudoers.values import Finding, Report, Severity
+from host_agent.sudoers.values import AuditReport, Severity, SudoersFinding
 
 _NAME = "what sudo grants"
 _BAD = (Severity.CRITICAL, Severity.HIGH)
 _MAX_TOLD = 20
 
 
-def granted_checks(config: Config, audit: Callable[[], Report]) -> Iterator[Check]:
+def granted_checks(config: Config, audit: Callable[[], AuditReport]) -> Iterator[Check]:
     """Yield each finding of `audit` that counts: high and critical are problems.
 
     Nothing under runner `direct`, which does not ask sudo.
@@ -38,7 +38,7 @@ def granted_checks(config: Config, audit: Callable[[], Report]) -> Iterator[Chec
         yield ok(_NAME, f"Nothing that comes close to root, by sudoers or by a group{also}.")
 
 
-def _told(finding: Finding) -> str:
+def _told(finding: SudoersFinding) -> str:
     origin = finding.origin
     where = f"{origin.file}:{origin.line}" if origin.line else origin.file
     return f"{finding.severity.value}: {where}: {finding.reason.rstrip('.')}."

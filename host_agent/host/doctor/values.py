@@ -8,7 +8,7 @@ from enum import StrEnum
 from host_agent.canonical import JsonValue
 
 
-class State(StrEnum):
+class CheckState(StrEnum):
     """How a check went. A warning does not keep the agent from its work."""
 
     OK = "ok"
@@ -21,7 +21,7 @@ class Check:
     """The outcome of one check; `remedy` is empty where there is nothing to do."""
 
     name: str
-    state: State
+    state: CheckState
     sentence: str
     remedy: str = ""
 
@@ -37,22 +37,22 @@ class Check:
 
 def ok(name: str, sentence: str) -> Check:
     """Return a check that found its part as it should be."""
-    return Check(name=name, state=State.OK, sentence=sentence)
+    return Check(name=name, state=CheckState.OK, sentence=sentence)
 
 
 def warning(name: str, sentence: str, remedy: str) -> Check:
     """Return a check that found something to look after."""
-    return Check(name=name, state=State.WARNING, sentence=sentence, remedy=remedy)
+    return Check(name=name, state=CheckState.WARNING, sentence=sentence, remedy=remedy)
 
 
 def problem(name: str, sentence: str, remedy: str) -> Check:
     """Return a check that found something which keeps the agent from its work, or its promises."""
-    return Check(name=name, state=State.PROBLEM, sentence=sentence, remedy=remedy)
+    return Check(name=name, state=CheckState.PROBLEM, sentence=sentence, remedy=remedy)
 
 
 def is_well(checks: Iterable[Check]) -> bool:
     """Return whether no check found a problem."""
-    return all(check.state is not State.PROBLEM for check in checks)
+    return all(check.state is not CheckState.PROBLEM for check in checks)
 
 
 def instant(moment: datetime) -> str:

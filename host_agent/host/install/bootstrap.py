@@ -17,9 +17,9 @@ from host_agent.host.install import layout
 from host_agent.host.install.first import PORT, First, identity
 from host_agent.host.install.plan import Work
 from host_agent.host.install.values import (
+    FileKind,
     InstallationError,
-    Kind,
-    Report,
+    InstallReport,
     WantedDirectory,
     WantedFile,
 )
@@ -36,7 +36,7 @@ _BUNDLE_MODE = 0o600
 
 
 def make_first(
-    work: Work, first: First, known: Config | None, *, now: datetime, report: Report
+    work: Work, first: First, known: Config | None, *, now: datetime, report: InstallReport
 ) -> None:
     """Make what is missing of authority, certificates, bundles and configuration.
 
@@ -76,7 +76,7 @@ def make_first(
                 f"a bundle for {cn}: the authority is not here any more; on its machine:"
                 f" host-agent pki issue --cn {cn} --usage client, then host-agent pki bundle"
             )
-            report.add(Kind.SKIPPED, what)
+            report.add(FileKind.SKIPPED, what)
     _advise_trial(first, known, people, report)
 
 
@@ -104,7 +104,7 @@ def _is_away(work: Work) -> bool:
 # -- certificates ---------------------------------------------------------------------------------
 
 
-def _make_certificates(work: Work, first: First, *, now: datetime, report: Report) -> None:
+def _make_certificates(work: Work, first: First, *, now: datetime, report: InstallReport) -> None:
     if _is_away(work):
         missing = list(_missing_certificates(work))
         if missing:
@@ -160,7 +160,7 @@ def _make_bundles(
     known: Config | None,
     *,
     now: datetime,
-    report: Report,
+    report: InstallReport,
 ) -> None:
     if not people:
         return
@@ -207,7 +207,9 @@ def _host_name() -> str:
 # -- what comes next ------------------------------------------------------------------------------
 
 
-def _advise_trial(first: First, known: Config | None, people: list[str], report: Report) -> None:
+def _advise_trial(
+    first: First, known: Config | None, people: list[str], report: InstallReport
+) -> None:
     if known is None:
         report.later.insert(
             0,
@@ -219,5 +221,5 @@ def _advise_trial(first: First, known: Config | None, people: list[str], report:
     for cn in sorted(set(people) - {known_one.cn for known_one in known.identities}):
         table = identity(cn, is_approver=cn in first.approvers)
         words = "; ".join(line.partition(" #")[0].rstrip() for line in table.splitlines())
-        report.add(Kind.SKIPPED, f"{layout.CONFIGURATION}: is yours; it does not know {cn} yet")
+        report.add(FileKind.SKIPPED, f"{layout.CONFIGURATION}: is yours; it does not know {cn} yet")
         report.advice.append(f"Let {layout.CONFIGURATION} know {cn}: {words}")

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from host_agent.host.install import layout
 from host_agent.host.install.plan import TAKE_AWAY, Work
 from host_agent.host.install.program import walk
-from host_agent.host.install.source import Source
+from host_agent.host.install.source import ShippedFiles
 from host_agent.host.install.values import Found, InstallationError
 
 _MOST = 5
@@ -23,7 +23,7 @@ _PLACES = (
 )
 
 
-def refuse_foreign(work: Work, source: Source) -> None:
+def refuse_foreign(work: Work, source: ShippedFiles) -> None:
     """Stop where somebody else than root can change what root would run or believe.
 
     Raises:
@@ -61,7 +61,7 @@ def _deepest(work: Work, path: str) -> str:
     return "/"
 
 
-def _inside(work: Work, source: Source) -> Iterator[str]:
+def _inside(work: Work, source: ShippedFiles) -> Iterator[str]:
     """Yield what lies in a directory of ours and is neither root's nor our own file."""
     ours = {file.path: {file.digest} for file in source.wrapper_files()}
     for path, digest in work.manifest.files.items():

@@ -10,11 +10,11 @@ from host_agent.host.install.file_plan import Deed, decide, foreign, may_remove
 from host_agent.host.install.manifest import Manifest
 from host_agent.host.install.tree import Attributes, Tree
 from host_agent.host.install.values import (
-    Change,
+    FileChange,
+    FileKind,
     Found,
     InstallationError,
-    Kind,
-    Report,
+    InstallReport,
     Tools,
     WantedDirectory,
     WantedFile,
@@ -51,7 +51,7 @@ class Work:
 
     # -- one thing each ---------------------------------------------------------------------------
 
-    def directory(self, wanted: WantedDirectory, report: Report) -> None:
+    def directory(self, wanted: WantedDirectory, report: InstallReport) -> None:
         """Make a directory, or give it its owner and mode.
 
         Raises:
@@ -64,16 +64,16 @@ class Work:
         what = f"{wanted.path} ({wanted.owner}:{wanted.group} {wanted.mode:04o})"
         attributes = self._attributes(wanted)
         if found is None:
-            report.add(Kind.MADE, what)
+            report.add(FileKind.MADE, what)
             if not self.is_dry:
                 made = self.tree.make_directory(wanted.path, self._needed(attributes, wanted))
                 self._note_directories(made)
         elif attributes is None or attributes != _attributes(found):
-            report.add(Kind.ADJUSTED, what)
+            report.add(FileKind.ADJUSTED, what)
             if not self.is_dry:
                 self.tree.adjust(wanted.path, self._needed(attributes, wanted))
 
-    def file(self, wanted: WantedFile, report: Report) -> None:
+    def file(self, wanted: WantedFile, report: InstallReport) -> None:
         """Put a file there, unless an administrator has their own; then beside it.
 
         What a package of this version has in its own place is not put there a second time.
@@ -95,7 +95,7 @@ class Work:
         if not self.is_dry:
             self.manifest.files[wanted.path] = wanted.digest
 
-    def replace(self, wanted: WantedFile, report: Report) -> None:
+    def replace(self, wanted: WantedFile, report: InstallReport) -> None:
         """Put a file there in the place of any other plain one, whoever wrote that.
 
         Raises:
@@ -110,23 +110,23 @@ class Work:
         if not self.is_dry:
             self.manifest.files[wanted.path] = wanted.digest
 
-    def put_once(self, wanted: WantedFile, report: Report) -> None:
+    def put_once(self, wanted: WantedFile, report: InstallReport) -> None:
         """Put a file there where nothing is: it is the administrator's from then on."""
         if self.tree.find(wanted.path) is None:
             self._do(Deed.CREATE, wanted, report)
 
-    def forget(self, path: str, report: Report) -> None:
+    def forget(self, path: str, report: InstallReport) -> None:
         """Remove a file that was put there, unless an administrator changed it since."""
         if may_remove(self.tree.find(path), self.manifest.files[path]):
-            report.add(Kind.REMOVED, path)
+            report.add(FileKind.REMOVED, path)
             if not self.is_dry:
                 self.tree.remove(path)
         elif self.tree.find(path) is not None:
-            report.add(Kind.KEPT, f"{path}: an administrator changed it")
+            report.add(FileKind.KEPT, f"{path}: an administrator changed it")
         if not self.is_dry:
             del self.manifest.files[path]
 
-    def forget_made(self, path: str, report: Report) -> None:
+    def forget_made(self, path: str, report: InstallReport) -> None:
         """Remove what was put at `path`, and beside it, as `forget` does; nothing is content."""
         for made in (path, layout.beside(path)):
             if made in self.manifest.files:
@@ -146,9 +146,9 @@ class Work:
             raise InstallationError(message)
         return output
 
-    def would_make(self, path: str) -> Change:
+    def would_make(self, path: str) -> FileChange:
         """Return the line of something that is missing."""
-        return Change(kind=Kind.MADE, what=path)
+        return FileChange(kind=FileKind.MADE, what=path)
 
     made = would_make
 
@@ -165,15 +165,15 @@ class Work:
         numbers = (-1, -1, -1) if wished is None else (wished.mode, wished.uid, wished.gid)
         return decide(wanted.digest, numbers, found, recorded)
 
-    def _do(self, deed: Deed, wanted: WantedFile, report: Report) -> None:
+    def _do(self, deed: Deed, wanted: WantedFile, report: InstallReport) -> None:
         what = f"{wanted.path} ({wanted.owner}:{wanted.group} {wanted.mode:04o})"
         match deed:
             case Deed.CREATE:
-                report.add(Kind.MADE, what)
+                report.add(FileKind.MADE, what)
             case Deed.REPLACE:
-                report.add(Kind.REPLACED, what)
+                report.add(FileKind.REPLACED, what)
             case Deed.ADJUST:
-                report.add(Kind.ADJUSTED, what)
+                report.add(FileKind.ADJUSTED, what)
             case Deed.LEAVE | Deed.BESIDE:
                 return
         if self.is_dry:
@@ -200,7 +200,7 @@ class Work:
             attributes = Attributes(mode=0o755, uid=self._uid("root"), gid=self._gid("root"))
             self._note_directories(self.tree.make_directory(parent, attributes))
 
-    def _put_beside(self, wanted: WantedFile, report: Report) -> None:
+    def _put_beside(self, wanted: WantedFile, report: InstallReport) -> None:
         path = layout.beside(wanted.path)
         name = path.rpartition("/")[2]
         found = self.tree.find(path)
@@ -208,9 +208,11 @@ class Work:
         is_foreign = found is not None and found.digest != self.manifest.files.get(path)
         told = f"{wanted.path}: an administrator changed it; "
         if is_foreign and not is_same:
-            report.add(Kind.KEPT, f"{told}so they did {name}, where this version would go")
+            report.add(FileKind.KEPT, f"{told}so they did {name}, where this version would go")
             return
-        report.add(Kind.KEPT, f"{told}what this version would put there is {name}, to be compared")
+        report.add(
+            FileKind.KEPT, f"{told}what this version would put there is {name}, to be compared"
+        )
         if is_same:
             return
         # Never executable, so that nobody runs it by mistake.
@@ -219,13 +221,13 @@ class Work:
         if not self.is_dry:
             self.manifest.files[path] = wanted.digest
 
-    def _clear_beside(self, path: str, report: Report) -> None:
+    def _clear_beside(self, path: str, report: InstallReport) -> None:
         """Remove what an earlier run left beside a file that is in order again."""
         beside = layout.beside(path)
         recorded = self.manifest.files.get(beside)
         found = self.tree.find(beside) if recorded is not None else None
         if found is not None and found.digest == recorded:
-            report.add(Kind.REMOVED, beside)
+            report.add(FileKind.REMOVED, beside)
             if not self.is_dry:
                 self.tree.remove(beside)
         if not self.is_dry:

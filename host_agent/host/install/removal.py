@@ -10,7 +10,7 @@ from host_agent.host.install import layout
 from host_agent.host.install.plan import Work
 from host_agent.host.install.steps import read_manifest
 from host_agent.host.install.transaction import Step
-from host_agent.host.install.values import Kind, Report
+from host_agent.host.install.values import FileKind, InstallReport
 
 KEPT = (
     *(layout.CONFIGURATION_DIR, layout.STATE_DIR, layout.LOG_DIR),
@@ -25,7 +25,7 @@ class Removal:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._kept: tuple[str, ...] = KEPT
-        self.report = Report()
+        self.report = InstallReport()
 
     def prepare(self) -> bool:
         """Read what was installed, and return whether there is anything.
@@ -73,7 +73,7 @@ class Removal:
         )
         if not is_active and not is_enabled:
             return
-        self.report.add(Kind.RAN, f"systemctl disable --now {layout.UNIT_NAME}")
+        self.report.add(FileKind.RAN, f"systemctl disable --now {layout.UNIT_NAME}")
         if work.is_dry:
             return
         if is_active:
@@ -86,14 +86,14 @@ class Removal:
         work, name = self._work, layout.TRIAL_NAME
         is_ours = layout.TRIAL in work.manifest.files
         if is_ours and work.tools("systemctl", "is-active", "--quiet", name).exit_code == 0:
-            self.report.add(Kind.RAN, f"systemctl stop {name}")
+            self.report.add(FileKind.RAN, f"systemctl stop {name}")
             if not work.is_dry:
                 work.tree.note("the unit to try", lambda: _start(work, name))
                 work.run("systemctl", "stop", name)
 
     def _disable_below_root(self) -> None:
         work = self._work
-        self.report.add(Kind.RAN, f"systemctl disable {layout.UNIT_NAME}")
+        self.report.add(FileKind.RAN, f"systemctl disable {layout.UNIT_NAME}")
         if not work.is_dry:
             root = f"--root={work.root}"
             work.tree.note("the enabled service", lambda: _tell(work, "enable", root))
@@ -117,12 +117,12 @@ class Removal:
         had_unit = layout.UNIT in work.manifest.files
         self._remove(layout.UNIT)
         if had_unit and work.has_systemd:
-            self.report.add(Kind.RAN, "systemctl daemon-reload")
+            self.report.add(FileKind.RAN, "systemctl daemon-reload")
             if not work.is_dry:
                 _tell(work, "daemon-reload")
 
     def _remove_manifest(self) -> None:
-        self.report.add(Kind.REMOVED, layout.MANIFEST)
+        self.report.add(FileKind.REMOVED, layout.MANIFEST)
         if not self._work.is_dry:
             self._work.tree.remove(layout.MANIFEST)
 
@@ -137,14 +137,14 @@ class Removal:
             found = work.tree.find(path)
             if found is None or not found.is_directory or any(work.tree.at(path).iterdir()):
                 continue
-            self.report.add(Kind.REMOVED, path)
+            self.report.add(FileKind.REMOVED, path)
             if not work.is_dry:
                 work.tree.remove_directory(path)
         for path in self._kept:
             if work.tree.find(path) is not None:
-                self.report.add(Kind.KEPT, path)
+                self.report.add(FileKind.KEPT, path)
         if work.accounts.uid(layout.USER) is not None:
-            self.report.add(Kind.KEPT, f"the user and group {layout.USER}, to whom it belongs")
+            self.report.add(FileKind.KEPT, f"the user and group {layout.USER}, to whom it belongs")
 
 
 def _tell(work: Work, verb: str, *options: str) -> None:

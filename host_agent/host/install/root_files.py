@@ -15,7 +15,7 @@ from host_agent.host.install import layout, rendering
 from host_agent.host.install.datasets import datasets_of
 from host_agent.host.install.plan import Work
 from host_agent.host.install.root_list import allowed_list, differences
-from host_agent.host.install.values import Kind, Report, WantedDirectory, WantedFile
+from host_agent.host.install.values import FileKind, InstallReport, WantedDirectory, WantedFile
 from host_agent.operations import CATALOGUE
 from host_agent.operations.exec.adapter import commands_file
 from host_agent.operations.exec.section import ExecSection
@@ -45,7 +45,7 @@ class RootFiles:
     """
 
     def __init__(
-        self, work: Work, config: Config, report: Report, *, is_shown: bool = False
+        self, work: Work, config: Config, report: InstallReport, *, is_shown: bool = False
     ) -> None:
         self._work = work
         self._config = config
@@ -156,7 +156,7 @@ class RootFiles:
         wanted = self._sudoers()
         if wanted is None:
             what = f"{layout.SUDOERS}: the runner `direct` does not ask sudo"
-            self._report.add(Kind.SKIPPED, what)
+            self._report.add(FileKind.SKIPPED, what)
         self._put_or_forget(layout.SUDOERS, wanted)
 
     def _put_or_forget(self, path: str, wanted: WantedFile | None) -> None:

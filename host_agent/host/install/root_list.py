@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from host_agent.config import Config, Identity, Rule, RunnerKind, VerdictKind
+from host_agent.config import Config, IdentityEntry, Rule, RunnerKind, VerdictKind
 from host_agent.host.install import layout
 from host_agent.identity.registry import Autonomy, Role
 from host_agent.operations import CATALOGUE
@@ -162,7 +162,7 @@ def _users(config: Config, adapter: Adapter, resource: str) -> list[str]:
     return sorted(found)
 
 
-def _could(rules: Rules, identity: Identity, spec: OperationSpec, resource: str) -> bool:
+def _could(rules: Rules, identity: IdentityEntry, spec: OperationSpec, resource: str) -> bool:
     for rule in rules.deciding(identity.cn, spec):
         patterns = rule.resources
         if patterns is None or any(re.fullmatch(one, resource, re.ASCII) for one in patterns):
@@ -170,7 +170,7 @@ def _could(rules: Rules, identity: Identity, spec: OperationSpec, resource: str)
     return False
 
 
-def _callers(config: Config, spec: OperationSpec) -> list[Identity]:
+def _callers(config: Config, spec: OperationSpec) -> list[IdentityEntry]:
     """Return who may ask for the operation, as far as rules do not say."""
     return [
         identity

@@ -26,7 +26,7 @@ _SERVICE_FILES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class ShippedFiles:
     """What was read: wrappers by name, and the service's files by the path where they go."""
 
     wrappers: Mapping[str, bytes]
@@ -51,7 +51,7 @@ class Source:
         return WantedFile(path=path, content=content, mode=_PLAIN_MODE)
 
 
-def read_source(directory: Path | None = None) -> Source:
+def read_source(directory: Path | None = None) -> ShippedFiles:
     """Return the files that came with this package, or those in `directory`.
 
     They lie in the environment's `share`; an editable installation uses the checkout's.
@@ -74,4 +74,4 @@ def read_source(directory: Path | None = None) -> Source:
     except (OSError, ValueError) as error:
         fault = f"{place}: the files that come with this package are not whole ({error})"
         raise ConfigurationError([fault]) from error
-    return Source(wrappers=wrappers, service=service)
+    return ShippedFiles(wrappers=wrappers, service=service)

@@ -11,13 +11,13 @@ from host_agent.host.install.foreign import refuse_foreign
 from host_agent.host.install.manifest import Manifest, decode
 from host_agent.host.install.plan import Work
 from host_agent.host.install.root_files import RootFiles
-from host_agent.host.install.source import Source
+from host_agent.host.install.source import ShippedFiles
 from host_agent.host.install.transaction import Step
 from host_agent.host.install.tree import Attributes
 from host_agent.host.install.values import (
+    FileKind,
     InstallationError,
-    Kind,
-    Report,
+    InstallReport,
     WantedDirectory,
 )
 from host_agent.operations.systemd.section import SystemdSection
@@ -43,14 +43,14 @@ class Installation:
     """What one `install` does. `report` says what became of each thing."""
 
     def __init__(
-        self, work: Work, source: Source, program: str, *, first: First | None, now: datetime
+        self, work: Work, source: ShippedFiles, program: str, *, first: First | None, now: datetime
     ) -> None:
         self._work = work
         self._source = source
         self._program = program
         self._first = first
         self._now = now
-        self.report = Report()
+        self.report = InstallReport()
         self.is_new = False
         """Whether none was there before; known once it is prepared."""
 
@@ -95,7 +95,7 @@ class Installation:
             raise InstallationError(message)
         if uid is not None and gid is not None:
             return
-        self.report.add(Kind.MADE, f"the user and group {layout.USER}")
+        self.report.add(FileKind.MADE, f"the user and group {layout.USER}")
         if not work.is_dry:
             work.tree.note("the user and group", lambda: _remove_account(work, uid, gid))
             work.run("systemd-sysusers", *_rooted(work, "--root="), layout.SYSUSERS_NAME)
@@ -146,7 +146,7 @@ class Installation:
             work.forget_made(layout.TRIAL, self.report)
         is_changed = any(change.is_change for change in self.report.changes[before:])
         if is_changed and work.has_systemd:
-            self.report.add(Kind.RAN, "systemctl daemon-reload")
+            self.report.add(FileKind.RAN, "systemctl daemon-reload")
             if not work.is_dry:
                 _reload(work)
 
@@ -167,7 +167,7 @@ class Installation:
             if self._first is not None
             else f"there is no {layout.CONFIGURATION} yet; write it and install again"
         )
-        self.report.add(Kind.SKIPPED, f"{path}: {reason}")
+        self.report.add(FileKind.SKIPPED, f"{path}: {reason}")
 
 
 # -- what is there already ------------------------------------------------------------------------

@@ -70,7 +70,7 @@ class Found:
     link_to: str | None = None
 
 
-class Kind(StrEnum):
+class FileKind(StrEnum):
     """What became of one thing, in the word that a person reads."""
 
     MADE = "made"
@@ -83,32 +83,32 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class FileChange:
     """One line of the report. Of `KEPT` and `SKIPPED` nothing was changed."""
 
-    kind: Kind
+    kind: FileKind
     what: str
 
     @property
     def is_change(self) -> bool:
         """Return whether the host is another one for it."""
-        return self.kind not in (Kind.KEPT, Kind.SKIPPED)
+        return self.kind not in (FileKind.KEPT, FileKind.SKIPPED)
 
 
 @dataclass(slots=True, kw_only=True)
-class Report:
+class InstallReport:
     """What was done, in order, and what a person should do next.
 
     `advice` comes before the service is started, `later` after it.
     """
 
-    changes: list[Change] = field(default_factory=list)
+    changes: list[FileChange] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
     later: list[str] = field(default_factory=list)
 
-    def add(self, kind: Kind, what: str) -> None:
+    def add(self, kind: FileKind, what: str) -> None:
         """Add a line."""
-        self.changes.append(Change(kind=kind, what=what))
+        self.changes.append(FileChange(kind=kind, what=what))
 
     @property
     def is_unchanged(self) -> bool:

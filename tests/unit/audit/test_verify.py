@@ -9,9 +9,9 @@ import pytest
 from host_agent.audit.record import GENESIS, ORIGIN, Event, Link, build, digest_of, link, read
 from host_agent.audit.verify import (
     MAX_FINDINGS,
+    ChainReport,
     Concern,
     NotAnAuditFileError,
-    Report,
     parse_head,
     verify,
 )
@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "audit.jsonl"
 
 
-def check(path: Path, content: bytes, head: str | None = None) -> Report:
+def check(path: Path, content: bytes, head: str | None = None) -> ChainReport:
     path.write_bytes(content)
     return verify([path], head)
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from host_agent.audit.record import digest_of
-from host_agent.audit.verify import Report, verify
+from host_agent.audit.verify import ChainReport, verify
 from tests.support.audit_files import joined, lines
 from tests.unit.audit.test_verify import recovered
 
 REST = b'{"caller":"lib'
 
 
-def check(path: Path, data: bytes) -> Report:
+def check(path: Path, data: bytes) -> ChainReport:
     path.write_bytes(data)
     return verify([path])
 

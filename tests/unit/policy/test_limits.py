@@ -2,7 +2,7 @@
 
 import pytest
 
-from host_agent.config import Limits as Section
+from host_agent.config import LimitsSection as Section
 from host_agent.errors import RateLimitedError
 from host_agent.policy.limits import Limits
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from host_agent.config import Identity, Rule
+from host_agent.config import IdentityEntry, Rule
 from host_agent.errors import BY_CODE
 from host_agent.identity.registry import Autonomy
 from host_agent.operations.catalogue import Effect
@@ -273,7 +273,7 @@ def test_deciding_ends_with_the_rule_that_covers_everything() -> None:
 
 # -- fingerprint ---------------------------------------------------------------------------------
 
-IDENTITY = Identity(cn="librarian", owner="alice")
+IDENTITY = IdentityEntry(cn="librarian", owner="alice")
 SECTION = GitSection(repositories=(Repository(path="/srv/app"),))
 
 
@@ -283,7 +283,7 @@ def test_c27_the_fingerprint_depends_on_identity_rule_and_section() -> None:
     assert one.startswith("sha256:")
     assert len(one) == 71
     others = {
-        policy_fingerprint(Identity(cn="librarian", owner="bob"), asking, SECTION),
+        policy_fingerprint(IdentityEntry(cn="librarian", owner="bob"), asking, SECTION),
         policy_fingerprint(IDENTITY, rule("ask", ["git.pull"], approvals=2), SECTION),
         policy_fingerprint(IDENTITY, asking, GitSection()),
         policy_fingerprint(IDENTITY, asking, None),
@@ -293,7 +293,7 @@ def test_c27_the_fingerprint_depends_on_identity_rule_and_section() -> None:
 
 
 def test_c27_the_fingerprint_is_the_contents_and_no_counter() -> None:
-    again = Identity.model_validate_json(IDENTITY.model_dump_json())
+    again = IdentityEntry.model_validate_json(IDENTITY.model_dump_json())
     section = GitSection.model_validate_json(SECTION.model_dump_json())
     first = policy_fingerprint(IDENTITY, rule("ask", ["git.pull"]), SECTION)
     policy_fingerprint.cache_clear()
@@ -301,7 +301,7 @@ def test_c27_the_fingerprint_is_the_contents_and_no_counter() -> None:
 
 
 def test_c27_a_key_that_a_newer_agent_has_changes_nothing_until_it_is_set() -> None:
-    class Newer(Identity):
+    class Newer(IdentityEntry):
         budget: int | None = None
 
     old, asking = IDENTITY.model_dump(), rule("ask", ["git.pull"])

@@ -7,16 +7,21 @@ import pytest
 from host_agent.__main__ import main
 from host_agent.cli.commands import doctor
 from host_agent.cli.terminal import render
-from host_agent.host.doctor.values import Check, State
+from host_agent.host.doctor.values import Check, CheckState
 
 COLUMNS = 80
 SENTENCE = "/etc/host-agent/config.toml can be read: 7 identities and 10 rules, and nothing amiss."
 REMEDY = "Write the key again, then `systemctl reload host-agent` and look at what it says there."
 LONG = "/" + "x" * 120
 CHECKS = (
-    Check(name="configuration", state=State.OK, sentence=SENTENCE),
-    Check(name="store", state=State.WARNING, sentence=f"{LONG} has\x1b[2J no room.", remedy=REMEDY),
-    Check(name="clock", state=State.PROBLEM, sentence="It is late.", remedy="Set it."),
+    Check(name="configuration", state=CheckState.OK, sentence=SENTENCE),
+    Check(
+        name="store",
+        state=CheckState.WARNING,
+        sentence=f"{LONG} has\x1b[2J no room.",
+        remedy=REMEDY,
+    ),
+    Check(name="clock", state=CheckState.PROBLEM, sentence="It is late.", remedy="Set it."),
 )
 
 
@@ -54,6 +59,6 @@ def test_where_nobody_looks_a_sentence_is_one_line(
 ) -> None:
     lines = drawn(capsys, tmp_path)
     assert lines[0] == f"ok       configuration: {SENTENCE}"
-    assert lines[1].startswith(f"warning  store: {LONG} has\\x1b[2J")
+    assert lines[1].startswith(f"warning  store: {LONG} has\\u{{1b}}[2J")
     assert lines[2] == f"         {REMEDY}"
     assert lines[-1] == "3 checks: 1 problem, 1 warning."

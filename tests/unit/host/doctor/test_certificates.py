@@ -7,7 +7,7 @@ import pytest
 
 from host_agent.config import load
 from host_agent.host.doctor.certificates import certificate_checks
-from host_agent.host.doctor.values import Check, State, is_well
+from host_agent.host.doctor.values import Check, CheckState, is_well
 from tests.support.certificates import Pki, make_pki
 from tests.support.configurations import MINIMAL, write
 
@@ -29,7 +29,7 @@ def checks(tmp_path: Path, now: datetime, text: str = SITE) -> dict[str, Check]:
 def test_good_ones_say_how_many_days_are_left(tmp_path: Path, pki: Pki) -> None:
     found = checks(tmp_path, pki.now)
 
-    assert {check.state for check in found.values()} == {State.OK}
+    assert {check.state for check in found.values()} == {CheckState.OK}
     assert "good for 90 days" in found["server certificate"].sentence
     assert all(not check.remedy for check in found.values())
 
@@ -37,35 +37,35 @@ def test_good_ones_say_how_many_days_are_left(tmp_path: Path, pki: Pki) -> None:
 def test_a_certificate_that_ends_soon_is_a_warning_with_a_remedy(tmp_path: Path, pki: Pki) -> None:
     check = checks(tmp_path, pki.now + timedelta(days=80))["server certificate"]
 
-    assert check.state is State.WARNING
+    assert check.state is CheckState.WARNING
     assert "rotate-certificates" in check.remedy
 
 
 def test_a_certificate_that_has_ended_is_a_problem(tmp_path: Path, pki: Pki) -> None:
     check = checks(tmp_path, pki.now + timedelta(days=91))["server certificate"]
 
-    assert check.state is State.PROBLEM
+    assert check.state is CheckState.PROBLEM
     assert "expired" in check.sentence
 
 
 def test_a_revocation_list_that_has_ended_is_a_problem(tmp_path: Path, pki: Pki) -> None:
     check = checks(tmp_path, pki.now + timedelta(days=60))["revocation list"]
 
-    assert check.state is State.PROBLEM
+    assert check.state is CheckState.PROBLEM
     assert "Nobody gets in" in check.sentence
 
 
 def test_no_revocation_list_is_a_warning(tmp_path: Path, pki: Pki) -> None:
     found = checks(tmp_path, pki.now, MINIMAL)
 
-    assert found["revocation list"].state is State.WARNING
+    assert found["revocation list"].state is CheckState.WARNING
     assert is_well(found.values())
 
 
 def test_an_authority_that_is_no_certificate_is_a_problem(tmp_path: Path, pki: Pki) -> None:
     pki.ca_path.write_text("nonsense")
 
-    assert checks(tmp_path, pki.now)["client authority"].state is State.PROBLEM
+    assert checks(tmp_path, pki.now)["client authority"].state is CheckState.PROBLEM
 
 
 def test_a_key_of_another_certificate_is_a_problem(tmp_path: Path, pki: Pki) -> None:

@@ -9,7 +9,7 @@ from host_agent.agent.build_channels import make_channels
 from host_agent.config import Config, load
 from host_agent.errors import ConfigurationError
 from host_agent.host.doctor.channels import channel_checks
-from host_agent.host.doctor.values import State
+from host_agent.host.doctor.values import CheckState
 from host_agent.notify.channel import (
     Channel,
     ChannelError,
@@ -61,7 +61,7 @@ def made(channel: Channel) -> Mapping[str, Channel]:
 def test_a_channel_that_answers_is_well(tmp_path: Path) -> None:
     channel = Answering("signal-cli 0.14 answers on its socket")
     (check,) = channel_checks(config(tmp_path, SIGNAL + ALICE), lambda _: made(channel))
-    assert check.state is State.OK
+    assert check.state is CheckState.OK
     assert check.sentence == "Signal-cli 0.14 answers on its socket."
     assert channel.is_closed
 
@@ -72,14 +72,14 @@ def test_a_channel_that_answers_is_well(tmp_path: Path) -> None:
 def test_a_channel_that_does_not_answer_is_a_problem(tmp_path: Path, failure: Exception) -> None:
     channel = Answering(failure)
     (check,) = channel_checks(config(tmp_path, SIGNAL + ALICE), lambda _: made(channel))
-    assert check.state is State.PROBLEM
+    assert check.state is CheckState.PROBLEM
     assert check.remedy == "docs/how-to/approve-over-signal.md"
     assert channel.is_closed
 
 
 def test_a_channel_that_nobody_lists_is_said(tmp_path: Path) -> None:
     checks = list(channel_checks(config(tmp_path, SIGNAL), lambda _: made(Answering("it answers"))))
-    assert [check.state for check in checks] == [State.OK, State.WARNING]
+    assert [check.state for check in checks] == [CheckState.OK, CheckState.WARNING]
 
 
 def test_without_channels_nothing_is_made(tmp_path: Path) -> None:
@@ -94,10 +94,10 @@ def test_a_channel_that_cannot_be_made_is_a_problem(tmp_path: Path) -> None:
         raise ConfigurationError(["channels.signal.url: is no place to send to"])
 
     (check,) = channel_checks(config(tmp_path, SIGNAL + ALICE), broken)
-    assert (check.name, check.state) == ("channels", State.PROBLEM)
+    assert (check.name, check.state) == ("channels", CheckState.PROBLEM)
 
 
 def test_the_real_channel_says_that_nobody_listens(tmp_path: Path) -> None:
     (check,) = channel_checks(config(tmp_path, SIGNAL + ALICE), make_channels)
-    assert check.state is State.PROBLEM
+    assert check.state is CheckState.PROBLEM
     assert "no such file" in check.sentence

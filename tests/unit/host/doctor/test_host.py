@@ -15,7 +15,7 @@ from host_agent.host.doctor.host import (
     tool_checks,
     wrapper_checks,
 )
-from host_agent.host.doctor.values import Check, State
+from host_agent.host.doctor.values import Check, CheckState
 from host_agent.operations.catalogue import Output
 from tests.support.pages import REPOSITORY
 
@@ -62,7 +62,7 @@ def test_every_wrapper_is_tried_as_the_agent_through_sudo(zfs: Config, tmp_path:
 
     found = wrappers(zfs, tools)
 
-    assert {check.state for check in found.values()} == {State.OK}
+    assert {check.state for check in found.values()} == {CheckState.OK}
     assert {"wrapper zfs-destroy as root", "wrapper zfs-inspect as root"} <= found.keys()
     assert (
         *("runuser", "-u", "host-agent", "--", "/usr/bin/sudo", "-n", "-u", "root", "--"),
@@ -84,7 +84,7 @@ def test_another_answer_than_a_refusal_is_a_problem(
     zfs: Config, output: Output, words: str
 ) -> None:
     for check in wrappers(zfs, Tools(output)).values():
-        assert check.state is State.PROBLEM
+        assert check.state is CheckState.PROBLEM
         assert words in check.sentence
         assert check.remedy
 
@@ -97,7 +97,7 @@ def test_somebody_else_cannot_try_them_and_is_told(
 
     (check,) = wrappers(zfs, tools).values()
 
-    assert check.state is State.WARNING
+    assert check.state is CheckState.WARNING
     assert tools.calls == []
 
 
@@ -106,14 +106,14 @@ def test_with_runner_direct_sudo_is_not_asked(tmp_path: Path) -> None:
     config = configuration(tmp_path, zfs={}, execution=execution)
     tools = Tools()
 
-    assert {check.state for check in wrappers(config, tools).values()} == {State.OK}
+    assert {check.state for check in wrappers(config, tools).values()} == {CheckState.OK}
     assert tools.calls == []
 
 
 def test_the_tool_of_a_configured_adapter_tells_its_version(zfs: Config) -> None:
     (check,) = tool_checks(zfs, Tools(Output(exit_code=0, stdout="zfs-2.1.11-1\nzfs-kmod-2.1\n")))
 
-    assert (check.state, check.sentence) == (State.OK, "Its version is 2.1.11-1.")
+    assert (check.state, check.sentence) == (CheckState.OK, "Its version is 2.1.11-1.")
 
 
 def test_a_tool_that_is_missing_is_a_problem(zfs: Config) -> None:
@@ -122,7 +122,7 @@ def test_a_tool_that_is_missing_is_a_problem(zfs: Config) -> None:
 
     (check,) = tool_checks(zfs, Tools(absent))
 
-    assert check.state is State.PROBLEM
+    assert check.state is CheckState.PROBLEM
     assert "[zfs]" in check.remedy
 
 
@@ -134,7 +134,7 @@ def listed(config: Config, expected: Mapping[str, bytes]) -> Check:
 def test_a_list_that_is_missing_is_a_problem(zfs: Config, tmp_path: Path) -> None:
     check = listed(zfs, {f"{tmp_path}/protected": b"zfs a\n"})
 
-    assert check.state is State.PROBLEM
+    assert check.state is CheckState.PROBLEM
     assert "host-agent install" in check.remedy
 
 
@@ -145,7 +145,7 @@ class TestAsRoot:
         path = tmp_path / "protected"
         path.write_bytes(b"zfs a\n")
 
-        assert listed(zfs, {str(path): b"zfs a\n"}).state is State.OK
+        assert listed(zfs, {str(path): b"zfs a\n"}).state is CheckState.OK
 
     def test_a_list_that_says_something_else_is_a_problem(
         self, zfs: Config, tmp_path: Path
@@ -153,7 +153,7 @@ class TestAsRoot:
         path = tmp_path / "protected"
         path.write_bytes(b"zfs a\n")
 
-        assert listed(zfs, {str(path): b"zfs b\n"}).state is State.PROBLEM
+        assert listed(zfs, {str(path): b"zfs b\n"}).state is CheckState.PROBLEM
 
     @pytest.mark.parametrize("mode", [0o666, 0o664])
     def test_a_list_that_others_can_write_is_a_problem(
@@ -163,14 +163,14 @@ class TestAsRoot:
         path.write_bytes(b"zfs a\n")
         path.chmod(mode)
 
-        assert listed(zfs, {str(path): b"zfs a\n"}).state is State.PROBLEM
+        assert listed(zfs, {str(path): b"zfs a\n"}).state is CheckState.PROBLEM
 
     def test_a_list_of_somebody_else_is_a_problem(self, zfs: Config, tmp_path: Path) -> None:
         path = tmp_path / "protected"
         path.write_bytes(b"zfs a\n")
         os.chown(path, 1000, 0)
 
-        assert listed(zfs, {str(path): b"zfs a\n"}).state is State.PROBLEM
+        assert listed(zfs, {str(path): b"zfs a\n"}).state is CheckState.PROBLEM
 
 
 def test_wrappers_of_another_version_are_named(zfs: Config, tmp_path: Path) -> None:
@@ -179,5 +179,5 @@ def test_wrappers_of_another_version_are_named(zfs: Config, tmp_path: Path) -> N
 
     check = shipped_check(zfs, {"git": b"new", "zfs-get": b"new", "zfs-list": b"new"})
 
-    assert check.state is State.WARNING
+    assert check.state is CheckState.WARNING
     assert "git, zfs-list" in check.sentence

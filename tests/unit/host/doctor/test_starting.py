@@ -7,7 +7,7 @@ import pytest
 
 from host_agent.errors import AdapterUnavailableError
 from host_agent.host.doctor.starting import Start, start_checks, try_start
-from host_agent.host.doctor.values import State
+from host_agent.host.doctor.values import CheckState
 from host_agent.operations.catalogue import Output
 
 
@@ -30,7 +30,7 @@ def tried(tools: Tools) -> Start:
 def test_a_start_that_would_do_is_well() -> None:
     tools = Tools(0, '{"level": "warning", "message": "unwise"}\n')
     start = tried(tools)
-    assert [check.state for check in start_checks(start, ())] == [State.OK]
+    assert [check.state for check in start_checks(start, ())] == [CheckState.OK]
     (ran,) = tools.ran
     assert ran[-4:] == ("serve", "--check", "--config", "/etc/x.toml")
 
@@ -72,7 +72,7 @@ def test_a_start_that_fails_says_why(tools: Tools, fault: str) -> None:
     assert len(start.faults) == 1
     assert start.faults[0].startswith(fault)
     (check,) = start_checks(start, ())
-    assert check.state is State.PROBLEM
+    assert check.state is CheckState.PROBLEM
     assert check.sentence.startswith("As somebody: ")
     assert check.remedy
 
@@ -96,4 +96,4 @@ def test_where_it_cannot_be_tried_that_is_a_warning(monkeypatch: pytest.MonkeyPa
         try_start(Path("/x"), "somebody", 1234, absent),
         try_start(Path("/x"), "somebody", 99, Tools(0)),
     ):
-        assert [check.state for check in start_checks(start, ())] == [State.WARNING]
+        assert [check.state for check in start_checks(start, ())] == [CheckState.WARNING]

@@ -17,7 +17,7 @@ from host_agent.host.doctor.state import (
     disk_check,
     store_check,
 )
-from host_agent.host.doctor.values import Check, State
+from host_agent.host.doctor.values import Check, CheckState
 from tests.support.audit_files import NOW, joined, lines
 
 
@@ -29,18 +29,18 @@ def newest(count: int = 3) -> Record:
 
 
 def test_a_clock_later_than_everything_recorded_is_good() -> None:
-    assert clock_check(NOW + timedelta(hours=1), newest()).state is State.OK
+    assert clock_check(NOW + timedelta(hours=1), newest()).state is CheckState.OK
 
 
 @pytest.mark.parametrize("now", [datetime(1970, 1, 1, tzinfo=UTC), NOT_BEFORE - timedelta(days=1)])
 def test_c8_a_clock_before_this_release_is_a_problem(now: datetime) -> None:
-    assert clock_check(now, None).state is State.PROBLEM
+    assert clock_check(now, None).state is CheckState.PROBLEM
 
 
 def test_c8_a_clock_behind_the_audit_log_is_a_problem() -> None:
     check = clock_check(NOW - timedelta(hours=1), newest())
 
-    assert check.state is State.PROBLEM
+    assert check.state is CheckState.PROBLEM
     assert "2026-11-20 22:00 UTC" in check.sentence
 
 
@@ -59,13 +59,13 @@ def database(path: Path) -> Path:
 def test_a_whole_store_is_good_and_nothing_is_made_beside_it(tmp_path: Path) -> None:
     check = store_check(database(tmp_path / "a b.db"))
 
-    assert check.state is State.OK
+    assert check.state is CheckState.OK
     assert "requests in it: 50" in check.sentence
     assert [entry.name for entry in tmp_path.iterdir()] == ["a b.db"]
 
 
 def test_a_store_that_is_missing_is_not_made(tmp_path: Path) -> None:
-    assert store_check(tmp_path / "none.db").state is State.WARNING
+    assert store_check(tmp_path / "none.db").state is CheckState.WARNING
     assert not list(tmp_path.iterdir())
 
 
@@ -77,7 +77,7 @@ def test_c46_a_damaged_store_is_a_problem(tmp_path: Path) -> None:
 
     check = store_check(path)
 
-    assert check.state is State.PROBLEM
+    assert check.state is CheckState.PROBLEM
     assert "restore" in check.remedy
 
 
@@ -85,7 +85,7 @@ def test_c46_what_is_no_database_is_a_problem(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     path.write_text("nonsense " * 100)
 
-    assert store_check(path).state is State.PROBLEM
+    assert store_check(path).state is CheckState.PROBLEM
 
 
 # -- audit ----------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def test_a_log_says_its_head_and_that_it_is_what_was_written(tmp_path: Path) -> 
 
     found = audited(path, newest())
 
-    assert {check.state for check in found.values()} == {State.OK}
+    assert {check.state for check in found.values()} == {CheckState.OK}
     assert newest().hash in found["audit log"].sentence
     assert "3 records" in found["audit chain"].sentence
 
@@ -112,7 +112,7 @@ def test_c7_an_edited_line_is_named(tmp_path: Path) -> None:
 
     check = audited(path, newest())["audit chain"]
 
-    assert check.state is State.PROBLEM
+    assert check.state is CheckState.PROBLEM
     assert "record 2" in check.sentence
 
 
@@ -129,10 +129,10 @@ def test_c7_an_edited_line_of_a_finished_file_is_named(tmp_path: Path, is_altere
     check = audited(path, newest())["audit chain"]
 
     if is_altered:
-        assert check.state is State.PROBLEM
+        assert check.state is CheckState.PROBLEM
         assert check.sentence.startswith(f"{older} is not what was written, first at record 2")
     else:
-        assert check.state is State.OK
+        assert check.state is CheckState.OK
         assert "6 records" in check.sentence
         assert "the 1 before it" in check.sentence
 
@@ -146,25 +146,27 @@ def test_finished_files_are_read_as_far_as_there_is_room(
     path.write_bytes(joined(made[3:]))
     monkeypatch.setattr(state_module, "_VERIFIED_BYTES", path.stat().st_size + 10)
 
-    assert audited(path, newest())["audit chain"].state is State.OK
+    assert audited(path, newest())["audit chain"].state is CheckState.OK
 
 
 def test_a_log_that_is_no_log_is_a_problem(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     path.write_text("nonsense\n")
 
-    assert audited(path, None)["audit chain"].state is State.PROBLEM
+    assert audited(path, None)["audit chain"].state is CheckState.PROBLEM
 
 
 @pytest.mark.parametrize(
     ("error", "state"),
     [
-        (FileNotFoundError(2, "missing"), State.WARNING),
-        (PermissionError(13, "refused"), State.WARNING),
-        (OSError(5, "input/output error"), State.PROBLEM),
+        (FileNotFoundError(2, "missing"), CheckState.WARNING),
+        (PermissionError(13, "refused"), CheckState.WARNING),
+        (OSError(5, "input/output error"), CheckState.PROBLEM),
     ],
 )
-def test_a_log_that_cannot_be_read_says_why(tmp_path: Path, error: OSError, state: State) -> None:
+def test_a_log_that_cannot_be_read_says_why(
+    tmp_path: Path, error: OSError, state: CheckState
+) -> None:
     (check,) = audit_checks(tmp_path / "audit.jsonl", error)
 
     assert check.state is state
@@ -177,10 +179,10 @@ def test_a_log_that_cannot_be_read_says_why(tmp_path: Path, error: OSError, stat
 @pytest.mark.parametrize(
     ("mebibytes", "files", "state"),
     [
-        (5000, 10**6, State.OK),
-        (500, 10**6, State.WARNING),
-        (50, 10**6, State.PROBLEM),
-        (5000, 10, State.PROBLEM),
+        (5000, 10**6, CheckState.OK),
+        (500, 10**6, CheckState.WARNING),
+        (50, 10**6, CheckState.PROBLEM),
+        (5000, 10, CheckState.PROBLEM),
     ],
 )
 def test_room_on_the_disk(
@@ -188,7 +190,7 @@ def test_room_on_the_disk(
     monkeypatch: pytest.MonkeyPatch,
     mebibytes: int,
     files: int,
-    state: State,
+    state: CheckState,
 ) -> None:
     real = os.statvfs(tmp_path)
     facts = list(real[:10])

@@ -6,17 +6,17 @@ import pytest
 
 from host_agent.config import Config, RunnerKind
 from host_agent.host.doctor.sudo import granted_checks
-from host_agent.host.doctor.values import State
+from host_agent.host.doctor.values import CheckState
 from host_agent.sudoers.host import Subject
 from host_agent.sudoers.membership import POWERS, memberships
-from host_agent.sudoers.values import Finding, Origin, Report, Severity, report, unknown
+from host_agent.sudoers.values import AuditReport, Origin, Severity, SudoersFinding, report, unknown
 from tests.support.sudoers_example import example
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may look")
 
 
-def finding(severity: Severity, line: int = 7) -> Finding:
-    return Finding(
+def finding(severity: Severity, line: int = 7) -> SudoersFinding:
+    return SudoersFinding(
         origin=Origin(file="/etc/sudoers.d/x", line=line),
         rule=f"r{line}",
         severity=severity,
@@ -25,7 +25,7 @@ def finding(severity: Severity, line: int = 7) -> Finding:
     )
 
 
-def states(found: Report, config: Config | None = None) -> list[State]:
+def states(found: AuditReport, config: Config | None = None) -> list[CheckState]:
     return [check.state for check in granted_checks(config or example(), lambda: found)]
 
 
@@ -33,17 +33,17 @@ def states(found: Report, config: Config | None = None) -> list[State]:
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        ([], [State.OK]),
-        ([finding(Severity.LOW)], [State.OK]),
-        ([finding(Severity.MEDIUM)], [State.WARNING, State.OK]),
-        ([finding(Severity.HIGH)], [State.PROBLEM]),
-        ([finding(Severity.CRITICAL)], [State.PROBLEM]),
-        ([unknown("/etc/sudoers", 0, "not read", "read it")], [State.PROBLEM]),
-        ([finding(Severity.HIGH, line) for line in range(25)], [State.PROBLEM] * 21),
+        ([], [CheckState.OK]),
+        ([finding(Severity.LOW)], [CheckState.OK]),
+        ([finding(Severity.MEDIUM)], [CheckState.WARNING, CheckState.OK]),
+        ([finding(Severity.HIGH)], [CheckState.PROBLEM]),
+        ([finding(Severity.CRITICAL)], [CheckState.PROBLEM]),
+        ([unknown("/etc/sudoers", 0, "not read", "read it")], [CheckState.PROBLEM]),
+        ([finding(Severity.HIGH, line) for line in range(25)], [CheckState.PROBLEM] * 21),
     ],
 )
 def test_high_and_critical_are_problems_and_medium_a_warning(
-    found: list[Finding], expected: list[State]
+    found: list[SudoersFinding], expected: list[CheckState]
 ) -> None:
     assert states(report(found)) == expected
 

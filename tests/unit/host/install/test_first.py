@@ -13,7 +13,7 @@ from host_agent.config import load
 from host_agent.host.install import layout
 from host_agent.host.install.first import First
 from host_agent.host.install.transaction import StepFailedError
-from host_agent.host.install.values import Kind
+from host_agent.host.install.values import FileKind
 from host_agent.identity.registry import Role
 from host_agent.operations.systemd.adapter import is_protected
 from host_agent.operations.systemd.section import SystemdSection
@@ -121,7 +121,7 @@ def test_the_unit_to_try_goes_once_the_configuration_lists_it_no_more(stand: Sta
     report = stand.install()
 
     assert not stand.at(layout.TRIAL).exists()
-    assert layout.TRIAL in [c.what for c in report.changes if c.kind is Kind.REMOVED]
+    assert layout.TRIAL in [c.what for c in report.changes if c.kind is FileKind.REMOVED]
     assert stand.install().is_unchanged
 
 
@@ -210,7 +210,7 @@ def test_once_the_authority_is_away_nothing_is_made_here(stand: Stand, tmp_path:
 
     assert report.is_unchanged
     assert picture(stand.root) == before
-    (told,) = [change.what for change in report.changes if change.kind is Kind.SKIPPED]
+    (told,) = [change.what for change in report.changes if change.kind is FileKind.SKIPPED]
     assert "bobs-agent" in told
     assert "host-agent pki bundle" in told
     stand.at(f"{layout.PKI_DIR}/server.key").unlink()

@@ -10,7 +10,7 @@ import pytest
 from host_agent.host.install import layout
 from host_agent.host.install.file_plan import foreign
 from host_agent.host.install.transaction import StepFailedError
-from host_agent.host.install.values import Found, InstallationError, Kind
+from host_agent.host.install.values import FileKind, Found, InstallationError
 from tests.support.installing import Stand, picture, source
 
 WRAPPER = f"{layout.WRAPPER_DIR}/zfs-list"
@@ -115,7 +115,7 @@ def test_what_others_could_have_open_is_made_anew(stand: Stand) -> None:
         report = stand.install()
         theirs.write(b"#!/bin/sh\nid  ")
 
-    assert [line.what for line in report.changes if line.kind is Kind.ADJUSTED] == [
+    assert [line.what for line in report.changes if line.kind is FileKind.ADJUSTED] == [
         f"{WRAPPER} (root:root 0755)"
     ]
     assert place.read_bytes() == source().wrappers["zfs-list"]

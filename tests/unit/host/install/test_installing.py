@@ -7,7 +7,7 @@ import pytest
 from host_agent.errors import AdapterUnavailableError, ConfigurationError
 from host_agent.host.install import layout
 from host_agent.host.install.transaction import StepFailedError
-from host_agent.host.install.values import InstallationError, Kind, Report
+from host_agent.host.install.values import FileKind, InstallationError, InstallReport
 from tests.support.installing import PROGRAM, Stand, picture, source
 
 WRAPPER = f"{layout.WRAPPER_DIR}/git"
@@ -18,7 +18,7 @@ def stand(tmp_path: Path) -> Stand:
     return Stand(root=tmp_path)
 
 
-def lines(report: Report, kind: Kind) -> list[str]:
+def lines(report: InstallReport, kind: FileKind) -> list[str]:
     return [change.what for change in report.changes if change.kind is kind]
 
 
@@ -68,7 +68,7 @@ def test_a_dry_run_changes_nothing_and_names_what_it_would(stand: Stand) -> None
 
     assert picture(stand.root) == {}
     assert stand.calls == []
-    assert f"{WRAPPER} (root:root 0755)" in lines(report, Kind.MADE)
+    assert f"{WRAPPER} (root:root 0755)" in lines(report, FileKind.MADE)
 
 
 @pytest.mark.parametrize("is_late", [False, True], ids=["before", "after"])
@@ -136,8 +136,8 @@ def test_an_upgrade_replaces_what_nobody_changed(stand: Stand) -> None:
     report = stand.install(given=source(git=b"newer\n"))
 
     assert stand.at(WRAPPER).read_bytes() == b"newer\n"
-    assert lines(report, Kind.REPLACED) == [f"{WRAPPER} (root:root 0755)"]
-    assert lines(report, Kind.REMOVED) == [f"{layout.WRAPPER_DIR}/zfs-list"]
+    assert lines(report, FileKind.REPLACED) == [f"{WRAPPER} (root:root 0755)"]
+    assert lines(report, FileKind.REMOVED) == [f"{layout.WRAPPER_DIR}/zfs-list"]
     assert stand.install(given=source(git=b"newer\n")).is_unchanged
 
 
@@ -156,10 +156,10 @@ def test_what_an_administrator_changed_stays_and_the_new_one_goes_beside(
     beside = stand.at(layout.beside(path))
     assert beside.read_bytes() == shipped
     assert beside.stat().st_mode & 0o111 == 0
-    assert any(path in line and beside.name in line for line in lines(report, Kind.KEPT))
+    assert any(path in line and beside.name in line for line in lines(report, FileKind.KEPT))
     again = stand.install()
     assert again.is_unchanged
-    assert len(lines(again, Kind.KEPT)) == 1
+    assert len(lines(again, FileKind.KEPT)) == 1
 
 
 def test_the_new_one_goes_when_the_file_is_in_order_again(stand: Stand) -> None:
@@ -171,7 +171,7 @@ def test_the_new_one_goes_when_the_file_is_in_order_again(stand: Stand) -> None:
 
     report = stand.install()
 
-    assert lines(report, Kind.REMOVED) == [f"{WRAPPER}.new"]
+    assert lines(report, FileKind.REMOVED) == [f"{WRAPPER}.new"]
     assert not stand.at(f"{WRAPPER}.new").exists()
 
 
@@ -229,8 +229,8 @@ def test_a_package_takes_the_place_of_what_an_environment_put_there(stand: Stand
 
     report = stand.install()
 
-    assert lines(report, Kind.REMOVED) == list(dict.fromkeys(lines(report, Kind.REMOVED)))
-    assert set(lines(report, Kind.REMOVED)) == set(layout.PACKAGED)
+    assert lines(report, FileKind.REMOVED) == list(dict.fromkeys(lines(report, FileKind.REMOVED)))
+    assert set(lines(report, FileKind.REMOVED)) == set(layout.PACKAGED)
     assert stand.install().is_unchanged
 
 
@@ -280,7 +280,7 @@ def test_a_mode_that_was_loosened_is_put_right(stand: Stand) -> None:
 
     assert stand.at(WRAPPER).stat().st_mode & 0o777 == 0o755
     assert stand.at(layout.STATE_DIR).stat().st_mode & 0o777 == 0o700
-    assert len(lines(report, Kind.ADJUSTED)) == 2
+    assert len(lines(report, FileKind.ADJUSTED)) == 2
 
 
 def test_without_a_configuration_nothing_is_granted(stand: Stand) -> None:
@@ -289,7 +289,7 @@ def test_without_a_configuration_nothing_is_granted(stand: Stand) -> None:
     assert not stand.at(layout.SUDOERS).exists()
     assert not stand.at(layout.PROTECTED).exists()
     assert not stand.at(layout.ALLOWED).exists()
-    assert len(lines(report, Kind.SKIPPED)) == 3
+    assert len(lines(report, FileKind.SKIPPED)) == 3
 
 
 def test_a_configuration_with_faults_stops_it_before_anything_is_done(stand: Stand) -> None:
@@ -323,7 +323,7 @@ def test_what_follows_from_the_configuration_follows_it(stand: Stand) -> None:
     assert "zfs tank/vault(/.*)?\n" in stand.at(layout.PROTECTED).read_text()
     assert "/zfs-destroy\n" in stand.at(layout.SUDOERS).read_text()
     assert "names zfs tank/.*\n" in stand.at(layout.ALLOWED).read_text()
-    assert len(lines(report, Kind.REPLACED)) == 3
+    assert len(lines(report, FileKind.REPLACED)) == 3
 
 
 def test_another_directory_of_wrappers_is_a_fault(stand: Stand) -> None:
@@ -394,7 +394,7 @@ def test_what_sudo_grants_goes_with_the_runner_that_asks_it(stand: Stand) -> Non
 
     report = stand.install()
 
-    assert layout.SUDOERS in lines(report, Kind.REMOVED)
+    assert layout.SUDOERS in lines(report, FileKind.REMOVED)
     assert not stand.at(layout.SUDOERS).exists()
     assert stand.install().is_unchanged
 
@@ -412,7 +412,7 @@ def test_but_not_what_an_administrator_grants(stand: Stand) -> None:
 
     report = stand.install()
 
-    assert f"{layout.SUDOERS}: an administrator changed it" in lines(report, Kind.KEPT)
+    assert f"{layout.SUDOERS}: an administrator changed it" in lines(report, FileKind.KEPT)
     assert stand.at(layout.SUDOERS).read_text() == own
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from host_agent.host.install import layout
 from host_agent.host.install.transaction import StepFailedError
-from host_agent.host.install.values import Kind
+from host_agent.host.install.values import FileKind
 from tests.support.installing import Stand, picture
 
 
@@ -32,7 +32,7 @@ def test_state_configuration_and_authority_stay_and_the_rest_goes(stand: Stand) 
     assert all(f"/{path}".startswith(kept) for path in left)
     assert not stand.at(layout.WRAPPER_DIR).exists()
     assert stand.has_account
-    told = [change.what for change in report.changes if change.kind is Kind.KEPT]
+    told = [change.what for change in report.changes if change.kind is FileKind.KEPT]
     assert told[: len(kept)] == list(kept)
 
 
@@ -42,14 +42,14 @@ def test_a_log_that_root_keeps_elsewhere_is_said_to_stay(stand: Stand) -> None:
     stand.install()
     stand.at("/srv/records/audit.jsonl").write_text("{}\n")
 
-    told = [c.what for c in stand.uninstall().changes if c.kind is Kind.KEPT]
+    told = [c.what for c in stand.uninstall().changes if c.kind is FileKind.KEPT]
 
     assert "/srv/records" in told
     assert stand.at("/srv/records/audit.jsonl").exists()
 
 
 def test_the_way_in_is_closed_first(stand: Stand) -> None:
-    removed = [c.what for c in stand.uninstall().changes if c.kind is Kind.REMOVED]
+    removed = [c.what for c in stand.uninstall().changes if c.kind is FileKind.REMOVED]
 
     assert removed[0] == layout.SUDOERS
 
@@ -60,7 +60,7 @@ def test_what_an_administrator_changed_stays(stand: Stand) -> None:
     report = stand.uninstall()
 
     assert stand.at(layout.LOGROTATE).read_text() == "# mine\n"
-    assert any(c.kind is Kind.KEPT and layout.LOGROTATE in c.what for c in report.changes)
+    assert any(c.kind is FileKind.KEPT and layout.LOGROTATE in c.what for c in report.changes)
 
 
 def test_what_was_put_beside_goes_too(stand: Stand) -> None:
