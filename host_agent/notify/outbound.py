@@ -99,6 +99,7 @@ class Outbound:
         *,
         headers: Mapping[str, str],
         path: str | None = None,
+        method: str = "POST",
         explain: Explain | None = None,
     ) -> Answer:
         """Send `body` to the URL, or to `path` on its host, and return a 2xx answer.
@@ -109,16 +110,26 @@ class Outbound:
             ChannelError: there was no such answer; `is_final` after a refusal that stays one.
         """
         async with self._deadline():
-            return await self._exchange("POST", path, headers, body, explain)
+            return await self._exchange(method, path, headers, body, explain)
 
-    async def get(self, *, headers: Mapping[str, str], path: str | None = None) -> Answer:
+    async def get(
+        self,
+        *,
+        headers: Mapping[str, str],
+        path: str | None = None,
+        explain: Explain | None = None,
+        wait_seconds: float = 0.0,
+    ) -> Answer:
         """Ask for the URL, or for `path` on its host, and return a 2xx answer.
+
+        `explain` is as in `post`. The service may keep the answer back for `wait_seconds` beyond
+        the deadline.
 
         Raises:
             ChannelError: there was no such answer.
         """
-        async with self._deadline():
-            return await self._exchange("GET", path, headers, None)
+        async with self._deadline(wait_seconds):
+            return await self._exchange("GET", path, headers, None, explain, wait_seconds)
 
     async def follow(
         self,
@@ -178,9 +189,9 @@ class Outbound:
     # -- one exchange ---------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _deadline(self) -> AsyncIterator[None]:
+    async def _deadline(self, wait_seconds: float = 0.0) -> AsyncIterator[None]:
         with self._translating():
-            async with asyncio.timeout(self._deadline_seconds):
+            async with asyncio.timeout(self._deadline_seconds + wait_seconds):
                 yield
 
     async def _exchange(
@@ -190,8 +201,10 @@ class Outbound:
         headers: Mapping[str, str],
         body: bytes | None,
         explain: Explain | None = None,
+        wait_seconds: float = 0.0,
     ) -> Answer:
-        async with self._answering(method, path, headers, body, self._deadline_seconds) as response:
+        seconds = self._deadline_seconds + wait_seconds
+        async with self._answering(method, path, headers, body, seconds) as response:
             if explain is None:
                 self._require_success(response)
             content = bytearray()

@@ -1,12 +1,11 @@
-"""What tests of Signal share: who hears, what is sent, and how long the channel pauses."""
+"""What tests of chats share: who hears, what is sent, and how long the channel pauses."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from host_agent.notify.channel import Delivery, Heard, Message
-from host_agent.notify.signal.channel import SignalChannel
+from host_agent.notify.channel import Channel, Delivery, Heard, Message
 from tests.support.messages import CODE, a_message
 from tests.support.patience import PATIENCE
 from tests.support.signal_cli_server import ALICE
@@ -63,7 +62,7 @@ class Pauses:
 
 
 @asynccontextmanager
-async def listening(channel: SignalChannel, ears: Ears | None = None) -> AsyncIterator[Ears]:
+async def listening(channel: Channel, ears: Ears | None = None) -> AsyncIterator[Ears]:
     """Listen in the background; the channel is closed after that."""
     ears = Ears() if ears is None else ears
     task = asyncio.create_task(channel.listen(ears))
@@ -81,7 +80,7 @@ def for_alice(**changes: Any) -> Message:
     return a_message(**{"address": ALICE, "code": CODE, **changes})
 
 
-async def sent_by(channel: SignalChannel, message: Message) -> Delivery:
+async def sent_by(channel: Channel, message: Message) -> Delivery:
     """Send and hang up."""
     try:
         return await channel.send(message)

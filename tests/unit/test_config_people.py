@@ -24,8 +24,14 @@ SHOWN = 'client_certificate = "pki/server.crt"\nclient_key_file = "secrets/old"\
 SIGNAL = '[channels.signal]\nsocket = "/run/signal-cli/socket"\naccount = "+431234567"\n'
 WEBHOOK = '[channels.webhook]\nurl = "https://chat.example/hook"\nsecret_file = "secrets/webhook"\n'
 NTFY = '[channels.ntfy]\nurl = "https://ntfy.example"\ntoken_file = "secrets/ntfy"\n'
+MATRIX = """[channels.matrix]
+url = "https://matrix.example"
+user = "@host-agent:home.example"
+token_file = "secrets/matrix"
+domains = ["home.example"]
+"""
 APPRISE = '[channels.apprise]\nurls_file = "secrets/apprise"\n'
-CHANNELS = SIGNAL + WEBHOOK + NTFY + APPRISE
+CHANNELS = SIGNAL + WEBHOOK + NTFY + APPRISE + MATRIX
 ALICE = f'[[approvers]]\nowner = "Alice"\nsignal = "{ACI}"\nchannels = ["signal", "webhook"]\n'
 IDENTITIES = """
 [[identities]]
@@ -45,7 +51,7 @@ def place(directory: Path, text: str) -> Path:
     """Write a configuration with the secrets that it may name."""
     path = write(directory, MINIMAL + text)
     (directory / "secrets").mkdir(mode=0o700, exist_ok=True)
-    for name in ("webhook", "ntfy", "apprise", "bridge", "old"):
+    for name in ("webhook", "ntfy", "apprise", "matrix", "bridge", "old"):
         secret = directory / "secrets" / name
         secret.write_text(f"{name}-" + "s" * 32)
         secret.chmod(0o600)
@@ -64,7 +70,7 @@ def faults(directory: Path, text: str) -> list[str]:
 
 def test_everything_is_taken(tmp_path: Path) -> None:
     config = taken(tmp_path, CHANNELS + ALICE + IDENTITIES + BRIDGE)
-    assert config.channels.names == ("signal", "webhook", "ntfy", "apprise")
+    assert config.channels.names == ("signal", "webhook", "ntfy", "apprise", "matrix")
     assert config.approvers[0].acts_for == "alice"
     assert config.approvers[0].roles == ("approver",)
     assert config.bridges[0].approvers == {"U123": "alice"}
@@ -76,6 +82,7 @@ def test_everything_is_taken(tmp_path: Path) -> None:
         "channels.webhook.secret_file",
         "channels.ntfy.token_file",
         "channels.apprise.urls_file",
+        "channels.matrix.token_file",
         "bridges[0].secret_file",
     ]
 
@@ -116,6 +123,19 @@ def test_the_command_line_counts_until_it_is_switched_off(tmp_path: Path) -> Non
         (WEBHOOK.replace("/webhook", "/nothing"), "channels.webhook.secret_file:"),
         (NTFY + 'reply_token_file = "secrets/old"\n', "channels.ntfy:"),
         (NTFY + 'reply_topic = "a/b"\n', "channels.ntfy.reply_topic:"),
+        (MATRIX.replace("https:", "http:"), "channels.matrix.url: must be https"),
+        (
+            MATRIX.replace("https://matrix.example", "http://127.0.0.1:8008"),
+            "channels.matrix: any local user could answer",
+        ),
+        (MATRIX.replace("@host", "host"), "channels.matrix.user: must be a user id"),
+        (MATRIX.replace('"home.example"]', "]"), "channels.matrix.domains: must not be empty"),
+        (MATRIX.replace('["home.', '["@home.'), "channels.matrix.domains[0]: must be the name"),
+        (MATRIX.replace('/matrix"', '/none"'), "channels.matrix.token_file:"),
+        (
+            CHANNELS + ALICE.replace("signal =", 'matrix = "@Alice:home.example"\nsignal ='),
+            "approvers[0].matrix: must be a user id",
+        ),
         (APPRISE + "surprise = 1\n", "channels.apprise.surprise: is not a known key"),
         ("[channels.pigeon]\n", "channels.pigeon: is not a known key"),
         (ALICE, "approvers[0].channels[0]: there is no [channels.signal]"),

@@ -7,13 +7,14 @@ from pydantic import AfterValidator, Field, WithJsonSchema, create_model
 
 from host_agent.config.channels.apprise import AppriseSection
 from host_agent.config.channels.declaration import ChannelSection, ChannelTable
+from host_agent.config.channels.matrix import MatrixSection
 from host_agent.config.channels.ntfy import NtfySection
 from host_agent.config.channels.signal import SignalSection
 from host_agent.config.channels.webhook import WebhookSection
 
 CHANNELS: Mapping[str, type[ChannelSection]] = {
     declared.name: declared
-    for declared in (SignalSection, WebhookSection, NtfySection, AppriseSection)
+    for declared in (SignalSection, WebhookSection, NtfySection, AppriseSection, MatrixSection)
 }
 """Every channel by its name. What asks for channels elsewhere asks here."""
 RELAYED = next(name for name, declared in CHANNELS.items() if declared.is_relayed)

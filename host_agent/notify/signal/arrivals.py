@@ -5,15 +5,11 @@ log, nor push out what an approver says.
 """
 
 import asyncio
-import logging
-import time
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections import Counter, deque
 
 from host_agent.notify.channel import Heard
+from host_agent.notify.flood import Complaints
 from host_agent.notify.signal.envelope import Params
-
-_log = logging.getLogger("host_agent.notify.signal")
 
 MAX_ARRIVED = 500
 """Notifications that wait to be looked at."""
@@ -21,30 +17,8 @@ MAX_QUEUED = 200
 """Messages that wait to be read. When there are more, the oldest goes of who has most of them."""
 MAX_QUEUED_EACH = 20
 """As many of one sender; then the sender's own oldest goes."""
-MAX_ANSWERS_EACH = 20
-"""Answers to one person within a minute. Signal counts what an account sends."""
-MAX_PEOPLE = 1_000
-MINUTE_SECONDS = 60.0
 FAREWELL_SECONDS = 1.0
 """How long the other side may take to hand over what is on its way when we hang up."""
-
-
-class Complaints:
-    """Writes each kind of complaint into the log at most once a minute, and how often it was."""
-
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
-        self._told: dict[str, tuple[float, int]] = {}
-
-    def add(self, kind: str) -> None:
-        """Complain; `kind` is a sentence of ours, one of few."""
-        now = self._monotonic()
-        told_at, unsaid = self._told.get(kind, (-MINUTE_SECONDS, 0))
-        if now - told_at < MINUTE_SECONDS:
-            self._told[kind] = (told_at, unsaid + 1)
-            return
-        self._told[kind] = (now, 0)
-        _log.warning("%s%s", kind, f" ({unsaid} times more since the last word)" * bool(unsaid))
 
 
 class Arrivals:
@@ -117,27 +91,3 @@ class Inbox:
     async def emptied(self) -> None:
         """Wait until all of it has been read."""
         await self._idle.wait()
-
-
-class Manners:
-    """Knows whom we have answered often enough for a minute."""
-
-    def __init__(self, complaints: Complaints, monotonic: Callable[[], float]) -> None:
-        self._complaints = complaints
-        self._monotonic = monotonic
-        self._answered: OrderedDict[str, deque[float]] = OrderedDict()
-
-    def may_answer(self, address: str) -> bool:
-        """Return whether one more answer is in place, and count it."""
-        now = self._monotonic()
-        times = self._answered.setdefault(address, deque())
-        self._answered.move_to_end(address)
-        while len(self._answered) > MAX_PEOPLE:
-            self._answered.popitem(last=False)
-        while times and now - times[0] >= MINUTE_SECONDS:
-            times.popleft()
-        if len(times) >= MAX_ANSWERS_EACH:
-            self._complaints.add("somebody on Signal gets no more answers for a minute")
-            return False
-        times.append(now)
-        return True

@@ -18,7 +18,8 @@ from typing import Protocol
 
 from host_agent.config.channels.signal import SignalSection
 from host_agent.notify.channel import ChannelError, Delivery, Hear, Heard, Message
-from host_agent.notify.signal.arrivals import Complaints, Inbox, Manners
+from host_agent.notify.flood import Complaints, Manners
+from host_agent.notify.signal.arrivals import Inbox
 from host_agent.notify.signal.envelope import Params, is_aci, read_envelope
 from host_agent.requests.notification import Failure, Purpose
 
@@ -123,7 +124,7 @@ class SignalChannel:
         self._jitter = jitter
         self._monotonic = monotonic
         self._now = now
-        complaints = Complaints(monotonic)
+        complaints = Complaints(_log, monotonic)
         self._inbox = Inbox(complaints)
         self._manners = Manners(complaints, monotonic)
         self._answers: asyncio.Queue[tuple[Heard, str]] = asyncio.Queue(MAX_ANSWERS)

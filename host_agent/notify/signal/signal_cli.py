@@ -13,16 +13,20 @@ import asyncio
 import contextlib
 import itertools
 import json
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
 from host_agent.canonical import JsonValue
 from host_agent.notify.channel import ChannelError
+from host_agent.notify.flood import Complaints
 from host_agent.notify.peers import require_peer
-from host_agent.notify.signal.arrivals import FAREWELL_SECONDS, Arrivals, Complaints
+from host_agent.notify.signal.arrivals import FAREWELL_SECONDS, Arrivals
 from host_agent.notify.signal.channel import Opened, Quote, refusal, require_success
 from host_agent.notify.signal.envelope import Params
 from host_agent.requests.notification import Failure
+
+_log = logging.getLogger("host_agent.notify.signal")
 
 DEADLINE_SECONDS = 15.0
 MAX_LINE_BYTES = 1_048_576
@@ -53,7 +57,7 @@ class SignalCli:
         self._link: _Link | None = None
         self._linking = asyncio.Lock()
         self._has_hung_up = False
-        self._complaints = Complaints()
+        self._complaints = Complaints(_log)
 
     @property
     def account(self) -> str:

@@ -16,14 +16,17 @@ from urllib.parse import quote as percent
 
 from host_agent.canonical import JsonValue
 from host_agent.notify.channel import ChannelError
+from host_agent.notify.flood import Complaints
 from host_agent.notify.outbound import Answer, Outbound
-from host_agent.notify.signal.arrivals import FAREWELL_SECONDS, Arrivals, Complaints
+from host_agent.notify.signal.arrivals import FAREWELL_SECONDS, Arrivals
 from host_agent.notify.signal.channel import Opened, Quote, refusal
 from host_agent.notify.signal.envelope import Params
 from host_agent.requests.notification import Failure
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
+
+_log = logging.getLogger("host_agent.notify.signal")
 
 MAX_FRAME_BYTES = 1_048_576
 MAX_POLLED = 100
@@ -63,7 +66,7 @@ class SignalRest:
         self._account = account
         self._poll_seconds = poll_seconds
         self._ping_seconds = ping_seconds
-        self._complaints = Complaints()
+        self._complaints = Complaints(_log)
         self._arrivals = Arrivals(self._complaints)
         self._polling: asyncio.Task[list[Params]] | None = None
 

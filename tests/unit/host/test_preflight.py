@@ -251,10 +251,21 @@ url = "https://chat.example/hook"
 secret_file = "webhook"
 [channels.ntfy]
 url = "https://ntfy.sh"
+[channels.matrix]
+url = "http://127.0.0.1:8008"
+user = "@host-agent:home.example"
+token_file = "token"
+domains = ["home.example"]
+trusts_local_users = true
 [[approvers]]
 owner = "alice"
 ntfy_topic = "short"
-channels = ["webhook", "ntfy"]
+matrix = "@alice:elsewhere.example"
+channels = ["webhook", "ntfy", "matrix"]
+[[approvers]]
+owner = "erin"
+matrix = "@erin:home.example"
+channels = ["matrix"]
 """
 
 
@@ -270,14 +281,20 @@ def secret(directory: Path, name: str, text: str) -> None:
         "channels.ntfy.token_file: none",
         "identities[0]: chat-bridge has no [[bridges]] entry",
         "approvers[0].ntfy_topic: is short",
+        "channels.matrix.trusts_local_users: whoever on this host",
+        "approvers[0].matrix: is of a homeserver that is not in channels.matrix.domains",
     ],
 )
 def test_an_unwise_channel_is_said(tmp_path: Path, pki: Pki, warning: str) -> None:
     secret(tmp_path, "webhook", "w" * 32)
-    assert [found for found in warned(tmp_path, pki, BRIDGED) if found.startswith(warning)]
+    secret(tmp_path, "token", "syt_token")
+    found = warned(tmp_path, pki, BRIDGED)
+    assert [line for line in found if line.startswith(warning)]
+    assert not [line for line in found if line.startswith("approvers[1]")]
 
 
 def test_a_secret_that_is_shared_or_short_is_a_fault(tmp_path: Path, pki: Pki) -> None:
+    secret(tmp_path, "token", "syt_token")
     bridge = '[[bridges]]\ncn = "chat-bridge"\nsecret_file = "bridge"\napprovers = {U1 = "alice"}\n'
     secret(tmp_path, "webhook", "w" * 32)
     secret(tmp_path, "bridge", "b" * 32)

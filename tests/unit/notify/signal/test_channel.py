@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 
 from host_agent.notify.channel import Channel, ChannelError, Heard
+from host_agent.notify.flood import MAX_ANSWERS_EACH, Complaints
 from host_agent.notify.signal import channel as signal
 from host_agent.notify.signal.arrivals import (
-    MAX_ANSWERS_EACH,
     MAX_ARRIVED,
     MAX_QUEUED,
     MAX_QUEUED_EACH,
     Arrivals,
-    Complaints,
     Inbox,
 )
 from host_agent.notify.signal.channel import (
@@ -36,6 +35,7 @@ from tests.support.patience import PATIENCE
 from tests.support.signal_cli_server import ACCOUNT, ALICE, BOB, said
 from tests.support.signal_people import Ears, Pauses, for_alice, listening
 
+LOG = logging.getLogger("host_agent.notify.signal")
 SPOKEN = 1_700_000_000_000
 
 
@@ -275,7 +275,7 @@ def of(aci: str, number: int) -> Heard:
 
 
 async def test_who_sends_many_loses_only_their_own(caplog: pytest.LogCaptureFixture) -> None:
-    inbox = Inbox(Complaints())
+    inbox = Inbox(Complaints(LOG))
     inbox.put(of(ALICE, 0))
     for number in range(1, MAX_QUEUED * 2):
         inbox.put(of(BOB, number))
@@ -286,7 +286,7 @@ async def test_who_sends_many_loses_only_their_own(caplog: pytest.LogCaptureFixt
 
 
 async def test_c45_many_who_send_much_push_out_their_own() -> None:
-    inbox = Inbox(Complaints())
+    inbox = Inbox(Complaints(LOG))
     inbox.put(of(ALICE, 0))
     for number in range(1, MAX_QUEUED * 3):
         inbox.put(of(f"{number % 30:08x}-2222-4333-8444-555555555555", number))
@@ -296,14 +296,14 @@ async def test_c45_many_who_send_much_push_out_their_own() -> None:
 
 
 async def test_of_too_many_people_the_oldest_message_goes() -> None:
-    inbox = Inbox(Complaints())
+    inbox = Inbox(Complaints(LOG))
     for number in range(MAX_QUEUED + 3):
         inbox.put(of(f"{number:08x}-2222-4333-8444-555555555555", number))
     assert (await inbox.get()).text == "3"
 
 
 async def test_of_too_much_that_arrives_the_oldest_goes() -> None:
-    arrivals = Arrivals(Complaints())
+    arrivals = Arrivals(Complaints(LOG))
     for number in range(MAX_ARRIVED + 2):
         arrivals.put({"number": number})
     arrivals.end()
@@ -333,7 +333,7 @@ async def test_nobody_gets_answers_without_end(caplog: pytest.LogCaptureFixture)
 
 def test_complaints_are_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     now = [100.0]
-    complaints = Complaints(lambda: now[0])
+    complaints = Complaints(LOG, lambda: now[0])
     for _ in range(50):
         complaints.add("a line is broken")
     complaints.add("another kind")
