@@ -8,7 +8,6 @@ import errno
 import hashlib
 import logging
 import os
-import ssl
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from host_agent.errors import (
 from host_agent.execution.runner import Runner, SudoRunner, UnsafeDirectRunner
 from host_agent.execution.wrappers import WrapperDigests
 from host_agent.host import preflight
-from host_agent.http.tls import ALPN_PROTOCOLS
+from host_agent.http.tls import TlsContext
 from host_agent.identity.certificate import PeerCertificate, parse_peer_certificate
 from host_agent.identity.files import read_linked
 from host_agent.identity.revocation import Revocation
@@ -135,12 +134,10 @@ def make_wrapper_digests(config: Config) -> WrapperDigests:
     return WrapperDigests(execution.wrapper_dir, group_may_write=is_direct)
 
 
-def make_context(config: Config) -> ssl.SSLContext:
+def make_context(config: Config) -> TlsContext:
     """Return the TLS context of the configured files."""
     server = config.server
-    return server_context(
-        server.certificate, server.private_key, server.client_ca, protocols=ALPN_PROTOCOLS
-    )
+    return server_context(server.certificate, server.private_key, server.client_ca)
 
 
 def peer_of(der: bytes) -> PeerCertificate | InvalidIdentityError:

@@ -4,7 +4,6 @@ One way for the start, for a reload and for `serve --check`: what one of them ta
 """
 
 import os
-import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -26,6 +25,7 @@ from host_agent.config import Config, RunnerKind
 from host_agent.errors import ConfigurationError
 from host_agent.execution.runner import Runner
 from host_agent.execution.wrappers import WrapperDigests
+from host_agent.http.tls import TlsContext
 from host_agent.identity.revocation import Revocation
 from host_agent.notify.channel import Channel
 from host_agent.operations import CATALOGUE
@@ -43,7 +43,7 @@ class Prepared:
     snapshot: Snapshot
     revocation: Revocation
     door: Door
-    context: ssl.SSLContext
+    context: TlsContext
     runner: Runner
     wrappers: WrapperDigests
     channels: Mapping[str, Channel]

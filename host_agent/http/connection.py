@@ -66,9 +66,9 @@ class Connection:
         self._tls: dict[str, Any] | None = None
         self.peer: object = None
         if stream.tls is not None:
-            der = stream.tls.getpeercert(binary_form=True) or b""
-            self._tls = tls_extension(stream.tls, der)
-            self.peer = identify(der)
+            chain = stream.tls.peer_chain()
+            self._tls = tls_extension(stream.tls, chain)
+            self.peer = identify(chain[0])
 
     async def run(self, protocol: HttpProtocol) -> None:
         """Serve until either side ends it, then wait for what still runs."""

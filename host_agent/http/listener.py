@@ -9,7 +9,6 @@ import asyncio
 import errno
 import logging
 import socket
-import ssl
 from collections.abc import Callable
 from typing import Self, cast
 
@@ -17,6 +16,7 @@ from host_agent.errors import ConfigurationError
 from host_agent.http.connection import Connection, Identify
 from host_agent.http.exchange import Application, Refused, Render
 from host_agent.http.http1 import Http1
+from host_agent.http.refusals import TlsRejection
 from host_agent.http.stream import (
     READ_BYTES,
     ByteStream,
@@ -24,7 +24,7 @@ from host_agent.http.stream import (
     StreamEvents,
     TlsStream,
 )
-from host_agent.http.tls import TlsRejection
+from host_agent.http.tls import TlsContext
 
 _log = logging.getLogger("host_agent.http")
 
@@ -51,7 +51,7 @@ class Listener:
         app: Application,
         *,
         bind: tuple[str, int] | socket.socket,
-        context: ssl.SSLContext | None,
+        context: TlsContext | None,
         identify: Identify,
         render: Render,
         max_connections: int = 2000,
@@ -108,7 +108,7 @@ class Listener:
         """Allow another number of connections from now on; none is closed for it."""
         self._max_connections = max_connections
 
-    def swap_context(self, context: ssl.SSLContext) -> None:
+    def swap_context(self, context: TlsContext) -> None:
         """Use another context from the next handshake on.
 
         Connections made under the old one close, idle ones at once and others after their
@@ -239,7 +239,7 @@ class Listener:
                 self._tell_refused(stream, sentence)
 
     def _tell_refused(self, stream: ByteStream, sentence: str) -> None:
-        """Say in the log why a certificate was refused: each reason once in a while.
+        """Say in the log why a handshake failed: each reason once in a while.
 
         Whoever reaches the port can make such lines, and the reasons are OpenSSL's, so few.
         """

@@ -9,12 +9,12 @@ while it closes, so that a client that is still sending would lose the answer to
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from host_agent.http.tls import TlsRejection, rejection, said_of_certificate
+from host_agent.http.refusals import HandshakeError, TlsRejection
+from host_agent.http.tls import RECORD_BYTES, TlsContext, TlsSession
 
 READ_BYTES = 64 * 1024
 """The receive buffer that all connections of a listener share, and what one may have unread."""
@@ -90,7 +90,7 @@ class ByteStream(asyncio.BufferedProtocol):
         return self._is_closing
 
     @property
-    def tls(self) -> ssl.SSLObject | None:
+    def tls(self) -> TlsSession | None:
         """Return the TLS session, or None on a plain connection."""
         return None
 
@@ -180,9 +180,7 @@ class ByteStream(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take `nbytes` out of the shared buffer."""
         if self._is_closing:
-            self._dropped += nbytes
-            if self._dropped > self._limits.linger_bytes:
-                self.abort()
+            self._drop(nbytes)
             return
         self._take(self._buffer[:nbytes])
         if self._unread > READ_BYTES and not self._is_paused and not self._is_closing:
@@ -222,6 +220,12 @@ class ByteStream(asyncio.BufferedProtocol):
     def _take(self, data: memoryview) -> None:
         self._deliver(bytes(data))
 
+    def _drop(self, size: int) -> None:
+        """Count what is read for nothing; who goes on with it is cut off."""
+        self._dropped += size
+        if self._dropped > self._limits.linger_bytes:
+            self.abort()
+
     def _say_goodbye(self) -> None:
         pass
 
@@ -256,20 +260,18 @@ class TlsStream(ByteStream):
 
     def __init__(
         self,
-        context: ssl.SSLContext,
+        context: TlsContext,
         *,
         buffer: memoryview,
         limits: ConnectionLimits,
         events: StreamEvents,
     ) -> None:
         super().__init__(buffer=buffer, limits=limits, events=events)
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._tls = TlsSession(context)
         self._is_established = False
 
     @property
-    def tls(self) -> ssl.SSLObject:
+    def tls(self) -> TlsSession:
         """Return the TLS session."""
         return self._tls
 
@@ -277,14 +279,12 @@ class TlsStream(ByteStream):
         """Encrypt and send `data`. Dropped once closing."""
         if self._is_closing:
             return
-        left = memoryview(data)
         try:
-            while left:
-                left = left[self._tls.write(left) :]
-        except ssl.SSLError:
+            sealed = self._tls.seal(data)
+        except ConnectionError:
             self.abort()
             return
-        self._flush()
+        self.transport.write(sealed)
 
     def reject(self, reason: TlsRejection, sentence: str | None = None) -> None:
         """End a handshake that will not be finished; `sentence` is what OpenSSL says of it."""
@@ -302,23 +302,29 @@ class TlsStream(ByteStream):
         self._arm(self._limits.handshake_seconds, lambda: self.reject(TlsRejection.TIMEOUT))
 
     def _take(self, data: memoryview) -> None:
-        self._incoming.write(data)
-        if not self._is_established:
-            self._shake_hands()
-        if self._is_established:
-            self._decrypt()
+        if self._at_eof:
+            self._drop(len(data))
+            return
+        # In pieces: what OpenSSL had to hold once, it holds as long as the connection.
+        for at in range(0, len(data), RECORD_BYTES):
+            if self._is_closing:
+                return
+            self._tls.take(data[at : at + RECORD_BYTES])
+            if not self._is_established:
+                self._shake_hands()
+            if self._is_established:
+                self._decrypt()
 
     def _shake_hands(self) -> None:
         try:
-            self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            self._flush()
-            return
-        except ssl.SSLError as error:
+            is_over = self._tls.shake_hands()
+        except HandshakeError as error:
             self._flush()  # the alert
-            self.reject(rejection(error), said_of_certificate(error))
+            self.reject(error.rejection, str(error))
             return
         self._flush()
+        if not is_over:
+            return
         self._disarm()
         self._is_established = True
         self._acknowledge()
@@ -327,8 +333,9 @@ class TlsStream(ByteStream):
     def _acknowledge(self) -> None:
         """Acknowledge the end of the handshake at once.
 
-        We have nothing to say then (no tickets), so the system would wait 40 ms for something to
-        go with the acknowledgement, and so would a client's first request without TCP_NODELAY.
+        To a client that cannot resume there is nothing to say then, so the system would wait 40 ms
+        for something to go with the acknowledgement, and so would a first request of a client
+        without TCP_NODELAY.
         """
         connection = self.transport.get_extra_info("socket")
         if connection is not None and hasattr(socket, "TCP_QUICKACK"):
@@ -336,15 +343,8 @@ class TlsStream(ByteStream):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def _decrypt(self) -> None:
-        while not self._is_closing and (self._incoming.pending or self._tls.pending()):
-            try:
-                data = self._tls.read(READ_BYTES)
-            except ssl.SSLWantReadError:
-                break
-            except ssl.SSLError:
-                # A goodbye (SSLZeroReturnError), or bytes that are no TLS: the end, either way.
-                data = b""
-            if not data:
+        while not self._is_closing and (data := self._tls.read()) != b"":
+            if data is None:
                 self._end_reading()
                 break
             self._deliver(data)
@@ -352,11 +352,9 @@ class TlsStream(ByteStream):
 
     def _say_goodbye(self) -> None:
         if self._is_established:
-            # SSLWantReadError: the peer has not said goodbye; that is not waited for.
-            with contextlib.suppress(ssl.SSLError, ValueError):
-                self._tls.unwrap()
+            self._tls.say_goodbye()
         self._flush()
 
     def _flush(self) -> None:
-        if self._outgoing.pending and not self._is_closing:
-            self.transport.write(self._outgoing.read())
+        if not self._is_closing and (data := self._tls.output()):
+            self.transport.write(data)

@@ -1,19 +1,20 @@
-"""The TLS settings of the door, made once for the door itself and for whoever asks beforehand.
+"""The door's TLS made of files, and of certificates for whoever asks beforehand.
 
-TLS 1.3 only, a client certificate that our CA signed, no tickets, no compression. Whether that
-certificate is revoked is not asked here: it is asked for every request, so that the refusal has a
-body and a name, and bites on connections that are open already.
+One set of settings (`http/tls`) for both: what is asked beforehand is what decides at the door.
 """
 
-import ssl
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from host_agent.errors import ConfigurationError
+from host_agent.http.tls import ServerKey, TlsContext, mutual_tls, present
 from host_agent.identity.files import read_linked
+from host_agent.identity.names import extension_of
 
 
 def load_certificates(data: bytes) -> Sequence[x509.Certificate]:
@@ -31,13 +32,23 @@ def load_certificates(data: bytes) -> Sequence[x509.Certificate]:
         raise ValueError(message) from error
 
 
-def server_context(
-    certificate: Path, private_key: Path, client_ca: Path, *, protocols: Sequence[str]
-) -> ssl.SSLContext:
-    """Return a fresh context for the server side of mutual TLS 1.3.
+def load_private_key(pem: bytes) -> ServerKey:
+    """Return the private key in `pem`; of which kind is for OpenSSL to judge.
 
-    `protocols` are what ALPN offers. A context never sees a newer file: make another one, and give
-    it to the listener.
+    Raises:
+        ValueError: it is none, or encrypted: nobody is there to be asked for a password.
+    """
+    try:
+        return cast("ServerKey", load_pem_private_key(pem, password=None))
+    except (TypeError, ValueError, UnsupportedAlgorithm) as error:
+        message = "the private key is not an unencrypted PEM key"
+        raise ValueError(message) from error
+
+
+def server_context(certificate: Path, private_key: Path, client_ca: Path) -> TlsContext:
+    """Return fresh settings for the server side of mutual TLS 1.3.
+
+    They never see a newer file: make other ones, and give them to the listener.
 
     Raises:
         ConfigurationError: a file cannot be read, is no certificate or key, or the two do not
@@ -49,55 +60,38 @@ def server_context(
     except ValueError as error:
         reason = str(error) if str(client_ca) in str(error) else f"{client_ca}: {error}"
         faults.append(f"server.client_ca: {reason}.")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # only to look at the pair, too
-    context.set_alpn_protocols(list(protocols))
-    faults = [*filter(None, (_load_pair(context, certificate, private_key),)), *faults]
+        context = mutual_tls(())  # only to look at the pair, too
+    try:
+        chain = load_certificates(read_linked(certificate))
+        present(context, chain, load_private_key(read_linked(private_key)))
+    except ValueError as error:
+        fault = (
+            f"server.certificate, server.private_key: {certificate} and {private_key} "
+            f"cannot be used: {error}."
+        )
+        faults.insert(0, fault)
     if faults:
         raise ConfigurationError(faults)
     return context
 
 
-def _load_pair(context: ssl.SSLContext, certificate: Path, private_key: Path) -> str | None:
-    try:
-        # Without a password given, OpenSSL would ask the terminal for one.
-        context.load_cert_chain(certificate, private_key, password="")
-    except (OSError, ValueError) as error:
-        return (
-            f"server.certificate, server.private_key: {certificate} and {private_key} "
-            f"cannot be used: {_reason(error)}."
-        )
-    return None
-
-
-def _reason(error: OSError | ValueError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or "not in PEM form").lower().replace("_", " ")
-    if isinstance(error, OSError):
-        return error.strerror or "cannot be read"
-    return str(error)
-
-
-def door_context(authorities: Sequence[x509.Certificate]) -> ssl.SSLContext:
-    """Return the server side of mutual TLS 1.3 as the door has it, but for its own certificate.
+def door_context(authorities: Sequence[x509.Certificate]) -> TlsContext:
+    """Return the settings of the door, but for its own certificate.
 
     Raises:
         ValueError: OpenSSL cannot read one of `authorities`, or there is no CA among them.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.maximum_version = ssl.TLSVersion.TLSv1_3
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.verify_flags |= ssl.VERIFY_X509_STRICT
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
-    context.num_tickets = 0
-    try:
-        context.load_verify_locations(
-            cadata=b"".join(certificate.public_bytes(Encoding.DER) for certificate in authorities)
-        )
-    except (ssl.SSLError, ValueError) as error:
-        message = "OpenSSL cannot read the certificate"
-        raise ValueError(message) from error
-    if not context.get_ca_certs():
+    context = mutual_tls(authorities)
+    if not any(_is_ca(certificate) for certificate in authorities):
         message = "it holds no CA certificate"
         raise ValueError(message)
     return context
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    """Return whether it says so; what cannot be read is left to OpenSSL."""
+    try:
+        constraints = extension_of(certificate, x509.BasicConstraints)
+    except ValueError:
+        return True
+    return constraints is not None and constraints.ca

@@ -14,7 +14,6 @@ openssl.cnf. It never leaves memory.
 import hashlib
 import hmac
 import os
-import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -26,8 +25,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-SIGNATURE_FAILURE = 7
-"""X509_V_ERR_CERT_SIGNATURE_FAILURE (x509_vfy.h): asked last, after all that concerns the chain."""
+from host_agent.http.refusals import HandshakeError
+from host_agent.http.tls import TlsContext, TlsSession
 
 _HANDSHAKE, _APPLICATION_DATA = 22, 23
 _CLIENT_HELLO, _SERVER_HELLO, _CERTIFICATE_REQUEST = 1, 2, 13
@@ -66,6 +65,11 @@ _NIST_CURVES: Final[Mapping[int, ec.EllipticCurve]] = {
 """The other groups that a share is sent of (RFC 8446, 4.2.7)."""
 
 _EDWARDS = {"1.3.101.112": (0x0807,), "1.3.101.113": (0x0808,)}
+_ML_DSA = {
+    "2.16.840.1.101.3.4.3.17": (0x0904,),
+    "2.16.840.1.101.3.4.3.18": (0x0905,),
+    "2.16.840.1.101.3.4.3.19": (0x0906,),
+}
 _RSA = {
     "1.2.840.113549.1.1.1": (0x0804, 0x0805, 0x0806),
     "1.2.840.113549.1.1.10": (0x0809, 0x080A, 0x080B),
@@ -78,18 +82,10 @@ _CURVES = {
     "brainpoolP384r1": 0x081B,
     "brainpoolP512r1": 0x081C,
 }
-"""Signature schemes of TLS 1.3 by the kind of key (RFC 8446, 4.2.3; RFC 8734)."""
+"""Signature schemes of TLS 1.3 by the kind of key (RFC 8446, 4.2.3; RFC 8734; IANA's registry)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """Why a handshake would end: OpenSSL's sentence, and the number of its X.509 error if one."""
-
-    reason: str
-    code: int | None = None
-
-
-def refusal(context: ssl.SSLContext, chain: Sequence[x509.Certificate]) -> Refusal | None:
+def refusal(context: TlsContext, chain: Sequence[x509.Certificate]) -> HandshakeError | None:
     """Return why a server with `context` would refuse a client that sends `chain`; None if not.
 
     The leaf comes first. The dates are judged by the clock of this host, as at the door.
@@ -98,48 +94,43 @@ def refusal(context: ssl.SSLContext, chain: Sequence[x509.Certificate]) -> Refus
         ValueError: the server says something that this client does not understand.
     """
     client = _Client()
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    server = context.wrap_bio(incoming, outgoing, server_side=True)
-    incoming.write(client.hello())
+    server = TlsSession(context)
+    server.take(client.hello())
     _expect_more(server)
-    schemes = client.read_flight(outgoing.read())
+    schemes = client.read_flight(server.output())
     scheme = next((one for one in _schemes_of(chain[0]) if one in schemes), None)
-    incoming.write(client.certificate([one.public_bytes(Encoding.DER) for one in chain], scheme))
+    server.take(client.certificate([one.public_bytes(Encoding.DER) for one in chain], scheme))
     try:
-        server.do_handshake()
-    except ssl.SSLCertVerificationError as error:
-        return Refusal(reason=error.verify_message, code=error.verify_code)
-    except ssl.SSLWantReadError:
-        message = "the server did not answer a certificate"
-    except ssl.SSLError as error:
+        is_over = server.shake_hands()
+    except HandshakeError as error:
+        if error.verify_code is not None:
+            return error
         # The certificate was taken, and the noise in the place of its signature was not.
         if scheme is None:
-            return Refusal(reason="its key is of a kind that cannot sign a handshake here")
-        if error.reason == "BAD_SIGNATURE":
-            return None
-        return Refusal(reason=(error.reason or "unknown error").lower().replace("_", " "))
-    else:
-        message = "the server took a signature that is none"
+            return HandshakeError("its key is of a kind that cannot sign a handshake here")
+        return None if error.reason == "bad signature" else error
+    message = (
+        "the server took a signature that is none"
+        if is_over
+        else "the server did not answer a certificate"
+    )
     raise ValueError(message)
 
 
-def _expect_more(server: ssl.SSLObject) -> None:
+def _expect_more(server: TlsSession) -> None:
     try:
-        server.do_handshake()
-    except ssl.SSLWantReadError:
-        return
-    except ssl.SSLError as error:
-        message = f"the server does not begin: {error.reason}"
+        server.shake_hands()
+    except HandshakeError as error:
+        message = f"the server does not begin: {error}"
         raise ValueError(message) from error
 
 
 def _schemes_of(leaf: x509.Certificate) -> tuple[int, ...]:
     """Return the signature schemes that the key of `leaf` could sign a handshake with."""
     kind = leaf.public_key_algorithm_oid.dotted_string
-    if kind in _RSA:
-        return _RSA[kind]
-    if kind in _EDWARDS:
-        return _EDWARDS[kind]
+    for schemes in (_RSA, _EDWARDS, _ML_DSA):
+        if kind in schemes:
+            return schemes[kind]
     try:
         key = leaf.public_key()
     except (UnsupportedAlgorithm, ValueError):

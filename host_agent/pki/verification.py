@@ -7,8 +7,6 @@ refusal is a `ValueError` or a sentence fragment that a person can act on.
 """
 
 import functools
-import os
-import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -18,15 +16,17 @@ from cryptography.hazmat.primitives import serialization
 from OpenSSL import crypto
 
 from host_agent.errors import IdentityError, RevokedIdentityError
+from host_agent.http.refusals import SIGNATURE_FAILURE
+from host_agent.http.tls import TlsContext, present
 from host_agent.identity.authorities import Authorities, Authority
 from host_agent.identity.certificate import parse_peer_certificate
 from host_agent.identity.names import extension_of
 from host_agent.identity.revocation import check_credential
 from host_agent.identity.revocation_list import load_lists
 from host_agent.pki.claimant import claimant
-from host_agent.pki.door import door_context, load_certificates
-from host_agent.pki.profiles import PURPOSES, Usage, new_ca
-from host_agent.pki.rehearsal import SIGNATURE_FAILURE, refusal
+from host_agent.pki.door import door_context, load_certificates, load_private_key
+from host_agent.pki.profiles import PURPOSES, KeyPair, Usage, new_ca
+from host_agent.pki.rehearsal import refusal
 
 
 def check_server_pair(certificate_pem: bytes, key_pem: bytes, now: datetime) -> datetime:
@@ -59,8 +59,8 @@ def reason_of_clients(certificate_pem: bytes, ca_pem: bytes, now: datetime) -> s
     """Return why clients that trust `ca_pem` would refuse the server's certificate; None if not.
 
     Nothing is said of a certificate that none of these authorities issued: its clients trust
-    another one then. Clients bring an OpenSSL of their own, so this asks another one than the
-    door's, by the chain that the server sends.
+    another one then. Clients bring an OpenSSL of their own, so this asks as a strict client
+    does, by the chain that the server sends.
 
     Raises:
         ValueError: one of the files holds no certificate.
@@ -141,26 +141,21 @@ def reason_against(
     return None
 
 
-def _rehearsing(authorities: Sequence[x509.Certificate]) -> ssl.SSLContext:
+def _rehearsing(authorities: Sequence[x509.Certificate]) -> TlsContext:
     """Return the door's context with a certificate that is good for a rehearsal."""
     context = door_context(authorities)
-    descriptor = os.memfd_create("rehearsal", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, _stand_in())
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
+    pair = _stand_in()
+    present(context, [pair.certificate], pair.private_key)
     return context
 
 
 @functools.cache
-def _stand_in() -> bytes:
-    pair = new_ca("rehearsal", now=datetime.now(UTC), days=1)
-    return pair.certificate_pem() + pair.key_pem()
+def _stand_in() -> KeyPair:
+    return new_ca("rehearsal", now=datetime.now(UTC), days=1)
 
 
 def _reason_against_authority(
-    context: ssl.SSLContext, authority: Authority, authorities: Authorities, now: datetime
+    context: TlsContext, authority: Authority, authorities: Authorities, now: datetime
 ) -> str | None:
     """Return why the door refuses every client of `authority`, or None.
 
@@ -168,7 +163,7 @@ def _reason_against_authority(
     claims to be issued by it is shown. Chain and dates are asked before that one's signature.
     """
     refused = refusal(context, [claimant(authority, now=now)])
-    if refused is None or refused.code != SIGNATURE_FAILURE:
+    if refused is None or refused.verify_code != SIGNATURE_FAILURE:
         return None if refused is None else refused.reason
     is_rooted = any(
         certificate.issuer == certificate.subject or authorities.signer_of(certificate) is not None
@@ -212,13 +207,10 @@ def _der(certificate: x509.Certificate) -> bytes:
 
 
 def _public_bytes_of_key(pem: bytes) -> bytes:
-    try:
-        key = serialization.load_pem_private_key(pem, password=None)
-    except (TypeError, ValueError, UnsupportedAlgorithm) as error:
-        message = "the private key is not an unencrypted PEM key"
-        raise ValueError(message) from error
-    return key.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    return (
+        load_private_key(pem)
+        .public_key()
+        .public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
 
 

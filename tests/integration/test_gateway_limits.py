@@ -4,14 +4,15 @@ import asyncio
 import contextlib
 import errno
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from host_agent.errors import ConfigurationError
+from host_agent.http.refusals import TlsRejection
 from host_agent.http.stream import ByteStream, ConnectionLimits, StreamEvents, TlsStream
-from host_agent.http.tls import TlsRejection
 from tests.support.door import GET, PIECE, Door, Wire, post
 from tests.support.patience import OUTLASTING, PATIENCE
 
@@ -242,6 +243,34 @@ async def test_an_address_in_use_is_a_fault_of_the_configuration(tmp_path: Path)
             await second.start()
         with pytest.raises(RuntimeError):
             assert second.port
+
+
+async def test_who_says_goodbye_and_goes_on_sending_is_cut_off(tmp_path: Path) -> None:
+    """While its request still runs, nothing of what it sends is kept."""
+    limits = ConnectionLimits(linger_bytes=4 * PIECE)
+    async with Door(tmp_path / "pki", limits=limits) as door, door.plain() as wire:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = door.client_context(door.pki.client())
+        tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                wire.send(outgoing.read())
+                incoming.write(await asyncio.wait_for(wire.reader.read(PIECE), PATIENCE))
+        tls.write(HOLD)
+        with contextlib.suppress(ssl.SSLError):
+            tls.unwrap()
+        wire.send(outgoing.read())
+        await asyncio.wait_for(door.probe.entered.wait(), PATIENCE)
+        assert door.gateway.connections == 1
+        for _ in range(5):
+            wire.send(b"x" * PIECE)
+        await wire.rest()
+        assert not door.probe.left.is_set()
+        door.probe.release.set()
+        assert await door.is_alive()
 
 
 async def test_draining_ends_idle_connections_and_waits_for_busy_ones(tmp_path: Path) -> None:

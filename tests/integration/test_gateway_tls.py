@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 
 from host_agent.api.app import create_app
 from host_agent.errors import ConfigurationError, InvalidIdentityError
-from host_agent.http.tls import ALPN_PROTOCOLS, TlsRejection, rejection
+from host_agent.http.refusals import HandshakeError, TlsRejection
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.pki.door import server_context
 from tests.support.certificates import HOSTILE_SHAPES, Leaf, Pki, make_pki
@@ -61,7 +61,10 @@ async def test_a_good_client_is_answered_and_named(door: Door) -> None:
     assert extensions["tls"]["tls_version"] == 0x0304
     assert extensions["tls"]["cipher_suite"] in {0x1301, 0x1302, 0x1303}
     assert extensions["tls"]["client_cert_name"] == "CN=librarian"
-    assert extensions["tls"]["client_cert_chain"] == [leaf.pem.decode()]
+    assert extensions["tls"]["client_cert_chain"] == [
+        leaf.pem.decode(),
+        door.pki.ca_pem.decode(),
+    ]
     assert not door.rejections
 
 
@@ -208,6 +211,27 @@ async def test_c15_bytes_that_are_no_tls_are_closed_and_counted(
     assert await door.is_alive()
 
 
+async def test_c15_every_refusal_leaves_its_reason_in_the_log(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    older = door.client_context(door.pki.client())
+    older.maximum_version = ssl.TLSVersion.TLSv1_2
+    for context in (door.client_context(), older, door.client_context()):
+        await refused(door, context)
+    async with door.plain() as wire:
+        wire.send(GET)
+        await wire.rest()
+    said = [one.getMessage() for one in caplog.records if "in the handshake" in one.getMessage()]
+    assert [one.rpartition(": ")[2] for one in said] == [
+        "peer did not return a certificate",
+        "unsupported protocol",
+        "http request",
+    ]
+    async with door.dial() as good:
+        assert (await good.ask(GET)).status == 200
+    assert len(caplog.records) == len(said)
+
+
 async def test_c15_a_connection_that_ends_unsaid_is_counted_once(door: Door) -> None:
     async with door.plain() as wire:
         wire.writer.write_eof()
@@ -215,13 +239,13 @@ async def test_c15_a_connection_that_ends_unsaid_is_counted_once(door: Door) -> 
     assert door.rejections == [TlsRejection.OTHER]
 
 
-async def test_c10_there_is_no_ticket_to_resume_with(door: Door) -> None:
+async def test_c10_there_is_no_ticket_to_resume_with(door: Door, tmp_path: Path) -> None:
+    """OpenSSL sends one (there is no call against it) of a session that is kept nowhere."""
     leaf = door.pki.client()
     context = door.client_context(leaf)
     wire = await door.open(context)
     await wire.ask(GET)
     session = wire.tls.session
-    assert session is None or not session.has_ticket
     await wire.close()
 
     def again() -> bool:
@@ -234,7 +258,16 @@ async def test_c10_there_is_no_ticket_to_resume_with(door: Door) -> None:
             assert tls.recv(1000).startswith(b"HTTP/1.1 200")
             return bool(tls.session_reused)
 
+    assert session is not None
     assert not await asyncio.to_thread(again)
+    shown = [scope["extensions"]["host_agent"]["peer"] for scope in door.probe.scopes]
+    assert [peer.fingerprint for peer in shown] == [leaf.fingerprint] * 2
+    # Nor does a session outlive the authority whose certificate began it.
+    door.gateway.swap_context(door.server_context(make_pki(tmp_path / "other")))
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await asyncio.to_thread(again)
+    assert door.rejections == [TlsRejection.UNKNOWN_CA]
+    assert len(door.probe.scopes) == 2
 
 
 @pytest.mark.parametrize("make", HOSTILE_SHAPES.values(), ids=HOSTILE_SHAPES.keys())
@@ -295,11 +328,11 @@ def test_c12_a_context_names_every_file_that_is_wrong(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.touch()
     with pytest.raises(ConfigurationError) as caught:
-        server_context(server.certificate_path, other.key_path, empty, protocols=ALPN_PROTOCOLS)
+        server_context(server.certificate_path, other.key_path, empty)
     assert len(caught.value.faults) == 2
     assert "key values mismatch" in caught.value.faults[0]
     with pytest.raises(ConfigurationError) as caught:
-        server_context(tmp_path / "none", server.key_path, tmp_path / "none", protocols=())
+        server_context(tmp_path / "none", server.key_path, tmp_path / "none")
     assert "no such file" in caught.value.faults[1]
 
 
@@ -315,12 +348,14 @@ def test_an_encrypted_key_is_a_fault_and_no_question_on_the_terminal(tmp_path: P
         )
     )
     with pytest.raises(ConfigurationError):
-        server_context(server.certificate_path, key, pki.ca_path, protocols=())
+        server_context(server.certificate_path, key, pki.ca_path)
 
 
 def test_every_cause_has_a_name() -> None:
-    assert rejection(TimeoutError()) is TlsRejection.TIMEOUT
-    assert rejection(ConnectionResetError()) is TlsRejection.OTHER
+    assert HandshakeError("http request").rejection is TlsRejection.PLAIN_HTTP
+    assert HandshakeError("no shared cipher").rejection is TlsRejection.OTHER
+    assert HandshakeError.of_certificate(10, 0).rejection is TlsRejection.EXPIRED
+    assert HandshakeError.of_certificate(9999, 0).rejection is TlsRejection.BAD_CERTIFICATE
 
 
 async def test_c31_the_log_says_why_a_certificate_was_refused_and_is_not_flooded(

@@ -19,8 +19,9 @@ from host_agent.api.problems import render
 from host_agent.errors import HostAgentError
 from host_agent.http.exchange import Application
 from host_agent.http.listener import Listener
+from host_agent.http.refusals import TlsRejection
 from host_agent.http.stream import ConnectionLimits
-from host_agent.http.tls import ALPN_PROTOCOLS, TlsRejection
+from host_agent.http.tls import TlsContext
 from host_agent.pki.door import server_context
 from tests.support.asgi import Reply
 from tests.support.certificates import Leaf, Pki, make_pki
@@ -195,13 +196,10 @@ class Door:
         """Return another listener, a plain one, for the same application; not started."""
         return Listener(self.app, bind=bind, context=None, identify=peer_of, render=render)
 
-    def server_context(self, client_pki: Pki) -> ssl.SSLContext:
+    def server_context(self, client_pki: Pki) -> TlsContext:
         """Return a server context that believes `client_pki`."""
         return server_context(
-            self.server.certificate_path,
-            self.server.key_path,
-            client_pki.ca_path,
-            protocols=ALPN_PROTOCOLS,
+            self.server.certificate_path, self.server.key_path, client_pki.ca_path
         )
 
     def _on_rejection(self, reason: TlsRejection) -> None:

@@ -534,9 +534,9 @@ SHAPES: Mapping[str, Callable[[], Shape]] = {
     "step-ca": step_ca(),
     "step-ca, client without the list's point": step_ca(leaf_has_point=False),
     "easy-rsa: basicConstraints not critical": lambda: simple(
-        "authority", key=long_key(), critical=False, aki="all"
+        key=long_key(), critical=False, aki="all"
     ),
-    "basicConstraints not critical, P-256": lambda: simple("authority", critical=False),
+    "basicConstraints not critical, P-256": lambda: simple(critical=False),
     "req -x509: no keyUsage": lambda: simple("authority", has_usage=False),
     "may not sign certificates": lambda: simple("authority", usage=key_usage(crl_sign=True)),
     "CA without subjectKeyIdentifier": lambda: simple("authority", ski=False, aki=None),
@@ -571,7 +571,7 @@ SHAPES: Mapping[str, Callable[[], Shape]] = {
     ),
     "two tiers, issuing CA alone trusted": two_tier(trusted="issuing", fault="authority"),
     "two tiers, root allows none below": two_tier(root_path_length=0, fault="authority"),
-    "two tiers, issuing CA not critical": two_tier(critical=False, fault="authority"),
+    "two tiers, issuing CA not critical": two_tier(critical=False),
     "three CAs, a list of each": lambda: many(lists_of=(0, 1, 2), issuer=2),
     "three CAs, none of the client's": lambda: many(lists_of=(0, 1), issuer=2, fault="list"),
     "client without authorityKeyIdentifier": lambda: issued("certificate", aki=None),

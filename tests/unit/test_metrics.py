@@ -9,7 +9,7 @@ from prometheus_client.samples import Sample
 
 from host_agent import __version__
 from host_agent.errors import BY_CODE
-from host_agent.http.tls import TlsRejection
+from host_agent.http.refusals import TlsRejection
 from host_agent.metrics import DECISIONS, OUTCOMES, TLS_REASONS, Metrics
 from host_agent.requests.model import State, Verb
 

@@ -1,21 +1,25 @@
 """A handshake without the client's key: what the server's context says of a certificate."""
 
 import os
-import ssl
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import mldsa
+from OpenSSL import SSL
 
+from host_agent.http.refusals import SIGNATURE_FAILURE
+from host_agent.http.tls import TlsContext, present
 from host_agent.identity.authorities import Authorities
 from host_agent.pki.claimant import claimant
 from host_agent.pki.door import door_context
-from host_agent.pki.rehearsal import SIGNATURE_FAILURE, refusal
+from host_agent.pki.rehearsal import refusal
 from host_agent.pki.verification import check_authorities
 from tests.support.certificates import Pki, make_pki
-from tests.support.pki_shapes import a_ca, long_key, pem
+from tests.support.pki_shapes import Key, a_ca, long_key, pem
 
 
 @pytest.fixture
@@ -23,10 +27,10 @@ def pki(tmp_path: Path) -> Pki:
     return make_pki(tmp_path)
 
 
-def context(pki: Pki, *more: x509.Certificate) -> ssl.SSLContext:
+def context(pki: Pki, *more: x509.Certificate) -> TlsContext:
     made = door_context([pki.ca_certificate, *more])
     server = pki.server()
-    made.load_cert_chain(server.certificate_path, server.key_path)
+    present(made, [server.certificate], server.credential.private_key)
     return made
 
 
@@ -37,7 +41,7 @@ def test_a_good_certificate_is_taken_without_its_key(pki: Pki) -> None:
 def test_a_bad_one_is_refused_in_the_words_of_the_door(pki: Pki) -> None:
     refused = refusal(context(pki), [make_pki(name="another").client().certificate])
     assert refused is not None
-    assert (refused.code, refused.reason) == (20, "unable to get local issuer certificate")
+    assert (refused.verify_code, refused.reason) == (20, "unable to get local issuer certificate")
 
 
 def test_a_certificate_larger_than_a_record_is_judged(pki: Pki) -> None:
@@ -52,9 +56,18 @@ def test_a_certificate_larger_than_a_record_is_judged(pki: Pki) -> None:
     assert refusal(context(pki), [leaf.certificate]) is not None
 
 
+def test_a_key_that_a_quantum_computer_does_not_break_is_judged(pki: Pki) -> None:
+    """Clients of OpenSSL 3.5 and later have such keys, and the door takes them."""
+    ca = a_ca()
+    for key in (mldsa.MLDSA44PrivateKey, mldsa.MLDSA65PrivateKey, mldsa.MLDSA87PrivateKey):
+        leaf = ca.leaf(key=cast("Key", key.generate()))
+        assert refusal(context(pki, ca.certificate), [leaf.certificate]) is None
+        assert refusal(context(pki), [leaf.certificate]) is not None
+
+
 def test_a_server_that_asks_for_nobody_is_no_door(pki: Pki) -> None:
     open_to_all = context(pki)
-    open_to_all.verify_mode = ssl.CERT_NONE
+    open_to_all.set_verify(SSL.VERIFY_NONE)
     with pytest.raises(ValueError, match="asks for no certificate"):
         refusal(open_to_all, [pki.client().certificate])
 
@@ -71,7 +84,7 @@ def test_a_claimant_fails_by_its_signature_alone(pki: Pki) -> None:
         (authority,) = Authorities([ca.certificate])
         refused = refusal(context(pki, ca.certificate), [claimant(authority, now=pki.now)])
         assert refused is not None
-        assert refused.code == SIGNATURE_FAILURE
+        assert refused.verify_code == SIGNATURE_FAILURE
 
 
 def test_an_issuing_authority_whose_own_signature_is_forged_is_refused(pki: Pki) -> None:
@@ -93,6 +106,7 @@ _ASK = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 from host_agent.pki.verification import check_authorities, reason_against
 ca, good, bad = (Path(name).read_bytes() for name in sys.argv[1:])
 now = datetime.now(UTC)
