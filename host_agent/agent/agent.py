@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +22,9 @@ from host_agent.agent.prepared import Prepared, prepare
 from host_agent.agent.watch import Watch
 from host_agent.api.app import create_app
 from host_agent.api.monitoring import create_metrics_app
+from host_agent.api.openapi import document_bytes
 from host_agent.api.problems import render
+from host_agent.api.route import Services
 from host_agent.api.wire import Readiness, Serving, SudoersReport
 from host_agent.audit.log import AuditLog
 from host_agent.audit.record import Event
@@ -205,7 +208,14 @@ class Agent:
             await self._exits.enter_async_context(_background(work))
         await self._messaging.start(prepared.channels)
         self._listener = Listener(
-            create_app(self),
+            create_app(
+                Services(
+                    pipeline=self.pipeline,
+                    ready=self.ready,
+                    sudoers=self.sudoers,
+                    document=partial(document_bytes, self._catalogue),
+                )
+            ),
             bind=config.server.address,
             context=prepared.context,
             identify=peer_of,
@@ -217,7 +227,7 @@ class Agent:
         await self._listener.start()
         self._exits.push_async_callback(self._close_door)
         self._monitoring = Listener(
-            create_metrics_app(self),
+            create_metrics_app(ready=self.ready, scrape=self.scrape),
             bind=config.metrics.address,
             context=None,
             identify=peer_of,

@@ -44,7 +44,7 @@ class Messaging:
             address_of=lambda owner, channel: rooms.book.address(owner, channel),
             on_result=rooms.metrics.notified,
             on_failed=self._failed,
-            on_identity_changed=pipeline.identity_changed,
+            on_identity_changed=pipeline.enrolment.identity_changed,
             prompts_per_minute=lambda: rooms.snapshot.config.approvals.prompts_per_minute,
         )
 

@@ -24,6 +24,7 @@ from host_agent.errors import (
 from host_agent.http.exchange import Receive
 from host_agent.operations.catalogue import explain
 from host_agent.requests.model import GrantTerms
+from host_agent.text import DIGEST, ID
 
 DecisionT = TypeVar("DecisionT", bound="DecisionBody")
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -127,7 +128,7 @@ class DecisionBody(_Body):
     decision: Literal["approve", "deny"]
     digest: str | None = Field(
         default=None,
-        pattern=r"^sha256:[0-9a-f]{64}$",
+        pattern=f"^{DIGEST}$",
         description="The digest of what is approved; a denial need not repeat it.",
     )
     reason: Reason | None = None
@@ -137,14 +138,14 @@ class DecisionBody(_Body):
 class BridgedDecisionBody(DecisionBody):
     """A person's answer that a bridge relays."""
 
-    request_id: str = Field(pattern=r"^[0-9A-Za-z-]{1,64}$", description="What it is about.")
+    request_id: str = Field(pattern=f"^{ID}$", description="What it is about.")
     user: str = Field(
         pattern=r"^[!-~]{1,128}$",
         description="Who answered, as the bridge knows them: a key of its `approvers`.",
     )
 
 
-class SignalBody(_Body):
+class BridgedSignalBody(_Body):
     """What signal-cli-rest-api posts of an arriving message: a line of JSON-RPC, or its params."""
 
     jsonrpc: Literal["2.0"] | None = None

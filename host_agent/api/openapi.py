@@ -10,20 +10,10 @@ from pydantic.json_schema import models_json_schema
 
 import host_agent
 from host_agent.api import wire
-from host_agent.api.body import (
-    BridgedDecisionBody,
-    CancelBody,
-    DecisionBody,
-    EnrolBody,
-    OlderApproval,
-    OlderAsk,
-    OlderZfsDestroy,
-    OlderZfsList,
-    OlderZfsSnapshot,
-    SignalBody,
-)
+from host_agent.api.body import OlderAsk
 from host_agent.api.problems import JSON, PROBLEM_JSON, problem_type, to_bytes
-from host_agent.api.routes import ROUTES, Route
+from host_agent.api.route import IN_PATH, Route
+from host_agent.api.routes import ROUTES
 from host_agent.errors import BY_CODE
 from host_agent.identity.registry import Autonomy, Role
 from host_agent.operations.catalogue import Catalogue, Effect, OperationSpec, PreviewAccuracy
@@ -35,7 +25,6 @@ from host_agent.sudoers.values import Severity
 Schema = dict[str, Any]
 
 _TEXT: Schema = {"type": "string"}
-_REQUEST_ID: Schema = {"type": "string", "pattern": "^[0-9A-Za-z-]{1,64}$"}
 
 
 def document(catalogue: Catalogue) -> Schema:
@@ -69,7 +58,7 @@ def document_bytes(catalogue: Catalogue) -> bytes:
 # -- operations -----------------------------------------------------------------------------------
 
 
-def _operation(route: Route) -> Schema:
+def _operation(route: Route[Any]) -> Schema:
     operation: Schema = {
         "operationId": route.name,
         "summary": route.summary,
@@ -81,93 +70,46 @@ def _operation(route: Route) -> Schema:
         operation["deprecated"] = True
     if route.body is not None:
         operation["requestBody"] = {
-            "required": route.name != "cancel",
-            "content": {JSON: {"schema": _ref(route.body)}},
+            "required": route.needs_body,
+            "content": {JSON: {"schema": _ref(_name_of_body(route.body))}},
         }
     return operation
 
 
-def _parameters(route: Route) -> list[Schema]:
-    found: list[Schema] = []
-    found += [
-        {"name": name, "in": "path", "required": True, "schema": schema}
-        for name, schema in _IN_PATH.items()
-        if f"{{{name}}}" in route.path
+def _parameters(route: Route[Any]) -> list[Schema]:
+    in_path = {name: schema for name, schema in IN_PATH.items() if f"{{{name}}}" in route.path}
+    places = (("path", in_path), ("query", route.query), ("header", route.headers))
+    return [
+        {"name": name, "in": place, "required": place == "path", "schema": dict(schema)}
+        for place, found in places
+        for name, schema in found.items()
     ]
-    found += [
-        {"name": name, "in": "query", "required": False, "schema": dict(schema)}
-        for name, schema in route.query.items()
-    ]
-    if _RESULTS.get(route.name) == "Ran":
-        key = {"type": "string", "pattern": "^[!-~]{1,64}$"}
-        found.append({"name": "Idempotency-Key", "in": "header", "required": False, "schema": key})
-    if route.name == "events":
-        last = {"type": "string", "pattern": "^[0-9]{1,15}$"}
-        found.append({"name": "Last-Event-ID", "in": "header", "required": False, "schema": last})
-    return found
 
 
-_IN_PATH: Mapping[str, Schema] = {
-    "request_id": _REQUEST_ID,
-    "grant_id": _REQUEST_ID,
-    "owner": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$"},
-    "cn": {"type": "string", "pattern": "^[a-z_][a-z0-9_.-]{0,63}$"},
-}
-_RESULTS: Mapping[str, str] = {
-    "submit": "Ran",
-    "zfs_list": "Ran",
-    "zfs_snapshot": "Ran",
-    "zfs_destroy": "Ran",
-    "operations": "Operations",
-    "whoami": "Identity",
-    "list_requests": "Requests",
-    "show": "Request",
-    "decide": "Request",
-    "cancel": "Request",
-    "approve": "Request",
-    "pending": "Requests",
-    "admin_pending": "Requests",
-    "approvers": "Approvers",
-    "enrol": "Enrolment",
-    "grants": "Grants",
-    "revoke_grant": "Grant",
-    "release": "Released",
-    "bridged_decision": "Request",
-    "sudoers": "Sudoers",
-    "warn_permissions": "Sudoers",
-    "bridged_signal": "SignalAnswer",
-    "health": "Health",
-    "ready": "Readiness",
-}
-
-
-def _response(route: Route, status: int) -> Schema:
+def _response(route: Route[Any], status: int) -> Schema:
     headers: Schema = {"X-Request-Id": {"schema": _TEXT, "description": "This exchange."}}
     if status >= HTTPStatus.BAD_REQUEST:
-        problem = _ref("Problem")
-        if (route.name, status) == ("ready", HTTPStatus.SERVICE_UNAVAILABLE):
-            problem = {"anyOf": [problem, _ref("Unready")]}
-        return {
-            "description": _codes(status),
-            "headers": headers,
-            "content": {PROBLEM_JSON: {"schema": problem}},
-        }
+        problem = _ref(wire.name_of(wire.ProblemBody))
+        if status == HTTPStatus.SERVICE_UNAVAILABLE and route.unready is not None:
+            problem = {"anyOf": [problem, _ref(wire.name_of(route.unready))]}
+        return _content(_codes(status), headers, PROBLEM_JSON, problem)
     if status == HTTPStatus.ACCEPTED:
         headers["Location"] = {"schema": _TEXT}
         headers["Retry-After"] = {"schema": {"type": "integer"}}
-        schema = _ref("Held")
         description = "Nothing has run: a person has to approve it first."
-    else:
-        name = _RESULTS.get(route.name)
-        schema = _ref(name) if name else {"type": "object"}
-        description = "Done."
-    if route.name == "events":
-        return {
-            "description": "A stream without end.",
-            "headers": headers,
-            "content": {"text/event-stream": {"schema": _TEXT}},
-        }
-    return {"description": description, "headers": headers, "content": {JSON: {"schema": schema}}}
+        return _content(description, headers, JSON, _ref(wire.name_of(wire.Held)))
+    if route.media_type != JSON:
+        return _content("A stream without end.", headers, route.media_type, _TEXT)
+    schema = {"type": "object"} if route.answer is None else _ref(wire.name_of(route.answer))
+    return _content("Done.", headers, JSON, schema)
+
+
+def _content(description: str, headers: Schema, media_type: str, schema: Schema) -> Schema:
+    return {
+        "description": description,
+        "headers": headers,
+        "content": {media_type: {"schema": schema}},
+    }
 
 
 def _codes(status: int) -> str:
@@ -240,20 +182,10 @@ def _described(schema: Schema, names: Mapping[str, str]) -> Schema:
 
 
 def _bodies(catalogue: Catalogue) -> Schema:
-    schemas: Schema = {}
-    for name, model in (
-        ("OlderAsk", OlderAsk),
-        ("Decision", DecisionBody),
-        ("Cancel", CancelBody),
-        ("BridgedDecision", BridgedDecisionBody),
-        ("BridgedSignal", SignalBody),
-        ("Enrol", EnrolBody),
-        ("OlderApproval", OlderApproval),
-        ("OlderZfsList", OlderZfsList),
-        ("OlderZfsSnapshot", OlderZfsSnapshot),
-        ("OlderZfsDestroy", OlderZfsDestroy),
-    ):
-        schemas |= _hoisted(name, model)
+    schemas = _hoisted("OlderAsk", OlderAsk)
+    for route in ROUTES:
+        if isinstance(route.body, type):
+            schemas |= _hoisted(_name_of_body(route.body), route.body)
     asks = []
     for spec in catalogue:
         schemas |= _hoisted(f"{spec.name}.params", spec.parameters)
@@ -261,6 +193,10 @@ def _bodies(catalogue: Catalogue) -> Schema:
         asks.append(_ref(spec.name))
     schemas["Ask"] = {"oneOf": [*asks, _ref("OlderAsk")]}
     return schemas
+
+
+def _name_of_body(body: type[BaseModel] | str) -> str:
+    return body if isinstance(body, str) else body.__name__.removesuffix("Body")
 
 
 def _typed_ask(spec: OperationSpec) -> Schema:

@@ -7,7 +7,7 @@ response up after a minute. So a request is made here, from Quart's class, and h
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextvars import ContextVar
 from http import HTTPStatus
 from typing import Any, cast
@@ -16,14 +16,17 @@ from quart import Quart, Request, Response
 from werkzeug.datastructures import Headers
 
 from host_agent.api import body as bodies
-from host_agent.errors import InvalidIdentityError, InvalidParameterError
-from host_agent.http.exchange import Receive, Send, new_exchange_id
+from host_agent.errors import InvalidIdentityError, InvalidParameterError, MalformedRequestError
+from host_agent.http.exchange import Receive, Rendered, Send, new_exchange_id
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Principal
 
 
 class AgentRequest(Request):
-    """A request with who sent it. `principal` and `large_bodies` are set before a route runs."""
+    """A request with who sent it, by the certificate.
+
+    `principal`, `large_bodies` and `parameters`, those of the query, are set before a handler runs.
+    """
 
     principal: Principal
     large_bodies: asyncio.Semaphore
@@ -31,6 +34,7 @@ class AgentRequest(Request):
     exchange_id: str
     peer: PeerCertificate | InvalidIdentityError | None
     operation: str | None = None
+    parameters: Mapping[str, str]
 
     async def read_body(self) -> bytes:
         """Return the body; see `body.read_body`."""
@@ -38,13 +42,22 @@ class AgentRequest(Request):
         return await bodies.read_body(self.receive, length, self.large_bodies)
 
     async def read_json(self) -> bytes:
-        """Return the body of a request that must have one, declared as JSON; no query."""
-        self.query()
+        """Return the body of a request that must have one, declared as JSON."""
         bodies.check_length(self.headers.get("Content-Length"))
         bodies.require_json(self.headers.get("Content-Type"), self.headers.get("Content-Encoding"))
         return await self.read_body()
 
-    def query(self, *names: str) -> dict[str, str]:
+    async def read_nothing(self) -> None:
+        """Refuse a body where the path says it all.
+
+        Raises:
+            MalformedRequestError: there is one.
+        """
+        if await self.read_body():
+            message = "This takes no body; the path says it all."
+            raise MalformedRequestError(message)
+
+    def query(self, names: Collection[str]) -> dict[str, str]:
         """Return the query parameters, which may be `names`, each once.
 
         Raises:
@@ -73,6 +86,12 @@ class StreamedResponse(Response):
     def __init__(self, pieces: AsyncGenerator[bytes], *, content_type: str) -> None:
         super().__init__(status=HTTPStatus.OK, content_type=content_type)
         self.pieces = pieces
+
+
+def rendered(answer: Rendered) -> Response:
+    """Return what is rendered already as Quart's response."""
+    headers = {name.decode(): value.decode() for name, value in answer.headers}
+    return Response(answer.body, answer.status, headers)
 
 
 async def serve(app: Quart, scope: dict[str, Any], receive: Receive, send: Send) -> None:

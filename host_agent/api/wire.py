@@ -27,6 +27,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from host_agent.clock import rfc3339
 from host_agent.errors import InvalidAnswerError
+from host_agent.text import DIGEST
 
 VOCABULARY = "x-vocabulary"
 """The key by which a text's schema names the closed set that it is from; OpenAPI has the sets."""
@@ -38,7 +39,7 @@ def _from(vocabulary: str) -> WithJsonSchema:
 
 Instant = Annotated[AwareDatetime, PlainSerializer(rfc3339, return_type=str)]
 """RFC 3339 in UTC."""
-Digest = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"})]
+Digest = Annotated[str, WithJsonSchema({"type": "string", "pattern": f"^{DIGEST}$"})]
 RequestState = Annotated[str, _from("State")]
 Effect = Annotated[str, _from("Effect")]
 Verdict = Annotated[str, _from("Verdict")]

@@ -56,15 +56,6 @@ class Bridging:
         self._deciding = deciding
         self._hearing = hearing
 
-    def admit_bridge(self, principal: Principal) -> None:
-        """Refuse who is no bridge, or relays too often.
-
-        Raises:
-            RoleRequiredError, RateLimitedError: as said.
-        """
-        principal = as_now(self._rooms, principal, Role.BRIDGE)
-        self._rooms.limits.decision(principal.cn, self._rooms.clock.monotonic())
-
     async def accept(self, principal: Principal, signed: Signed) -> None:
         """Return if the bridge signed these bytes just now, for the first time.
 

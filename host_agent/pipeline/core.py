@@ -1,4 +1,6 @@
-"""The pipeline's face: one object with the methods that the api calls."""
+"""The pipeline as one object: its services, and what is asked of every exchange."""
+
+from collections.abc import Callable
 
 from host_agent.api.wire import OperationInfo, OperationList, OwnIdentity
 from host_agent.audit.record import Event
@@ -20,43 +22,27 @@ from host_agent.pipeline.replies import Hearing
 from host_agent.pipeline.submit import Asking
 from host_agent.pipeline.transitions import Transitions
 from host_agent.pipeline.views import Showing
+from host_agent.policy.limits import Limits
 
 
 class Pipeline:
-    """Submit, show, decide, cancel; identify and refuse. Everything else is behind it."""
+    """The services by what they are about; who asks, what is refused, and what is measured."""
 
     def __init__(self, rooms: Rooms, events: Events | None = None) -> None:
         self.rooms = rooms
         self.events = events or Events(rooms.metrics.event_sent)
-        self.stream = Streaming(rooms, self.events).open
+        self.streams = Streaming(rooms, self.events)
         self.transitions = Transitions(rooms)
         self.approved = Approved(rooms, self.transitions)
-        self._asking = Asking(rooms, self.transitions, self.approved)
-        self._deciding = Deciding(rooms, self.transitions, self.approved)
-        self._showing = Showing(rooms, self.approved)
-        self.deciding = self._deciding
-        self.hearing = Hearing(rooms, self._deciding)
-        bridging = Bridging(rooms, self._deciding, self.hearing)
-        self.admit_bridge = bridging.admit_bridge
-        self.accept = bridging.accept
-        self.decide_by_bridge = bridging.decide_by_bridge
-        self.relay_signal = bridging.relay_signal
-        self._granting = Granting(rooms)
-        self._braking = Braking(rooms)
-        self._enrolling = Enrolling(rooms)
+        self.asks = Asking(rooms, self.transitions, self.approved)
+        self.decisions = Deciding(rooms, self.transitions, self.approved)
+        self.views = Showing(rooms, self.approved)
+        self.hearing = Hearing(rooms, self.decisions)
+        self.bridges = Bridging(rooms, self.decisions, self.hearing)
+        self.grants = Granting(rooms)
+        self.fatigue = Braking(rooms)
+        self.enrolment = Enrolling(rooms)
         self._throttle = RefusalThrottle()
-        self.submit = self._asking.submit
-        self.decide = self._deciding.decide
-        self.decide_by_token = self._deciding.decide_by_token
-        self.cancel = self._deciding.cancel
-        self.show = self._showing.show
-        self.list_requests = self._showing.list_requests
-        self.list_grants = self._granting.list_grants
-        self.revoke_grant = self._granting.revoke_grant
-        self.release = self._braking.release
-        self.identity_changed = self._enrolling.identity_changed
-        self.approvers = self._enrolling.approvers
-        self.offer_enrolment = self._enrolling.offer_enrolment
 
     async def end_unwelcome(self) -> None:
         """End what was begun with certificates that are not welcome any more, and say so.
@@ -68,7 +54,7 @@ class Pipeline:
             StoreUnavailableError: it has to be tried again.
         """
         await self.approved.cancel_callers_gone()
-        await self._granting.revoke_void()
+        await self.grants.revoke_void()
 
     # -- who --------------------------------------------------------------------------------------
 
@@ -83,31 +69,21 @@ class Pipeline:
         rooms, now = self.rooms, self.rooms.clock.wall()
         return rooms.snapshot.registry.recall(rooms.revocation.check(certificate, now))
 
-    def require_role(self, principal: Principal, *roles: Role) -> None:
-        """Refuse a principal that has none of `roles`.
-
-        Raises:
-            RoleRequiredError: naming the roles that the route takes.
-        """
-        require_role(principal, *roles)
-
-    def admit_ask(self, principal: Principal) -> None:
-        """Refuse who is not a caller, or asks too often.
+    def admit(
+        self,
+        principal: Principal,
+        *roles: Role,
+        rate: Callable[[Limits, str, float], None] | None = None,
+    ) -> None:
+        """Refuse who has none of `roles`, where some are given, or comes more often than `rate`.
 
         Raises:
             RoleRequiredError, RateLimitedError: as said.
         """
-        self.require_role(principal, Role.CALLER)
-        self.rooms.limits.ask(principal.cn, self.rooms.clock.monotonic())
-
-    def admit_decision(self, principal: Principal) -> None:
-        """Refuse who is not an approver or admin, or decides too often.
-
-        Raises:
-            RoleRequiredError, RateLimitedError: as said.
-        """
-        self.require_role(principal, Role.APPROVER, Role.ADMIN)
-        self.rooms.limits.decision(principal.cn, self.rooms.clock.monotonic())
+        if roles:
+            require_role(principal, *roles)
+        if rate is not None:
+            rate(self.rooms.limits, principal.cn, self.rooms.clock.monotonic())
 
     def whoami(self, principal: Principal) -> OwnIdentity:
         """Return which identity this is here, whom it acts for, and the host's own name."""

@@ -71,7 +71,7 @@ MAY_SEE: dict[str, set[str]] = {
     "execution": VALUES | {"operations"},
     "audit": VALUES,
     "pipeline": BELOW | (EVERYTHING_BELOW_THE_DOOR - {"pki"}) | {"api.wire"},
-    "api": BELOW | {"http", "pipeline", "policy.rules", "sudoers.values"},
+    "api": BELOW | {"http", "pipeline", "policy", "sudoers.values"},
     "client": {"errors", "api.wire", "requests.state", "text"},
     "config": {"errors", "identity.registry", "operations"},
     "pki": {"errors", "identity", "http.tls", "http.refusals"},

@@ -2,11 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from host_agent.api import body
-from host_agent.api.routes import ROUTES, Route
+from host_agent.api.route import Route
+from host_agent.api.routes import ROUTES
 from host_agent.errors import BY_CODE, exit_status
 from host_agent.http.stream import ConnectionLimits
 
@@ -39,7 +41,7 @@ def test_no_row_says_how_to_lift_a_restriction() -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-def test_every_route_is_described_as_it_is(route: Route) -> None:
+def test_every_route_is_described_as_it_is(route: Route[Any]) -> None:
     described = {(row[0], row[1]): row[2:] for row in _ROUTE.findall(HTTP)}
     who, statuses, query = described[(route.method, route.path)]
     assert who == route.who

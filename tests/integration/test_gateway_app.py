@@ -7,27 +7,36 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.api.app import create_app
 from host_agent.api.monitoring import create_metrics_app
+from host_agent.api.wire import Readiness
 from host_agent.errors import RequestTooLargeError
+from host_agent.requests.model import Verb
+from tests.support.api import LOOK, PULL, Api, api
+from tests.support.certificates import Leaf
 from tests.support.door import Door, Wire, post
-from tests.support.fake_pipeline import FakeAgent
+from tests.support.fake_agent import parts
 from tests.support.patience import PATIENCE
 
-ASK = json.dumps({"operation": "git.pull", "params": {"repository": "/srv/app"}}).encode()
+ASK = json.dumps(PULL).encode()
 JSON = b"Content-Type: application/json"
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.fixture
-def agent() -> FakeAgent:
-    return FakeAgent()
+async def agent(tmp_path: Path) -> AsyncIterator[Api]:
+    async with api(tmp_path / "agent") as opened:
+        yield opened
 
 
 @pytest.fixture
-async def door(agent: FakeAgent, tmp_path: Path) -> AsyncIterator[Door]:
-    async with Door(tmp_path / "pki", create_app(agent)) as opened:
+async def door(agent: Api, tmp_path: Path) -> AsyncIterator[Door]:
+    async with Door(tmp_path / "pki", agent.app) as opened:
         yield opened
+
+
+@pytest.fixture
+def deployer(door: Door) -> Leaf:
+    return door.pki.client("deployer")
 
 
 async def hold(wire: Wire) -> bytes:
@@ -37,63 +46,71 @@ async def hold(wire: Wire) -> bytes:
     return reply.headers["location"].encode()
 
 
+async def until_polled(agent: Api, *, times: int = 1) -> None:
+    """Return once so many long polls wait."""
+    async with asyncio.timeout(PATIENCE):
+        while sum(agent.bench.pipeline.views._polls.values()) != times:
+            await asyncio.sleep(0)
+
+
 async def test_c9_revocation_bites_on_the_next_request_of_an_open_connection(
-    door: Door, agent: FakeAgent
+    door: Door, agent: Api, deployer: Leaf
 ) -> None:
-    async with door.dial() as wire:
+    async with door.dial(deployer) as wire:
         assert (await wire.ask(HEALTH)).status == 200
-        agent.pipeline.revoked.add("librarian")
+        agent.bench.revocations.revoked.add(deployer.serial)
         reply = await wire.ask(HEALTH)
         assert (reply.status, reply.code) == (403, "identity:revoked")
         refused = await wire.ask(post(ASK, JSON, path=b"/host/op"))
         assert (refused.status, refused.code) == (403, "identity:revoked")
-        agent.pipeline.revoked.clear()
+        agent.bench.revocations.revoked.clear()
         assert (await wire.ask(HEALTH)).status == 200
-    assert not agent.pipeline.asks
+    assert await agent.is_untouched()
 
 
-async def test_ids_of_response_problem_and_record_are_one(door: Door, agent: FakeAgent) -> None:
-    async with door.dial() as wire:
+async def test_ids_of_response_problem_and_record_are_one(
+    door: Door, agent: Api, deployer: Leaf
+) -> None:
+    async with door.dial(deployer) as wire:
         reply = await wire.ask(post(b"{", JSON, path=b"/host/op"))
     assert reply.headers["x-request-id"] == reply.json["request_id"]
-    assert agent.pipeline.refusals[0].exchange_id == reply.json["request_id"]
+    assert agent.bench.records()[-1]["request_id"] == reply.json["request_id"]
 
 
 async def test_what_was_asked_for_is_carried_through_without_its_caller(
-    door: Door, agent: FakeAgent
+    door: Door, agent: Api, deployer: Leaf
 ) -> None:
-    async with door.dial() as wire:
-        wire.send(post(ASK, JSON, path=b"/host/op"))
-    async with asyncio.timeout(PATIENCE):
-        while not agent.pipeline.asks:
-            await asyncio.sleep(0)
-    assert agent.pipeline.asks[0].operation == "git.pull"
-
-
-async def test_a_long_poll_ends_with_its_caller(door: Door, agent: FakeAgent) -> None:
-    async with door.dial() as wire:
-        path = await hold(wire)
-        wire.send(b"GET " + path + b"?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    gate = agent.bench.host.hold("status")
+    async with door.dial(deployer) as wire:
+        wire.send(post(json.dumps(LOOK).encode(), JSON, path=b"/host/op"))
         async with asyncio.timeout(PATIENCE):
-            while not agent.pipeline.waiting:
+            while not agent.bench.host.ran:
                 await asyncio.sleep(0)
+    gate.set()
     async with asyncio.timeout(PATIENCE):
-        while agent.pipeline.waiting:
+        while "operation.finished" not in agent.bench.events():
             await asyncio.sleep(0)
 
 
-async def test_a_long_poll_is_answered_on_a_change(door: Door, agent: FakeAgent) -> None:
-    async with door.dial() as wire:
+async def test_a_long_poll_ends_with_its_caller(door: Door, agent: Api, deployer: Leaf) -> None:
+    async with door.dial(deployer) as wire:
         path = await hold(wire)
         wire.send(b"GET " + path + b"?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        async with asyncio.timeout(PATIENCE):
-            while not agent.pipeline.waiting:
-                await asyncio.sleep(0)
-        agent.pipeline.changed.set()
-        assert (await wire.reply()).json["state"] == "pending"
+        await until_polled(agent)
+    await until_polled(agent, times=0)
 
 
-async def test_headers_claim_no_identity(door: Door, agent: FakeAgent) -> None:
+async def test_a_long_poll_is_answered_on_a_change(door: Door, agent: Api, deployer: Leaf) -> None:
+    async with door.dial(deployer) as wire:
+        path = await hold(wire)
+        wire.send(b"GET " + path + b"?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await until_polled(agent)
+        request = await agent.bench.request(path.decode().rpartition("/")[2])
+        await agent.bench.decide(request, Verb.DENY)
+        assert (await wire.reply()).json["state"] == "denied"
+
+
+async def test_headers_claim_no_identity(door: Door, agent: Api) -> None:
     claims = (
         b"X-User-Override: root-admin",
         b"X-Forwarded-For: 10.0.0.1",
@@ -103,28 +120,35 @@ async def test_headers_claim_no_identity(door: Door, agent: FakeAgent) -> None:
     async with door.dial(door.pki.client("stranger")) as wire:
         reply = await wire.ask(post(ASK, JSON, *claims, path=b"/host/op"))
     assert (reply.status, reply.code) == (403, "identity:unknown")
-    assert agent.pipeline.refusals[0].caller == "stranger"
+    assert agent.refusals() == [("identity:unknown", "stranger", None)]
+    assert await agent.is_untouched()
 
 
 async def test_a_prefix_of_a_name_is_another_name(door: Door) -> None:
-    for cn in ("librarian-evil", "librarian.", "libraria", "librarian2"):
+    for cn in ("deployer-evil", "deployer.", "deploye", "deployer2"):
         async with door.dial(door.pki.client(cn)) as wire:
             reply = await wire.ask(HEALTH)
             assert (reply.status, reply.code) == (403, "identity:unknown")
 
 
 async def test_c17_a_body_over_the_limit_is_counted_and_refused(
-    door: Door, agent: FakeAgent
+    door: Door, agent: Api, deployer: Leaf
 ) -> None:
-    async with door.dial() as wire:
+    async with door.dial(deployer) as wire:
         reply = await wire.ask(post(b"a" * (2**20 + 1), JSON, path=b"/host/op"))
         assert (reply.status, reply.code) == (413, RequestTooLargeError.code)
         assert await wire.rest() == b""
-    assert not agent.pipeline.asks
+    assert await agent.is_untouched()
 
 
 async def test_the_plain_listener_shows_metrics_and_nothing_that_acts(tmp_path: Path) -> None:
-    app = create_metrics_app(FakeAgent())
+    async def ready() -> Readiness:
+        return Readiness.model_validate(parts())
+
+    async def scrape() -> bytes:
+        return b"host_agent_up 1\n"
+
+    app = create_metrics_app(ready=ready, scrape=scrape)
     async with Door(tmp_path / "pki", app, is_plain=True) as door, door.plain() as wire:
         reply = await wire.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (reply.status, reply.body) == (200, b"host_agent_up 1\n")

@@ -1,14 +1,14 @@
 """HTTP/1.1 on raw sockets: good requests, and every message that could be read in two ways."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from host_agent.api.app import create_app
+from tests.support.api import Api, api
 from tests.support.door import GET, Door, Wire, post
-from tests.support.fake_pipeline import FakeAgent
 from tests.support.patience import PATIENCE
 
 
@@ -295,8 +295,7 @@ async def test_c17_a_chunked_bomb_is_too_large_on_the_wire(door: Door, wire: Wir
 
 
 async def test_c17_two_gigabytes_are_refused_unread_and_the_answer_arrives(tmp_path: Path) -> None:
-    agent = FakeAgent()
-    async with Door(tmp_path, create_app(agent)) as door, door.dial() as wire:
+    async with speaking(tmp_path) as (agent, wire):
         head = (b"Content-Type: application/json", b"Content-Length: 2147483648")
         wire.send(post(b"", *head, path=b"/host/op"))
         wire.send(b"a" * 1_500_000)  # a client that is already sending still gets the answer
@@ -304,12 +303,22 @@ async def test_c17_two_gigabytes_are_refused_unread_and_the_answer_arrives(tmp_p
         assert (reply.status, reply.code) == (413, "request:too-large")
         assert reply.headers["connection"] == "close"
         assert await wire.rest() == b""
-        assert not agent.pipeline.asks
+        assert await agent.is_untouched()
+
+
+@contextlib.asynccontextmanager
+async def speaking(directory: Path) -> AsyncIterator[tuple[Api, Wire]]:
+    """Open the API, and a connection of a caller to it."""
+    async with (
+        api(directory / "agent") as agent,
+        Door(directory / "pki", agent.app) as door,
+        door.dial(door.pki.client("deployer")) as wire,
+    ):
+        yield agent, wire
 
 
 async def test_c17_an_endless_body_is_cut(tmp_path: Path) -> None:
-    agent = FakeAgent()
-    async with Door(tmp_path, create_app(agent)) as door, door.dial() as wire:
+    async with speaking(tmp_path) as (agent, wire):
         head = (b"Content-Type: application/json", b"Transfer-Encoding: chunked")
         wire.send(post(b"", *head, path=b"/host/op"))
         chunk = b"10000\r\n" + b"a" * 65536 + b"\r\n"
@@ -318,6 +327,7 @@ async def test_c17_an_endless_body_is_cut(tmp_path: Path) -> None:
         assert (await wire.reply()).status == 413
         with pytest.raises(ConnectionError):
             await send_forever(wire, chunk)
+        assert await agent.is_untouched()
 
 
 async def send_forever(wire: Wire, chunk: bytes) -> None:

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from host_agent.api.app import create_app
 from host_agent.errors import ConfigurationError, InvalidIdentityError
 from host_agent.http.refusals import HandshakeError, TlsRejection
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.pki.door import server_context
+from tests.support.api import api
 from tests.support.certificates import HOSTILE_SHAPES, Leaf, Pki, make_pki
 from tests.support.door import GET, Door
-from tests.support.fake_pipeline import FakeAgent
 from tests.support.patience import PATIENCE
 
 
@@ -274,8 +273,7 @@ async def test_c10_there_is_no_ticket_to_resume_with(door: Door, tmp_path: Path)
 async def test_c14_no_hostile_certificate_becomes_an_identity(
     tmp_path: Path, make: Callable[[Pki], Leaf]
 ) -> None:
-    agent = FakeAgent()
-    async with Door(tmp_path / "pki", create_app(agent)) as door:
+    async with api(tmp_path / "agent") as agent, Door(tmp_path / "pki", agent.app) as door:
         context = door.client_context(make(door.pki))
         try:
             wire = await door.open(context)
@@ -284,7 +282,7 @@ async def test_c14_no_hostile_certificate_becomes_an_identity(
             assert door.rejections == [TlsRejection.BAD_CERTIFICATE]
         else:
             assert (reply.status, reply.code) == (403, "identity:invalid")
-            assert [refusal.code for refusal in agent.pipeline.refusals] == ["identity:invalid"]
+            assert agent.refusals() == [("identity:invalid", None, None)]
             await wire.close()
 
 

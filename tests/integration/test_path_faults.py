@@ -213,7 +213,7 @@ async def test_c9_the_list_is_looked_at_by_itself(visit: Visit) -> None:
 
 async def test_c9_a_revoked_identity_stops_waiting(visit: Visit) -> None:
     held = await visit.held()
-    polls = visit.agent.pipeline._showing._polls
+    polls = visit.agent.pipeline.views._polls
     poll = asyncio.ensure_future(visit.look(held, wait=60))
     theirs = asyncio.ensure_future(visit.look(held, by="alice", wait=60))
     await until(lambda: len(polls) == 2, "the long polls")

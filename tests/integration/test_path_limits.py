@@ -138,7 +138,7 @@ async def test_c45_a_flood_of_the_same_ask_is_one_request_and_one_prompt(tmp_pat
 async def test_a_long_poll_returns_when_its_request_is_decided(tmp_path: Path) -> None:
     async with visited(make_site(tmp_path / "site")) as visit:
         held = await visit.held()
-        polls = visit.agent.pipeline._showing._polls
+        polls = visit.agent.pipeline.views._polls
         poll = asyncio.ensure_future(visit.look(held, wait=60))
         await until(lambda: polls["deployer"], "the long poll")
         await visit.decide(held, "deny")
@@ -169,7 +169,7 @@ async def test_a_long_poll_is_a_minute_at_most(tmp_path: Path) -> None:
 async def test_c45_the_seventeenth_long_poll_is_refused(tmp_path: Path) -> None:
     async with visited(make_site(tmp_path / "site")) as visit:
         held = await visit.held()
-        polls = visit.agent.pipeline._showing._polls
+        polls = visit.agent.pipeline.views._polls
         waiting = [asyncio.ensure_future(visit.look(held, wait=60)) for _ in range(16)]
         await until(lambda: polls["deployer"] == 16, "sixteen long polls")
         answer = await visit.look(held, wait=60)
@@ -185,7 +185,7 @@ async def test_c45_the_seventeenth_long_poll_is_refused(tmp_path: Path) -> None:
 async def test_a_long_poll_whose_client_has_gone_is_over(tmp_path: Path) -> None:
     async with visited(make_site(tmp_path / "site")) as visit:
         held = await visit.held()
-        polls = visit.agent.pipeline._showing._polls
+        polls = visit.agent.pipeline.views._polls
         poll = asyncio.ensure_future(visit.look(held, wait=60))
         await until(lambda: polls["deployer"], "the long poll")
         poll.cancel()

@@ -278,7 +278,7 @@ class Workbench:
         A run that failed raises its error, as it does for a client.
         """
         text = body or json.dumps([operation, dict(params), reason])
-        answer = await self.pipeline.submit(
+        answer = await self.pipeline.asks.submit(
             self.who(by),
             Ask(
                 operation=operation,
@@ -303,7 +303,7 @@ class Workbench:
     ) -> RequestView:
         """Decide on a request, repeating its digest."""
         digest = named.pop("digest", request.digest)
-        return await self.pipeline.decide(
+        return await self.pipeline.decisions.decide(
             self.who(by),
             named.pop("request_id", request.id),
             decision=verb,

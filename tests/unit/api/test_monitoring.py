@@ -3,20 +3,28 @@
 import pytest
 
 from host_agent.api.monitoring import create_metrics_app
-from host_agent.errors import StoreUnavailableError
+from host_agent.api.wire import Readiness
 from host_agent.http.exchange import Application
 from tests.support.asgi import ask
-from tests.support.fake_pipeline import FakeAgent, FakePipeline
+from tests.support.fake_agent import parts
+
+
+async def scrape() -> bytes:
+    return b"host_agent_up 1\n"
+
+
+def metrics_app(**members: str) -> Application:
+    """Return the application over an agent whose parts are `ok`, but for `members`."""
+
+    async def ready() -> Readiness:
+        return Readiness.model_validate(parts(**members))
+
+    return create_metrics_app(ready=ready, scrape=scrape)
 
 
 @pytest.fixture
-def agent() -> FakeAgent:
-    return FakeAgent()
-
-
-@pytest.fixture
-def app(agent: FakeAgent) -> Application:
-    return create_metrics_app(agent)
+def app() -> Application:
+    return metrics_app()
 
 
 async def test_metrics_are_in_the_prometheus_text_format(app: Application) -> None:
@@ -25,21 +33,10 @@ async def test_metrics_are_in_the_prometheus_text_format(app: Application) -> No
     assert reply.headers["content-type"].startswith("text/plain; version=")
 
 
-class BrokenStore(FakePipeline):
-    async def refresh_gauges(self) -> None:
-        raise StoreUnavailableError("The store cannot be read.")
-
-
-async def test_metrics_are_shown_when_the_store_is_broken() -> None:
-    app = create_metrics_app(FakeAgent(pipeline=BrokenStore()))
-    assert (await ask(app, "GET", "/metrics")).status == 200
-
-
-async def test_health_and_readiness(app: Application, agent: FakeAgent) -> None:
+async def test_health_and_readiness(app: Application) -> None:
     assert (await ask(app, "GET", "/health")).json["status"] == "ok"
-    assert (await ask(app, "GET", "/ready")).status == 200
-    agent.parts["store"] = "gone"
-    reply = await ask(app, "GET", "/ready")
+    assert (await ask(app, "GET", "/ready")).json == parts()
+    reply = await ask(metrics_app(store="gone"), "GET", "/ready")
     assert (reply.status, reply.code, reply.json["store"]) == (503, "store:unavailable", "gone")
 
 

@@ -1,12 +1,67 @@
 """The older body form means the same operation and parameters as the typed one."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from host_agent.api.older_forms import convert, parameters
 from host_agent.errors import InvalidParameterError, UnknownOperationError
-from tests.support.fake_pipeline import CATALOGUE
+from host_agent.operations.catalogue import (
+    Adapter,
+    Catalogue,
+    Effect,
+    Invocation,
+    OperationSpec,
+    Parameters,
+    RunAs,
+)
+from host_agent.operations.section import Section
+
+
+class LookParameters(Parameters):
+    """What to look at."""
+
+    positional: ClassVar[tuple[str, ...]] = ("repository", "limit", "deep", "names")
+    repository: str
+    limit: int = 20
+    deep: bool = False
+    names: list[str] | None = None
+
+
+class ListParameters(Parameters):
+    """Nothing."""
+
+
+def _spec(name: str, effect: Effect, parameters: type[Parameters]) -> OperationSpec:
+    return OperationSpec(
+        name=name,
+        effect=effect,
+        summary=f"Does {name}.",
+        parameters=parameters,
+        wrapper="git",
+        run_as=RunAs.UNIX_USER,
+        resource=lambda params: getattr(params, "repository", None),
+        admit=lambda _params, _section: None,
+        invoke=lambda _params, _precondition: Invocation(
+            wrapper="git", arguments=(), run_as=RunAs.UNIX_USER
+        ),
+    )
+
+
+def _adapter(name: str, *specs: OperationSpec) -> Adapter:
+    return Adapter(name=name, section=Section, specs=specs, names=lambda _section: ())
+
+
+CATALOGUE = Catalogue(
+    (
+        _adapter(
+            "git",
+            _spec("git.status", Effect.READ, LookParameters),
+            _spec("git.pull", Effect.CHANGE, LookParameters),
+        ),
+        _adapter("pct", _spec("pct.list", Effect.READ, ListParameters)),
+    )
+)
 
 
 @pytest.mark.parametrize(

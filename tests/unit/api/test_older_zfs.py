@@ -2,9 +2,9 @@
 
 import pytest
 
-from host_agent.api.app import _older_zfs
 from host_agent.api.body import OlderZfsDestroy, OlderZfsList, OlderZfsSnapshot
 from host_agent.api.request import AgentRequest
+from host_agent.api.routes.asks import read_zfs
 from host_agent.errors import HostAgentError
 
 
@@ -38,7 +38,7 @@ def test_an_older_body_becomes_the_typed_parameters(
     verb: str, shape: type, body: dict[str, object], params: dict[str, object]
 ) -> None:
     request = _Asked()
-    name, found, reason = _older_zfs(verb, shape)(request, body)  # type: ignore[arg-type]
+    name, found, reason = read_zfs(verb, shape, request, body)  # type: ignore[arg-type]
     assert (name, found, reason) == (f"zfs.{verb}", params, None)
     assert request.operation == f"zfs.{verb}"
 
@@ -56,5 +56,5 @@ def test_c19_an_older_body_with_other_fields_or_types_is_refused(
     shape: type, body: dict[str, object]
 ) -> None:
     with pytest.raises(HostAgentError) as refusal:
-        _older_zfs("destroy", shape)(_Asked(), body)  # type: ignore[arg-type]
+        read_zfs("destroy", shape, _Asked(), body)  # type: ignore[arg-type]
     assert refusal.value.status == 400

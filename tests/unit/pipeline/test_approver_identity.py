@@ -64,7 +64,7 @@ async def speak(
     verb: Verb = Verb.APPROVE,
     digest: str | None = None,
 ) -> Request:
-    return await bench.pipeline.deciding.decide_as(
+    return await bench.pipeline.decisions.decide_as(
         voice, request.id, decision=verb, digest=digest or request.digest, reason=None
     )
 
@@ -198,7 +198,7 @@ async def test_c44_an_approver_whose_key_changed_before_the_run_does_not_count(
 ) -> None:
     monkeypatch.setattr("host_agent.pipeline.decide.CHECK_SECONDS", 0.01)
     request, gate = await held_up(bench, over_signal(bench))
-    await bench.pipeline.identity_changed("alice", "signal", ALICE)
+    await bench.pipeline.enrolment.identity_changed("alice", "signal", ALICE)
     await taken_back(bench, request, gate)
     disabled = bench.last(Event.APPROVER_DISABLED)
     assert (disabled["approver_owner"], disabled["cause"]) == ("alice", "identity-changed")
@@ -320,7 +320,7 @@ async def test_a_consent_that_nobody_proved_counts_for_nothing(
 
 
 async def by_token(bench: Workbench, request: Request, token: str, by: str = "alice") -> None:
-    await bench.pipeline.decide_by_token(bench.who(by), request.id, token)
+    await bench.pipeline.decisions.decide_by_token(bench.who(by), request.id, token)
     await bench.settle()
 
 

@@ -78,7 +78,7 @@ async def relay(
     digest: str | None = None,
     by: str = "chat-bridge",
 ) -> RequestView:
-    shown = await bench.pipeline.decide_by_bridge(
+    shown = await bench.pipeline.bridges.decide_by_bridge(
         bench.who(by),
         request.id,
         user=user,
@@ -104,13 +104,15 @@ async def nothing_moved(bench: Workbench, request: Request) -> None:
 async def test_either_live_secret_and_a_clock_within_five_minutes_are_taken(
     bench: Workbench, secret: bytes, late: float
 ) -> None:
-    await bench.pipeline.accept(bench.who("chat-bridge"), signed(bench, secret=secret, late=late))
+    await bench.pipeline.bridges.accept(
+        bench.who("chat-bridge"), signed(bench, secret=secret, late=late)
+    )
 
 
 @pytest.mark.parametrize("late", [-301, 301, -86_400, 86_400])
 async def test_a_shifted_clock_is_refused(bench: Workbench, late: float) -> None:
     with pytest.raises(BadSignatureError):
-        await bench.pipeline.accept(bench.who("chat-bridge"), signed(bench, late=late))
+        await bench.pipeline.bridges.accept(bench.who("chat-bridge"), signed(bench, late=late))
 
 
 async def test_a_forged_signature_is_refused_and_spends_no_id(bench: Workbench) -> None:
@@ -127,9 +129,9 @@ async def test_a_forged_signature_is_refused_and_spends_no_id(bench: Workbench) 
         replace(good, signature="v1,"),
     ):
         with pytest.raises(BadSignatureError) as refused:
-            await bench.pipeline.accept(bridge, bad)
+            await bench.pipeline.bridges.accept(bridge, bad)
         assert "s" * 8 not in refused.value.detail
-    await bench.pipeline.accept(bridge, good)
+    await bench.pipeline.bridges.accept(bridge, good)
 
 
 async def test_a_replay_is_refused_also_at_once_and_after_a_restart(
@@ -138,19 +140,19 @@ async def test_a_replay_is_refused_also_at_once_and_after_a_restart(
     bridge = bench.who("chat-bridge")
     message = signed(bench)
     taken = await asyncio.gather(
-        *(bench.pipeline.accept(bridge, message) for _ in range(5)), return_exceptions=True
+        *(bench.pipeline.bridges.accept(bridge, message) for _ in range(5)), return_exceptions=True
     )
     assert [isinstance(one, BadSignatureError) for one in taken].count(True) == 4
     assert taken.count(None) == 1
     bench.clock.advance(seconds=250)
     with pytest.raises(BadSignatureError):
-        await bench.pipeline.accept(bridge, message)
+        await bench.pipeline.bridges.accept(bridge, message)
 
 
 async def test_a_bridge_without_secrets_signs_nothing(bench: Workbench) -> None:
     bench.rooms.bridge_secrets = {}
     with pytest.raises(BadSignatureError):
-        await bench.pipeline.accept(bench.who("chat-bridge"), signed(bench))
+        await bench.pipeline.bridges.accept(bench.who("chat-bridge"), signed(bench))
 
 
 async def test_no_id_is_forgotten_for_want_of_room(
@@ -159,11 +161,11 @@ async def test_no_id_is_forgotten_for_want_of_room(
     monkeypatch.setattr(bridges, "MAX_NONCES", 2)
     bridge = bench.who("chat-bridge")
     for number in range(2):
-        await bench.pipeline.accept(bridge, signed(bench, message_id=f"n{number}"))
+        await bench.pipeline.bridges.accept(bridge, signed(bench, message_id=f"n{number}"))
     with pytest.raises(StoreUnavailableError):
-        await bench.pipeline.accept(bridge, signed(bench, message_id="n2"))
+        await bench.pipeline.bridges.accept(bridge, signed(bench, message_id="n2"))
     with pytest.raises(BadSignatureError):
-        await bench.pipeline.accept(bridge, signed(bench, message_id="n0"))
+        await bench.pipeline.bridges.accept(bridge, signed(bench, message_id="n0"))
 
 
 # -- the answer -----------------------------------------------------------------------------------
@@ -216,9 +218,7 @@ async def test_only_a_bridge_relays(bench: Workbench, by: str) -> None:
     with pytest.raises(RoleRequiredError):
         await relay(bench, request, by=by)
     with pytest.raises(RoleRequiredError):
-        await bench.pipeline.relay_signal(bench.who(by), {})
-    with pytest.raises(RoleRequiredError):
-        bench.pipeline.admit_bridge(bench.who(by))
+        await bench.pipeline.bridges.relay_signal(bench.who(by), {})
     await nothing_moved(bench, request)
 
 
@@ -251,10 +251,10 @@ async def test_a_bridge_of_the_callers_owner_relays_nothing_about_it(
     await bench.reload(people=TABLE, identities=identities)
     bridge = bench.who("chat-bridge")
     with pytest.raises(SelfApprovalError):
-        await bench.pipeline.decide_by_bridge(
+        await bench.pipeline.bridges.decide_by_bridge(
             bridge, request.id, user="U1", decision=verb, digest=request.digest, reason="no"
         )
-    answer = await bench.pipeline.relay_signal(bridge, envelope(f"{SAID[verb]} {code}"))
+    answer = await bench.pipeline.bridges.relay_signal(bridge, envelope(f"{SAID[verb]} {code}"))
     assert "vouches for this answer" in str(answer.answer)
     await nothing_moved(bench, request)
     refused = [r for r in bench.records() if r["event"] == Event.DECISION_REFUSED]
@@ -285,10 +285,12 @@ async def test_a_code_that_is_relayed_from_signal_counts_as_over_signal(bench: W
     request = await bench.held()
     code = await Chat(bench).code(request)
     bridge = bench.who("chat-bridge")
-    other = await bench.pipeline.relay_signal(bridge, envelope(f"CONFIRM {code}", account="+1555"))
+    other = await bench.pipeline.bridges.relay_signal(
+        bridge, envelope(f"CONFIRM {code}", account="+1555")
+    )
     assert other.answer is None
     await nothing_moved(bench, request)
-    answer = await bench.pipeline.relay_signal(bridge, envelope(f"CONFIRM {code}"))
+    answer = await bench.pipeline.bridges.relay_signal(bridge, envelope(f"CONFIRM {code}"))
     assert str(answer.answer).startswith("Approved")
     await bench.settle()
     assert (await bench.request(request.id)).state is State.SUCCEEDED
@@ -297,7 +299,7 @@ async def test_a_code_that_is_relayed_from_signal_counts_as_over_signal(bench: W
 async def test_a_wrong_code_that_is_relayed_moves_nothing(bench: Workbench) -> None:
     request = await bench.held()
     await Chat(bench).code(request)
-    answer = await bench.pipeline.relay_signal(
+    answer = await bench.pipeline.bridges.relay_signal(
         bench.who("chat-bridge"), envelope("CONFIRM AAAAAAAAAAAAAAAA")
     )
     assert "not known" in str(answer.answer)
@@ -309,7 +311,7 @@ async def test_what_a_bridge_relays_of_signal_names_it_and_is_lost_with_it(
 ) -> None:
     request = await bench.held(operation="git.reset", params=RESET, reason="because")
     code = await Chat(bench).code(request)
-    await bench.pipeline.relay_signal(bench.who("chat-bridge"), envelope(f"CONFIRM {code}"))
+    await bench.pipeline.bridges.relay_signal(bench.who("chat-bridge"), envelope(f"CONFIRM {code}"))
     (said,) = (await bench.request(request.id)).decisions
     assert (said.channel, said.through) == ("signal", "chat-bridge")
     assert bench.last(Event.REQUEST_DECIDED)["through"] == "chat-bridge"
@@ -341,7 +343,7 @@ async def test_a_bridge_denies_nothing_by_a_quote(
     request = await bench.held()
     await Chat(bench).deliver(request)
     body = envelope("", said=said)
-    await bench.pipeline.relay_signal(bench.who("chat-bridge"), body)
+    await bench.pipeline.bridges.relay_signal(bench.who("chat-bridge"), body)
     await nothing_moved(bench, request)
     heard = read_envelope(body, account="+431234567")
     assert heard is not None
@@ -352,9 +354,11 @@ async def test_a_bridge_denies_nothing_by_a_quote(
 async def test_a_bridge_enrols_nobody(bench: Workbench) -> None:
     carol = '[[approvers]]\nowner = "carol"\nchannels = ["signal"]\n'
     await bench.reload(people=TABLE + carol, identities=IDENTITIES_AND_BRIDGE)
-    offered = await bench.pipeline.offer_enrolment(bench.who("root-admin"), "carol", "signal")
+    offered = await bench.pipeline.enrolment.offer_enrolment(
+        bench.who("root-admin"), "carol", "signal"
+    )
     said = envelope(f"ENROL {offered.code}", aci="3f0a1b2c-0000-4000-8000-0000000057a9")
-    enrol = await bench.pipeline.relay_signal(bench.who("chat-bridge"), said)
+    enrol = await bench.pipeline.bridges.relay_signal(bench.who("chat-bridge"), said)
     assert "cannot vouch" in str(enrol.answer)
     assert await bench.store.contacts() == []
 
@@ -362,7 +366,7 @@ async def test_a_bridge_enrols_nobody(bench: Workbench) -> None:
 async def test_without_an_entry_a_bridge_relays_nothing_from_signal(bench: Workbench) -> None:
     await bench.reload(people=PEOPLE, identities=IDENTITIES_AND_BRIDGE)
     with pytest.raises(RoleRequiredError):
-        await bench.pipeline.relay_signal(bench.who("chat-bridge"), envelope("CONFIRM x"))
+        await bench.pipeline.bridges.relay_signal(bench.who("chat-bridge"), envelope("CONFIRM x"))
 
 
 async def test_without_an_account_of_signal_nothing_is_relayed(tmp_path: Path) -> None:
@@ -378,5 +382,7 @@ channels = ["webhook"]
     async with opened(tmp_path, people=configured, identities=IDENTITIES_AND_BRIDGE) as bench:
         request = await bench.held()
         with pytest.raises(InvalidParameterError, match="No account of Signal"):
-            await bench.pipeline.relay_signal(bench.who("chat-bridge"), envelope("CONFIRM A"))
+            await bench.pipeline.bridges.relay_signal(
+                bench.who("chat-bridge"), envelope("CONFIRM A")
+            )
         assert await bench.state(request) is State.PENDING

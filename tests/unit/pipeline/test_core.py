@@ -18,6 +18,7 @@ from host_agent.errors import (
     UnknownIdentityError,
 )
 from host_agent.identity.registry import Role
+from host_agent.policy.limits import Limits
 from tests.support.pipeline import Workbench, opened, serial_of
 from tests.support.site import IDENTITIES
 
@@ -62,18 +63,27 @@ async def test_a_certificate_that_expires_on_an_open_connection_is_let_in_no_mor
         bench.pipeline.identify(certificate)
 
 
-async def test_asking_is_for_callers_and_deciding_for_approvers(bench: Workbench) -> None:
-    pipeline = bench.pipeline
-    pipeline.admit_ask(bench.who("deployer"))
-    pipeline.admit_decision(bench.who("alice"))
-    pipeline.admit_decision(bench.who("root-admin"))
-    with pytest.raises(RoleRequiredError):
-        pipeline.admit_decision(bench.who("deployer"))
+async def test_who_has_one_of_the_roles_is_admitted(bench: Workbench) -> None:
+    admit = bench.pipeline.admit
+    admit(bench.who("deployer"), Role.CALLER)
+    admit(bench.who("alice"), Role.APPROVER, Role.ADMIN)
+    admit(bench.who("root-admin"), Role.APPROVER, Role.ADMIN)
+    for cn in ("deployer", "alice", "root-admin"):
+        admit(bench.who(cn))
     for cn in ("alice", "root-admin"):
         with pytest.raises(RoleRequiredError):
-            pipeline.admit_ask(bench.who(cn))
+            admit(bench.who(cn), Role.CALLER)
     with pytest.raises(RoleRequiredError, match="approver or admin"):
-        pipeline.require_role(bench.who("deployer"), Role.APPROVER, Role.ADMIN)
+        admit(bench.who("deployer"), Role.APPROVER, Role.ADMIN)
+
+
+async def test_who_lacks_the_role_uses_nothing_up(tmp_path: Path) -> None:
+    limits = "decision_burst = 1\ndecisions_per_second = 1"
+    async with opened(tmp_path, limits=limits) as bench:
+        alice = bench.who("alice")
+        with pytest.raises(RoleRequiredError):
+            bench.pipeline.admit(alice, Role.ADMIN, rate=Limits.decision)
+        bench.pipeline.admit(alice, Role.APPROVER, rate=Limits.decision)
 
 
 async def test_rates_of_asking_and_deciding_are_apart(tmp_path: Path) -> None:
@@ -81,17 +91,17 @@ async def test_rates_of_asking_and_deciding_are_apart(tmp_path: Path) -> None:
     limits = "ask_burst = 2\nasks_per_second = 1\ndecision_burst = 1\ndecisions_per_second = 1"
     async with opened(tmp_path, identities=both, limits=limits) as bench:
         alice = bench.who("alice")
-        bench.pipeline.admit_ask(alice)
-        bench.pipeline.admit_ask(alice)
+        bench.pipeline.admit(alice, rate=Limits.ask)
+        bench.pipeline.admit(alice, rate=Limits.ask)
         with pytest.raises(RateLimitedError) as caught:
-            bench.pipeline.admit_ask(alice)
+            bench.pipeline.admit(alice, rate=Limits.ask)
         assert caught.value.retry_after_seconds == pytest.approx(1)
-        bench.pipeline.admit_decision(alice)
+        bench.pipeline.admit(alice, rate=Limits.decision)
         with pytest.raises(RateLimitedError):
-            bench.pipeline.admit_decision(alice)
-        bench.pipeline.admit_ask(bench.who("deployer"))
+            bench.pipeline.admit(alice, rate=Limits.decision)
+        bench.pipeline.admit(bench.who("deployer"), rate=Limits.ask)
         bench.clock.advance(seconds=1)
-        bench.pipeline.admit_ask(alice)
+        bench.pipeline.admit(alice, rate=Limits.ask)
 
 
 # -- operations -----------------------------------------------------------------------------------

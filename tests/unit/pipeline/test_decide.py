@@ -314,7 +314,7 @@ async def test_c4_an_unwritten_voice_on_what_has_ended_meanwhile_changes_nothing
     request = await bench.held(operation="git.reset", params=RESET, reason="undo")
 
     async def withdrawn() -> None:
-        await bench.pipeline.cancel(bench.who("deployer"), request.id, reason=None)
+        await bench.pipeline.decisions.cancel(bench.who("deployer"), request.id, reason=None)
         bench.audit.refused = frozenset({Event.REQUEST_DECIDED})
 
     bench.audit.before = (Event.REQUEST_DECIDED, withdrawn)
@@ -363,7 +363,7 @@ async def test_c29_approve_deny_cancel_and_expire_have_one_winner(bench: Workben
             *(bench.decide(request, by=("alice", "erin", "root-admin")[n % 3]) for n in range(30)),
             *(bench.decide(request, Verb.DENY, by=("alice", "erin")[n % 2]) for n in range(30)),
             *(
-                bench.pipeline.cancel(bench.who("deployer"), request.id, reason=None)
+                bench.pipeline.decisions.cancel(bench.who("deployer"), request.id, reason=None)
                 for _ in range(20)
             ),
             *(expire() for _ in range(20)),
@@ -417,7 +417,7 @@ async def test_a_prefix_of_two_or_of_none_is_not_found(bench: Workbench) -> None
 
 async def test_the_digest_is_a_token(bench: Workbench) -> None:
     request = await bench.held()
-    approve = bench.pipeline.decide_by_token
+    approve = bench.pipeline.decisions.decide_by_token
     await approve(bench.who("alice"), request.id, request.digest)
     await bench.settle()
     assert await bench.state(request) is State.SUCCEEDED
@@ -429,7 +429,7 @@ async def test_c28_a_code_is_for_its_approver_and_dies_with_the_decision(
     request = await bench.held()
     code = codes.make()
     assert await bench.store.add_code(a_code(request, codes.hash_code(code), owner="alice"))
-    approve = bench.pipeline.decide_by_token
+    approve = bench.pipeline.decisions.decide_by_token
     with pytest.raises(DigestMismatchError):
         await approve(bench.who("erin"), request.id, code)
     typed = f" {code[:4].lower()}-{code[4:]} "
@@ -443,7 +443,7 @@ async def test_c28_a_code_is_for_its_approver_and_dies_with_the_decision(
 
 async def test_c28_five_wrong_codes_mute_the_approver_and_nobody_else(bench: Workbench) -> None:
     request = await bench.held()
-    approve = bench.pipeline.decide_by_token
+    approve = bench.pipeline.decisions.decide_by_token
     for number in range(5):
         bench.clock.advance(minutes=1)
         with pytest.raises(DigestMismatchError):
@@ -467,7 +467,7 @@ async def test_a_wrong_code_for_what_is_decided_does_not_count(bench: Workbench)
     await bench.decide(request, Verb.DENY)
     for _ in range(6):
         with pytest.raises(AlreadyDecidedError):
-            await bench.pipeline.decide_by_token(bench.who("alice"), request.id, "wrong")
+            await bench.pipeline.decisions.decide_by_token(bench.who("alice"), request.id, "wrong")
 
 
 async def test_the_memory_of_wrong_codes_is_bounded(
@@ -477,8 +477,8 @@ async def test_the_memory_of_wrong_codes_is_bounded(
     request = await bench.held()
     for approver in ("alice", "erin"):
         with pytest.raises(DigestMismatchError):
-            await bench.pipeline.decide_by_token(bench.who(approver), request.id, "wrong")
-    assert list(bench.pipeline.deciding.muting._wrong) == ["erin"]
+            await bench.pipeline.decisions.decide_by_token(bench.who(approver), request.id, "wrong")
+    assert list(bench.pipeline.decisions.muting._wrong) == ["erin"]
 
 
 # -- cancel ---------------------------------------------------------------------------------------
@@ -487,7 +487,9 @@ async def test_the_memory_of_wrong_codes_is_bounded(
 @pytest.mark.parametrize("by", ["deployer", "root-admin"])
 async def test_its_caller_or_an_admin_cancels(bench: Workbench, by: str) -> None:
     request = await bench.held()
-    shown = await bench.pipeline.cancel(bench.who(by), request.id, reason="changed my mind")
+    shown = await bench.pipeline.decisions.cancel(
+        bench.who(by), request.id, reason="changed my mind"
+    )
     assert (shown.state, shown.problem) == ("cancelled", None)
     record = bench.last(Event.REQUEST_CANCELLED)
     assert (record["cancelled_by"], record["reason"]) == (by, "changed my mind")
@@ -497,7 +499,7 @@ async def test_its_caller_or_an_admin_cancels(bench: Workbench, by: str) -> None
 async def test_nobody_else_cancels(bench: Workbench, by: str) -> None:
     request = await bench.held()
     with pytest.raises(RequestNotFoundError):
-        await bench.pipeline.cancel(bench.who(by), request.id, reason=None)
+        await bench.pipeline.decisions.cancel(bench.who(by), request.id, reason=None)
     assert await bench.state(request) is State.PENDING
 
 
@@ -507,7 +509,7 @@ async def test_what_runs_or_has_ended_is_not_cancelled(bench: Workbench) -> None
     await bench.decide(request)
     for _ in range(2):
         with pytest.raises(AlreadyDecidedError) as caught:
-            await bench.pipeline.cancel(bench.who("deployer"), request.id, reason=None)
+            await bench.pipeline.decisions.cancel(bench.who("deployer"), request.id, reason=None)
         assert caught.value.about["request_id"] == request.id
         gate.set()
         await bench.settle()
@@ -523,7 +525,7 @@ async def test_c29_a_cancellation_goes_on_where_another_voice_was_quicker(
         await bench.decide(request)
 
     bench.store.before_transition = approved_first
-    shown = await bench.pipeline.cancel(bench.who("deployer"), request.id, reason=None)
+    shown = await bench.pipeline.decisions.cancel(bench.who("deployer"), request.id, reason=None)
     assert shown.state == "cancelled"
 
 
@@ -532,7 +534,7 @@ async def test_c4_a_cancellation_that_is_not_written_down_still_holds(
 ) -> None:
     request = await bench.held()
     bench.audit.refused = frozenset({Event.REQUEST_CANCELLED})
-    shown = await bench.pipeline.cancel(bench.who("deployer"), request.id, reason=None)
+    shown = await bench.pipeline.decisions.cancel(bench.who("deployer"), request.id, reason=None)
     assert shown.state == "cancelled"
     assert "is not in the audit log" in caplog.text
 

@@ -51,7 +51,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
 
 
 async def offer(bench: Workbench, owner: str = "alice", channel: str = "signal") -> str:
-    answer = await bench.pipeline.offer_enrolment(bench.who("root-admin"), owner, channel)
+    answer = await bench.pipeline.enrolment.offer_enrolment(bench.who("root-admin"), owner, channel)
     assert (answer.owner, answer.channel) == (owner.casefold(), channel)
     return str(answer.code)
 
@@ -68,7 +68,7 @@ async def enrolled(bench: Workbench, code: str, address: str = OTHER_ACI) -> Con
 
 
 async def shown(bench: Workbench) -> dict[str, list[tuple[str, str, str | None]]]:
-    listed = await bench.pipeline.approvers(bench.who("root-admin"))
+    listed = await bench.pipeline.enrolment.approvers(bench.who("root-admin"))
     return {
         row.owner: [(one.channel, one.state, one.address) for one in row.channels]
         for row in listed.approvers
@@ -132,9 +132,9 @@ async def test_who_could_not_enrol_gets_no_code(
 @pytest.mark.parametrize("cn", ["alice", "deployer"])
 async def test_only_an_admin_sees_and_enrols_approvers(bench: Workbench, cn: str) -> None:
     with pytest.raises(RoleRequiredError):
-        await bench.pipeline.approvers(bench.who(cn))
+        await bench.pipeline.enrolment.approvers(bench.who(cn))
     with pytest.raises(RoleRequiredError):
-        await bench.pipeline.offer_enrolment(bench.who(cn), "alice", "signal")
+        await bench.pipeline.enrolment.offer_enrolment(bench.who(cn), "alice", "signal")
     assert bench.events() == []
 
 
@@ -172,7 +172,9 @@ async def test_an_older_look_does_not_bring_back_who_was_disabled(
     older = asyncio.create_task(refresh_book(bench.rooms))
     await looked.wait()
     monkeypatch.setattr(bench.store, "contacts", contacts)
-    disabling = asyncio.create_task(bench.pipeline.identity_changed("alice", "signal", OTHER_ACI))
+    disabling = asyncio.create_task(
+        bench.pipeline.enrolment.identity_changed("alice", "signal", OTHER_ACI)
+    )
     while not any(contact.disabled for contact in await contacts()):
         await asyncio.sleep(0)
     go.set()

@@ -159,7 +159,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
 
 async def begun(bench: Workbench, cn: str, after: int | None = None) -> AsyncIterator[bytes]:
     """Return a stream that has begun."""
-    stream = bench.pipeline.stream(bench.who(cn), after)
+    stream = bench.pipeline.streams.open(bench.who(cn), after)
     assert (await anext(stream)).startswith(b":")
     return stream
 
@@ -184,7 +184,7 @@ async def test_an_approver_goes_on_after_what_it_has_seen(bench: Workbench) -> N
 
 async def test_a_gap_is_told_first(bench: Workbench) -> None:
     bench.pipeline.events.publish(5, record())
-    stream = bench.pipeline.stream(bench.who("alice"), 1)
+    stream = bench.pipeline.streams.open(bench.who("alice"), 1)
     assert parsed(await anext(stream)) == (None, "events.gap", {"count": 3})
     assert parsed(await anext(stream))[0] == "5"
 
@@ -212,7 +212,7 @@ async def test_a_lost_role_narrows_a_stream_that_runs(bench: Workbench) -> None:
 async def test_streams_of_one_identity_are_few(bench: Workbench) -> None:
     streams = [await begun(bench, "alice") for _ in range(4)]
     with pytest.raises(RateLimitedError):
-        bench.pipeline.stream(bench.who("alice"), None)
+        bench.pipeline.streams.open(bench.who("alice"), None)
     await begun(bench, "deployer")
     await streams[0].aclose()  # type: ignore[attr-defined]
     await begun(bench, "alice")

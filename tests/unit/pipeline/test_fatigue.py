@@ -109,7 +109,7 @@ async def test_another_caller_is_not_held_up(bench: Workbench) -> None:
 
 async def test_what_waits_no_longer_is_no_reason(bench: Workbench) -> None:
     waiting = await bench.held()
-    await bench.pipeline.cancel(bench.who("deployer"), waiting.id, reason=None)
+    await bench.pipeline.decisions.cancel(bench.who("deployer"), waiting.id, reason=None)
     assert (await bench.ask("git.reset", RESET)).status == 202
 
 
@@ -165,7 +165,7 @@ async def test_an_admin_ends_a_hold_off(tmp_path: Path) -> None:
         await bench.decide(await bench.held(), Verb.DENY)
         with pytest.raises(RateLimitedError):
             await bench.ask()
-        answer = await bench.pipeline.release(bench.who("root-admin"), "deployer")
+        answer = await bench.pipeline.fatigue.release(bench.who("root-admin"), "deployer")
         assert answer.as_json() == {"cn": "deployer", "released": True}
         record = bench.last(Event.IDENTITY_RELEASED)
         assert (record["caller"], record["by"]) == ("deployer", "root-admin")
@@ -177,7 +177,7 @@ async def test_a_release_ends_the_cooldown_too(bench: Workbench) -> None:
     await bench.decide(await bench.held(), Verb.DENY)
     await braked(bench)
     bench.clock.advance(seconds=1)
-    await bench.pipeline.release(bench.who("root-admin"), "deployer")
+    await bench.pipeline.fatigue.release(bench.who("root-admin"), "deployer")
     assert (await bench.ask("git.reset", RESET)).status == 202
 
 
@@ -185,7 +185,7 @@ async def test_what_comes_to_nothing_after_a_release_counts_anew(tmp_path: Path)
     async with opened(tmp_path, limits="held_off_after = 1") as bench:
         await bench.decide(await bench.held(), Verb.DENY)
         bench.clock.advance(seconds=1)
-        await bench.pipeline.release(bench.who("root-admin"), "deployer")
+        await bench.pipeline.fatigue.release(bench.who("root-admin"), "deployer")
         bench.clock.advance(seconds=1)
         await bench.decide(await bench.held(), Verb.DENY)
         with pytest.raises(RateLimitedError):
@@ -197,7 +197,7 @@ async def test_nobody_but_an_admin_releases(tmp_path: Path, cn: str) -> None:
     async with opened(tmp_path, limits="held_off_after = 1") as bench:
         await bench.decide(await bench.held(), Verb.DENY)
         with pytest.raises(RoleRequiredError):
-            await bench.pipeline.release(bench.who(cn), "deployer")
+            await bench.pipeline.fatigue.release(bench.who(cn), "deployer")
         with pytest.raises(RateLimitedError):
             await bench.ask()
         assert "identity.released" not in bench.events()
@@ -206,7 +206,7 @@ async def test_nobody_but_an_admin_releases(tmp_path: Path, cn: str) -> None:
 @pytest.mark.parametrize("cn", ["nobody", "Deployer", "deploy", "bob"])
 async def test_only_a_registered_identity_is_released(bench: Workbench, cn: str) -> None:
     with pytest.raises(RequestNotFoundError):
-        await bench.pipeline.release(bench.who("root-admin"), cn)
+        await bench.pipeline.fatigue.release(bench.who("root-admin"), cn)
     assert "identity.released" not in bench.events()
 
 
@@ -215,6 +215,6 @@ async def test_a_release_that_cannot_be_written_down_does_not_happen(tmp_path: P
         await bench.decide(await bench.held(), Verb.DENY)
         bench.audit.refused = frozenset({Event.IDENTITY_RELEASED})
         with pytest.raises(AuditUnavailableError):
-            await bench.pipeline.release(bench.who("root-admin"), "deployer")
+            await bench.pipeline.fatigue.release(bench.who("root-admin"), "deployer")
         with pytest.raises(RateLimitedError):
             await bench.ask()

@@ -254,7 +254,7 @@ async def test_many_at_once_run_as_often_as_granted(bench: Workbench) -> None:
 
 async def test_a_revoked_grant_is_not_used(bench: Workbench) -> None:
     grant = await give(bench, ANYWHERE)
-    await bench.pipeline.revoke_grant(bench.who("alice"), grant.id[:8])
+    await bench.pipeline.grants.revoke_grant(bench.who("alice"), grant.id[:8])
     await held(bench)
 
 
@@ -271,7 +271,7 @@ async def test_a_grant_revoked_while_its_use_waits_for_its_turn_is_not_used(
     while bench.rooms.turns.is_free(turn) or len(bench.rooms.tasks) < 2:
         await asyncio.sleep(0)
     grant = (await bench.store.grants())[0]
-    await bench.pipeline.revoke_grant(bench.who("alice"), grant.id)
+    await bench.pipeline.grants.revoke_grant(bench.who("alice"), grant.id)
     gate.set()
     assert (await first).status == 200
     assert (await second).status == 202
@@ -323,7 +323,7 @@ channels = ["signal"]
         voice = voice_over(bench.rooms, "alice", "signal", aci)
         assert voice is not None
         request = await bench.held()
-        await bench.pipeline.deciding.decide_as(
+        await bench.pipeline.decisions.decide_as(
             voice,
             request.id,
             decision=Verb.APPROVE,
@@ -333,7 +333,7 @@ channels = ["signal"]
         )
         await bench.settle()
         assert (await bench.ask()).status == 200
-        await bench.pipeline.identity_changed("alice", "signal", aci)
+        await bench.pipeline.enrolment.identity_changed("alice", "signal", aci)
         bench.reconfigure(git=GIT + people, identities=PLAIN, approvals="command_line = true")
         await held(bench)
 
@@ -621,11 +621,11 @@ verdict = "ask"
 @pytest.mark.parametrize("cn", ["alice", "root-admin"])
 async def test_approvers_and_admins_list_and_revoke(bench: Workbench, cn: str) -> None:
     grant = await give(bench, ANYWHERE)
-    listed = await bench.pipeline.list_grants(bench.who(cn))
+    listed = await bench.pipeline.grants.list_grants(bench.who(cn))
     (shown,) = listed.grants
     assert (shown.grant_id, shown.is_live, shown.uses_left) == (grant.id, True, 3)
     assert shown.given_by == ("alice",)
-    revoked = await bench.pipeline.revoke_grant(bench.who(cn), grant.id)
+    revoked = await bench.pipeline.grants.revoke_grant(bench.who(cn), grant.id)
     assert (revoked.is_live, revoked.revoked_by) == (False, cn)
     record = bench.last(Event.GRANT_REVOKED)
     assert (record["grant"], record["by"], record["caller"]) == (grant.id, cn, "deployer")
@@ -634,9 +634,9 @@ async def test_approvers_and_admins_list_and_revoke(bench: Workbench, cn: str) -
 async def test_callers_neither_list_nor_revoke(bench: Workbench) -> None:
     grant = await give(bench, ANYWHERE)
     with pytest.raises(RoleRequiredError):
-        await bench.pipeline.list_grants(bench.who("deployer"))
+        await bench.pipeline.grants.list_grants(bench.who("deployer"))
     with pytest.raises(RoleRequiredError):
-        await bench.pipeline.revoke_grant(bench.who("deployer"), grant.id)
+        await bench.pipeline.grants.revoke_grant(bench.who("deployer"), grant.id)
     assert (await bench.store.grants())[0] == grant
     assert "grant.revoked" not in bench.events()
 
@@ -645,10 +645,10 @@ async def test_what_cannot_be_used_any_more_is_not_revoked(bench: Workbench) -> 
     grant = await give(bench, ANYWHERE)
     alice = bench.who("alice")
     with pytest.raises(RequestNotFoundError):
-        await bench.pipeline.revoke_grant(alice, "ffffffff")
-    await bench.pipeline.revoke_grant(alice, grant.id)
+        await bench.pipeline.grants.revoke_grant(alice, "ffffffff")
+    await bench.pipeline.grants.revoke_grant(alice, grant.id)
     with pytest.raises(RequestNotFoundError):
-        await bench.pipeline.revoke_grant(alice, grant.id)
+        await bench.pipeline.grants.revoke_grant(alice, grant.id)
     assert bench.events().count("grant.revoked") == 1
 
 
@@ -657,7 +657,7 @@ async def test_a_revocation_that_cannot_be_written_down_holds_and_is_told(
 ) -> None:
     grant = await give(bench, ANYWHERE)
     bench.audit.refused = frozenset({Event.GRANT_REVOKED})
-    await bench.pipeline.revoke_grant(bench.who("alice"), grant.id)
+    await bench.pipeline.grants.revoke_grant(bench.who("alice"), grant.id)
     assert "is not in the audit log" in caplog.text
     bench.audit.refused = frozenset()
     await held(bench)

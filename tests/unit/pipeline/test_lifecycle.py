@@ -88,7 +88,7 @@ async def test_who_is_slower_than_a_cancellation_does_not_run(bench: Workbench) 
     request = await approved(bench)
 
     async def cancelled_first(_running: Request) -> None:
-        await bench.pipeline.cancel(bench.who("deployer"), request.id, reason=None)
+        await bench.pipeline.decisions.cancel(bench.who("deployer"), request.id, reason=None)
 
     bench.store.before_transition = cancelled_first
     assert (await bench.pipeline.approved.start(request)).state is State.CANCELLED
@@ -354,7 +354,7 @@ async def test_who_is_slower_than_a_cancellation_does_not_fail_it(bench: Workben
     bench.host.tip = "c" * 40
 
     async def cancelled_first(_failed: Request) -> None:
-        await bench.pipeline.cancel(bench.who("deployer"), request.id, reason=None)
+        await bench.pipeline.decisions.cancel(bench.who("deployer"), request.id, reason=None)
 
     bench.store.before_transition = cancelled_first
     assert (await bench.pipeline.approved.start(request)).state is State.CANCELLED

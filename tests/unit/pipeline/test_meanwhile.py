@@ -54,7 +54,7 @@ def rename(bench: Workbench, cn: str) -> None:
 
 async def pull(bench: Workbench, who: object) -> None:
     ask = Ask(operation="git.pull", params=PULL, exchange_id="e" * 32, body_sha256="")
-    await bench.pipeline.submit(who, ask)  # type: ignore[arg-type]
+    await bench.pipeline.asks.submit(who, ask)  # type: ignore[arg-type]
 
 
 async def test_who_is_revoked_while_the_body_comes_runs_nothing(bench: Workbench) -> None:
@@ -89,7 +89,7 @@ async def test_who_loses_the_role_while_the_decision_comes_decides_nothing(
         identities=IDENTITIES.replace('cn = "alice"\nroles = ["approver"]', 'cn = "alice"')
     )
     with pytest.raises(RoleRequiredError):
-        await bench.pipeline.decide_by_token(alice, request.id, request.digest)
+        await bench.pipeline.decisions.decide_by_token(alice, request.id, request.digest)
     assert await bench.state(request) is State.PENDING
 
 
@@ -198,7 +198,9 @@ async def test_who_is_revoked_while_the_first_of_a_key_runs_gets_no_answer(
 async def test_wrong_codes_at_once_are_no_more_than_five(bench: Workbench) -> None:
     request = await bench.held()
     alice = bench.who("alice")
-    tries = (bench.pipeline.decide_by_token(alice, request.id, "A" * 16) for _ in range(30))
+    tries = (
+        bench.pipeline.decisions.decide_by_token(alice, request.id, "A" * 16) for _ in range(30)
+    )
     refused = await asyncio.gather(*tries, return_exceptions=True)
     kinds = [type(error) for error in refused if isinstance(error, HostAgentError)]
     assert (kinds.count(DigestMismatchError), kinds.count(RateLimitedError)) == (5, 25)

@@ -34,11 +34,13 @@ async def _typed(bench: Workbench, request: Request, _code: str) -> object:
 
 
 async def _older_by_digest(bench: Workbench, request: Request, _code: str) -> object:
-    return await bench.pipeline.decide_by_token(bench.who("alice"), request.id, request.digest)
+    return await bench.pipeline.decisions.decide_by_token(
+        bench.who("alice"), request.id, request.digest
+    )
 
 
 async def _older_by_code(bench: Workbench, request: Request, code: str) -> object:
-    return await bench.pipeline.decide_by_token(bench.who("alice"), request.id, code)
+    return await bench.pipeline.decisions.decide_by_token(bench.who("alice"), request.id, code)
 
 
 async def _chat(bench: Workbench, _request: Request, code: str) -> object:
@@ -47,11 +49,11 @@ async def _chat(bench: Workbench, _request: Request, code: str) -> object:
 
 async def _shim(bench: Workbench, _request: Request, code: str) -> object:
     heard = envelope(f"CONFIRM {code}", ALICE)
-    return await bench.pipeline.relay_signal(bench.who("chat-bridge"), heard)
+    return await bench.pipeline.bridges.relay_signal(bench.who("chat-bridge"), heard)
 
 
 async def _bridge(bench: Workbench, request: Request, _code: str) -> object:
-    return await bench.pipeline.decide_by_bridge(
+    return await bench.pipeline.bridges.decide_by_bridge(
         bench.who("chat-bridge"),
         request.id,
         user="U1",

@@ -54,7 +54,9 @@ async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
 @pytest.fixture
 async def request_of_two(bench: Workbench) -> Request:
     """Return a request that needs two people; frank's admin has enrolled a phone as carol's."""
-    offered = await bench.pipeline.offer_enrolment(bench.who("root-admin"), "carol", "signal")
+    offered = await bench.pipeline.enrolment.offer_enrolment(
+        bench.who("root-admin"), "carol", "signal"
+    )
     assert "answers for carol" in str(await Chat(bench).say(f"ENROL {offered.code}", by=STRANGER))
     return await bench.held(operation="git.reset", params=RESET, reason="so")
 
@@ -76,7 +78,7 @@ async def alice(bench: Workbench, request: Request) -> None:
 
 
 async def by_bridge(bench: Workbench, request: Request, user: str) -> None:
-    await bench.pipeline.decide_by_bridge(
+    await bench.pipeline.bridges.decide_by_bridge(
         bench.who("chat-bridge"),
         request.id,
         user=user,
@@ -101,7 +103,7 @@ async def test_c33_an_admin_and_the_phone_that_they_enrolled_are_one_voice(
     for speak in order:
         await speak(bench, request_of_two)  # type: ignore[operator]
     await still_waits(bench, request_of_two)
-    shown = await bench.pipeline.show(bench.who("alice"), request_of_two.id)
+    shown = await bench.pipeline.views.show(bench.who("alice"), request_of_two.id)
     assert shown.approvals.given == 1
     await alice(bench, request_of_two)
     assert await bench.state(request_of_two) is State.SUCCEEDED

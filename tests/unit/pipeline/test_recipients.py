@@ -98,7 +98,7 @@ async def test_a_webhook_needs_a_bridge_that_speaks_for_the_owner(tmp_path: Path
 
 
 async def test_a_disabled_approver_is_not_reached(bench: Workbench) -> None:
-    await bench.pipeline.identity_changed("alice", "signal", ALICE)
+    await bench.pipeline.enrolment.identity_changed("alice", "signal", ALICE)
     assert bench.rooms.book.channels_of("alice") == ("ntfy",)
     await bench.reload(
         people=CHANNELS + ALICE_ENTRY.replace(', "ntfy"', ""), identities=NOBODY_CERTIFIED
@@ -182,7 +182,7 @@ async def test_the_outbox_is_woken_by_what_there_is_to_tell(bench: Workbench) ->
         assert woken
         request = await bench.held(operation="git.switch", params=ASIDE)
     woken.clear()
-    await bench.pipeline.cancel(bench.who("deployer"), request.id, reason=None)
+    await bench.pipeline.decisions.cancel(bench.who("deployer"), request.id, reason=None)
     assert woken
 
 
@@ -191,8 +191,8 @@ async def test_the_outbox_is_woken_by_what_there_is_to_tell(bench: Workbench) ->
 
 async def test_a_request_shows_how_far_it_was_told_and_not_where(bench: Workbench) -> None:
     request = await bench.held()
-    await bench.pipeline.identity_changed("alice", "signal", ALICE)
-    shown = await bench.pipeline.show(bench.who("erin"), request.id)
+    await bench.pipeline.enrolment.identity_changed("alice", "signal", ALICE)
+    shown = await bench.pipeline.views.show(bench.who("erin"), request.id)
     assert len(shown.deliveries) == 4
     assert shown.deliveries[0].as_json() == {
         "approver": "alice",

@@ -369,7 +369,7 @@ async def test_c44_an_approver_whose_key_changed_has_no_voice(bench: Workbench, 
     request = await bench.held()
     code = await chat.code(request)
     await chat.deliver(request)
-    await bench.pipeline.identity_changed("alice", "signal", ALICE)
+    await bench.pipeline.enrolment.identity_changed("alice", "signal", ALICE)
     async with Untouched(bench, request):
         assert await chat.say(f"CONFIRM {code}") is None
         assert await chat.react("100", reaction=DOWN) is None
@@ -622,7 +622,9 @@ def not_enrolled(bench: Workbench) -> list[str]:
 
 
 async def offered(bench: Workbench, owner: str = "carol") -> str:
-    answer = await bench.pipeline.offer_enrolment(bench.who("root-admin"), owner, "signal")
+    answer = await bench.pipeline.enrolment.offer_enrolment(
+        bench.who("root-admin"), owner, "signal"
+    )
     return str(answer.code)
 
 
@@ -729,11 +731,11 @@ async def test_a_disabled_approver_comes_back_by_enrolling_anew(
     bench: Workbench, chat: Chat
 ) -> None:
     await chat.say(f"ENROL {await offered(bench)}", by=STRANGER)
-    await bench.pipeline.identity_changed("carol", "signal", STRANGER)
+    await bench.pipeline.enrolment.identity_changed("carol", "signal", STRANGER)
     assert bench.rooms.book.owner_at("signal", STRANGER) is None
     disabled = [contact.disabled for contact in await bench.store.contacts()]
     assert disabled == [Failure.IDENTITY_CHANGED]
-    await bench.pipeline.identity_changed("carol", "signal", STRANGER)
+    await bench.pipeline.enrolment.identity_changed("carol", "signal", STRANGER)
     assert bench.events().count(Event.APPROVER_DISABLED) == 1
     await chat.say(f"ENROL {await offered(bench)}", by=STRANGER)
     assert bench.rooms.book.owner_at("signal", STRANGER) == "carol"

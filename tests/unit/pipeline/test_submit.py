@@ -174,7 +174,7 @@ async def test_a_failed_run_is_an_answer_and_no_refusal_and_counted_as_its_code(
 ) -> None:
     bench.host.answers["status"] = output(exit_code=1, stderr="fatal: no\n")
     ask = Ask(operation="git.status", params=STATUS, exchange_id="ab" * 16, body_sha256="")
-    answer = await bench.pipeline.submit(bench.who("deployer"), ask)
+    answer = await bench.pipeline.asks.submit(bench.who("deployer"), ask)
     assert isinstance(answer, Failed)
     assert isinstance(answer.error, HostFailedError)
     assert answer.error.members["outcome"]["exit_code"] == 1

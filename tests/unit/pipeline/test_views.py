@@ -39,10 +39,10 @@ async def waiting(bench: Workbench, count: int = 1) -> None:
 
 async def test_a_caller_sees_its_own_and_nobody_elses(bench: Workbench) -> None:
     request = await bench.held()
-    assert (await bench.pipeline.show(bench.who("deployer"), request.id)).caller == "deployer"
+    assert (await bench.pipeline.views.show(bench.who("deployer"), request.id)).caller == "deployer"
     for stranger in ("watcher", "robot"):
         with pytest.raises(RequestNotFoundError):
-            await bench.pipeline.show(bench.who(stranger), request.id)
+            await bench.pipeline.views.show(bench.who(stranger), request.id)
 
 
 async def test_another_certificate_of_the_same_owner_is_another_caller(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ async def test_another_certificate_of_the_same_owner_is_another_caller(tmp_path:
     async with opened(tmp_path, identities=identities) as bench:
         request = await bench.held()
         with pytest.raises(RequestNotFoundError):
-            await bench.pipeline.show(bench.who("watcher"), request.id)
+            await bench.pipeline.views.show(bench.who("watcher"), request.id)
 
 
 async def test_output_is_for_the_caller_admins_and_those_who_decided(bench: Workbench) -> None:
@@ -59,11 +59,11 @@ async def test_output_is_for_the_caller_admins_and_those_who_decided(bench: Work
     await bench.decide(request)
     await bench.settle()
     for cn in ("deployer", "root-admin", "alice"):
-        outcome = (await bench.pipeline.show(bench.who(cn), request.id)).outcome
+        outcome = (await bench.pipeline.views.show(bench.who(cn), request.id)).outcome
         assert outcome is not None
         assert outcome.stdout == "secret words\n"
     for cn in ("erin", "bobs-phone"):
-        shown = (await bench.pipeline.show(bench.who(cn), request.id)).as_json()
+        shown = (await bench.pipeline.views.show(bench.who(cn), request.id)).as_json()
         assert shown["outcome"] == {"exit_code": 0, "verified": False}
         assert "secret" not in str(shown)
 
@@ -71,7 +71,7 @@ async def test_output_is_for_the_caller_admins_and_those_who_decided(bench: Work
 async def test_looking_notices_an_expiry(bench: Workbench) -> None:
     request = await bench.held()
     bench.clock.advance(minutes=30)
-    shown = await bench.pipeline.show(bench.who("alice"), request.id)
+    shown = await bench.pipeline.views.show(bench.who("alice"), request.id)
     assert shown.state == "expired"
     assert bench.events()[-1] == "request.expired"
 
@@ -81,7 +81,7 @@ async def test_looking_notices_an_expiry(bench: Workbench) -> None:
 
 async def listed(bench: Workbench, by: str, **named: Any) -> list[str]:
     wanted: dict[str, Any] = {"state": None, "limit": 50, "cursor": None, **named}
-    page = await bench.pipeline.list_requests(bench.who(by), **wanted)
+    page = await bench.pipeline.views.list_requests(bench.who(by), **wanted)
     return [entry.request_id for entry in page.requests]
 
 
@@ -99,7 +99,7 @@ async def test_a_listing_never_holds_output(bench: Workbench) -> None:
     bench.host.answers["pull"] = output("secret words\n")
     await bench.decide(await bench.held())
     await bench.settle()
-    page = await bench.pipeline.list_requests(
+    page = await bench.pipeline.views.list_requests(
         bench.who("deployer"), state=None, limit=1, cursor=None
     )
     assert "secret" not in str(page)
@@ -111,7 +111,9 @@ async def test_a_listing_by_state_and_page(bench: Workbench) -> None:
     await bench.decide(first, Verb.DENY)
     assert await listed(bench, "alice", state="pending") == [second.id]
     assert await listed(bench, "alice", state="denied") == [first.id]
-    page = await bench.pipeline.list_requests(bench.who("alice"), state=None, limit=1, cursor=None)
+    page = await bench.pipeline.views.list_requests(
+        bench.who("alice"), state=None, limit=1, cursor=None
+    )
     cursor = page.next_cursor
     assert await listed(bench, "alice", cursor=cursor) == [first.id]
 
@@ -141,7 +143,7 @@ async def test_a_listing_of_something_else_is_refused(
 async def test_a_long_poll_returns_when_the_request_changes(bench: Workbench) -> None:
     request = await bench.held()
     poll = asyncio.ensure_future(
-        bench.pipeline.show(bench.who("deployer"), request.id, wait_seconds=60)
+        bench.pipeline.views.show(bench.who("deployer"), request.id, wait_seconds=60)
     )
     await waiting(bench)
     await bench.decide(request, Verb.DENY)
@@ -154,7 +156,7 @@ async def test_a_long_poll_returns_at_a_voice_of_a_quorum(bench: Workbench) -> N
         operation="git.reset", params={"repository": "/srv/app", "ref": "main"}, reason="undo"
     )
     poll = asyncio.ensure_future(
-        bench.pipeline.show(bench.who("deployer"), request.id, wait_seconds=60)
+        bench.pipeline.views.show(bench.who("deployer"), request.id, wait_seconds=60)
     )
     await waiting(bench)
     await bench.decide(request)
@@ -166,7 +168,7 @@ async def test_a_long_poll_returns_at_a_voice_of_a_quorum(bench: Workbench) -> N
 async def test_what_has_ended_is_not_waited_for(bench: Workbench) -> None:
     request = await bench.held()
     await bench.decide(request, Verb.DENY)
-    shown = await bench.pipeline.show(bench.who("deployer"), request.id, wait_seconds=60)
+    shown = await bench.pipeline.views.show(bench.who("deployer"), request.id, wait_seconds=60)
     assert shown.state == "denied"
 
 
@@ -183,7 +185,7 @@ async def test_a_change_between_the_look_and_the_wait_is_not_missed(
         return found
 
     monkeypatch.setattr(bench.store, "find", and_then_denied)
-    shown = await bench.pipeline.show(bench.who("deployer"), request.id, wait_seconds=60)
+    shown = await bench.pipeline.views.show(bench.who("deployer"), request.id, wait_seconds=60)
     assert shown.state == "denied"
 
 
@@ -193,7 +195,7 @@ async def test_a_long_poll_ends_when_its_time_is_over(
     monkeypatch.setattr(views, "RECHECK_SECONDS", 0.001)
     request = await bench.held()
     poll = asyncio.ensure_future(
-        bench.pipeline.show(bench.who("deployer"), request.id, wait_seconds=60)
+        bench.pipeline.views.show(bench.who("deployer"), request.id, wait_seconds=60)
     )
     await waiting(bench)
     bench.clock.advance(seconds=59.9)
@@ -206,14 +208,14 @@ async def test_a_long_poll_ends_when_its_time_is_over(
 async def test_a_long_poll_ends_at_shutdown(bench: Workbench) -> None:
     request = await bench.held()
     poll = asyncio.ensure_future(
-        bench.pipeline.show(bench.who("deployer"), request.id, wait_seconds=60)
+        bench.pipeline.views.show(bench.who("deployer"), request.id, wait_seconds=60)
     )
     await waiting(bench)
     bench.rooms.is_draining = True
     bench.rooms.changes.tell_all()
     assert (await poll).state == "pending"
     # And none begins then.
-    shown = await bench.pipeline.show(bench.who("deployer"), request.id, wait_seconds=60)
+    shown = await bench.pipeline.views.show(bench.who("deployer"), request.id, wait_seconds=60)
     assert shown.state == "pending"
 
 
@@ -228,7 +230,7 @@ async def test_a_long_poll_of_somebody_revoked_meanwhile_ends_with_that(
         bench.pipeline.identify(certificate)
 
     poll = asyncio.ensure_future(
-        bench.pipeline.show(
+        bench.pipeline.views.show(
             bench.who("alice"), request.id, wait_seconds=60, still_welcome=still_welcome
         )
     )
@@ -254,7 +256,7 @@ async def test_a_long_poll_sees_no_more_than_its_identity_may_by_then(
 ) -> None:
     request = await bench.held()
     poll = asyncio.ensure_future(
-        bench.pipeline.show(bench.who("alice"), request.id, wait_seconds=60)
+        bench.pipeline.views.show(bench.who("alice"), request.id, wait_seconds=60)
     )
     await waiting(bench)
     bench.reconfigure(identities=changed)
@@ -269,7 +271,7 @@ async def test_a_long_poll_ends_when_its_identity_may_not_see_it_any_more(
     monkeypatch.setattr(views, "RECHECK_SECONDS", 0.001)
     request = await bench.held()
     poll = asyncio.ensure_future(
-        bench.pipeline.show(bench.who("alice"), request.id, wait_seconds=60)
+        bench.pipeline.views.show(bench.who("alice"), request.id, wait_seconds=60)
     )
     await waiting(bench)
     bench.reconfigure(
@@ -288,7 +290,7 @@ async def test_an_admin_who_is_none_any_more_gets_no_output_from_a_long_poll(
     gate = bench.host.hold("pull")
     await bench.decide(request)
     poll = asyncio.ensure_future(
-        bench.pipeline.show(bench.who("root-admin"), request.id, wait_seconds=60)
+        bench.pipeline.views.show(bench.who("root-admin"), request.id, wait_seconds=60)
     )
     await waiting(bench)
     bench.reconfigure(identities=IDENTITIES.replace('["admin"]', '["approver"]'))
@@ -302,31 +304,31 @@ async def test_c45_the_seventeenth_long_poll_of_an_identity_is_refused(bench: Wo
     request = await bench.held()
     polls = [
         asyncio.ensure_future(
-            bench.pipeline.show(bench.who("deployer"), request.id, wait_seconds=60)
+            bench.pipeline.views.show(bench.who("deployer"), request.id, wait_seconds=60)
         )
         for _ in range(16)
     ]
     await waiting(bench, 16)
     with pytest.raises(RateLimitedError) as caught:
-        await bench.pipeline.show(bench.who("deployer"), request.id, wait_seconds=1)
+        await bench.pipeline.views.show(bench.who("deployer"), request.id, wait_seconds=1)
     assert caught.value.retry_after_seconds == 5
-    await bench.pipeline.show(bench.who("deployer"), request.id)  # a plain look is none
+    await bench.pipeline.views.show(bench.who("deployer"), request.id)  # a plain look is none
     other = asyncio.ensure_future(
-        bench.pipeline.show(bench.who("alice"), request.id, wait_seconds=60)
+        bench.pipeline.views.show(bench.who("alice"), request.id, wait_seconds=60)
     )
     await waiting(bench, 17)
     await bench.decide(request, Verb.DENY)
     assert {(await poll).state for poll in (*polls, other)} == {"denied"}
-    assert not bench.pipeline._showing._polls
+    assert not bench.pipeline.views._polls
 
 
 async def test_a_long_poll_whose_client_has_gone_leaves_nothing(bench: Workbench) -> None:
     request = await bench.held()
     poll = asyncio.ensure_future(
-        bench.pipeline.show(bench.who("deployer"), request.id, wait_seconds=60)
+        bench.pipeline.views.show(bench.who("deployer"), request.id, wait_seconds=60)
     )
     await waiting(bench)
     poll.cancel()
     await asyncio.wait([poll])
-    assert not bench.pipeline._showing._polls
+    assert not bench.pipeline.views._polls
     assert bench.rooms.changes._waiters == {}

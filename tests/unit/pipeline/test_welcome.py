@@ -163,7 +163,7 @@ async def test_h4_a_stream_ends_with_the_welcome_of_its_certificate(
     bench: Workbench, how: str
 ) -> None:
     brief(bench, "alice")
-    stream = bench.pipeline.stream(bench.who("alice"), None)
+    stream = bench.pipeline.streams.open(bench.who("alice"), None)
     assert (await anext(stream)).startswith(b":")
 
     async def rest() -> list[bytes]:
