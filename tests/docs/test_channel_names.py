@@ -21,9 +21,8 @@ OWN = ("notify/", "config/channels/")
 CONTRACT = {
     # The older way in for what arrives over Signal has the channel in its path, and so its body.
     *(
-        "SignalBody",
+        "BridgedSignalBody",
         "SignalAnswer",
-        "BridgedSignal",
         "relay_signal",
         "bridged_signal",
         "/webhook/signal",
