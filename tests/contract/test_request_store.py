@@ -1,4 +1,4 @@
-"""What every request store promises, over every implementation that there is."""
+"""What the request store promises: requests, answers, codes, and one winner of each race."""
 
 import asyncio
 import random
@@ -25,7 +25,8 @@ from host_agent.store import store as store_module
 from host_agent.store.admission import Inserted
 from host_agent.store.answers import KEY_LIFETIME, IdempotencyKey
 from host_agent.store.store import RequestStore
-from tests.support.request_stores import OPENERS, Opener, a_code, approved, put, refusals, step
+from tests.support.request_stores import a_code, approved, put, refusals, step
+from tests.support.store_ground import opened
 from tests.support.stored_requests import NOW, TTL, a_decision, a_request
 
 SECOND = timedelta(seconds=1)
@@ -38,15 +39,10 @@ DONE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=sorted(OPENERS))
-def opener(request: pytest.FixtureRequest) -> Opener:
-    return OPENERS[request.param]
-
-
 @pytest.fixture
-async def store(opener: Opener, tmp_path: Path) -> AsyncIterator[RequestStore]:
-    async with opener(tmp_path) as opened:
-        yield opened
+async def store(tmp_path: Path) -> AsyncIterator[RequestStore]:
+    async with opened(tmp_path) as store:
+        yield store
 
 
 def running(request: Request) -> Request:
@@ -811,16 +807,16 @@ async def test_caller_with_too_many_bytes_loses_the_oldest(
 # -- life -----------------------------------------------------------------------------------------
 
 
-async def test_everything_survives_a_restart(opener: Opener, tmp_path: Path) -> None:
+async def test_everything_survives_a_restart(tmp_path: Path) -> None:
     pending, other = a_request(0), a_request(1)
-    async with opener(tmp_path) as store:
+    async with opened(tmp_path) as store:
         await put(store, pending)
         await store.add_code(a_code(pending))
         await put(store, other)
         consented = await step(store, other, approved(other))
         done = await run_through(store, a_request(2))
         await tell(store, {"a": 1})
-    async with opener(tmp_path) as store:
+    async with opened(tmp_path) as store:
         assert await store.live() == [pending, consented]
         assert await store.codes(pending.id) == [a_code(pending)]
         assert await store.get(done.id) == done
@@ -838,8 +834,8 @@ async def test_problem_is_kept(store: RequestStore) -> None:
     assert (stored.state, stored.problem) == (State.FAILED, problem)
 
 
-async def test_closed_store_refuses(opener: Opener, tmp_path: Path) -> None:
-    async with opener(tmp_path) as store:
+async def test_closed_store_refuses(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
         await store.ping()
     calls: list[Awaitable[object]] = [
         store.ping(),

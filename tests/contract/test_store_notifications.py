@@ -1,4 +1,4 @@
-"""What every request store promises of notifications: due, tried, settled, withdrawn, owed."""
+"""What the request store promises of notifications: due, tried, settled, withdrawn, owed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,22 +18,18 @@ from host_agent.requests.notification import (
     Notification,
 )
 from host_agent.store.store import RequestStore
-from tests.support.request_stores import OPENERS, Opener, a_prompt, approved, put, step
+from tests.support.request_stores import a_prompt, approved, put, step
+from tests.support.store_ground import opened
 from tests.support.stored_requests import NOW, a_decision, a_request
 
 SECOND = timedelta(seconds=1)
 LATER = NOW + 120 * SECOND
 
 
-@pytest.fixture(params=sorted(OPENERS))
-def opener(request: pytest.FixtureRequest) -> Opener:
-    return OPENERS[request.param]
-
-
 @pytest.fixture
-async def store(opener: Opener, tmp_path: Path) -> AsyncIterator[RequestStore]:
-    async with opener(tmp_path) as opened:
-        yield opened
+async def store(tmp_path: Path) -> AsyncIterator[RequestStore]:
+    async with opened(tmp_path) as store:
+        yield store
 
 
 def denied(request: Request) -> Request:
@@ -477,13 +473,13 @@ async def test_purge_takes_notifications_along(store: RequestStore) -> None:
     assert await states(store, young) == [("prompt", "bob", "signal", "waiting")]
 
 
-async def test_notifications_survive_a_restart(opener: Opener, tmp_path: Path) -> None:
+async def test_notifications_survive_a_restart(tmp_path: Path) -> None:
     request = a_request()
     one, other = a_prompt(request), a_prompt(request, "carol", at=LATER)
-    async with opener(tmp_path) as store:
+    async with opened(tmp_path) as store:
         await put(store, request, notifications=[one, other])
         sent = await deliver(store, one, "1001")
-    async with opener(tmp_path) as store:
+    async with opened(tmp_path) as store:
         assert await store.notifications_of(request.id) == [sent, other]
         assert await store.due_notifications(LATER, limit=9) == [other]
         assert await store.prompt_by_reference("bob", "signal", "1001") == sent

@@ -1,4 +1,4 @@
-"""What every request store promises of what outlives a request: contacts, one-time ids, grants."""
+"""What the request store promises of what outlives a request: contacts, one-time ids, grants."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,8 +16,6 @@ from host_agent.requests.notification import Contact, DeliveryState, Failure
 from host_agent.store.nonces import Spent
 from host_agent.store.store import RequestStore
 from tests.support.request_stores import (
-    OPENERS,
-    Opener,
     a_prompt,
     approved,
     others,
@@ -25,6 +23,7 @@ from tests.support.request_stores import (
     refusals,
     step,
 )
+from tests.support.store_ground import opened
 from tests.support.stored_requests import NOW, a_decision, a_request
 
 SECOND = timedelta(seconds=1)
@@ -32,15 +31,10 @@ DAY = timedelta(days=1)
 ACI, OTHER = "3f0a-aci", "77bb-aci"
 
 
-@pytest.fixture(params=sorted(OPENERS))
-def opener(request: pytest.FixtureRequest) -> Opener:
-    return OPENERS[request.param]
-
-
 @pytest.fixture
-async def store(opener: Opener, tmp_path: Path) -> AsyncIterator[RequestStore]:
-    async with opener(tmp_path) as opened:
-        yield opened
+async def store(tmp_path: Path) -> AsyncIterator[RequestStore]:
+    async with opened(tmp_path) as store:
+        yield store
 
 
 # -- contacts -------------------------------------------------------------------------------------
@@ -518,9 +512,9 @@ async def test_release_forgets_denials_not_what_waits(store: RequestStore) -> No
 # -- life -----------------------------------------------------------------------------------------
 
 
-async def test_what_stands_survives_a_restart(opener: Opener, tmp_path: Path) -> None:
+async def test_what_stands_survives_a_restart(tmp_path: Path) -> None:
     grant = a_grant(uses_left=2)
-    async with opener(tmp_path) as store:
+    async with opened(tmp_path) as store:
         await store.put_contact(a_contact())
         await disable(store, a_contact())
         await offer(store, "carol")
@@ -529,7 +523,7 @@ async def test_what_stands_survives_a_restart(opener: Opener, tmp_path: Path) ->
         await store.use_grant(grant.id, NOW)
         await refuse(store, 0, 0)
         await store.release("librarian", by="root-admin", now=NOW)
-    async with opener(tmp_path) as store:
+    async with opened(tmp_path) as store:
         assert await store.contacts() == [a_contact(disabled=Failure.IDENTITY_CHANGED)]
         assert await spend(store) is Spent.REPLAYED
         assert await store.grants() == [replace(grant, uses_left=1, used=1)]

@@ -1,9 +1,7 @@
-"""Every implementation of the request store, and the steps that tests of any of them take."""
+"""The steps that tests of the request store take."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 
 from host_agent.requests import model as machine
 from host_agent.requests.model import Request
@@ -11,22 +9,6 @@ from host_agent.requests.notification import CodeHash, Notification, Purpose, pr
 from host_agent.store.admission import Inserted
 from host_agent.store.store import RequestStore
 from tests.support.stored_requests import NOW, a_decision
-
-Opener = Callable[[Path], AbstractAsyncContextManager[RequestStore]]
-
-
-@asynccontextmanager
-async def sqlite(directory: Path) -> AsyncIterator[RequestStore]:
-    store = RequestStore(directory / "state" / "host-agent.db")
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-OPENERS: dict[str, Opener] = {"sqlite": sqlite}
-"""A new implementation is one more entry."""
 
 
 async def put(
