@@ -21,7 +21,7 @@ from host_agent.operations.catalogue import Effect, Operation
 from host_agent.pipeline.authorize import as_now
 from host_agent.pipeline.context import Rooms, Snapshot
 from host_agent.requests.model import Request, State
-from host_agent.store.refusals import Standing
+from host_agent.store.refusals import AskContext
 
 HOLD_OFF_WINDOW = timedelta(hours=1)
 RETRY_SECONDS = 300.0
@@ -32,14 +32,14 @@ RETRY_SECONDS = 300.0
 
 async def look_around(
     rooms: Rooms, snapshot: Snapshot, principal: Principal, operation: Operation
-) -> Standing:
+) -> AskContext:
     """Return what stands between `principal` and one more ask.
 
     Raises:
         StoreUnavailableError: that cannot be known.
     """
     now = rooms.clock.now()
-    return await rooms.store.standing(
+    return await rooms.store.ask_context(
         principal.cn,
         operation.name,
         refused_since=now - HOLD_OFF_WINDOW,

@@ -37,7 +37,7 @@ from host_agent.requests.model import Request, RequestId, State, Terms
 from host_agent.requests.notification import Notification
 from host_agent.store.admission import Inserted
 from host_agent.store.answers import IdempotencyKey
-from host_agent.store.refusals import Standing
+from host_agent.store.refusals import AskContext
 
 _log = logging.getLogger("host_agent.pipeline")
 
@@ -184,7 +184,7 @@ class Asking:
             standing = await self._standing(run)
         return await self._hold(run, standing, key)
 
-    async def _standing(self, run: Run) -> Standing:
+    async def _standing(self, run: Run) -> AskContext:
         """Return what stands between the caller and one more ask; for an allowed read nothing.
 
         Raises:
@@ -193,7 +193,7 @@ class Asking:
         """
         is_allowed = not isinstance(run.verdict, AskVerdict)
         if is_allowed and run.operation.effect is Effect.READ:
-            return Standing(refusals=0, others=[], grants=[])
+            return AskContext(refusals=0, others=[], grants=[])
         standing = await look_around(self._rooms, run.snapshot, run.principal, run.operation)
         require_no_equivalent(self._rooms, run.operation, standing.others)
         return standing
@@ -301,7 +301,7 @@ class Asking:
         return await self._rooms.store.live_by_digest(run.principal.cn, digest)
 
     async def _hold(
-        self, run: Run, standing: Standing, key: IdempotencyKey | None
+        self, run: Run, standing: AskContext, key: IdempotencyKey | None
     ) -> Answer | Failed:
         terms, ttl_seconds = Terms(), None
         if isinstance(run.verdict, AskVerdict):

@@ -14,7 +14,7 @@ from host_agent.store import codec, grants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class AskContext:
     """What stands between a caller and one more ask.
 
     `refusals` are the caller's requests that came to nothing: denied, expired, or withdrawn by the
@@ -37,7 +37,7 @@ WHERE releases.released_at <= excluded.released_at
 
 
 def release(connection: Connection, caller: str, *, by: str, now: datetime) -> None:
-    """Forget a caller's refusals up to `now`: `standing` counts later ones only.
+    """Forget a caller's refusals up to `now`: `ask_context` counts later ones only.
 
     An older release changes nothing.
     """
@@ -45,7 +45,7 @@ def release(connection: Connection, caller: str, *, by: str, now: datetime) -> N
     connection.execute(_RELEASE, values)
 
 
-def standing(
+def ask_context(
     connection: Connection,
     caller: str,
     operation: str,
@@ -53,12 +53,12 @@ def standing(
     refused_since: datetime,
     denied_since: datetime,
     now: datetime,
-) -> Standing:
+) -> AskContext:
     """Return what decides about one more ask of `caller` for `operation`, in one look.
 
     A release forgets the refusals and denials before it.
     """
-    return Standing(
+    return AskContext(
         refusals=_refusals(connection, caller, refused_since),
         others=_others(connection, caller, denied_since, operation),
         grants=grants.live_of(connection, caller, operation, now),

@@ -224,7 +224,7 @@ class RequestStore:
     pending_stats = _reading(requests.pending_stats)
     asked_before = _reading(requests.asked_before)
     newest_time = _reading(requests.newest_time)
-    standing = _reading(refusals.standing)
+    ask_context = _reading(refusals.ask_context)
     release = _writing(refusals.release)
 
     # -- answers ----------------------------------------------------------------------------------

@@ -58,15 +58,15 @@ def a_prompt(
 
 async def refusals(store: RequestStore, caller: str, since: datetime) -> int:
     """Return how many of the caller's requests came to nothing since then."""
-    standing = await store.standing(
+    context = await store.ask_context(
         caller, "git.log", refused_since=since, denied_since=since, now=since
     )
-    return standing.refusals
+    return context.refusals
 
 
 async def others(store: RequestStore, denied_since: datetime, *, but: str) -> list[Request]:
     """Return what waits of librarian's operations, or was denied since, but for one of them."""
-    standing = await store.standing(
+    context = await store.ask_context(
         "librarian", but, refused_since=denied_since, denied_since=denied_since, now=denied_since
     )
-    return standing.others
+    return context.others

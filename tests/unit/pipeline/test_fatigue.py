@@ -17,7 +17,7 @@ from host_agent.errors import (
     RoleRequiredError,
 )
 from host_agent.requests.model import GrantTerms, State, Verb
-from host_agent.store.refusals import Standing
+from host_agent.store.refusals import AskContext
 from tests.support.pipeline import ASIDE, FETCH, RESET, STATUS, Workbench, opened
 from tests.support.site import IDENTITIES, RULES
 
@@ -125,12 +125,12 @@ async def test_what_no_version_takes_any_more_is_no_reason(
 ) -> None:
     waiting = await bench.held()
 
-    async def renamed(caller: str, operation: str, **_: object) -> Standing:
+    async def renamed(caller: str, operation: str, **_: object) -> AskContext:
         """Return what is stored, as an operation that this version does not have."""
         assert (caller, operation) == ("deployer", "git.reset")
-        return Standing(refusals=0, others=[replace(waiting, operation="git.push")], grants=[])
+        return AskContext(refusals=0, others=[replace(waiting, operation="git.push")], grants=[])
 
-    monkeypatch.setattr(bench.store, "standing", renamed)
+    monkeypatch.setattr(bench.store, "ask_context", renamed)
     assert (await bench.ask("git.reset", RESET)).status == 202
 
 

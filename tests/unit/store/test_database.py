@@ -84,3 +84,11 @@ async def test_a_defect_in_work_is_raised_where_it_was_asked_for(tmp_path: Path)
     assert await database.run(lambda _connection: 1) == 1
     await database.close()
     await database.close()
+
+
+async def test_a_place_without_a_journal_is_refused(tmp_path: Path) -> None:
+    """SQLite goes on without one where the file system cannot hold its index."""
+    database = Database(Path(":memory:"), is_writer=True)
+    with pytest.raises(StoreUnavailableError, match="write-ahead journal"):
+        await database.open()
+    await (await opened(tmp_path)).close()
