@@ -47,7 +47,7 @@ class Target:
 
     @property
     def is_loopback(self) -> bool:
-        """Return whether the URL itself says that it means this machine."""
+        """Whether the host is `localhost` or a loopback address."""
         literal = _literal(self.host)
         return self.host == "localhost" if literal is None else literal.is_loopback
 

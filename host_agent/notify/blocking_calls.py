@@ -19,7 +19,7 @@ class BusyError(Exception):
 
 
 class Detached:
-    """Runs blocking calls, at most `limit` at once; what is given up is left to end by itself."""
+    """Runs blocking calls in threads, at most `limit` at once; a cancelled one ends by itself."""
 
     def __init__(self, *, limit: int, name: str) -> None:
         self._free = threading.BoundedSemaphore(limit)

@@ -36,7 +36,7 @@ _Option: TypeAlias = (
 
 
 def system_addresses(host: str, port: int) -> Sequence[str]:
-    """Return what the system's resolver knows of `host`."""
+    """Return the addresses of `host` by the system's resolver."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
@@ -142,7 +142,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
 
 
 class ClosingStream(httpcore.AsyncNetworkStream):
-    """A connection that is closed where its handshake is given up, which its own kind forgets."""
+    """A connection that is closed when its TLS handshake fails; httpcore leaves it open."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream

@@ -66,8 +66,8 @@ _Stored = TypeVar("_Stored")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What a sending works with; see `Outbox` for each."""
+class SenderContext:
+    """The services that a sending uses; `Outbox` describes each."""
 
     store: RequestStore
     clock: Clock
@@ -86,9 +86,9 @@ class Terms:
 class Sender:
     """Sends one notification at a time for each owner and channel; safe for several at once."""
 
-    def __init__(self, terms: Terms, pace: Pace) -> None:
-        self._terms = terms
-        self._store = terms.store
+    def __init__(self, context: SenderContext, pace: Pace) -> None:
+        self._context = context
+        self._store = context.store
         self._pace = pace
         self._held: dict[str, datetime] = {}
         self._failing: set[str] = set()
@@ -105,7 +105,7 @@ class Sender:
             StoreUnavailableError: nothing was sent, and the row waits as before.
         """
         request = await self._store.get(row.request_id)
-        now = self._terms.clock.now()
+        now = self._context.clock.now()
         if request is None or _is_moot(row, request):
             await self._withdraw(row)
         elif _deadline(row, request) <= now:
@@ -130,7 +130,7 @@ class Sender:
         """Return until when the row has to wait for its turn; None: not at all."""
         held = self._held.get(row.channel)
         if held is not None and held > now:
-            return held + timedelta(seconds=self._terms.uniform(0.0, _SPREAD_SECONDS))
+            return held + timedelta(seconds=self._context.uniform(0.0, _SPREAD_SECONDS))
         if row.kind is not Kind.PROMPT:
             return None
         return self._pace.turn(row.owner, row.channel, now)
@@ -144,7 +144,7 @@ class Sender:
     async def _try(self, row: Notification, request: Request, channel: Channel) -> None:
         address: str | None = None
         try:
-            address = self._terms.address_of(row.owner, row.channel)
+            address = self._context.address_of(row.owner, row.channel)
             if address is None:
                 await self._give_up(row, Failure.NOT_ENROLLED)
                 return
@@ -169,8 +169,8 @@ class Sender:
         """Return what is sent, its code stored; None where the request is decided by now."""
         purpose = channel.purpose if row.kind is Kind.PROMPT else None
         code = None if purpose is None else codes.make()
-        facts = await self._terms.facts_of(request)
-        prompt = self._terms.compose(facts, row, code, channel)
+        facts = await self._context.facts_of(request)
+        prompt = self._context.compose(facts, row, code, channel)
         if not prompt.is_whole:
             code = None  # with a text that hides something nobody can decide
         if code is not None and purpose is not None:
@@ -190,7 +190,7 @@ class Sender:
             address=address,
             prompt=prompt,
             facts=facts,
-            audit=self._terms.audit_head(),
+            audit=self._context.audit_head(),
             code=code,
             reply_to=await self._prompt_of(row),
         )
@@ -208,7 +208,7 @@ class Sender:
     async def _hand_over(self, channel: Channel, message: Message) -> Delivery:
         """Send within the deadline, whatever the channel does."""
         try:
-            async with asyncio.timeout(self._terms.deadline_seconds) as scope:
+            async with asyncio.timeout(self._context.deadline_seconds) as scope:
                 return await channel.send(message)
         except TimeoutError as error:
             if not scope.expired():
@@ -232,30 +232,30 @@ class Sender:
             row,
             state=DeliveryState.DELIVERED,
             tries=row.tries + 1,
-            delivered_at=self._terms.clock.now(),
+            delivered_at=self._context.clock.now(),
             reference=delivery.reference,
             answer_reference=delivery.answer_reference,
             failure=None,
         )
         if await self._settle(row, settled):
-            self._terms.on_result(row.channel, "delivered")
+            self._context.on_result(row.channel, "delivered")
 
     async def _failed(
         self, row: Notification, request: Request, error: ChannelError, address: str | None
     ) -> None:
-        now, tries = self._terms.clock.now(), row.tries + 1
+        now, tries = self._context.clock.now(), row.tries + 1
         self._note(row.channel, error, now)
         if error.failure is Failure.IDENTITY_CHANGED and address is not None:
-            told = self._terms.on_identity_changed
+            told = self._context.on_identity_changed
             await self._tell(lambda: told(row.owner, row.channel, address))
         is_final = error.is_final or error.failure is Failure.IDENTITY_CHANGED
-        after = backoff(tries, error.retry_after_seconds, self._terms.uniform)
+        after = backoff(tries, error.retry_after_seconds, self._context.uniform)
         tried = replace(row, tries=tries, failure=error.failure, next_at=now + after)
         if is_final or tries >= MAX_TRIES or tried.next_at >= _deadline(row, request):
             # The last also where no more is due in time: an owner's next channel need not wait.
             await self._give_up(row, error.failure, tries=tries)
         elif await self._settle(row, tried):
-            self._terms.on_result(row.channel, "retried")
+            self._context.on_result(row.channel, "retried")
 
     def _note(self, channel: str, error: ChannelError, now: datetime) -> None:
         """Log a channel's first failure, and leave it alone where it asks for that."""
@@ -276,7 +276,7 @@ class Sender:
 
     async def _withdraw(self, row: Notification) -> None:
         if await self._settle(row, replace(row, state=DeliveryState.WITHDRAWN)):
-            self._terms.on_result(row.channel, "withdrawn")
+            self._context.on_result(row.channel, "withdrawn")
 
     async def _give_up(
         self, row: Notification, failure: Failure, *, tries: int | None = None
@@ -290,13 +290,13 @@ class Sender:
         )
         if not await self._settle(row, settled):
             return
-        self._terms.on_result(row.channel, "failed")
+        self._context.on_result(row.channel, "failed")
         if row.kind is Kind.PROMPT:
-            now = self._terms.clock.now()
+            now = self._context.clock.now()
             await self._stored(
                 lambda: self._store.hasten_notifications(row.request_id, row.owner, now)
             )
-        await self._tell(lambda: self._terms.on_failed(settled))
+        await self._tell(lambda: self._context.on_failed(settled))
 
     async def _settle(self, row: Notification, settled: Notification) -> bool:
         return await self._stored(
@@ -309,7 +309,7 @@ class Sender:
             try:
                 return await step()
             except StoreUnavailableError:
-                await asyncio.sleep(self._terms.store_retry_seconds)
+                await asyncio.sleep(self._context.store_retry_seconds)
 
     async def _tell(self, told: Callable[[], Awaitable[None]]) -> None:
         try:

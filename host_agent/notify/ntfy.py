@@ -24,7 +24,7 @@ from host_agent.notify.channel import (
     Message,
     Surroundings,
 )
-from host_agent.notify.outbound import Answer, Outbound
+from host_agent.notify.outbound import Outbound, Response
 from host_agent.notify.secret_files import read_token
 from host_agent.requests import codes
 from host_agent.requests.notification import Failure, Kind, Purpose
@@ -306,7 +306,7 @@ def heard_in(told: Mapping[str, object], topic: str) -> Heard | None:
     )
 
 
-def _published_id(answer: Answer) -> str:
+def _published_id(answer: Response) -> str:
     told = _object(answer.body)
     identifier = None if told is None else told.get("id")
     if not isinstance(identifier, str) or not _MESSAGE_ID.fullmatch(identifier):

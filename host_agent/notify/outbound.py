@@ -41,7 +41,7 @@ _SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Response:
     """A successful answer, whole. Names of headers are lower case. All of it is a peer's word."""
 
     status: int
@@ -49,8 +49,8 @@ class Answer:
     body: bytes
 
 
-Explain: TypeAlias = Callable[[Answer], ChannelError | None]
-"""What an answer means that is no success; None: what its status says."""
+Explain: TypeAlias = Callable[[Response], ChannelError | None]
+"""Turns an answer into an error, by its body; None leaves it to the status."""
 
 
 def _wall() -> datetime:
@@ -101,10 +101,10 @@ class Outbound:
         path: str | None = None,
         method: str = "POST",
         explain: Explain | None = None,
-    ) -> Answer:
+    ) -> Response:
         """Send `body` to the URL, or to `path` on its host, and return a 2xx answer.
 
-        `explain` may say better than the status what another answer means, by its body.
+        `explain` may turn any other answer into an error, by its body.
 
         Raises:
             ChannelError: there was no such answer; `is_final` after a refusal that stays one.
@@ -119,7 +119,7 @@ class Outbound:
         path: str | None = None,
         explain: Explain | None = None,
         wait_seconds: float = 0.0,
-    ) -> Answer:
+    ) -> Response:
         """Ask for the URL, or for `path` on its host, and return a 2xx answer.
 
         `explain` is as in `post`. The service may keep the answer back for `wait_seconds` beyond
@@ -158,7 +158,7 @@ class Outbound:
                             await take(line)
 
     async def reach(self) -> str:
-        """Connect, shake hands, hang up, and return a clause that says to whom.
+        """Connect, shake hands, hang up, and return a clause with the place and the version of TLS.
 
         Raises:
             ChannelError: nobody is there, or TLS does not accept them.
@@ -202,7 +202,7 @@ class Outbound:
         body: bytes | None,
         explain: Explain | None = None,
         wait_seconds: float = 0.0,
-    ) -> Answer:
+    ) -> Response:
         seconds = self._deadline_seconds + wait_seconds
         async with self._answering(method, path, headers, body, seconds) as response:
             if explain is None:
@@ -214,7 +214,7 @@ class Outbound:
                     # Leaving here closes the connection: the rest is never read.
                     message = f"{self._target.place} answered with more than is taken."
                     raise ChannelError(Failure.BAD_ANSWER, message)
-            answer = Answer(
+            answer = Response(
                 status=response.status, headers=_headers_of(response), body=bytes(content)
             )
             if explain is not None and (error := explain(answer)) is not None:
@@ -273,7 +273,7 @@ class Outbound:
         return self._pool
 
     def tls(self) -> ssl.SSLContext:
-        """Return what the service is verified by, also for a connection of another kind.
+        """Return the TLS context that verifies the service.
 
         Raises:
             ChannelError: a file of it cannot be used.
@@ -363,7 +363,7 @@ def _headers_of(response: "httpcore.Response") -> dict[str, str]:
 
 
 class _Lines:
-    """Cuts what arrives into lines, and holds no more than one of at most `MAX_LINE_BYTES`."""
+    """Cuts a stream into lines, and holds no more than one of at most `MAX_LINE_BYTES`."""
 
     def __init__(self) -> None:
         self._rest = bytearray()

@@ -27,7 +27,7 @@ from host_agent.notify.delivery import (
     OnIdentityChanged,
     OnResult,
     Sender,
-    Terms,
+    SenderContext,
     where,
 )
 from host_agent.notify.rate import Pace
@@ -44,7 +44,7 @@ LONGEST_SLEEP_SECONDS = 60.0
 BUSY_SLEEP_SECONDS = 1.0
 """So often the store is looked at while rows that are due are under way."""
 CLOGGED = timedelta(seconds=30)
-"""What a busy channel cannot take is put off for so long, if it hides what others could take."""
+"""How long rows of a full lane are put off when they hide rows of other lanes."""
 
 _log = logging.getLogger("host_agent.notify.outbox")
 _RANDOM = SystemRandom()
@@ -93,7 +93,7 @@ class _Lane:
         self.running -= 1
 
     def drop(self) -> list[Notification]:
-        """Empty the lane of what is not under way, and return that."""
+        """Remove the rows that are not under way, and return them."""
         dropped = [row for queue in self._queues.values() for row in queue]
         self._queues.clear()
         self._length = 0
@@ -148,7 +148,7 @@ class Outbox:
         self._store_retry_seconds = store_retry_seconds
         self._pause_seconds = pause_seconds
         self._grace_seconds = grace_seconds
-        terms = Terms(
+        context = SenderContext(
             store=store,
             clock=clock,
             facts_of=facts_of,
@@ -162,7 +162,7 @@ class Outbox:
             deadline_seconds=deadline_seconds,
             store_retry_seconds=store_retry_seconds,
         )
-        self._sender = Sender(terms, Pace(prompts_per_minute))
+        self._sender = Sender(context, Pace(prompts_per_minute))
         self._lanes: dict[str, _Lane] | None = None
         self._unconfigured = _Lane(None)
         self._in_hand: set[str] = set()
@@ -228,7 +228,7 @@ class Outbox:
     # -- what is due ------------------------------------------------------------------------------
 
     async def _look(self) -> float:
-        """Take what is due in hand; return for how many seconds nothing else will be."""
+        """Hand due rows to their lanes; return the seconds until the next one is due."""
         if self._lanes is None:
             return LONGEST_SLEEP_SECONDS
         now = self._clock.now()
@@ -242,7 +242,7 @@ class Outbox:
         return min(seconds, LONGEST_SLEEP_SECONDS)
 
     async def _fill(self, now: datetime) -> None:
-        """Give the lanes what is due, past the rows of those that are full."""
+        """Hand due rows to their lanes, past the rows of full ones."""
         limit, is_hidden = BATCH, True
         while is_hidden and not self._is_closed:
             # A row that is settled while the store reads would come back as it was before.

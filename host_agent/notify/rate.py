@@ -19,7 +19,7 @@ LONGEST_RETRY_AFTER_SECONDS = 86_400.0
 
 
 @dataclass(slots=True)
-class _Line:
+class _RecentPrompts:
     sent: deque[datetime] = field(default_factory=deque)
     last_turn: datetime | None = None
 
@@ -32,7 +32,7 @@ class Pace:
 
     def __init__(self, per_minute: Callable[[], int]) -> None:
         self._per_minute = per_minute
-        self._lines: dict[tuple[str, str], _Line] = {}
+        self._lines: dict[tuple[str, str], _RecentPrompts] = {}
 
     def turn(self, owner: str, channel: str, now: datetime) -> datetime | None:
         """Count a prompt that is sent now and return None, or return when to ask again.
@@ -41,7 +41,7 @@ class Pace:
         vain.
         """
         limit = max(self._per_minute(), 1)
-        line = self._lines.setdefault((owner, channel), _Line())
+        line = self._lines.setdefault((owner, channel), _RecentPrompts())
         while line.sent and now - line.sent[0] >= MINUTE:
             line.sent.popleft()
         if len(line.sent) < limit:

@@ -18,7 +18,7 @@ MAX_REASON = 300
 _LETTERS = frozenset(ALPHABET + ALPHABET.lower())
 _VERB = re.compile(r"\s*([A-Za-z]{1,16})(?!\w)[\s:,.]*")
 _END = "- \t\r\n.:,;!"
-"""What may follow a code right away, and what is passed over before a reason."""
+"""Characters that may follow a code, and that are skipped before a reason."""
 _TAKEN = frozenset({"CONFIRM", "ENROL", "ENROLL"})
 _MEANT = frozenset(
     {"APPROVE", "APPROVED", "REJECT", "YES", "NO", "OK", "OKAY", "CANCEL", "STOP", "HELP"}
@@ -57,7 +57,7 @@ class Confirm:
 
 
 @dataclass(frozen=True, slots=True)
-class Deny:
+class Denial:
     """No. `code` is None where it was left out: then it has to answer a prompt."""
 
     code: str | None = None
@@ -88,7 +88,7 @@ class Chatter:
     """It is not for us."""
 
 
-Words: TypeAlias = Confirm | Deny | Enrol | ApproveReaction | Unclear | Chatter
+Words: TypeAlias = Confirm | Denial | Enrol | ApproveReaction | Unclear | Chatter
 
 
 def read(text: str) -> Words:
@@ -113,16 +113,16 @@ def read_reaction(emoji: str) -> Words:
     """Return what a reaction to a prompt says: no, a try at yes, or nothing."""
     bare = _MODIFIERS.sub("", emoji[:MAX_CHARACTERS])
     if bare in DENIES:
-        return Deny()
+        return Denial()
     return ApproveReaction() if bare in APPROVES else Chatter()
 
 
-def _denial(rest: str) -> Deny:
+def _denial(rest: str) -> Denial:
     """Return a denial; words that merely have a code's length are its reason."""
     code, more = _split(rest)
     if code is None or not _is_likely_code(rest[: len(rest) - len(more)]):
-        return Deny(reason=_reason(rest))
-    return Deny(code=code, reason=_reason(more))
+        return Denial(reason=_reason(rest))
+    return Denial(code=code, reason=_reason(more))
 
 
 def _split(text: str) -> tuple[str | None, str]:

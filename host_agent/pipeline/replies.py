@@ -37,7 +37,7 @@ from host_agent.notify.reply_parser import (
     ApproveReaction,
     Chatter,
     Confirm,
-    Deny,
+    Denial,
     Enrol,
     Unclear,
     Words,
@@ -123,9 +123,9 @@ class Hearing:
             voice, heard = through(voice, bridge), replace(heard, quotes=None)
         if isinstance(words, Confirm):
             return await self._by_code(voice, heard, words.code, Verb.APPROVE, None)
-        if isinstance(words, Deny) and words.code is not None:
+        if isinstance(words, Denial) and words.code is not None:
             return await self._by_code(voice, heard, words.code, Verb.DENY, words.reason)
-        if isinstance(words, Deny) and heard.quotes is not None:
+        if isinstance(words, Denial) and heard.quotes is not None:
             return await self._by_quote(voice, heard, words.reason)
         if isinstance(words, ApproveReaction):
             is_prompt = await self._prompt_of(voice, heard) is not None
@@ -200,7 +200,7 @@ class Hearing:
 
     async def _press(self, heard: Heard, words: Words) -> None:
         """Take a button: its token says who, and may only deny. Nobody reads an answer there."""
-        if not isinstance(words, Deny) or words.code is None:
+        if not isinstance(words, Denial) or words.code is None:
             return
         found = await self._rooms.store.code(codes.hash_code(words.code))
         if found is None or not _is_of_button(found, heard):
@@ -263,7 +263,7 @@ class Hearing:
     async def _strange(self, heard: Heard, words: Words) -> None:
         """Write down that somebody tried to decide whom nobody has enrolled. They hear nothing."""
         verb = Verb.APPROVE if isinstance(words, Confirm) else Verb.DENY
-        if not isinstance(words, Confirm | Deny) or words.code is None:
+        if not isinstance(words, Confirm | Denial) or words.code is None:
             return
         who: dict[str, JsonValue] = {"channel": heard.channel}
         found = await self._rooms.store.code(codes.hash_code(words.code))

@@ -224,6 +224,29 @@ async def test_an_answer_of_another_form_is_none(
     assert (await refusal(channel(home.url, tmp_path))).failure is Failure.BAD_ANSWER
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "code", "failure", "is_final"),
+    [
+        ("joined_members", 403, "M_FORBIDDEN", Failure.NOT_ENROLLED, True),
+        ("joined_members", 500, "M_UNKNOWN", Failure.REFUSED, False),
+        ("state", 500, "M_UNKNOWN", Failure.REFUSED, False),
+    ],
+)
+async def test_a_room_that_cannot_be_looked_at_gets_no_code(
+    home: Homeserver,
+    tmp_path: Path,
+    path: str,
+    status: int,
+    code: str,
+    failure: Failure,
+    is_final: bool,
+) -> None:
+    home.server.refuse(f"/v3/rooms/%21alice%3Ahome.example/{path}", status, {"errcode": code})
+    error = await refusal(channel(home.url, tmp_path))
+    assert (error.failure, error.is_final) == (failure, is_final)
+    assert not home.server.sent
+
+
 async def test_a_homeserver_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
     with Homeserver() as gone:
         url = gone.url
@@ -512,6 +535,21 @@ async def test_an_answer_that_is_refused_ends_nothing(
         await until(lambda: "an answer over Matrix was not sent" in caplog.text)
         home.server.write(ROOM, ALICE, "two")
         await until(lambda: home.server.texts() == ["re two"])
+
+
+async def test_a_defect_in_answering_ends_nothing(
+    home: Homeserver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    it = channel(home.url, tmp_path)
+
+    async def broken(*_: object, **__: object) -> str:
+        raise RuntimeError
+
+    it._homeserver.send = broken  # type: ignore[method-assign]
+    async with listening(it, Ears(lambda _: "re")):
+        await begun(home)
+        home.server.write(ROOM, ALICE, "one")
+        await until(lambda: "was not sent: a defect, RuntimeError" in caplog.text)
 
 
 # -- invitations -----------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Socket:
+class ChannelSocket:
     """A unix socket that a channel goes by: its key, where it is, and whose process answers."""
 
     key: str
@@ -83,7 +83,7 @@ class ChannelSection(ChannelTable):
     """Its answers come through bridges, which vouch for their users."""
 
     @property
-    def sockets(self) -> tuple[Socket, ...]:
+    def sockets(self) -> tuple[ChannelSocket, ...]:
         """The unix sockets whose other end is believed."""
         return ()
 

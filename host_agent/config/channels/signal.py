@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 from host_agent.config.channels.declaration import (
     Address,
     ChannelSection,
+    ChannelSocket,
     OutboundUrl,
     PublicFile,
     SecretFile,
-    Socket,
 )
 from host_agent.config.values import HostPath, UnixUser
 from host_agent.operations.section import grammar
@@ -117,11 +117,11 @@ class SignalSection(ChannelSection):
         return self
 
     @property
-    def sockets(self) -> tuple[Socket, ...]:
+    def sockets(self) -> tuple[ChannelSocket, ...]:
         """The daemon's."""
         if self.socket is None:
             return ()
-        return (Socket(key="socket", path=self.socket, user=self.user),)
+        return (ChannelSocket(key="socket", path=self.socket, user=self.user),)
 
     def warnings(self) -> Iterator[tuple[str, str]]:
         """Yield what is unwise about the section: key and sentence."""

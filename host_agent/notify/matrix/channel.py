@@ -21,7 +21,7 @@ from host_agent.canonical import JsonValue
 from host_agent.config.channels.matrix import MatrixSection, domain_of
 from host_agent.notify.channel import ChannelError, Delivery, Hear, Message
 from host_agent.notify.flood import Complaints, Manners
-from host_agent.notify.matrix.events import Arrived, Reader, is_limited, next_batch
+from host_agent.notify.matrix.events import Arrived, SyncReader, is_limited, next_batch
 from host_agent.notify.matrix.homeserver import MAX_ROOMS, Homeserver, HomeserverError
 from host_agent.notify.reply_parser import Chatter, read
 from host_agent.requests.notification import Failure, Purpose
@@ -83,7 +83,7 @@ class MatrixChannel:
         self._domains = frozenset(domains)
         self._pause = pause
         self._jitter = jitter
-        self._reader = Reader(user=homeserver.user, domains=self._domains)
+        self._reader = SyncReader(user=homeserver.user, domains=self._domains)
         self._since = Since(state, account=f"{homeserver.user} at {homeserver.place}")
         self._complaints = Complaints(_log, monotonic)
         self._manners = Manners(self._complaints, monotonic)
@@ -326,7 +326,7 @@ class Since:
         return token if isinstance(token, str) and token else None
 
     def write(self, token: str) -> None:
-        """Keep a token in place of the one before. Where that fails it is told, and not raised."""
+        """Keep a token in place of the one before; a failure is logged, not raised."""
         new = self._file.with_suffix(".new")
         try:
             new.unlink(missing_ok=True)

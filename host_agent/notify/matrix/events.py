@@ -30,7 +30,7 @@ class Arrived:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
+class SyncReader:
     """Reads syncs of the account `user`, which believes users of `domains`."""
 
     user: str
@@ -74,7 +74,8 @@ class Reader:
         sender, event_id = event.get("sender"), event.get("event_id")
         if not self._is_believed(sender) or not _is_id(event_id, "$"):
             return None
-        if "redacted_because" in _mapping(event.get("unsigned")):
+        unsigned = _mapping(event.get("unsigned"))
+        if "redacted_because" in unsigned or "m.replace" in _mapping(unsigned.get("m.relations")):
             return None
         kind, content = event.get("type"), _mapping(event.get("content"))
         sent_at = _instant(event.get("origin_server_ts"))

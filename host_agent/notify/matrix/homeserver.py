@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from host_agent.canonical import JsonValue
 from host_agent.notify.channel import ChannelError
-from host_agent.notify.outbound import MAX_RETRY_AFTER_SECONDS, Answer, Outbound
+from host_agent.notify.outbound import MAX_RETRY_AFTER_SECONDS, Outbound, Response
 from host_agent.notify.secret_files import read_token
 from host_agent.requests.notification import Failure
 
@@ -192,7 +192,7 @@ class Homeserver:
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {read_token(self._token_file)}"}
 
-    def _parsed(self, answer: Answer) -> Mapping[str, Any]:
+    def _parsed(self, answer: Response) -> Mapping[str, Any]:
         told = _object(answer.body)
         if told is None:
             raise self._not_understood()
@@ -202,8 +202,8 @@ class Homeserver:
         message = f"{self.place} does not answer as a Matrix homeserver."
         return ChannelError(Failure.BAD_ANSWER, message)
 
-    def _explain(self, answer: Answer) -> ChannelError | None:
-        """Return what a refusal means by its `errcode`; None: what its status says."""
+    def _explain(self, answer: Response) -> ChannelError | None:
+        """Return the error of a refusal by its `errcode`; None leaves it to the status."""
         if 200 <= answer.status < 300:
             return None
         told = _object(answer.body) or {}
@@ -228,7 +228,7 @@ class Homeserver:
 
 
 def _seconds(told: Mapping[str, Any], headers: Mapping[str, str]) -> float | None:
-    """Return what a rate limit asks for: by the header of v1.10, or by the older key."""
+    """Return the seconds of a rate limit: of the header (v1.10), or of the older key."""
     after, millis = headers.get("retry-after", ""), told.get("retry_after_ms")
     if after.isascii() and after.isdecimal() and len(after) < 10:
         return min(float(after), MAX_RETRY_AFTER_SECONDS)

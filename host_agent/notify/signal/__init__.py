@@ -25,15 +25,12 @@ def _driver(section: SignalSection, surroundings: Surroundings) -> "Driver":
         from host_agent.notify.signal.signal_cli import SignalCli
 
         return SignalCli(section.socket, section.account, user=section.user)
-    if section.url is None:
-        message = "names no program that speaks Signal"
-        raise ValueError(message)
     from host_agent.notify.outbound import Outbound
     from host_agent.notify.signal.signal_rest import SignalRest
 
     shown = (section.client_certificate, section.client_key_file)
     outbound = Outbound(
-        section.url,
+        section.url or "",
         ca_file=section.ca_file,
         pair=None if shown[0] is None or shown[1] is None else (shown[0], shown[1]),
         max_answer_bytes=1_048_576,

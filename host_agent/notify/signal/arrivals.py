@@ -44,7 +44,7 @@ class Arrivals:
         return await self._queue.get()
 
     def take_all(self) -> list[Params]:
-        """Return what waits, and leave nothing."""
+        """Remove everything that waits, and return it."""
         taken = []
         while not self._queue.empty():
             params = self._queue.get_nowait()

@@ -35,7 +35,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 LOST_SECONDS = 30.0
 """After so long without a connection it is said that messages may be lost, where they can be."""
 FINISH_SECONDS = 2.0
-"""For what was taken already when listening ends."""
+"""For messages that were taken before listening ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +47,11 @@ class Quote:
     text: str
 
 
-class Opened(Protocol):
-    """Is told that messages arrive from now on."""
+class OnOpened(Protocol):
+    """Called when a connection is open and messages arrive."""
 
     def __call__(self, *, keeps: bool) -> None:
-        """`keeps`: what was sent while nobody listened arrives as well."""
+        """`keeps`: messages that were sent while nobody listened arrive as well."""
         ...
 
 
@@ -71,7 +71,7 @@ class Driver(Protocol):
         """
         ...
 
-    def receive(self, opened: Opened) -> AsyncGenerator[Params, None]:
+    def receive(self, opened: OnOpened) -> AsyncGenerator[Params, None]:
         """Yield what arrives.
 
         Raises:
@@ -88,7 +88,7 @@ class Driver(Protocol):
         ...
 
     async def hang_up(self) -> Sequence[Params]:
-        """Receive and send nothing more; return what had come and was not yielded."""
+        """Receive and send nothing more; return the messages that were not yielded yet."""
         ...
 
     async def close(self) -> None:
@@ -291,7 +291,7 @@ _TYPES: Mapping[str, tuple[Failure, bool]] = {
     "RATE_LIMIT_FAILURE": (Failure.RATE_LIMITED, False),
     "INVALID_PRE_KEY_FAILURE": (Failure.REFUSED, False),
 }
-"""What signal-cli calls a recipient's result: what it is here, and whether a repeat is useless."""
+"""By signal-cli's type of a recipient's result: the failure, and whether a repeat is useless."""
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 

@@ -22,7 +22,7 @@ from host_agent.notify.channel import ChannelError
 from host_agent.notify.flood import Complaints
 from host_agent.notify.peers import require_peer
 from host_agent.notify.signal.arrivals import FAREWELL_SECONDS, Arrivals
-from host_agent.notify.signal.channel import Opened, Quote, refusal, require_success
+from host_agent.notify.signal.channel import OnOpened, Quote, refusal, require_success
 from host_agent.notify.signal.envelope import Params
 from host_agent.requests.notification import Failure
 
@@ -54,7 +54,7 @@ class SignalCli:
         self._user = user
         self._account = account
         self._deadline_seconds = deadline_seconds
-        self._link: _Link | None = None
+        self._link: _DaemonConnection | None = None
         self._linking = asyncio.Lock()
         self._has_hung_up = False
         self._complaints = Complaints(_log)
@@ -114,7 +114,7 @@ class SignalCli:
             raise _no_account()
         return f"{where} on its socket and holds the account"
 
-    async def receive(self, opened: Opened) -> AsyncGenerator[Params, None]:
+    async def receive(self, opened: OnOpened) -> AsyncGenerator[Params, None]:
         """Yield what arrives until the connection is lost.
 
         A daemon in the mode `manual` has to be asked for messages. Asked for nothing, the others
@@ -155,7 +155,7 @@ class SignalCli:
             message = "signal-cli did not answer in time."
             raise ChannelError(Failure.TIMED_OUT, message) from None
 
-    async def _subscribed(self) -> "_Link":
+    async def _subscribed(self) -> "_DaemonConnection":
         try:
             await self._call("subscribeReceive", {"account": self._account})
         except _CallError as error:
@@ -163,13 +163,15 @@ class SignalCli:
                 raise
         return await self._linked()
 
-    async def _linked(self) -> "_Link":
+    async def _linked(self) -> "_DaemonConnection":
         async with self._linking:
             if self._has_hung_up:
                 raise _lost()
             if self._link is None or self._link.is_lost:
                 await self.close()
-                self._link = await _Link.open(self._socket, self._user, self._complaints)
+                self._link = await _DaemonConnection.open(
+                    self._socket, self._user, self._complaints
+                )
             return self._link
 
 
@@ -186,7 +188,7 @@ class _CallError(ChannelError):
         self.code = code
 
 
-class _Link:
+class _DaemonConnection:
     """One connection: calls by their ids, and what arrives."""
 
     def __init__(
@@ -208,7 +210,7 @@ class _Link:
         self._reading = asyncio.create_task(self._read_forever(), name="signal-cli socket")
 
     @classmethod
-    async def open(cls, socket: Path, user: str, complaints: Complaints) -> "_Link":
+    async def open(cls, socket: Path, user: str, complaints: Complaints) -> "_DaemonConnection":
         """Connect to a process of `user`.
 
         Raises:
@@ -251,7 +253,7 @@ class _Link:
                 answer.exception()  # looked at: the event loop need not complain of it
 
     async def finish(self) -> None:
-        """Say that nothing more is asked, and read what is on its way."""
+        """Close the sending half, and read on until the daemon closes the other."""
         with contextlib.suppress(OSError):
             self._writer.write_eof()
         await asyncio.wait((self._reading,), timeout=FAREWELL_SECONDS)

@@ -17,9 +17,9 @@ from urllib.parse import quote as percent
 from host_agent.canonical import JsonValue
 from host_agent.notify.channel import ChannelError
 from host_agent.notify.flood import Complaints
-from host_agent.notify.outbound import Answer, Outbound
+from host_agent.notify.outbound import Outbound, Response
 from host_agent.notify.signal.arrivals import FAREWELL_SECONDS, Arrivals
-from host_agent.notify.signal.channel import Opened, Quote, refusal
+from host_agent.notify.signal.channel import OnOpened, Quote, refusal
 from host_agent.notify.signal.envelope import Params
 from host_agent.requests.notification import Failure
 
@@ -48,7 +48,7 @@ _WORDS: Mapping[str, str] = {
     "network failure": "NETWORK_FAILURE",
     "network_failure": "NETWORK_FAILURE",
 }
-"""What a 400 has in it, whatever signal-cli refused: the type of result that it means."""
+"""By words in the body of a 400, which answers every refusal of signal-cli: the type of result."""
 
 
 class SignalRest:
@@ -122,7 +122,7 @@ class SignalRest:
             raise ChannelError(Failure.NOT_CONFIGURED, message)
         return f"{said}, and holds the account"
 
-    async def receive(self, opened: Opened) -> AsyncGenerator[Params, None]:
+    async def receive(self, opened: OnOpened) -> AsyncGenerator[Params, None]:
         """Yield what arrives until the connection is lost.
 
         Raises:
@@ -130,7 +130,7 @@ class SignalRest:
         """
         if (await self._about()).get("mode") in _WEBSOCKET_MODES:
             self._arrivals = arrivals = Arrivals(self._complaints)
-            async with _Socket(self._outbound, self._path, self._ping_seconds) as socket:
+            async with _WebSocket(self._outbound, self._path, self._ping_seconds) as socket:
                 opened(keeps=False)
                 reading = asyncio.create_task(self._read(socket, arrivals), name="signal websocket")
                 try:
@@ -154,7 +154,7 @@ class SignalRest:
             await asyncio.sleep(self._poll_seconds)
 
     async def hang_up(self) -> list[Params]:
-        """Receive nothing more; return what had come and was not yielded."""
+        """Receive nothing more; return the messages that were not yielded yet."""
         polling, self._polling = self._polling, None
         if polling is None:
             return self._arrivals.take_all()
@@ -209,7 +209,7 @@ class SignalRest:
 # -- websocket ------------------------------------------------------------------------------------
 
 
-class _Socket:
+class _WebSocket:
     """A websocket to the service, as a context; what goes wrong on the way in is translated.
 
     It goes where the exchanges of `Outbound` may go: to an address that was looked at, with no
@@ -253,7 +253,7 @@ class _Socket:
         from websockets.asyncio.client import connect
 
         class Direct(connect):
-            """Connects where it is told to."""
+            """Connects to one address and follows no redirect."""
 
             def process_redirect(self, exc: Exception) -> Exception | str:
                 """Follow nothing."""
@@ -300,8 +300,8 @@ def _frame(frame: str | bytes) -> Params | None:
 # -- answers --------------------------------------------------------------------------------------
 
 
-def _explain(answer: Answer) -> ChannelError | None:
-    """Return what a refused sending means. The service says 400 to whatever signal-cli refused."""
+def _explain(answer: Response) -> ChannelError | None:
+    """Return the error of a refused sending; the service says 400 to each."""
     if answer.status == 429:
         captcha = b'"challenge_tokens"' in answer.body
         seconds = _seconds(answer.headers)

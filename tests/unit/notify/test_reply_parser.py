@@ -12,7 +12,7 @@ from host_agent.notify.reply_parser import (
     ApproveReaction,
     Chatter,
     Confirm,
-    Deny,
+    Denial,
     Enrol,
     Unclear,
     Words,
@@ -34,14 +34,14 @@ CODE = "ABCDEFGH23456789"
         ("confirm a b c d e f g h 2 3 4 5 6 7 8 9", Confirm(CODE)),
         (f"ENROL {CODE}", Enrol(CODE)),
         (f"enroll {CODE}", Enrol(CODE)),
-        (f"DENY {CODE}", Deny(CODE)),
-        (f"deny {CODE} not on a friday", Deny(CODE, "not on a friday")),
-        (f"deny {CODE}: not on a friday", Deny(CODE, "not on a friday")),
-        (f"deny {CODE}\nnot on a friday", Deny(CODE, "not on a friday")),
-        ("Deny ABCD-EFGH-2345-6789 - too late", Deny(CODE, "too late")),
-        ("DENY", Deny()),
-        ("deny.", Deny()),
-        ("deny, not on a friday", Deny(None, "not on a friday")),
+        (f"DENY {CODE}", Denial(CODE)),
+        (f"deny {CODE} not on a friday", Denial(CODE, "not on a friday")),
+        (f"deny {CODE}: not on a friday", Denial(CODE, "not on a friday")),
+        (f"deny {CODE}\nnot on a friday", Denial(CODE, "not on a friday")),
+        ("Deny ABCD-EFGH-2345-6789 - too late", Denial(CODE, "too late")),
+        ("DENY", Denial()),
+        ("deny.", Denial()),
+        ("deny, not on a friday", Denial(None, "not on a friday")),
     ],
 )
 def test_answers(text: str, words: Words) -> None:
@@ -103,8 +103,8 @@ def test_a_consent_that_is_too_long_to_be_seen_whole_is_none() -> None:
 
 def test_a_reason_is_bounded_and_can_be_stored() -> None:
     words = read(f"deny {CODE} " + "x" * 5_000)
-    assert words == Deny(CODE, "x" * MAX_REASON)
-    assert read(f"deny {CODE} a\0b\ud800c") == Deny(CODE, "a b?c")
+    assert words == Denial(CODE, "x" * MAX_REASON)
+    assert read(f"deny {CODE} a\0b\ud800c") == Denial(CODE, "a b?c")
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ def test_a_reason_is_bounded_and_can_be_stored() -> None:
 )
 def test_the_first_words_of_a_reason_are_no_code(reason: str) -> None:
     """An answer to a prompt may leave the code out; a reason must not make it a wrong one."""
-    assert read(f"DENY {reason}") == Deny(None, reason)
+    assert read(f"DENY {reason}") == Denial(None, reason)
 
 
 @pytest.mark.parametrize("typed", ["ABCDE-FGH23-456789", "ABCD EFGH JKLM NPQR", "abcdefghjklmnpqr"])
 def test_a_denial_takes_codes_in_pieces(typed: str) -> None:
-    assert read(f"DENY {typed} no") == Deny(codes.normalise(typed), "no")
+    assert read(f"DENY {typed} no") == Denial(codes.normalise(typed), "no")
 
 
 @given(
@@ -138,18 +138,18 @@ def test_every_code_is_read_however_it_is_typed(
 def test_whatever_is_typed_a_code_is_a_code(text: str) -> None:
     for verb in ("", "CONFIRM ", "DENY ", "ENROL "):
         words = read(verb + text)
-        if isinstance(words, Confirm | Enrol | Deny) and words.code is not None:
+        if isinstance(words, Confirm | Enrol | Denial) and words.code is not None:
             assert codes.normalise(words.code) == words.code
         if isinstance(words, Confirm | Enrol):
             assert (verb + text).isascii() or (verb + text).strip()[0].isascii()
-        if isinstance(words, Deny) and words.reason is not None:
+        if isinstance(words, Denial) and words.reason is not None:
             assert 0 < len(words.reason) <= MAX_REASON
             words.reason.encode()
 
 
 @pytest.mark.parametrize("emoji", [*sorted(DENIES), "❌", "✖️", "👎🏿", "🚫", "⛔", "🛑"])
 def test_reactions_that_deny(emoji: str) -> None:
-    assert read_reaction(emoji) == Deny()
+    assert read_reaction(emoji) == Denial()
 
 
 @pytest.mark.parametrize("emoji", [*sorted(APPROVES), "👍🏽", "✅", "✔️"])

@@ -9,13 +9,13 @@ from host_agent.notify.channel import Heard
 from host_agent.notify.matrix.events import (
     MAX_HEARD_CHARACTERS,
     Arrived,
-    Reader,
+    SyncReader,
     is_limited,
     next_batch,
 )
 
 AGENT, ALICE, ROOM = "@host-agent:home.example", "@alice:home.example", "!abc:home.example"
-READER = Reader(user=AGENT, domains=("home.example",))
+READER = SyncReader(user=AGENT, domains=("home.example",))
 SPOKEN = 1_700_000_000_123
 
 
@@ -75,6 +75,7 @@ EDIT = {"rel_type": "m.replace", "event_id": "$first"}
         pytest.param(text(sender=7), id="a number"),
         pytest.param(text(**content(**{"m.relates_to": EDIT})), id="an edit"),
         pytest.param(text(**content(**{"m.new_content": {"body": "x"}})), id="new content"),
+        pytest.param(text(unsigned={"m.relations": {"m.replace": {}}}), id="edited since"),
         pytest.param(text(content={}), id="redacted"),
         pytest.param(text(unsigned={"redacted_because": {}}), id="redacted, with its content"),
         pytest.param(text(content={"msgtype": "m.notice", "body": "CONFIRM A"}), id="a notice"),

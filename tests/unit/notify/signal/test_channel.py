@@ -22,7 +22,7 @@ from host_agent.notify.signal.channel import (
     LONGEST_PAUSE_SECONDS,
     LOST_SECONDS,
     MAX_REMEMBERED,
-    Opened,
+    OnOpened,
     Quote,
     SignalChannel,
     refusal,
@@ -58,7 +58,7 @@ class Line:
         await self.sent.put((aci, text, quote))
         return "1700000000000"
 
-    async def receive(self, opened: Opened) -> AsyncGenerator[Params, None]:
+    async def receive(self, opened: OnOpened) -> AsyncGenerator[Params, None]:
         connection = await self.connections.get()
         if isinstance(connection, Exception):
             raise connection
