@@ -1,4 +1,4 @@
-"""A store of the first tables, opened by this program: everything is kept."""
+"""A store from before the steps were numbered, opened by this program: everything is kept."""
 
 import asyncio
 import sqlite3
@@ -11,9 +11,9 @@ import pytest
 
 from host_agent.errors import StoreUnavailableError
 from host_agent.requests import model as machine
-from host_agent.requests.model import Problem, Request, State, Verb
+from host_agent.requests.model import Problem, Request, RequestId, State, Verb
 from host_agent.requests.notification import CodeHash, Purpose
-from host_agent.store import codec, schema
+from host_agent.store import admission, codec, schema
 from tests.support import older_stores
 from tests.support.request_stores import a_prompt, approved, step
 from tests.support.store_ground import file, opened, put
@@ -157,3 +157,65 @@ async def test_two_agents_that_start_at_once_migrate_once(
     assert [request.id for request in made] == [a_request(10).id, a_request(11).id]
     assert number(older) == len(schema.STEPS)
     assert older.execute("SELECT count(*) FROM requests").fetchone() == (len(STORED) + 2,)
+
+
+# -- the last of the tables from before ------------------------------------------------------------
+
+EVERYTHING = """
+INSERT INTO outputs VALUES (:done, :body);
+INSERT INTO codes VALUES (:live, 'bob', 'signal', 'confirm', 'sha256:1', 0);
+INSERT INTO notifications VALUES
+    (7, 'n1', :live, 'prompt', 'bob', 'signal', 'delivered', 1, 2, 1, 3, 'r1', NULL, 'r2');
+INSERT INTO contacts VALUES ('bob', 'signal', 'aci', 4, NULL, 1, 'root');
+INSERT INTO enrolments VALUES ('eve', 'signal', 'sha256:2', 5, 'root');
+INSERT INTO nonces VALUES ('bridge', 'n', 6);
+INSERT INTO grants VALUES (
+    9, 'g1', :done, 'librarian', 'git.pull', '/srv/.*', '{}', :terms, '[]', :now, :now, 2, 1, NULL,
+    NULL);
+INSERT INTO releases VALUES ('librarian', 9, 'erin');
+INSERT INTO answers VALUES (11, 'librarian', 'key', 'body', 200, :answer, 9, :done, 10);
+UPDATE commits SET count = 41
+"""
+"""Every table but that of the requests, a row each."""
+
+
+def contents(looker: sqlite3.Connection) -> dict[str, list[tuple[object, ...]]]:
+    names = tables(looker) - {"alembic_version"}
+    return {name: looker.execute(f"SELECT * FROM {name}").fetchall() for name in names}
+
+
+def put_everything(looker: sqlite3.Connection) -> None:
+    for request in STORED:
+        admission.insert(looker, request)
+    values = {
+        "live": STORED[0].id,
+        "done": DONE.id,
+        "body": codec.output_of(DONE),
+        "terms": codec.dump(codec.terms_json(DONE.terms)),
+        "answer": codec.pack({"a": 1}),
+        "now": codec.microseconds(NOW),
+    }
+    for statement in EVERYTHING.split(";\n"):
+        looker.execute(statement, values)
+
+
+@pytest.mark.parametrize("how", ["new", "migrated"])
+async def test_store_of_the_last_revision_keeps_every_row(tmp_path: Path, how: str) -> None:
+    file(tmp_path).parent.mkdir(mode=0o700)
+    if how == "new":
+        looker = older_stores.make_new(file(tmp_path))
+    else:
+        looker = older_stores.make(file(tmp_path), "r0004")
+    put_everything(looker)
+    before = contents(looker)
+    assert all(before.values())
+    async with opened(tmp_path) as store:
+        assert contents(looker) == before
+        assert [await store.get(request.id) for request in STORED] == list(STORED)
+        assert await store.prompt_by_reference("bob", "signal", "r2") is not None
+        assert [grant.id for grant in await store.grants()] == ["g1"]
+        assert not (await put(store, replace(STORED[0], id=RequestId("again")))).created
+    assert contents(looker) == before
+    assert number(looker) == len(schema.STEPS)
+    assert looker.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    looker.close()
