@@ -21,7 +21,7 @@ from host_agent.agent.messaging import Messaging
 from host_agent.agent.prepared import Prepared, prepare
 from host_agent.agent.watch import Watch
 from host_agent.api.app import create_app
-from host_agent.api.monitoring import create_metrics_app
+from host_agent.api.monitoring import MonitoringListener, create_metrics_app
 from host_agent.api.openapi import document_bytes
 from host_agent.api.problems import render
 from host_agent.api.route import Services
@@ -226,15 +226,11 @@ class Agent:
         )
         await self._listener.start()
         self._exits.push_async_callback(self._close_door)
-        self._monitoring = Listener(
-            create_metrics_app(ready=self.ready, scrape=self.scrape),
-            bind=config.metrics.address,
-            context=None,
-            identify=peer_of,
-            render=render,
+        self._monitoring = MonitoringListener(
+            create_metrics_app(ready=self.ready, scrape=self.scrape), bind=config.metrics.address
         )
         await self._monitoring.start()
-        self._exits.push_async_callback(self._monitoring.close, 0)
+        self._exits.push_async_callback(self._monitoring.close)
 
     async def _refused_by_server(
         self, error: HostAgentError, exchange_id: str, peer: object

@@ -36,6 +36,31 @@ SAID_AGAIN_SECONDS = 60.0
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
+def listening_socket(bind: tuple[str, int], *, key: str) -> socket.socket:
+    """Return a socket that listens on host and port; the host `::` is every address there is.
+
+    Raises:
+        ConfigurationError: it cannot be bound; the fault names `key` of the configuration.
+    """
+    host, port = bind
+    try:
+        # As bytes: for a name as text, Python loads the tables of IDNA.
+        family, _, _, _, address = socket.getaddrinfo(
+            host.encode("ascii"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.create_server(
+            address[:2],
+            family=family,
+            backlog=BACKLOG,
+            dualstack_ipv6=address[0] == "::" and socket.has_dualstack_ipv6(),
+        )
+    except OSError as error:
+        fault = f"{key}: {host}:{port} cannot be bound: {error.strerror or error}."
+        raise ConfigurationError([fault]) from error
+    listening.setblocking(False)
+    return listening
+
+
 class Listener:
     """Serves an ASGI application on one address, over mutual TLS or plainly.
 
@@ -145,26 +170,9 @@ class Listener:
 
     def _listen(self) -> socket.socket:
         if isinstance(self._bind, socket.socket):
-            listener = self._bind
-        else:
-            host, port = self._bind
-            try:
-                # As bytes: for a name as text, Python loads the tables of IDNA.
-                family, _, _, _, address = socket.getaddrinfo(
-                    host.encode("ascii"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-                )[0]
-                listener = socket.create_server(
-                    address[:2],
-                    family=family,
-                    backlog=BACKLOG,
-                    # "::" is every address, those of IPv4 too.
-                    dualstack_ipv6=address[0] == "::" and socket.has_dualstack_ipv6(),
-                )
-            except OSError as error:
-                fault = f"server.bind: {host}:{port} cannot be bound: {error.strerror or error}."
-                raise ConfigurationError([fault]) from error
-        listener.setblocking(False)
-        return listener
+            self._bind.setblocking(False)
+            return self._bind
+        return listening_socket(self._bind, key="server.bind")
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()

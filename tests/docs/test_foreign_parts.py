@@ -29,6 +29,8 @@ DOCUMENTED: Mapping[str, str] = {
     "cryptography.hazmat.primitives.ciphers.aead": "its part `Hazardous Materials`: `AESGCM`",
     "cryptography.hazmat.primitives.serialization": "its part `Hazardous Materials`: `Encoding`",
     "cryptography.x509.oid": "the page `X.509 Reference`: object identifiers",
+    "hypercorn.asyncio": "the page `API Usage`: `serve`, `shutdown_trigger`",
+    "hypercorn.config": "the page `API Usage`: `Config`; `Configuration options` for its names",
     "jose.exceptions": "python-jose's API: the page on exceptions",
     "pydantic.json_schema": "its page `JSON Schema`: `models_json_schema`, `SkipJsonSchema`",
     "prometheus_client.exposition": "the page `Exporting`: `CONTENT_TYPE_LATEST`",

@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.api.monitoring import create_metrics_app
-from host_agent.api.wire import Readiness
 from host_agent.errors import RequestTooLargeError
 from host_agent.requests.model import Verb
 from tests.support.api import LOOK, PULL, Api, api
 from tests.support.certificates import Leaf
 from tests.support.door import Door, Wire, post
-from tests.support.fake_agent import parts
 from tests.support.patience import PATIENCE
 
 ASK = json.dumps(PULL).encode()
@@ -139,19 +136,3 @@ async def test_c17_a_body_over_the_limit_is_counted_and_refused(
         assert (reply.status, reply.code) == (413, RequestTooLargeError.code)
         assert await wire.rest() == b""
     assert await agent.is_untouched()
-
-
-async def test_the_plain_listener_shows_metrics_and_nothing_that_acts(tmp_path: Path) -> None:
-    async def ready() -> Readiness:
-        return Readiness.model_validate(parts())
-
-    async def scrape() -> bytes:
-        return b"host_agent_up 1\n"
-
-    app = create_metrics_app(ready=ready, scrape=scrape)
-    async with Door(tmp_path / "pki", app, is_plain=True) as door, door.plain() as wire:
-        reply = await wire.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert (reply.status, reply.body) == (200, b"host_agent_up 1\n")
-        assert reply.headers["x-request-id"]
-        reply = await wire.ask(post(ASK, JSON, path=b"/host/op"))
-        assert (reply.status, reply.code) == (404, "route:not-found")

@@ -58,6 +58,18 @@ def _served(visit: Visit, port: int) -> str:
 # -- certificates ---------------------------------------------------------------------------------
 
 
+async def test_monitors_are_answered_before_and_after_a_reload(visit: Visit) -> None:
+    """On one connection: a reload touches nothing of the plain listener."""
+    async with httpx.AsyncClient(base_url=visit.agent.metrics_address) as monitor:
+        first = await monitor.get("/metrics")
+        assert await visit.agent.reload()
+        second = await monitor.get("/metrics")
+        head = await monitor.head("/ready")
+    assert [first.status_code, second.status_code, head.status_code] == [200, 200, 200]
+    streams = {one.extensions["network_stream"] for one in (first, second, head)}
+    assert len(streams) == 1
+
+
 async def test_c12_a_new_pair_serves_after_the_reload(visit: Visit) -> None:
     fresh = visit.site.pki.server(file_name="fresh")
     before = await serial(visit)

@@ -2,24 +2,10 @@
 
 import pytest
 
-from host_agent.api.monitoring import create_metrics_app
-from host_agent.api.wire import Readiness
 from host_agent.http.exchange import Application
 from tests.support.asgi import ask
 from tests.support.fake_agent import parts
-
-
-async def scrape() -> bytes:
-    return b"host_agent_up 1\n"
-
-
-def metrics_app(**members: str) -> Application:
-    """Return the application over an agent whose parts are `ok`, but for `members`."""
-
-    async def ready() -> Readiness:
-        return Readiness.model_validate(parts(**members))
-
-    return create_metrics_app(ready=ready, scrape=scrape)
+from tests.support.monitored import BODY, metrics_app
 
 
 @pytest.fixture
@@ -29,7 +15,7 @@ def app() -> Application:
 
 async def test_metrics_are_in_the_prometheus_text_format(app: Application) -> None:
     reply = await ask(app, "GET", "/metrics")
-    assert (reply.status, reply.body) == (200, b"host_agent_up 1\n")
+    assert (reply.status, reply.body) == (200, BODY)
     assert reply.headers["content-type"].startswith("text/plain; version=")
 
 
@@ -46,11 +32,11 @@ async def test_nothing_else_is_there(app: Application, target: str) -> None:
     assert (reply.status, reply.code) == (404, "route:not-found")
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "get"])
 async def test_nothing_can_be_done(app: Application, method: str) -> None:
     reply = await ask(app, method, "/metrics")
     assert (reply.status, reply.code) == (405, "route:method-not-allowed")
-    assert reply.headers["allow"] == "GET"
+    assert reply.headers["allow"] == "GET, HEAD"
 
 
 async def test_pages_may_not_look(app: Application) -> None:
