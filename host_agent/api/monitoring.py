@@ -99,6 +99,7 @@ def _settings(listening: socket.socket) -> Config:
     settings.keep_alive_timeout = HEAD_SECONDS
     settings.graceful_timeout = END_SECONDS / 2
     settings.include_server_header = False
+    _log.setLevel(logging.WARNING)  # where it listens is said by the agent
     settings.errorlog = _log
     return settings
 
