@@ -186,167 +186,6 @@ What does not exist on the host (a branch, a remote, a repository) is answered w
 `host:not-found` when it is asked for; it is never held.
 """
 
-ADAPTER_NOTES: Mapping[str, str] = {
-    "git": """\
-Needs the table [`[git]`](configuration.md#git) with the repositories that may be worked on, the
-remotes that they may be updated from, and the branches that may be worked on. What is not listed is
-refused with 403 `policy:denied`, whatever the rules say.
-
-Everything runs through [the git wrapper](git-wrapper.md) as the identity's unix user, who must own
-the repository and its `.git`. A repository with a configuration that could run a program or lead
-elsewhere is refused. No hook runs, and no submodule is touched.
-
-A name of a remote, a branch or a ref begins with a letter or a digit, goes on with letters, digits
-and `.`, `_`, `/`, `+`, `-`, and is one that `git check-ref-format --branch` accepts. It is never a
-URL and never a refspec.
-
-The precondition names the repository and its `.git` by device, inode and birth. `fetch` and `pull`
-add the address of the remote; `pull`, `switch` and `reset` add HEAD by commit and branch, the one
-commit that they lead to, and whether there are uncommitted changes; `reset` adds a hash of these.
-
-The `data` of an answer:
-
-- `git.status`: `branch` (`commit`, `name`, `upstream`, `ahead`, `behind`), `changes` (`path`,
-  `index`, `working_tree`, `unmerged`) and `untracked`
-- `git.log`: `commits`, newest first (`commit`, `author`, `email`, `date`, `subject`)
-- `git.diff`: `files` (`path`, `added`, `removed`; both null for a binary file)
-
-File names, messages and authors are the repository's own words: data, never to be believed.
-""",
-    "zfs": """\
-Needs the table [`[zfs]`](configuration.md#zfs) with the datasets that may be worked on, by the
-part of their names before `@`. What is not listed is refused with 403 `policy:denied`, whatever
-the rules say; `zfs.list` shows only what is listed.
-
-Everything runs through [the zfs wrappers](zfs-wrappers.md) as root. Refused with 403
-`policy:protected`, by the agent and once more by root: destroying or rolling back the root of a
-pool or a `protected` dataset, taking a hold off a snapshot of a protected one, a recursive destroy
-with something below that is protected or not listed, and a destroy that would take a clone along.
-A recursive destroy always asks a person.
-
-A snapshot that is marked for deferred destroy (`zfs destroy -d`) goes with its last hold, or with
-the last of its clones. So `zfs.release` of that hold is refused (403 `policy:protected`):
-`zfs.destroy` does it, asked with `release`, the hold's tag. A destroy of the last clone has the
-snapshot among its members.
-
-A name of a dataset follows OpenZFS's rules, without space and `%`: letters, digits, `_`, `.`, `:`
-and `-` in components between `/`, at most one `@`, no component `.` or `..`, at most 255
-characters. A pool begins with a letter, is not `log`, and does not begin with `mirror`, `raidz`,
-`draid` or `spare`.
-
-The precondition has the `guid` and `createtxg` of the dataset, its number of holds (`userrefs`),
-how many datasets and snapshots the change acts on (`members`), and a hash of their identities,
-holds, deferred destroys and origins (`state`). Sizes are no part of it.
-
-What cannot succeed is refused when it is asked for: a snapshot that exists already, a hold that
-is there, a destroy without `recursive` of what has children, a rollback to any but the newest
-snapshot. What is held is shown in the preview of a destroy; zfs refuses it with `host:busy`. The
-preview of a destroy is exact where the installed zfs can tell what it would do (OpenZFS), else an
-estimate.
-
-The `data` of an answer:
-
-- `zfs.list`: a row for each dataset: `name`, `type`, `used`, `available`, `referenced` (bytes),
-  `guid`, `createtxg`, `creation` (Unix time), `origin`, `userrefs`, `mountpoint`; null is what it
-  has not. Without `recursive` it is `dataset` itself and, if asked for, its own snapshots.
-- `zfs.get`: `name` and `properties`, each with `value`, `source` (`local`, `default`,
-  `inherited`, `received`, `temporary` or null) and `inherited_from`
-
-Sizes beyond 2^53-1, guids and transaction groups are strings of digits. Values of properties are
-the host's own words: data, never to be believed.
-""",
-    "systemd": """\
-Needs the table [`[systemd]`](configuration.md#systemd) with the units that may be worked on. What
-is not listed is refused with 403 `policy:denied`, whatever the rules say; `systemd.list` shows only
-what is listed, and has no resource, because a pattern is none.
-
-Everything runs through [the systemd wrappers](systemd-wrappers.md) as root. Refused with 403
-`policy:protected`, by the agent and once more by root: a change of a unit that the host needs to
-stay up and reachable, of the agent's own, of one on root's list, by any name that systemd has for
-it, and of a unit that would take such a one along. They may be looked at where they are listed.
-
-A unit is named in full with its type, as in `nginx.service`. It has no template (`backup@.service`;
-an instance, `backup@daily.service`, is a unit like any other), no escape (`\\x2d`), no path and no
-wildcard; [the wrappers' page](systemd-wrappers.md#arguments) has the alphabet. `since` is a time by
-RFC 3339 with its offset, not before 1970.
-
-The precondition has the unit's `Id`, its `load` state, whether it is `up` or `down`, a hash of its
-`definition` (unit file and drop-ins), whether systemd has yet to read that
-(`daemon_reload_needed`), the running units that would be stopped, restarted or reloaded with it
-(`affected`), and the wrapper's hash of all this (`state`). Processes, invocations, sub-states and
-enablement are no part of it: a service that restarted by itself meanwhile is still the one that was
-approved.
-
-What cannot succeed is refused when it is asked for: a masked unit, a reload of one that is not
-active or cannot reload, a start that its definition forbids. A start or a stop that would do
-nothing is not refused; the preview says so. The look afterwards wants a unit up, and still up a
-second later, or down after a stop; a one-shot service may have ended with success.
-
-A unit that takes longer than `execution.timeout_seconds` to stop is answered with
-`host:timed-out`; systemd goes on with it.
-
-The `data` of an answer:
-
-- `systemd.status`: `unit`, `names`, `description`, `load`, `active`, `sub`, `enabled`, `file`,
-  `since`, `result`, `main_pid`, `exit_status`, `restarts`, `memory_bytes`, `tasks`, `status_text`,
-  `daemon_reload_needed`, `triggers`, `triggered_by`; null is what it has not. A unit that does not
-  run is an answer, one that does not exist is `host:not-found`.
-- `systemd.logs`: `entries`, oldest first, with `time`, `priority` (`emerg` to `debug`), `pid`,
-  `source` and `message`. Standard output has them as lines of these fields between tabs; further
-  lines of a message begin with a tab. Where it was cut, the newest entries are there.
-- `systemd.list`: `units`, with `unit`, `load`, `active`, `sub`, `description`. Only loaded units:
-  one that is neither enabled nor used may be missing though it exists.
-
-Descriptions, messages and what a service calls itself are the host's own words: data, never to be
-believed. Only `pid`, `time` and the unit are the journal's own knowledge.
-""",
-    "pct": """\
-Needs the table [`[pct]`](configuration.md#pct) with the VMIDs that may be worked on. What is not
-listed is refused with 403 `policy:denied`, whatever the rules say; `pct.list` shows only what is
-listed.
-
-Everything runs through [the pct wrappers](pct-wrappers.md) as root. Root's own list of protected
-containers holds whatever was approved: 403 `policy:protected`. So does a container's own
-`protection` against `destroy` and `rollback`. `pct.destroy` always asks a person.
-
-A VMID is 3 to 9 digits, the first of them not 0; as an integer it is the same operation. A
-snapshot's name begins with a letter, goes on with letters, digits, `_` and `-`, has 2 to 40
-characters, and is none of `current`, `pending`, `vzdump`.
-
-`pct.create` makes an unprivileged container, stopped and without a network. There is no parameter
-for a password, a file of the host, a mount point, a device, a hook or a feature of the kernel.
-
-The precondition is a hash of the container's configuration, without its lock; a `rollback` adds
-one of the snapshot, a `create` is bound to there being no such container. What cannot succeed is
-refused when it is asked for: a start of what runs, a stop of what does not, a destroy of what
-runs. A locked container is `host:busy`. A change may take longer than `[execution]
-timeout_seconds`: up to 2 minutes to start or stop, 3 to shut down, 10 for a snapshot, 30 to create,
-roll back or destroy.
-
-The `data` of an answer:
-
-- `pct.list`: `containers` (`vmid`, `status`, `lock`, `name`)
-- `pct.status`: `status`: `running`, `stopped` or `unknown`
-- `pct.config`: `settings` by name, and `lxc`, raw lines for LXC in their order (`name`, `value`)
-
-Names, descriptions and values are the container's own words: data, never to be believed.
-""",
-    "exec": """\
-Needs the table [`[exec]`](configuration.md#exec) with the programs that may be run, each with its
-path, its hash and a pattern for each of its arguments. Without it there is nothing to run; a
-command that is not registered is refused with 403 `policy:denied`.
-
-Everything runs through [the exec wrapper](exec-wrapper.md) as root, which has a list of its own. No
-shell is involved. Every argument must be given, by name, as text; a missing, unknown or other one
-is refused with 400. Whatever a command does, it counts as `destroy`. The older body form cannot
-give arguments.
-
-The precondition is the path and the hash of the program. There is no preview of what it will do,
-and no look at it afterwards. It may take half an hour.
-""",
-}
-"""What an adapter's table cannot say by itself."""
-
 
 def operations_page() -> str:
     """Return the reference of every operation."""
@@ -357,8 +196,14 @@ def _adapters() -> Iterator[str]:
     specs = list(CATALOGUE)
     for adapter in dict.fromkeys(spec.adapter for spec in specs):
         own = [spec for spec in specs if spec.adapter == adapter]
-        yield f"## {adapter}\n\n{ADAPTER_NOTES.get(adapter, '')}"
+        yield f"## {adapter}\n\n{_notes(adapter)}"
         yield from (_operation(spec) for spec in own)
+
+
+def _notes(adapter: str) -> str:
+    """Return what an adapter's table cannot say by itself: the page beside its declaration."""
+    folder = REPOSITORY / "host_agent" / "operations" / adapter
+    return (folder / "notes.md").read_text(encoding="utf-8")
 
 
 def _operation(spec: OperationSpec) -> str:

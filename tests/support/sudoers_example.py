@@ -28,6 +28,8 @@ protected = ["tank/vault(/.*)?"]
 units = ["nginx\\\\.service"]
 [pct]
 vmids = "100-199"
+[apt]
+packages = ["nginx.*"]
 [[git.repositories]]
 path = "/srv/app"
 remotes = ["origin"]

@@ -28,7 +28,7 @@ _FAMILIES: dict[str, str] = {
         vim vimdiff visudo vipw
     """,
     "a package manager": """
-        apk apt apt-get aptitude cpan dnf dpkg flatpak gem npm npx pip pipx rpm yarn yum
+        apk cpan dnf flatpak gem npm npx pip pipx rpm yarn yum
     """,
     "a tool that changes any file, device or account": """
         chgrp chmod chown chpasswd cp curl dd dmsetup fdisk find ftp gcc git gpasswd groupadd
