@@ -3,7 +3,7 @@
 import re
 
 from host_agent.operations import CATALOGUE
-from tests.support.reference_pages import ADAPTER_NOTES, REPOSITORY, operations_page
+from tests.support.reference_pages import REPOSITORY, operations_page
 
 PAGE = REPOSITORY / "docs" / "reference" / "operations.md"
 
@@ -28,7 +28,3 @@ def test_every_operation_with_data_has_its_form_told() -> None:
     page = PAGE.read_text(encoding="utf-8")
     told = set(re.findall(r"^- `(\w+\.\w+)`: ", page, re.MULTILINE))
     assert told == {spec.name for spec in CATALOGUE if spec.parse is not None}
-
-
-def test_every_adapter_has_what_its_table_cannot_say() -> None:
-    assert ADAPTER_NOTES.keys() == {spec.adapter for spec in CATALOGUE}

@@ -172,6 +172,7 @@ _WORDS: tuple[tuple[str, type[HostAgentError], str], ...] = (
         HostFailedError,
         "dpkg was interrupted; an administrator has to run dpkg --configure -a.",
     ),
+    ("unauthenticated packages", HostFailedError, "A package cannot be authenticated."),
     ("cannot be authenticated", HostFailedError, "A package cannot be authenticated."),
     ("Held packages were changed", ProtectedError, "A package is held at its version."),
     ("packages were downgraded", ProtectedError, "A package would be downgraded."),

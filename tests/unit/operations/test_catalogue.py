@@ -12,6 +12,7 @@ CONTRACT = {
     "zfs": "list get snapshot hold release destroy rollback",
     "systemd": "status logs list start restart reload stop",
     "pct": "list status config start snapshot create stop shutdown rollback destroy",
+    "apt": "list show install upgrade",
     "exec": "run",
 }
 

@@ -57,6 +57,7 @@ SAMPLES: dict[str, JsonValue] = {
     "properties": ["used"],
     "unit": "nginx.service",
     "vmid": "101",
+    "package": "nginx",
     "template": "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst",
     "repository": "/srv/app",
     "remote": "origin",
@@ -88,7 +89,7 @@ def test_every_line_is_exact() -> None:
 
 
 def test_only_configured_adapters_are_granted() -> None:
-    bare = changed(zfs=None, systemd=None, pct=None, git=None)
+    bare = changed(**{adapter.name: None for adapter in CATALOGUE.adapters})
 
     assert [grant.path.rpartition("/")[2] for grant in grants(bare, CATALOGUE)] == [SUDOERS_READER]
 
