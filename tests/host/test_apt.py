@@ -3,9 +3,8 @@
 What an attack must not do is shown by what dpkg says of every package before and after it.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from host_agent.errors import (
 from host_agent.operations.apt.adapter import ADAPTER
 from host_agent.operations.apt.section import AptSection
 from host_agent.operations.catalogue import Catalogue, Operation, Output
-from tests.support.apt_repository import Package, PackageRepository, why_not
+from tests.support.apt_repository import SOURCE, Package, PackageRepository
 from tests.support.installed import WRAPPERS
 from tests.support.machine import PACKAGED, Machine
 from tests.support.packaged import ROOT
@@ -32,8 +31,6 @@ from tests.support.wrapper_host import WrapperHost
 CATALOGUE = Catalogue((ADAPTER,))
 SECTION = AptSection(packages=("web.*", r"g\+\+x\+", "trial.*", "vault", "libc6"))
 PROTECTED = "vault"
-SOURCE = "/srv/packages"
-KEY = "/etc/apt/keyrings/tests.asc"
 _NUMBERS = count(1)
 
 
@@ -43,7 +40,6 @@ class AptHost(WrapperHost):
 
     machine: Machine
     repository: PackageRepository
-    published: set[str] = field(default_factory=set)
 
     def prepare(self) -> None:
         """Put wrappers, root's lists and the source in place, and read the index once."""
@@ -54,10 +50,7 @@ class AptHost(WrapperHost):
         names = "".join(f"names apt {name}\n" for name in ADAPTER.names(SECTION))
         self.machine.write(f"{WRAPPERS}/allowed", f"version 1\n{names}allowed apt.*\n")
         self.machine.write(f"{WRAPPERS}/protected", f"apt {PROTECTED}\n")
-        self.machine.must("mkdir", "-p", "/etc/apt/keyrings", SOURCE)
-        self.machine.must("bash", "-c", "rm -rf /etc/apt/sources.list.d/*")
-        self.machine.write(KEY, self.repository.key)
-        self.machine.write("/etc/apt/sources.list", f"deb [signed-by={KEY}] file:{SOURCE} ./\n")
+        self.repository.configure(self.machine)
 
     def publish(self, *packages: Package) -> None:
         """Add packages to the source, and have the host read its index."""
@@ -70,16 +63,7 @@ class AptHost(WrapperHost):
         self.update()
 
     def update(self) -> None:
-        self.copy()
-        self.machine.must("apt-get", "-q", "update", timeout=120)
-
-    def copy(self) -> None:
-        """Show the source as it is now; the host has not read its index."""
-        place = self.machine.path(SOURCE)
-        for file in place.iterdir():
-            file.unlink()
-        for file in self.repository.directory.iterdir():
-            shutil.copy(file, place / file.name)
+        self.repository.show(self.machine)
 
     def wrapper(
         self, name: str, *arguments: str, environment: Mapping[str, str] | None = None
@@ -145,9 +129,6 @@ class AptHost(WrapperHost):
 def apt(
     request: pytest.FixtureRequest, cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[AptHost]:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
     repository = PackageRepository(tmp_path_factory.mktemp("apt"))
     try:
         with Machine(cache, request.param) as machine:

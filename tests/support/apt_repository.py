@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-TOOLS = ("dpkg-deb", "gpg")
+from tests.support.machine import Machine
+
 ORIGIN = "Tests"
-
-
-def why_not() -> str | None:
-    """Return the reason why no repository can be made here; None where one can."""
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    return f"{', '.join(missing)} missing (tests/support/prepare-host)" if missing else None
+SOURCE = "/srv/packages"
+"""Where it lies on a machine."""
+_KEY = "/etc/apt/keyrings/tests.asc"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +65,22 @@ class PackageRepository:
         subprocess.run(
             ["gpgconf", "--homedir", str(self._home), "--kill", "gpg-agent"], check=False
         )
+
+    def configure(self, machine: Machine) -> None:
+        """Make this the one source of a machine; its index is not read yet."""
+        machine.must("mkdir", "-p", SOURCE)
+        machine.must("bash", "-c", "rm -rf /etc/apt/sources.list.d/*")
+        machine.write(_KEY, self.key)
+        machine.write("/etc/apt/sources.list", f"deb [signed-by={_KEY}] file:{SOURCE} ./\n")
+
+    def show(self, machine: Machine) -> None:
+        """Let a configured machine have the packages as they are now, and read their index."""
+        place = machine.path(SOURCE)
+        for file in place.iterdir():
+            file.unlink()
+        for file in self.directory.iterdir():
+            shutil.copy(file, place / file.name)
+        machine.must("apt-get", "-q", "update", timeout=120)
 
     def build(self, package: Package) -> Path:
         """Build one package and return its file, which is not in the repository yet."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from tests.support.apt_repository import Package, PackageRepository
 from tests.support.machine import ADDRESS, Done, Machine
 from tests.support.packaged import ROOT, build_wheel, copy_needed
 from tests.support.patience import PATIENCE
@@ -35,6 +36,7 @@ GREET = "/usr/local/bin/greet.sh"
 GREETING = (
     '#!/bin/bash -p\nset -eu\nmkdir -p /var/lib/greetings\necho "$1" >>/var/lib/greetings/all\n'
 )
+_PACKAGES = ("web-common", "web-denied", "web-tool", "vault")
 PEOPLE = ("operator", "watcher", "stranger", "alice", "frank")
 
 IDENTITIES = """
@@ -65,8 +67,8 @@ roles = ["admin"]
 RULES = r"""
 [[rules]]
 name = "these are left alone"
-operations = ["zfs.*", "systemd.*", "pct.*", "git.*", "exec.*"]
-resources = ["tank/denied(@.*)?", "denied\\.service", "150", "/srv/denied", "denied"]
+operations = ["zfs.*", "systemd.*", "pct.*", "git.*", "apt.*", "exec.*"]
+resources = ["tank/denied(@.*)?", "denied\\.service", "150", "/srv/denied", "denied", "web-denied"]
 verdict = "deny"
 
 [[rules]]
@@ -74,6 +76,7 @@ name = "looking is free"
 operations = [
   "zfs.list", "zfs.get", "systemd.status", "systemd.logs", "systemd.list",
   "pct.list", "pct.status", "pct.config", "git.status", "git.log", "git.diff",
+  "apt.list", "apt.show",
 ]
 identities = ["operator", "watcher"]
 verdict = "allow"
@@ -83,13 +86,14 @@ name = "what can be undone is free"
 operations = [
   "zfs.snapshot", "zfs.hold", "zfs.release", "systemd.start", "systemd.restart",
   "systemd.reload", "pct.start", "pct.snapshot", "git.fetch", "git.switch",
+  "apt.upgrade",
 ]
 identities = ["operator", "watcher"]
 verdict = "allow"
 
 [[rules]]
 name = "the rest needs a person"
-operations = ["zfs.*", "systemd.*", "pct.*", "git.*", "exec.*"]
+operations = ["zfs.*", "systemd.*", "pct.*", "git.*", "apt.*", "exec.*"]
 identities = ["operator", "watcher"]
 verdict = "ask"
 """
@@ -103,6 +107,10 @@ units = ["(web|idle|denied|frontdoor|ssh|host-agent)\\.service", "poweroff\\.tar
 
 [pct]
 vmids = "100-199"
+
+[apt]
+packages = ["web.*", "vault"]
+protected = ["vault"]
 
 [[git.repositories]]
 path = "/srv/app"
@@ -256,7 +264,23 @@ def furnish(machine: Machine) -> None:
         machine.must("install", "-d", "-o", "librarian", "-g", "librarian", path)
     as_librarian(machine, _REPOSITORIES)
     machine.must("cp", "-a", "/srv/denied", "/srv/foreign")
+    _furnish_packages(machine)
     machine.must("chown", "-R", "root:root", "/srv/foreign")
+
+
+def _furnish_packages(machine: Machine) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        repository = PackageRepository(Path(directory))
+        try:
+            repository.publish(
+                Package(name="web-server", version="1.0"),
+                Package(name="web-server", version="2.0", fields={"Depends": "web-common"}),
+                *(Package(name=name, version="1.0") for name in _PACKAGES),
+            )
+            repository.configure(machine)
+            repository.show(machine)
+        finally:
+            repository.close()
 
 
 def as_librarian(machine: Machine, script: str) -> str:
@@ -502,6 +526,7 @@ class Host:
 
 
 _STATE = """\
+dpkg-query --show --showformat='${binary:Package} ${Version} ${db:Status-Abbrev}\\n'
 zfs get -H -p -r -o name,property,value guid,createtxg,userrefs tank
 systemctl show -p Id,ActiveState,InvocationID,MainPID web idle denied private ssh host-agent
 systemctl is-system-running --quiet || true

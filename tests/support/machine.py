@@ -28,7 +28,10 @@ PACKAGES = (
     *("python3", "python3-venv", "git", "openssl"),
 )
 ADDRESS = "198.51.100.2"
-TOOLS = ("mmdebstrap", "systemd-nspawn", "nsenter", "setpriv", "tar", "ip")
+TOOLS = (
+    *("mmdebstrap", "systemd-nspawn", "nsenter", "setpriv", "tar", "ip"),
+    *("dpkg-deb", "gpg", "gpgconf"),
+)
 BOOT_SECONDS = 60.0
 _ZFS_UNIT = """\
 # In the place of Debian's, whose script wants to protect itself from the kernel's memory killer,

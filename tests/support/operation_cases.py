@@ -395,4 +395,60 @@ EXEC = (
     ),
 )
 
-CASES = (*ZFS, *SYSTEMD, *PCT, *GIT, *EXEC)
+# -- apt -------------------------------------------------------------------------------------------
+
+_NOT_PACKAGES = (
+    *("-o", "web-server-", "web-server=1.0", "web-server/stable", "web-server:amd64", "web*"),
+    *("?name(web)", "web^", "/srv/packages/web-server_1.0_all.deb", "web-server web-tool", ""),
+)
+
+
+def _apt(verb: str, package: str, **declared: Any) -> Case:
+    return Case(
+        operation=f"apt.{verb}",
+        params={"package": package},
+        grammar=(
+            *({"package": name} for name in _NOT_PACKAGES),
+            {"package": package, "version": "1.0"},
+        ),
+        unlisted=({"package": "sudo"},),
+        denied={"package": "web-denied"},
+        **declared,
+    )
+
+
+_PROTECTED_PACKAGES: tuple[Params, ...] = ({"package": "vault"}, {"package": "host-agent"})
+
+APT = (
+    Case(
+        operation="apt.list",
+        params={},
+        prepare="apt-get install --yes web-common",
+        shows=lambda data: _names(data["packages"], "package") == {"web-common"},
+        grammar=({"state": "all"}, {"package": "web-common"}),
+        is_read=True,
+        is_verified=None,
+    ),
+    _apt(
+        "show",
+        "web-tool",
+        shows=lambda data: (data["installed"], data["candidate"]) == (None, "1.0"),
+        is_read=True,
+        is_verified=None,
+    ),
+    _apt(
+        "install",
+        "web-tool",
+        proof="dpkg-query --show --showformat='${db:Status-Status}' web-tool | grep -qx installed",
+        protected=_PROTECTED_PACKAGES,
+    ),
+    _apt(
+        "upgrade",
+        "web-server",
+        prepare="apt-get install --yes web-server=1.0",
+        proof="dpkg-query --show --showformat='${Version}' web-server | grep -qx 2.0",
+        protected=_PROTECTED_PACKAGES,
+    ),
+)
+
+CASES = (*ZFS, *SYSTEMD, *PCT, *GIT, *EXEC, *APT)
