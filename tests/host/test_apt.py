@@ -44,9 +44,8 @@ class AptHost(WrapperHost):
     def prepare(self) -> None:
         """Put wrappers, root's lists and the source in place, and read the index once."""
         for file in (ROOT / "wrappers").iterdir():
-            if file.name.startswith("apt-") or file.name == "root-list":
-                mode = 0o755 if file.name.startswith("apt-") else 0o644
-                self.machine.write(f"{WRAPPERS}/{file.name}", file.read_bytes(), mode=mode)
+            if file.name.startswith("apt-"):
+                self.machine.write(f"{WRAPPERS}/{file.name}", file.read_bytes(), mode=0o755)
         names = "".join(f"names apt {name}\n" for name in ADAPTER.names(SECTION))
         self.machine.write(f"{WRAPPERS}/allowed", f"version 1\n{names}allowed apt.*\n")
         self.machine.write(f"{WRAPPERS}/protected", f"apt {PROTECTED}\n")
