@@ -6,17 +6,23 @@ The agent is real, and so is what it does; the homeserver is a stand-in.
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from host_agent.agent.build_channels import make_channels
 from host_agent.clock import SystemClock
+from host_agent.config import load
+from host_agent.host.doctor.channels import channel_checks
+from host_agent.host.doctor.values import CheckState
 from tests.support.matrix_homeserver import AGENT, ALICE, BOB, ERIN, TOKEN, Homeserver
 from tests.support.patience import PATIENCE
 from tests.support.site import RULES, Served, Site, make_site
-from tests.support.visit import Visitors, require_whole, until, visited
+from tests.support.visit import POLL_SECONDS, Visitors, require_whole, until, visited
 
 ROOM, ERINS, BOBS, TEAM = "!alice:h.example", "!erin:h.example", "!bob:h.example", "!team:h.example"
 OTHER_CODE = "9876-5432-9876-5432"
@@ -133,57 +139,75 @@ async def test_who_enrolled_approves_with_the_code_and_it_runs_once(
     assert (decided["channel"], decided["approver_owner"]) == ("matrix", "alice")
 
 
-async def refuse(home: Homeserver, chat: Chat, code: str, kind: str) -> None:
-    """Answer in a way that must not count; return once the agent has read it."""
-    server = home.server
-    if kind == "another user":
-        server.write(ERINS, ERIN, code)
-        await chat.says("made for somebody else")
-    elif kind == "the requester's owner":
-        server.write(BOBS, BOB, code)
-        await chat.says("made for somebody else")
-    elif kind == "another room":
-        server.write(TEAM, ALICE, code)
-        await chat.says("there are others in this room")
-    elif kind == "a wrong code":
-        server.write(ROOM, ALICE, f"CONFIRM {OTHER_CODE}")
-        await chat.says("that code is not known")
-    elif kind == "an edit":
-        first = server.write(ROOM, ALICE, "hello")
+@dataclass
+class Others:
+    """Answers that must not count. Each method returns once the agent has read its one."""
+
+    home: Homeserver
+    chat: Chat
+    code: str
+    prompt: str
+
+    async def another_user(self) -> None:
+        self.home.server.write(ERINS, ERIN, self.code)
+        await self.chat.says("made for somebody else")
+
+    async def the_requesters_owner(self) -> None:
+        self.home.server.write(BOBS, BOB, self.code)
+        await self.chat.says("made for somebody else")
+
+    async def another_room(self) -> None:
+        self.home.server.write(TEAM, ALICE, self.code)
+        await self.chat.says("there are others in this room")
+
+    async def a_wrong_code(self) -> None:
+        self.home.server.write(ROOM, ALICE, f"CONFIRM {OTHER_CODE}")
+        await self.chat.says("that code is not known")
+
+    async def an_edit(self) -> None:
+        first = self.home.server.write(ROOM, ALICE, "hello")
         relation = {"rel_type": "m.replace", "event_id": first}
-        new = {"msgtype": "m.text", "body": code}
+        new = {"msgtype": "m.text", "body": self.code}
         more = {"m.new_content": new, "m.relates_to": relation}
-        server.write(ROOM, ALICE, f"* {code}", **more)
-        server.write(ROOM, ALICE, "yes")
-        await chat.says("that word alone decides nothing")
-    elif kind == "an encrypted event":
-        server.put(ROOM, ALICE, {"ciphertext": code}, kind="m.room.encrypted")
-        await chat.says("this room is encrypted")
-    else:
-        server.react(ROOM, ALICE, server.sent[-2][1]["event_id"], "\N{THUMBS UP SIGN}")
-        await chat.says("a thumb is no yes")
+        self.home.server.write(ROOM, ALICE, f"* {self.code}", **more)
+        self.home.server.write(ROOM, ALICE, "yes")
+        await self.chat.says("that word alone decides nothing")
+
+    async def an_encrypted_event(self) -> None:
+        self.home.server.put(ROOM, ALICE, {"ciphertext": self.code}, kind="m.room.encrypted")
+        await self.chat.says("this room is encrypted")
+
+    async def a_reaction(self) -> None:
+        self.home.server.react(ROOM, ALICE, self.prompt, "\N{THUMBS UP SIGN}")
+        await self.chat.says("a thumb is no yes")
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        *("another user", "the requester's owner", "another room", "a wrong code", "an edit"),
-        *("an encrypted event", "a reaction"),
-    ],
+OTHERS = (
+    *(Others.another_user, Others.the_requesters_owner, Others.another_room),
+    *(Others.a_wrong_code, Others.an_edit, Others.an_encrypted_event, Others.a_reaction),
 )
+
+
 async def test_an_answer_of_another_kind_moves_nothing(
-    site: Site, home: Homeserver, chat: Chat, kind: str
+    site: Site, home: Homeserver, chat: Chat
 ) -> None:
     before = site.repository.head
     async with visited(site) as people:
         await enrolled(people, home, chat)
         held = await people.held()
         code = await chat.code()
-        await refuse(home, chat, code, kind)
-        assert (await people.look(held)).json()["state"] == "pending"
-    assert site.repository.head == before
-    assert not started(site)
-    assert "request.decided" not in site.events()
+        prompt = home.server.sent[-2][1]
+        others = Others(home, chat, code, prompt["event_id"])
+        for answer in OTHERS:
+            await answer(others)
+            assert (await people.look(held)).json()["state"] == "pending"
+        assert site.repository.head == before
+        assert not started(site)
+        assert "request.decided" not in site.events()
+        home.server.write(ROOM, ALICE, code)
+        await chat.says("Approved: git.pull")
+        assert (await people.ended(held))["state"] == "succeeded"
+    assert len(started(site)) == 1
 
 
 async def test_the_same_event_twice_is_one_answer(site: Site, home: Homeserver, chat: Chat) -> None:
@@ -199,21 +223,50 @@ async def test_the_same_event_twice_is_one_answer(site: Site, home: Homeserver, 
     assert len(started(site)) == 1
 
 
-async def test_a_denial_by_a_reaction_or_a_reply_runs_nothing(
-    site: Site, home: Homeserver, chat: Chat
+@pytest.mark.parametrize("way", ["a reply", "a reaction"])
+async def test_a_denial_by_a_reply_or_a_reaction_runs_nothing(
+    site: Site, home: Homeserver, chat: Chat, way: str
 ) -> None:
     before = site.repository.head
     async with visited(site) as people:
         await enrolled(people, home, chat)
         held = await people.held()
         await chat.code()
-        prompt = next(e for _, e in home.server.sent if "git" in e["content"]["body"])
-        answers = {"m.relates_to": {"m.in_reply_to": {"event_id": prompt["event_id"]}}}
-        home.server.write(ROOM, ALICE, "DENY not today", **answers)
+        prompt = home.server.sent[-2][1]["event_id"]
+        if way == "a reply":
+            answers = {"m.relates_to": {"m.in_reply_to": {"event_id": prompt}}}
+            home.server.write(ROOM, ALICE, "DENY not today", **answers)
+        else:
+            home.server.react(ROOM, ALICE, prompt, "\N{THUMBS DOWN SIGN}")
         await chat.says("Denied: git.pull")
         assert (await people.look(held)).json()["state"] == "denied"
     assert site.repository.head == before
     assert not started(site)
+
+
+async def test_a_token_that_ended_is_seen_from_outside_and_a_new_one_delivers(
+    site: Site, home: Homeserver, chat: Chat, tmp_path: Path
+) -> None:
+    async with visited(site) as people:
+        await enrolled(people, home, chat)
+        home.server.tokens.clear()
+        held = await people.held()
+        async with httpx.AsyncClient(base_url=people.agent.metrics_address) as monitor:
+            retried = 'host_agent_notifications_total{channel="matrix",result="retried"} '
+            async with asyncio.timeout(PATIENCE):
+                while f"{retried}0.0" in (await monitor.get("/metrics")).text:
+                    await asyncio.sleep(POLL_SECONDS)
+        (seen, *_) = await asyncio.to_thread(
+            lambda: list(channel_checks(load(site.config_path), make_channels))
+        )
+        assert seen.state is CheckState.PROBLEM
+        assert "M_UNKNOWN_TOKEN" in seen.sentence
+        assert (await people.look(held)).json()["state"] == "pending"
+        home.server.tokens["syt_new"] = AGENT
+        (tmp_path / "token").write_text("syt_new")
+        home.server.write(ROOM, ALICE, await chat.code())
+        await chat.says("Done on")
+    assert len(started(site)) == 1
 
 
 class Ahead(SystemClock):
