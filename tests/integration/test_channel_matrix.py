@@ -388,6 +388,18 @@ async def test_a_token_that_the_homeserver_does_not_know_begins_anew(
         assert await ears.texts_until("found") == ["found"]
 
 
+async def test_a_homeserver_that_does_not_sync_for_a_while_loses_nothing(
+    home: Homeserver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await heard_between(home, tmp_path, lambda: None)
+    home.server.write(ROOM, ALICE, "meanwhile")
+    home.server.refuse("/v3/sync", 404, {"errcode": "M_UNRECOGNIZED"})
+    home.server.refuse("/v3/sync", 403, {"errcode": "M_FORBIDDEN"})
+    async with listening(channel(home.url, tmp_path)) as ears:
+        assert "meanwhile" in await ears.texts_until("meanwhile")
+    assert "begun anew" not in caplog.text
+
+
 @pytest.mark.parametrize("kept", ["", "[]", '{"account": "@other:x", "since": "s1"}', "{"])
 async def test_a_file_of_another_account_or_form_is_no_token(
     home: Homeserver, tmp_path: Path, kept: str

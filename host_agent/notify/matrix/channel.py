@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,7 @@ class MatrixChannel:
             try:
                 sync = await self._sync(since)
             except HomeserverError as error:
-                if since is None or not error.is_final or error.code == "M_FORBIDDEN":
+                if since is None or error.status != HTTPStatus.BAD_REQUEST:
                     raise
                 _log.warning("it is not known any more up to where Matrix was heard: begun anew")
                 since = None

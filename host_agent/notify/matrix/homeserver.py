@@ -26,8 +26,9 @@ _TYPES = ["m.room.message", "m.room.encrypted", "m.reaction"]
 
 
 class HomeserverError(ChannelError):
-    """A refusal of the homeserver. `code` is its `errcode`, a peer's word."""
+    """A refusal of the homeserver: its status, and its `errcode`, which is a peer's word."""
 
+    status: int = 0
     code: str = ""
 
 
@@ -223,7 +224,7 @@ class Homeserver:
             is_final = 400 <= answer.status < 500
             message = f"{self.place} answered with status {answer.status}."
             error = HomeserverError(Failure.REFUSED, message, is_final=is_final)
-        error.code = code
+        error.status, error.code = answer.status, code
         return error
 
 
