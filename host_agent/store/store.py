@@ -213,6 +213,8 @@ class RequestStore:
             if deleted < transitions.PURGE_AT_ONCE:
                 return purged
 
+    # Each is one function of a module, in the transaction of its own. A method that is called as
+    # its module is comes last there: from then on the name is the method's.
     get = _reading(requests.get)
     find = _reading(requests.find)
     live_by_digest = _reading(requests.live_of_digest)
