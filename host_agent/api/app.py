@@ -56,9 +56,6 @@ def create_router(services: Services) -> Quart:
             methods=[route.method],
             provide_automatic_options=False,
         )
-    for rule in app.url_map.iter_rules():
-        if rule.methods is not None:
-            rule.methods.discard("HEAD")
     return app
 
 
@@ -79,6 +76,9 @@ async def _identify(pipeline: Pipeline, places: asyncio.Semaphore) -> None:
         raise ForeignOriginError(message)
     if request.scope["path"].startswith("//"):  # the router would look at what comes after
         raise RouteNotFoundError(NO_ROUTE)
+    method, rule = request.scope.get("method"), request.url_rule
+    if rule is not None and method not in (rule.methods or ()):  # the router takes `post` for POST
+        raise MethodNotAllowed(valid_methods=rule.methods)
 
 
 async def _answer(services: Services, route: Route[Any], **path: str) -> Response:

@@ -111,6 +111,11 @@ async def serve(app: Quart, scope: dict[str, Any], receive: Receive, send: Send)
         fields = [(name, value) for name, value in fields if name != b"content-length"]
     await send({"type": "http.response.start", "status": response.status_code, "headers": fields})
     if isinstance(response, StreamedResponse):
+        if request.method == "HEAD":
+            await response.pieces.aclose()
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
+            await send({"type": "http.response.body"})
+            return
         await _stream(response.pieces, receive, send)
         return
     data = await cast("Response", response).get_data(as_text=False)

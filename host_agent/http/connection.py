@@ -64,6 +64,7 @@ class Connection:
         self._client = _address(transport.get_extra_info("peername"))
         self._server = _address(transport.get_extra_info("sockname"))
         self._tls: dict[str, Any] | None = None
+        self.scheme = b"http" if stream.tls is None else b"https"
         self.peer: object = None
         if stream.tls is not None:
             chain = stream.tls.peer_chain()
@@ -102,7 +103,7 @@ class Connection:
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
             "method": method.decode("ascii"),
-            "scheme": "http" if self._tls is None else "https",
+            "scheme": self.scheme.decode(),
             "path": framing.decode_path(path),
             "raw_path": path,
             "query_string": query,

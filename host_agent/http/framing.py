@@ -12,6 +12,7 @@ from host_agent.errors import HeadersTooLargeError, HostAgentError, MalformedReq
 
 Fields = Sequence[tuple[bytes, bytes]]
 
+_ABSOLUTE = re.compile(rb"(https?)://([^/?]*)([/?].*)?", re.IGNORECASE | re.DOTALL)
 _TARGET = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _LENGTH_LINE = re.compile(rb"\r\ncontent-length:[ \t]*([^\r]*)", re.IGNORECASE)
@@ -45,6 +46,21 @@ def length_fault(head: bytes) -> HostAgentError | None:
     return None
 
 
+def origin_form(target: bytes, fields: Fields, *, scheme: bytes) -> tuple[bytes, Fields]:
+    """Return target and fields with an absolute target split (RFC 9112, 3.2.2).
+
+    Its authority takes the place of the one `Host` there is. What names another scheme than the
+    one that is spoken, or comes with no `Host` or two, is left as it is: it will be refused.
+    """
+    absolute = _ABSOLUTE.fullmatch(target)
+    hosts = sum(name == b"host" for name, _ in fields)
+    if absolute is None or absolute[1].lower() != scheme or hosts != 1:
+        return target, fields
+    path = absolute[3] or b"/"
+    named = [(name, absolute[2] if name == b"host" else value) for name, value in fields]
+    return path if path.startswith(b"/") else b"/" + path, named
+
+
 def request_fault(
     method: bytes, target: bytes, fields: Fields, *, http_version: bytes, max_fields: int
 ) -> HostAgentError | None:
@@ -54,8 +70,8 @@ def request_fault(
     if http_version != b"1.1":
         return malformed("only HTTP/1.1 is spoken here")
     names = [name for name, _ in fields]
-    if b"upgrade" in names or method == b"CONNECT":
-        return malformed("no other protocol is spoken here: no Upgrade, no WebSocket, no tunnel")
+    if method == b"CONNECT":
+        return malformed("there is no tunnel here")
     if names.count(b"transfer-encoding") and names.count(b"content-length"):
         return malformed("Transfer-Encoding and Content-Length exclude each other")
     if names.count(b"content-length") > 1:

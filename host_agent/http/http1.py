@@ -99,10 +99,12 @@ class Http1:
         if not isinstance(request, h11.Request):
             self._refuse(framing.malformed("there is no request"))
             return
-        fields = list(request.headers)
+        target, fields = framing.origin_form(
+            request.target, list(request.headers), scheme=self._connection.scheme
+        )
         fault = framing.length_fault(head) or framing.request_fault(
             request.method,
-            request.target,
+            target,
             fields,
             http_version=request.http_version,
             max_fields=self._limits.max_fields,
@@ -110,7 +112,7 @@ class Http1:
         if fault is not None:
             self._refuse(fault)
             return
-        exchange = self._connection.exchange(self, request.method, request.target, fields)
+        exchange = self._connection.exchange(self, request.method, target, fields)
         self._exchange = exchange
         self._body_bytes = 0
         self._connection.arm(self._limits.body_seconds, self._body_is_late)

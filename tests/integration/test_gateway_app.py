@@ -136,3 +136,31 @@ async def test_c17_a_body_over_the_limit_is_counted_and_refused(
         assert (reply.status, reply.code) == (413, RequestTooLargeError.code)
         assert await wire.rest() == b""
     assert await agent.is_untouched()
+
+
+async def test_head_says_what_get_would_and_asks_nothing_more(door: Door, agent: Api) -> None:
+    async with door.dial(door.pki.client("deployer")) as wire:
+        for path in (b"/health", b"/whoami", b"/openapi.json"):
+            request = b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            said = await wire.ask(request)
+            wire.send(request.replace(b"GET", b"HEAD"))
+            head = await asyncio.wait_for(wire.reader.readuntil(b"\r\n\r\n"), PATIENCE)
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert b"content-length: %d\r\n" % len(said.body) in head
+        assert (await wire.ask(HEALTH)).status == 200
+        wire.send(b"HEAD /host/op HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        head = await asyncio.wait_for(wire.reader.readuntil(b"\r\n\r\n"), PATIENCE)
+        assert head.startswith(b"HTTP/1.1 405 ")
+        assert b"allow: POST\r\n" in head
+        assert (await wire.ask(HEALTH)).status == 200
+    assert await agent.is_untouched()
+
+
+async def test_head_of_the_event_stream_ends(door: Door) -> None:
+    async with door.dial(door.pki.client("root-admin")) as wire:
+        wire.send(b"HEAD /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        head = await asyncio.wait_for(wire.reader.readuntil(b"\r\n\r\n"), PATIENCE)
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"text/event-stream" in head
+        assert b"content-length" not in head
+        assert (await wire.ask(HEALTH)).status == 200

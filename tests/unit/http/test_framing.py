@@ -3,7 +3,7 @@
 import pytest
 
 from host_agent.errors import HeadersTooLargeError, MalformedRequestError
-from host_agent.http.framing import head_fault, length_fault, request_fault
+from host_agent.http.framing import head_fault, length_fault, origin_form, request_fault
 
 GOOD = b"GET / HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n"
 
@@ -101,11 +101,55 @@ def test_c17_many_fields_are_too_large() -> None:
 
 
 def test_other_protocols_are_refused() -> None:
-    for upgrade in (b"websocket", b"h2c", b"anything"):
-        assert isinstance(fault(HOST, (b"upgrade", upgrade)), MalformedRequestError)
     assert isinstance(fault(HOST, method=b"CONNECT"), MalformedRequestError)
     for version in (b"1.0", b"0.9", b"2", b"2.0", b"3"):
         assert isinstance(fault(HOST, version=version), MalformedRequestError)
+
+
+def test_an_offer_of_another_protocol_is_no_fault() -> None:
+    """It is not taken up (RFC 9110, section 7.8)."""
+    for upgrade in (b"websocket", b"h2c", b"anything"):
+        assert fault(HOST, (b"connection", b"upgrade"), (b"upgrade", upgrade)) is None
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        (b"https://a:1/b/c?d=e", b"/b/c?d=e"),
+        (b"HTTPS://a:1/b", b"/b"),
+        (b"https://a:1", b"/"),
+        (b"https://a:1?x", b"/?x"),
+        (b"https://a:1//b", b"//b"),
+    ],
+)
+def test_an_absolute_target_is_split_and_names_the_host(target: bytes, path: bytes) -> None:
+    fields = [(b"accept", b"*/*"), (b"host", b"other")]
+    split, named = origin_form(target, fields, scheme=b"https")
+    assert (split, named) == (path, [(b"accept", b"*/*"), (b"host", b"a:1")])
+    assert fault(*named, target=split) is None
+
+
+@pytest.mark.parametrize(
+    ("target", "fields"),
+    [
+        (b"http://a/b", (HOST,)),
+        (b"ftp://a/b", (HOST,)),
+        (b"https:/a/b", (HOST,)),
+        (b"https://a/b", ()),
+        (b"https://a/b", (HOST, HOST)),
+        (b"https://user@a/b", (HOST,)),
+        (b"https:///b", (HOST,)),
+        (b"https://a b/", (HOST,)),
+        (b"https://a#b", (HOST,)),
+        (b"https://a/b#c", (HOST,)),
+        (b"https://a/\xff", (HOST,)),
+    ],
+)
+def test_c17_an_absolute_target_of_another_kind_is_malformed(
+    target: bytes, fields: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    split, named = origin_form(target, fields, scheme=b"https")
+    assert isinstance(fault(*named, target=split), MalformedRequestError)
 
 
 @pytest.mark.parametrize(
