@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 from host_agent.errors import HostAgentError
 from host_agent.http import framing
 from host_agent.http.exchange import Application, Exchange, Refused, Render, Transmitter
-from host_agent.http.stream import ByteStream, ConnectionLimits
+from host_agent.http.stream import ConnectionLimits, TlsStream
 from host_agent.http.tls import tls_extension
 
 _log = logging.getLogger("host_agent.http")
@@ -43,7 +43,7 @@ class Connection:
 
     def __init__(
         self,
-        stream: ByteStream,
+        stream: TlsStream,
         app: Application,
         *,
         limits: ConnectionLimits,
@@ -63,13 +63,9 @@ class Connection:
         transport = stream.transport
         self._client = _address(transport.get_extra_info("peername"))
         self._server = _address(transport.get_extra_info("sockname"))
-        self._tls: dict[str, Any] | None = None
-        self.scheme = b"http" if stream.tls is None else b"https"
-        self.peer: object = None
-        if stream.tls is not None:
-            chain = stream.tls.peer_chain()
-            self._tls = tls_extension(stream.tls, chain)
-            self.peer = identify(chain[0])
+        chain = stream.tls.peer_chain()
+        self._tls = tls_extension(stream.tls, chain)
+        self.peer = identify(chain[0])
 
     async def run(self, protocol: HttpProtocol) -> None:
         """Serve until either side ends it, then wait for what still runs."""
@@ -97,13 +93,13 @@ class Connection:
     ) -> Exchange:
         """Return the exchange for a checked request, its ASGI scope filled."""
         path, _, query = target.partition(b"?")
-        extensions: dict[str, Any] = {}
+        extensions: dict[str, Any] = {"tls": self._tls}
         scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
             "method": method.decode("ascii"),
-            "scheme": self.scheme.decode(),
+            "scheme": "https",
             "path": framing.decode_path(path),
             "raw_path": path,
             "query_string": query,
@@ -118,8 +114,6 @@ class Connection:
             transmitter, scope, peer=self.peer, render=self.render, refused=self._refused
         )
         extensions["host_agent"] = {"peer": self.peer, "exchange_id": exchange.id}
-        if self._tls is not None:
-            extensions["tls"] = self._tls
         return exchange
 
     def run_exchange(self, exchange: Exchange) -> None:

@@ -99,9 +99,7 @@ class Http1:
         if not isinstance(request, h11.Request):
             self._refuse(framing.malformed("there is no request"))
             return
-        target, fields = framing.origin_form(
-            request.target, list(request.headers), scheme=self._connection.scheme
-        )
+        target, fields = framing.origin_form(request.target, list(request.headers), scheme=b"https")
         fault = framing.length_fault(head) or framing.request_fault(
             request.method,
             target,

@@ -19,7 +19,6 @@ from host_agent.http.http1 import Http1
 from host_agent.http.refusals import TlsRejection
 from host_agent.http.stream import (
     READ_BYTES,
-    ByteStream,
     ConnectionLimits,
     StreamEvents,
     TlsStream,
@@ -62,13 +61,12 @@ def listening_socket(bind: tuple[str, int], *, key: str) -> socket.socket:
 
 
 class Listener:
-    """Serves an ASGI application on one address, over mutual TLS or plainly.
+    """Serves an ASGI application on one address, over mutual TLS.
 
-    `bind` is host and port, or a socket that listens already. `context` of None is a plain
-    listener: for loopback only. What `identify` makes of a peer's certificate goes with every
-    request of its connection; `render` answers what no handler does. `on_tls_rejection` is called
-    once for every connection that ended before its handshake did; `on_refusal` for every problem
-    that the server itself answers.
+    `bind` is host and port, or a socket that listens already. What `identify` makes of a peer's
+    certificate goes with every request of its connection; `render` answers what no handler does.
+    `on_tls_rejection` is called once for every connection that ended before its handshake did;
+    `on_refusal` for every problem that the server itself answers.
     """
 
     def __init__(
@@ -76,7 +74,7 @@ class Listener:
         app: Application,
         *,
         bind: tuple[str, int] | socket.socket,
-        context: TlsContext | None,
+        context: TlsContext,
         identify: Identify,
         render: Render,
         max_connections: int = 2000,
@@ -95,8 +93,8 @@ class Listener:
         self._on_refusal = on_refusal
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._events = StreamEvents(opened=self._opened, lost=self._lost, rejected=self._rejected)
-        self._streams: set[ByteStream] = set()
-        self._handshakes: dict[ByteStream, None] = {}
+        self._streams: set[TlsStream] = set()
+        self._handshakes: dict[TlsStream, None] = {}
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._socket: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
@@ -203,23 +201,17 @@ class Listener:
             self._is_full = True
             return
         self._is_full = False
-        stream = self._stream()
+        stream = TlsStream(
+            self._context, buffer=self._buffer, limits=self._limits, events=self._events
+        )
         self._streams.add(stream)
-        if isinstance(stream, TlsStream):
-            self._handshakes[stream] = None
+        self._handshakes[stream] = None
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: stream, accepted)
         except OSError:
             accepted.close()
             self._lost(stream)
             raise
-
-    def _stream(self) -> ByteStream:
-        if self._context is None:
-            return ByteStream(buffer=self._buffer, limits=self._limits, events=self._events)
-        return TlsStream(
-            self._context, buffer=self._buffer, limits=self._limits, events=self._events
-        )
 
     def _evict(self) -> bool:
         """End the oldest unfinished handshake; return whether there was one."""
@@ -232,13 +224,13 @@ class Listener:
 
     # -- what streams tell ---------------------------------------------------------------------
 
-    def _opened(self, stream: ByteStream) -> None:
+    def _opened(self, stream: TlsStream) -> None:
         self._handshakes.pop(stream, None)
         task = asyncio.get_running_loop().create_task(self._serve(stream))
         task.add_done_callback(self._served)
 
     def _rejected(
-        self, stream: ByteStream, reason: TlsRejection, sentence: str | None = None
+        self, stream: TlsStream, reason: TlsRejection, sentence: str | None = None
     ) -> None:
         if stream in self._handshakes:
             del self._handshakes[stream]
@@ -246,7 +238,7 @@ class Listener:
             if sentence is not None:
                 self._tell_refused(stream, sentence)
 
-    def _tell_refused(self, stream: ByteStream, sentence: str) -> None:
+    def _tell_refused(self, stream: TlsStream, sentence: str) -> None:
         """Say in the log why a handshake failed: each reason once in a while.
 
         Whoever reaches the port can make such lines, and the reasons are OpenSSL's, so few.
@@ -257,19 +249,19 @@ class Listener:
             peer = stream.transport.get_extra_info("peername") or ("somewhere",)
             _log.warning("a client from %s was refused in the handshake: %s", peer[0], sentence)
 
-    def _lost(self, stream: ByteStream) -> None:
+    def _lost(self, stream: TlsStream) -> None:
         self._streams.discard(stream)
         self._rejected(stream, TlsRejection.OTHER)
         if not self._streams and self._last_gone is not None and not self._last_gone.done():
             self._last_gone.set_result(None)
 
     def _count(self, reason: TlsRejection) -> None:
-        if self._on_tls_rejection is not None and self._context is not None:
+        if self._on_tls_rejection is not None:
             self._on_tls_rejection(reason)
 
     # -- serving -------------------------------------------------------------------------------
 
-    async def _serve(self, stream: ByteStream) -> None:
+    async def _serve(self, stream: TlsStream) -> None:
         try:
             connection = Connection(
                 stream,

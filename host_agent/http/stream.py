@@ -1,4 +1,4 @@
-"""Bytes in and out of one accepted socket: plain, or through TLS. Nothing of HTTP.
+"""Bytes in and out of one accepted socket, through TLS. Nothing of HTTP.
 
 Ours rather than asyncio's own TLS transport for three reasons: that one keeps a 256 KiB buffer,
 written to and so resident, for every idle connection (here all connections of a listener share
@@ -51,21 +51,29 @@ class ConnectionLimits:
 class StreamEvents:
     """Whom a stream tells: once it can be read, and once it is gone."""
 
-    opened: Callable[["ByteStream"], None]
-    lost: Callable[["ByteStream"], None]
-    rejected: Callable[["ByteStream", TlsRejection, str | None], None]
+    opened: Callable[["TlsStream"], None]
+    lost: Callable[["TlsStream"], None]
+    rejected: Callable[["TlsStream", TlsRejection, str | None], None]
 
 
-class ByteStream(asyncio.BufferedProtocol):
-    """A plain TCP connection. One reader; any number of writers.
+class TlsStream(asyncio.BufferedProtocol):
+    """A TLS connection: opened once the handshake has ended well, with its own deadline.
 
-    `buffer` is lent by the listener: it holds bytes only between two calls of the transport that
-    follow each other at once, so one serves every connection of a loop.
+    One reader; any number of writers. The handshake runs in callbacks, apart from the accept loop:
+    a silent peer holds up nobody. `buffer` is lent by the listener: it holds bytes only between two
+    calls of the transport that follow each other at once, so one serves every connection of a loop.
     """
 
     def __init__(
-        self, *, buffer: memoryview, limits: ConnectionLimits, events: StreamEvents
+        self,
+        context: TlsContext,
+        *,
+        buffer: memoryview,
+        limits: ConnectionLimits,
+        events: StreamEvents,
     ) -> None:
+        self._tls = TlsSession(context)
+        self._is_established = False
         self._buffer = buffer
         self._limits = limits
         self._events = events
@@ -90,9 +98,9 @@ class ByteStream(asyncio.BufferedProtocol):
         return self._is_closing
 
     @property
-    def tls(self) -> TlsSession | None:
-        """Return the TLS session, or None on a plain connection."""
-        return None
+    def tls(self) -> TlsSession:
+        """Return the TLS session."""
+        return self._tls
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -116,9 +124,18 @@ class ByteStream(asyncio.BufferedProtocol):
         return data
 
     def write(self, data: bytes) -> None:
-        """Send `data`; wait for `drain` before the next large piece. Dropped once closing."""
-        if not self._is_closing:
-            self.transport.write(data)
+        """Encrypt and send `data`; wait for `drain` before the next large piece.
+
+        Dropped once closing.
+        """
+        if self._is_closing:
+            return
+        try:
+            sealed = self._tls.seal(data)
+        except ConnectionError:
+            self.abort()
+            return
+        self.transport.write(sealed)
 
     async def drain(self) -> None:
         """Return once the system has taken all that was written.
@@ -162,6 +179,11 @@ class ByteStream(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def reject(self, reason: TlsRejection, sentence: str | None = None) -> None:
+        """End a handshake that will not be finished; `sentence` is what OpenSSL says of it."""
+        self._events.rejected(self, reason, sentence)
+        self.close()
+
     # -- the side of asyncio -------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -188,8 +210,13 @@ class ByteStream(asyncio.BufferedProtocol):
             self.transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """Note the end; the other direction stays open for a response that is under way."""
+        """Note the end; the other direction stays open for a response that is under way.
+
+        An unfinished handshake ends with it.
+        """
         self._peer_has_ended = True
+        if not self._is_established and not self._is_closing:
+            self.reject(TlsRejection.OTHER)
         self._end_reading()
         return not self._is_closing
 
@@ -213,90 +240,6 @@ class ByteStream(asyncio.BufferedProtocol):
         self._events.lost(self)
 
     # -- inside --------------------------------------------------------------------------------
-
-    def _open(self) -> None:
-        self._events.opened(self)
-
-    def _take(self, data: memoryview) -> None:
-        self._deliver(bytes(data))
-
-    def _drop(self, size: int) -> None:
-        """Count what is read for nothing; who goes on with it is cut off."""
-        self._dropped += size
-        if self._dropped > self._limits.linger_bytes:
-            self.abort()
-
-    def _say_goodbye(self) -> None:
-        pass
-
-    def _deliver(self, data: bytes) -> None:
-        self._chunks.append(data)
-        self._unread += len(data)
-        self._wake()
-
-    def _end_reading(self) -> None:
-        self._at_eof = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
-
-    def _arm(self, seconds: float, action: Callable[[], None]) -> None:
-        self._disarm()
-        self._timer = self._loop.call_later(seconds, action)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
-class TlsStream(ByteStream):
-    """A TLS connection: opened once the handshake has ended well, with its own deadline.
-
-    The handshake runs in callbacks, apart from the accept loop: a silent peer holds up nobody.
-    """
-
-    def __init__(
-        self,
-        context: TlsContext,
-        *,
-        buffer: memoryview,
-        limits: ConnectionLimits,
-        events: StreamEvents,
-    ) -> None:
-        super().__init__(buffer=buffer, limits=limits, events=events)
-        self._tls = TlsSession(context)
-        self._is_established = False
-
-    @property
-    def tls(self) -> TlsSession:
-        """Return the TLS session."""
-        return self._tls
-
-    def write(self, data: bytes) -> None:
-        """Encrypt and send `data`. Dropped once closing."""
-        if self._is_closing:
-            return
-        try:
-            sealed = self._tls.seal(data)
-        except ConnectionError:
-            self.abort()
-            return
-        self.transport.write(sealed)
-
-    def reject(self, reason: TlsRejection, sentence: str | None = None) -> None:
-        """End a handshake that will not be finished; `sentence` is what OpenSSL says of it."""
-        self._events.rejected(self, reason, sentence)
-        self.close()
-
-    def eof_received(self) -> bool:
-        """Note the end; an unfinished handshake ends with it."""
-        if not self._is_established and not self._is_closing:
-            self._peer_has_ended = True
-            self.reject(TlsRejection.OTHER)
-        return super().eof_received()
 
     def _open(self) -> None:
         self._arm(self._limits.handshake_seconds, lambda: self.reject(TlsRejection.TIMEOUT))
@@ -358,3 +301,31 @@ class TlsStream(ByteStream):
     def _flush(self) -> None:
         if not self._is_closing and (data := self._tls.output()):
             self.transport.write(data)
+
+    def _drop(self, size: int) -> None:
+        """Count what is read for nothing; who goes on with it is cut off."""
+        self._dropped += size
+        if self._dropped > self._limits.linger_bytes:
+            self.abort()
+
+    def _deliver(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self._unread += len(data)
+        self._wake()
+
+    def _end_reading(self) -> None:
+        self._at_eof = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _arm(self, seconds: float, action: Callable[[], None]) -> None:
+        self._disarm()
+        self._timer = self._loop.call_later(seconds, action)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -101,12 +101,12 @@ async def test_connection_close_is_kept(wire: Wire) -> None:
 
 
 async def test_a_peer_that_ends_its_side_still_gets_the_answer(tmp_path: Path) -> None:
-    async with Door(tmp_path / "pki", is_plain=True) as plain, plain.plain() as wire:
-        wire.send(b"GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await asyncio.wait_for(plain.probe.entered.wait(), PATIENCE)
-        wire.writer.write_eof()
-        plain.probe.release.set()
-        assert (await wire.reply()).json["held"]
+    async with Door(tmp_path / "pki") as door, door.by_hand() as client:
+        client.send(b"GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.wait_for(door.probe.entered.wait(), PATIENCE)
+        client.wire.writer.write_eof()
+        door.probe.release.set()
+        assert b'{"held": true}' in await client.read()
 
 
 async def test_an_application_that_waits_hears_of_a_peer_that_leaves(door: Door) -> None:

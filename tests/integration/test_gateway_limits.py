@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import errno
 import socket
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import pytest
 
 from host_agent.errors import ConfigurationError
 from host_agent.http.refusals import TlsRejection
-from host_agent.http.stream import ByteStream, ConnectionLimits, StreamEvents, TlsStream
+from host_agent.http.stream import ConnectionLimits, StreamEvents, TlsStream
+from host_agent.http.tls import mutual_tls
 from tests.support.door import GET, PIECE, Door, Wire, post
 from tests.support.patience import OUTLASTING, PATIENCE
 
@@ -55,9 +55,10 @@ async def test_c16_a_handshake_that_is_not_finished_is_closed(door: Door) -> Non
 
 
 async def test_c16_a_connection_that_a_reload_ends_before_it_has_begun_is_closed() -> None:
-    lost: list[ByteStream] = []
+    lost: list[TlsStream] = []
     events = StreamEvents(opened=lost.append, lost=lost.append, rejected=lambda *_: None)
-    stream = ByteStream(buffer=memoryview(bytearray(1024)), limits=QUICK, events=events)
+    buffer = memoryview(bytearray(1024))
+    stream = TlsStream(mutual_tls(()), buffer=buffer, limits=QUICK, events=events)
     stream.abort()
     ours, theirs = socket.socketpair()
     with theirs:
@@ -248,26 +249,14 @@ async def test_an_address_in_use_is_a_fault_of_the_configuration(tmp_path: Path)
 async def test_who_says_goodbye_and_goes_on_sending_is_cut_off(tmp_path: Path) -> None:
     """While its request still runs, nothing of what it sends is kept."""
     limits = ConnectionLimits(linger_bytes=4 * PIECE)
-    async with Door(tmp_path / "pki", limits=limits) as door, door.plain() as wire:
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        context = door.client_context(door.pki.client())
-        tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
-        while True:
-            try:
-                tls.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                wire.send(outgoing.read())
-                incoming.write(await asyncio.wait_for(wire.reader.read(PIECE), PATIENCE))
-        tls.write(HOLD)
-        with contextlib.suppress(ssl.SSLError):
-            tls.unwrap()
-        wire.send(outgoing.read())
+    async with Door(tmp_path / "pki", limits=limits) as door, door.by_hand() as client:
+        client.send(HOLD)
+        client.say_goodbye()
         await asyncio.wait_for(door.probe.entered.wait(), PATIENCE)
         assert door.gateway.connections == 1
         for _ in range(5):
-            wire.send(b"x" * PIECE)
-        await wire.rest()
+            client.wire.send(b"x" * PIECE)
+        await client.wire.rest()
         assert not door.probe.left.is_set()
         door.probe.release.set()
         assert await door.is_alive()
@@ -305,13 +294,3 @@ async def test_draining_ends_what_does_not_end(tmp_path: Path) -> None:
         await stuck.rest()
     assert door.gateway.connections == 0
     assert door.probe.left.is_set()
-
-
-async def test_a_plain_listener_serves_without_tls(tmp_path: Path) -> None:
-    async with Door(tmp_path / "pki", is_plain=True) as door, door.plain() as wire:
-        assert (await wire.ask(GET)).status == 200
-    scope = door.probe.scopes[0]
-    assert scope["scheme"] == "http"
-    assert "tls" not in scope["extensions"]
-    assert scope["extensions"]["host_agent"]["peer"] is None
-    assert not door.rejections

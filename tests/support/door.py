@@ -160,6 +160,51 @@ class Wire:
             await self.writer.wait_closed()
 
 
+class ByHand:
+    """TLS in memory over a plain connection."""
+
+    def __init__(self, wire: Wire, context: ssl.SSLContext) -> None:
+        self.wire = wire
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+
+    async def shake_hands(self) -> None:
+        while True:
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._turn()
+            else:
+                self.wire.send(self._outgoing.read())
+                return
+
+    def send(self, data: bytes) -> None:
+        self.tls.write(data)
+        self.wire.send(self._outgoing.read())
+
+    def say_goodbye(self) -> None:
+        with contextlib.suppress(ssl.SSLError):  # the other side's is not waited for
+            self.tls.unwrap()
+        self.wire.send(self._outgoing.read())
+
+    async def read(self) -> bytes:
+        """Return what comes next, empty at the end."""
+        while True:
+            try:
+                return self.tls.read(PIECE)
+            except ssl.SSLWantReadError:
+                await self._turn()
+
+    async def _turn(self) -> None:
+        if self._outgoing.pending:
+            self.wire.send(self._outgoing.read())
+        data = await asyncio.wait_for(self.wire.reader.read(PIECE), PATIENCE)
+        if not data:
+            message = "the other side has ended"
+            raise ConnectionError(message)
+        self._incoming.write(data)
+
+
 class Door:
     """A gateway that listens, with everything it tells."""
 
@@ -171,7 +216,6 @@ class Door:
         limits: ConnectionLimits | None = None,
         max_connections: int = 2000,
         bind: socket.socket | None = None,
-        is_plain: bool = False,
     ) -> None:
         self.pki: Pki = make_pki(directory)
         self.server: Leaf = self.pki.server()
@@ -183,7 +227,7 @@ class Door:
         self.gateway = Listener(
             self.app,
             bind=bind or ("127.0.0.1", 0),
-            context=None if is_plain else self.server_context(self.pki),
+            context=self.server_context(self.pki),
             identify=peer_of,
             render=render,
             limits=limits,
@@ -193,8 +237,9 @@ class Door:
         )
 
     def another(self, bind: tuple[str, int]) -> Listener:
-        """Return another listener, a plain one, for the same application; not started."""
-        return Listener(self.app, bind=bind, context=None, identify=peer_of, render=render)
+        """Return another listener for the same application; not started."""
+        context = self.server_context(self.pki)
+        return Listener(self.app, bind=bind, context=context, identify=peer_of, render=render)
 
     def server_context(self, client_pki: Pki) -> TlsContext:
         """Return a server context that believes `client_pki`."""
@@ -252,6 +297,14 @@ class Door:
             yield wire
         finally:
             await wire.close()
+
+    @contextlib.asynccontextmanager
+    async def by_hand(self) -> AsyncIterator["ByHand"]:
+        """Open a connection of the librarian whose bytes on the wire are the test's."""
+        async with self.plain() as wire:
+            opened = ByHand(wire, self.client_context(self.pki.client()))
+            await opened.shake_hands()
+            yield opened
 
     async def is_alive(self) -> bool:
         """Return whether a good client is answered."""
