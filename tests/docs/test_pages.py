@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.pages import REPOSITORY, anchors, links, pages, prose
+from tests.support.pages import REPOSITORY, WIDEST, anchors, folded, links, pages, prose
 
 DOCS = REPOSITORY / "docs"
 MOST_LINES = 120
@@ -30,6 +30,20 @@ def test_a_dead_link_or_anchor_would_be_seen(tmp_path: Path) -> None:
     page.write_text("# A `[git]` page\n\n[a](b.md#c), `[no](link)`\n\n```\n[no](fence)\n```\n")
     assert list(links(page)) == ["b.md#c"]
     assert anchors(page) == {"a-git-page"}
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_no_line_of_prose_is_too_wide(page: Path) -> None:
+    lines = prose(page).splitlines()
+    assert [line for line in lines if len(line) > WIDEST and not line.startswith("|")] == []
+
+
+def test_a_paragraph_is_folded_between_words_and_never_in_code_or_a_link() -> None:
+    whole = "word " * 20 + "`some code with words` " * 9 + "[a link of words](page.md) end"
+    lines = folded(whole).splitlines()
+    assert " ".join(lines) == " ".join(whole.split())
+    assert max(map(len, lines)) <= WIDEST
+    assert all(line.count("`") % 2 == 0 and line.count("[") == line.count("](") for line in lines)
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(REPOSITORY).as_posix())

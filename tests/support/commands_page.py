@@ -7,6 +7,7 @@ from pathlib import Path
 from host_agent.__main__ import NOUNS, build_parser
 from host_agent.cli.connection_settings import KEYS
 from host_agent.cli.tree import Branch, Taken, read
+from tests.support.pages import folded
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
 
@@ -101,7 +102,7 @@ def _section(command: Branch) -> str:
     shown = [one for one in command.taken if not (is_clients and one.dest in _SETTINGS)]
     parts = [f"{level} `{command.name}`\n"]
     if command.description:
-        parts.append(f"{command.description}\n")
+        parts.append(f"{folded(command.description)}\n")
     if shown:
         usage = " ".join([command.name, *(one.usage for one in shown)])
         rows = [f"| {_name(one)} | {_cell(one.meaning)} |" for one in shown]

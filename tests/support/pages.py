@@ -11,6 +11,22 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
+WIDEST = 160
+"""No line of a page is longer, but for rows of tables and for what is quoted."""
+
+
+def folded(text: str) -> str:
+    """Return a paragraph on lines that a person can read, code and links whole."""
+    words = re.findall(r"(?:`[^`]*`|\[[^\]]*\]|[^\s`\[]|`|\[)+", text)
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + len(word) + 1 > WIDEST - 40:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)
+
+
 def pages() -> list[Path]:
     """Return every Markdown page, the one at the top first."""
     return [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]

@@ -25,6 +25,7 @@ from host_agent.config.checking import table_of
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import OperationSpec, RunAs
 from tests.support.commands_page import commands_page
+from tests.support.pages import folded
 from tests.support.prompt_cases import why_not
 from tests.support.prompts_page import prompts_page
 from tests.support.sudoers_example import sudoers_example
@@ -127,7 +128,8 @@ def _configuration_tables() -> Iterator[str]:
             is_required = key in required
             kind = _kind(described, schema.get("$defs", {}))
             default = "required" if is_required else _default(described)
-            yield f"### `{prefix}.{key}`\n\n{described['description']}\n\n*{kind}; {default}*\n"
+            meaning = folded(described["description"])
+            yield f"### `{prefix}.{key}`\n\n{meaning}\n\n*{kind}; {default}*\n"
 
 
 def _kind(described: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
