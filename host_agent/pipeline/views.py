@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from host_agent.api.wire import DeliveryView, RequestPage, RequestView
@@ -95,25 +95,20 @@ class Showing:
         self._polls: Counter[str] = Counter()
 
     async def show(
-        self,
-        principal: Principal,
-        request_id: str,
-        *,
-        wait_seconds: float = 0,
-        still_welcome: Callable[[], None] | None = None,
+        self, principal: Principal, request_id: str, *, wait_seconds: float = 0
     ) -> RequestView:
         """Return one request; with `wait_seconds`, once it changes or the time is over.
 
-        A request that has ended is returned at once. `still_welcome` is called every five seconds
-        and raises when the identity is not welcome any more.
+        A request that has ended is returned at once. Who waits is judged again every five seconds.
 
         Raises:
             RequestNotFoundError: none, or one that this principal may not see.
+            IdentityError: not welcome any more while it waited.
             RateLimitedError: too many long polls of this identity.
         """
         request = await self._find(principal, request_id)
         if wait_seconds > 0 and request.finished_at is None:
-            request = await self._wait(principal, request, wait_seconds, still_welcome)
+            request = await self._wait(principal, request, wait_seconds)
             principal = self._as_now(principal, request)
         shown = view_for(principal, await self._facts(principal, request))
         rows = await self._rooms.store.notifications_of(request.id)
@@ -137,30 +132,20 @@ class Showing:
             return await self._approved.expire(request)
         return request
 
-    async def _wait(
-        self,
-        principal: Principal,
-        request: Request,
-        wait_seconds: float,
-        still_welcome: Callable[[], None] | None,
-    ) -> Request:
+    async def _wait(self, principal: Principal, request: Request, wait_seconds: float) -> Request:
         if self._polls[principal.cn] >= LONG_POLLS_PER_IDENTITY:
             message = f"At most {LONG_POLLS_PER_IDENTITY} long polls of one identity at a time."
             raise RateLimitedError(message, retry_after_seconds=RECHECK_SECONDS)
         self._polls[principal.cn] += 1
         try:
-            return await self._until_changed(principal, request, wait_seconds, still_welcome)
+            return await self._until_changed(principal, request, wait_seconds)
         finally:
             self._polls[principal.cn] -= 1
             if not self._polls[principal.cn]:
                 del self._polls[principal.cn]
 
     async def _until_changed(
-        self,
-        principal: Principal,
-        request: Request,
-        wait_seconds: float,
-        still_welcome: Callable[[], None] | None,
+        self, principal: Principal, request: Request, wait_seconds: float
     ) -> Request:
         clock, store = self._rooms.clock, self._rooms.store
         end = clock.monotonic() + wait_seconds
@@ -178,8 +163,6 @@ class Showing:
                     latest = await store.get(request.id) or latest
             finally:
                 change.cancel()
-            if still_welcome is not None:
-                still_welcome()
             self._as_now(principal, request)
         return latest
 

@@ -74,14 +74,8 @@ async def _changed(
 ) -> RequestView:
     """Return a request once it changes; give up when the peer leaves or is unwelcome."""
     pipeline = services.pipeline
-
-    def still_welcome() -> None:
-        pipeline.identify(cast("PeerCertificate", request.peer))
-
     poll = asyncio.ensure_future(
-        pipeline.views.show(
-            request.principal, request_id, wait_seconds=seconds, still_welcome=still_welcome
-        )
+        pipeline.views.show(request.principal, request_id, wait_seconds=seconds)
     )
     gone = asyncio.ensure_future(until_gone(request.receive))
     try:
@@ -92,8 +86,9 @@ async def _changed(
         poll.cancel()
         gone.cancel()
         await asyncio.gather(poll, gone, return_exceptions=True)
-    still_welcome()  # it may have ended its own half only, and read what comes
-    return await pipeline.views.show(request.principal, request_id)
+    # It may have ended its own half only, and read what comes.
+    principal = pipeline.identify(cast("PeerCertificate", request.peer))
+    return await pipeline.views.show(principal, request_id)
 
 
 async def events(services: Services, request: AgentRequest) -> Response:

@@ -224,15 +224,8 @@ async def test_a_long_poll_of_somebody_revoked_meanwhile_ends_with_that(
 ) -> None:
     monkeypatch.setattr(views, "RECHECK_SECONDS", 0.001)
     request = await bench.held()
-    certificate = bench.certificate("alice")
-
-    def still_welcome() -> None:
-        bench.pipeline.identify(certificate)
-
     poll = asyncio.ensure_future(
-        bench.pipeline.views.show(
-            bench.who("alice"), request.id, wait_seconds=60, still_welcome=still_welcome
-        )
+        bench.pipeline.views.show(bench.who("alice"), request.id, wait_seconds=60)
     )
     await waiting(bench)
     bench.revocations.revoked.add(serial_of("alice"))
