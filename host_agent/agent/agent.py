@@ -38,7 +38,7 @@ from host_agent.errors import (
     StoreUnavailableError,
 )
 from host_agent.execution.runner import Runner, ToolRunner
-from host_agent.execution.slots import Turns
+from host_agent.execution.slots import Slots
 from host_agent.host.install.root_list import RENDER, root_list_state
 from host_agent.http.listener import Listener
 from host_agent.identity.certificate import PeerCertificate
@@ -46,9 +46,9 @@ from host_agent.identity.revocation import Revocation
 from host_agent.metrics import Metrics
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Catalogue
-from host_agent.pipeline import Pipeline, Rooms
-from host_agent.pipeline.contacts import Book
-from host_agent.pipeline.context import refresh_book
+from host_agent.pipeline import Context, Pipeline
+from host_agent.pipeline.contacts import Contacts
+from host_agent.pipeline.context import refresh_contacts
 from host_agent.pipeline.events import Events
 from host_agent.pipeline.sudoers import Privileges
 from host_agent.policy.limits import Limits
@@ -116,7 +116,7 @@ class Agent:
         runner = self._given_runner or prepared.runner
         audit = await self._open_audit(config, clock, runner)
         store = await self._open_store(config, clock)
-        self.rooms = Rooms(
+        self.context = Context(
             snapshot=prepared.snapshot,
             clock=clock,
             catalogue=self._catalogue,
@@ -125,16 +125,16 @@ class Agent:
             store=store,
             runner=runner,
             wrappers=prepared.wrappers,
-            turns=Turns(config.execution.max_concurrent),
+            slots=Slots(config.execution.max_concurrent),
             audit=audit,
             metrics=self.metrics,
             plugin=prepared.plugin,
             bridge_secrets=prepared.bridge_secrets,
         )
-        self.pipeline = Pipeline(self.rooms, self._events)
-        self._messaging = Messaging(self.rooms, self.pipeline)
+        self.pipeline = Pipeline(self.context, self._events)
+        self._messaging = Messaging(self.context, self.pipeline)
         self.watch = Watch(self.pipeline, audit)
-        self._privileges = Privileges(self.rooms, ToolRunner())
+        self._privileges = Privileges(self.context, ToolRunner())
         await self._say_started(config)
         self._exits.push_async_callback(self._say_stopped)
         self._tell_ends()
@@ -173,11 +173,11 @@ class Agent:
         return store
 
     async def _say_started(self, config: Config) -> None:
-        await self.rooms.audit.append(Event.AGENT_STARTED, version=__version__, host=config.host)
+        await self.context.audit.append(Event.AGENT_STARTED, version=__version__, host=config.host)
         await self._say_loaded(config)
 
     async def _say_loaded(self, config: Config) -> None:
-        await self.rooms.audit.append(
+        await self.context.audit.append(
             Event.CONFIG_LOADED,
             detail=_size(config),
             runner=config.execution.runner.value,
@@ -188,18 +188,18 @@ class Agent:
     async def _say_stopped(self) -> None:
         await self.pipeline.record_suppressed(everything=True)
         with contextlib.suppress(AuditUnavailableError):
-            await self.rooms.audit.append(Event.AGENT_STOPPED, version=__version__)
+            await self.context.audit.append(Event.AGENT_STOPPED, version=__version__)
 
     async def _open_door(self, prepared: Prepared) -> None:
         """Serve: background work first, then both listeners; recovery before the first request."""
         config = prepared.config
         self._exits.push_async_callback(self._messaging.close)
         self._exits.push_async_callback(self._finish_work)
-        await refresh_book(self.rooms)
-        await self.pipeline.approved.recover()
+        await refresh_contacts(self.context)
+        await self.pipeline.lifecycle.recover()
         await self.pipeline.end_unwelcome()
         for work in (
-            self.pipeline.approved.expire_forever,
+            self.pipeline.lifecycle.expire_forever,
             self.watch.watch_forever,
             self.watch.purge_forever,
             # A runner that was handed in has no host behind it to look at unasked.
@@ -243,13 +243,13 @@ class Agent:
 
     async def _close_door(self) -> None:
         """Take nothing new, end long polls, let running answers go out."""
-        self.rooms.is_draining = True
-        self.rooms.changes.tell_all()
+        self.context.is_draining = True
+        self.context.changes.tell_all()
         self._events.wake_all()
         await self._listener.close(self.config.server.drain_seconds)
 
     async def _finish_work(self) -> None:
-        left = await self.rooms.tasks.drain(self.config.server.drain_seconds)
+        left = await self.context.tasks.drain(self.config.server.drain_seconds)
         if left:
             _log.error("%d operations were still running and are now unknown", left)
 
@@ -258,7 +258,7 @@ class Agent:
     @property
     def config(self) -> Config:
         """Return the configuration that serves now."""
-        return self.rooms.snapshot.config
+        return self.context.snapshot.config
 
     @property
     def address(self) -> str:
@@ -278,7 +278,7 @@ class Agent:
         troubles = [f"last reload rejected: {fault}" for fault in self._reload_faults[:1]]
         if self._revocation.complaint is not None:
             troubles.append(self._revocation.complaint)
-        if not self.rooms.audit.healthy:
+        if not self.context.audit.healthy:
             troubles.append("the audit log cannot be written")
         return "; ".join((self.serves, *troubles))
 
@@ -302,9 +302,9 @@ class Agent:
 
     async def ready(self) -> Readiness:
         """Return the state of each part."""
-        now = self.rooms.clock.wall()
+        now = self.context.clock.wall()
         try:
-            await self.rooms.store.ping()
+            await self.context.store.ping()
             store = "ok"
         except StoreUnavailableError as error:
             store = error.detail
@@ -317,15 +317,15 @@ class Agent:
             told["crl_file"] = self._revocation.complaint
         return Readiness(
             store=store,
-            audit="ok" if self.rooms.audit.healthy else "cannot be written",
+            audit="ok" if self.context.audit.healthy else "cannot be written",
             crl="ok" if ends is None or now < ends else "past its nextUpdate",
             certificate="ok" if now < self._door.certificate_ends else "expired",
             configuration=f"the last reload was rejected: {fault}" if fault else "ok",
             serving=self._serving(),
             sudoers=self._privileges.state,
             root_list=await asyncio.to_thread(_root_list, self.config),
-            audit_sequence=self.rooms.audit.sequence,
-            audit_head=self.rooms.audit.head,
+            audit_sequence=self.context.audit.sequence,
+            audit_head=self.context.audit.head,
             **told,
         )
 
@@ -373,26 +373,26 @@ class Agent:
         prepared = await asyncio.to_thread(
             prepare,
             self._config_path,
-            self.rooms.clock,
+            self.context.clock,
             serving=self.config,
             previous=self._revocation,
         )
         config = prepared.config
         self._audit.reopen()
-        async with self.rooms.booking:  # who is disabled meanwhile is not brought back
-            book = Book.of(config, await self.rooms.store.contacts())
+        async with self.context.contacts_lock:  # who is disabled meanwhile is not brought back
+            contacts = Contacts.of(config, await self.context.store.contacts())
             # What is not written down does not serve.
             await self._say_loaded(config)
             # Nothing below fails: the new configuration serves whole or not at all.
-            self.rooms.snapshot = prepared.snapshot
-            self.rooms.book = book
-        self.rooms.revocation = prepared.revocation
-        self.rooms.runner = self._given_runner or prepared.runner
-        self.rooms.plugin = prepared.plugin
-        self.rooms.bridge_secrets = prepared.bridge_secrets
-        self.rooms.wrappers = prepared.wrappers
-        self.rooms.turns.resize(config.execution.max_concurrent)
-        self.rooms.limits.reconfigure(config.limits)
+            self.context.snapshot = prepared.snapshot
+            self.context.contacts = contacts
+        self.context.revocation = prepared.revocation
+        self.context.runner = self._given_runner or prepared.runner
+        self.context.plugin = prepared.plugin
+        self.context.bridge_secrets = prepared.bridge_secrets
+        self.context.wrappers = prepared.wrappers
+        self.context.slots.resize(config.execution.max_concurrent)
+        self.context.limits.reconfigure(config.limits)
         if prepared.door != self._door:
             # Connections that the old files let in end; with the same files they stay.
             self._door = prepared.door
@@ -404,7 +404,7 @@ class Agent:
         await self.watch.end_unwelcome()
         # Streams and long polls look around at once, whoever they belong to.
         self._events.wake_all()
-        self.rooms.changes.tell_all()
+        self.context.changes.tell_all()
 
     async def _reject(self, error: ConfigurationError | HostAgentError) -> None:
         faults = error.faults if isinstance(error, ConfigurationError) else [error.detail]
@@ -414,11 +414,11 @@ class Agent:
         for fault in faults:
             _log.error("the new configuration is not used: %s", fault)
         with contextlib.suppress(AuditUnavailableError):
-            await self.rooms.audit.append(Event.CONFIG_REJECTED, faults=faults[:20])
+            await self.context.audit.append(Event.CONFIG_REJECTED, faults=faults[:20])
 
     @property
     def _revocation(self) -> Revocation:
-        revocation = self.rooms.revocation
+        revocation = self.context.revocation
         if not isinstance(revocation, Revocation):
             message = "the agent was given another revocation"
             raise TypeError(message)

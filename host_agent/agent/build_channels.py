@@ -13,7 +13,7 @@ from host_agent.errors import ConfigurationError, HostAgentError
 from host_agent.execution.runner import ProgramRunner
 from host_agent.identity.files import read_linked
 from host_agent.notify.channel import Channel, Surroundings
-from host_agent.pipeline.plugin import DEADLINE_SECONDS, MAX_ANSWER_BYTES, Exchange, Plugin
+from host_agent.pipeline.plugin import DEADLINE_SECONDS, MAX_ANSWER_BYTES, AskPlugin, Plugin
 
 
 def _wall() -> datetime:
@@ -73,7 +73,7 @@ def make_plugin(config: Config, now: Callable[[], datetime]) -> Plugin | None:
         raise ConfigurationError([f"approvals.plugin: {error}"]) from error
 
 
-def _of_program(path: Path) -> Exchange:
+def _of_program(path: Path) -> AskPlugin:
     program = ProgramRunner(
         str(path), timeout_seconds=DEADLINE_SECONDS, max_output_bytes=MAX_ANSWER_BYTES
     )
@@ -88,7 +88,7 @@ def _of_program(path: Path) -> Exchange:
     return exchange
 
 
-def _of_service(url: str, now: Callable[[], datetime]) -> Exchange:
+def _of_service(url: str, now: Callable[[], datetime]) -> AskPlugin:
     from host_agent.notify.outbound import Outbound
 
     service = Outbound(

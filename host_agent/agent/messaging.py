@@ -13,7 +13,7 @@ from host_agent.notify.channel import AuditHead, Channel
 from host_agent.notify.outbox import Outbox
 from host_agent.notify.outcomes import render_outcome
 from host_agent.notify.prompts import Prompt, how_over, render_prompt
-from host_agent.pipeline import Pipeline, Rooms
+from host_agent.pipeline import Context, Pipeline
 from host_agent.pipeline.views import facts_with_history
 from host_agent.requests.facts import RequestFacts
 from host_agent.requests.model import Request
@@ -28,29 +28,29 @@ LINGER_SECONDS = 30.0
 class Messaging:
     """The agent's way to people. Begun once; renewed at each reload."""
 
-    def __init__(self, rooms: Rooms, pipeline: Pipeline) -> None:
-        self._rooms = rooms
+    def __init__(self, context: Context, pipeline: Pipeline) -> None:
+        self._context = context
         self._pipeline = pipeline
         self._channels: dict[str, Channel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening: list[asyncio.Task[None]] = []
         self._key: object = None
         self.outbox = Outbox(
-            rooms.store,
-            clock=rooms.clock,
+            context.store,
+            clock=context.clock,
             facts_of=self._facts_of,
             compose=self._compose,
             audit_head=self._audit_head,
-            address_of=lambda owner, channel: rooms.book.address(owner, channel),
-            on_result=rooms.metrics.notified,
+            address_of=lambda owner, channel: context.contacts.address(owner, channel),
+            on_result=context.metrics.notified,
             on_failed=self._failed,
             on_identity_changed=pipeline.enrolment.identity_changed,
-            prompts_per_minute=lambda: rooms.snapshot.config.approvals.prompts_per_minute,
+            prompts_per_minute=lambda: context.snapshot.config.approvals.prompts_per_minute,
         )
 
     async def start(self, channels: Mapping[str, Channel]) -> None:
         """Begin to send and to listen over `channels`."""
-        self._rooms.wake_outbox = self.outbox.wake
+        self._context.wake_outbox = self.outbox.wake
         await self.renew(channels)
         self._keep(asyncio.create_task(self.outbox.send_forever(), name="outbox"))
 
@@ -61,7 +61,7 @@ class Messaging:
         for task in self._listening:
             task.cancel()
         await asyncio.gather(*self._listening, return_exceptions=True)
-        hear = self._pipeline.hearing.hear
+        hear = self._pipeline.replies.hear
         self._listening = [
             asyncio.create_task(channel.listen(hear), name=f"listen {name}")
             for name, channel in self._channels.items()
@@ -71,7 +71,7 @@ class Messaging:
 
     async def close(self) -> None:
         """Stop listening, end what is being sent, close the channels."""
-        self._rooms.wake_outbox = lambda: None
+        self._context.wake_outbox = lambda: None
         for task in self._listening:
             task.cancel()
         await self.outbox.close()
@@ -87,7 +87,7 @@ class Messaging:
     # -- what the outbox asks ---------------------------------------------------------------------
 
     async def _facts_of(self, request: Request) -> RequestFacts:
-        return await facts_with_history(self._rooms, request)
+        return await facts_with_history(self._context, request)
 
     def _compose(
         self, facts: RequestFacts, row: Notification, code: str | None, channel: Channel
@@ -97,19 +97,19 @@ class Messaging:
         return render_prompt(
             facts,
             code=code,
-            now=self._rooms.clock.now(),
+            now=self._context.clock.now(),
             max_characters=channel.max_characters,
             how=how_over(channel.name),
         )
 
     def _audit_head(self) -> AuditHead:
-        audit = self._rooms.audit
+        audit = self._context.audit
         return AuditHead(sequence=audit.sequence, head=audit.head)
 
     async def _failed(self, row: Notification) -> None:
         """Write down that somebody could not be told."""
         try:
-            await self._rooms.audit.append(
+            await self._context.audit.append(
                 Event.NOTIFICATION_FAILED,
                 request_id=row.request_id,
                 approver_owner=row.owner,

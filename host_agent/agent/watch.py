@@ -27,7 +27,7 @@ class Watch:
 
     def __init__(self, pipeline: Pipeline, audit: AuditLog) -> None:
         self._pipeline = pipeline
-        self._rooms = pipeline.rooms
+        self._context = pipeline.context
         self._audit = audit
         self._may_have_gone = False
 
@@ -55,9 +55,9 @@ class Watch:
     async def purge_forever(self) -> None:
         """Remove finished requests past their retention every hour, until cancelled."""
         while True:
-            retained = timedelta(days=self._rooms.snapshot.config.audit.retain_days)
+            retained = timedelta(days=self._context.snapshot.config.audit.retain_days)
             with contextlib.suppress(StoreUnavailableError):
-                await self._rooms.store.purge(self._rooms.clock.now() - retained)
+                await self._context.store.purge(self._context.clock.now() - retained)
             await asyncio.sleep(PURGE_SECONDS)
 
     async def look(self) -> None:
@@ -67,24 +67,24 @@ class Watch:
         if self._may_have_gone:
             await self.end_unwelcome()
         await self._pipeline.record_suppressed()
-        clock = self._rooms.clock
+        clock = self._context.clock
         jump = clock.jump() if isinstance(clock, SystemClock) else None
         if jump is not None:
             _log.warning("the wall clock was set by %+.1f s", jump.total_seconds())
             seconds = round(jump.total_seconds())
-            await self._rooms.audit.append(Event.CLOCK_JUMPED, seconds=seconds)
+            await self._context.audit.append(Event.CLOCK_JUMPED, seconds=seconds)
 
     async def _look_at_revocation(self) -> None:
-        revocation = self._rooms.revocation
+        revocation = self._context.revocation
         if not isinstance(revocation, Revocation):
             return
-        news = await asyncio.to_thread(revocation.refresh, self._rooms.clock.wall())
-        self._rooms.metrics.crl_file(is_used=revocation.complaint is None)
+        news = await asyncio.to_thread(revocation.refresh, self._context.clock.wall())
+        self._context.metrics.crl_file(is_used=revocation.complaint is None)
         if isinstance(news, str):
             _log.error("revocation list: %s", news)
-            await self._rooms.audit.append(Event.CONFIG_REJECTED, faults=[news])
+            await self._context.audit.append(Event.CONFIG_REJECTED, faults=[news])
         elif news:
             _log.info("a new revocation list serves")
-            self._rooms.metrics.crl_expires(revocation.next_update)
+            self._context.metrics.crl_expires(revocation.next_update)
             self._may_have_gone = True
-            await self._rooms.audit.append(Event.CONFIG_LOADED, detail="a new revocation list")
+            await self._context.audit.append(Event.CONFIG_LOADED, detail="a new revocation list")

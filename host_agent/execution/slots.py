@@ -1,4 +1,4 @@
-"""Whose turn it is: one change per resource, so many processes in all, in order of asking.
+"""Slots to run in: one change per resource, so many processes in all, in order of asking.
 
 What changes the host goes before reads that wait, and reads that wait are let in by caller in turn:
 a caller that asks for many slow reads keeps neither an approved change nor another caller out.
@@ -14,13 +14,13 @@ from host_agent.errors import HostBusyError
 RETRY_AFTER_SECONDS = 5.0
 
 
-class Turns:
-    """Turns to run on this host.
+class Slots:
+    """Where processes may run on this host.
 
     A change or destroy waits until no other one of the same resource runs; everything waits until
     fewer than `max_concurrent` run. Reads are never held back by a resource, and waiting for a
     resource takes no place. The reads of one caller never take the last free place, where there is
-    more than one place at all: it is for changes and for other callers. A turn inside a turn of the
+    more than one place at all: it is for changes and for other callers. A slot inside a slot of the
     same task takes no second place: a task runs one process at a time, and two places a task could
     block each other for good.
     """
@@ -41,15 +41,15 @@ class Turns:
 
     @property
     def running(self) -> int:
-        """Return how many have their turn now."""
+        """Return how many run now."""
         return self._places.taken
 
     def is_free(self, resource_key: str) -> bool:
         """Return whether nobody changes this resource, or waits to."""
         return resource_key not in self._resources
 
-    def change(self, resource_key: str, timeout_seconds: float | None = None) -> "Turn":
-        """Return a turn to change `resource_key`, for `async with`.
+    def change(self, resource_key: str, timeout_seconds: float | None = None) -> "Slot":
+        """Return a slot to change `resource_key`, for `async with`.
 
         Waits at most `timeout_seconds`, without a limit where it is None. With 0 or less it is had
         at once or not at all.
@@ -57,19 +57,19 @@ class Turns:
         Raises:
             HostBusyError: on entering, when the time is over. Nothing is held then.
         """
-        return Turn(self, resource_key, timeout_seconds, caller=None)
+        return Slot(self, resource_key, timeout_seconds, caller=None)
 
-    def read(self, timeout_seconds: float | None = None, *, caller: str | None = None) -> "Turn":
-        """Return a turn to read, for `async with`; waits and raises as `change` does.
+    def read(self, timeout_seconds: float | None = None, *, caller: str | None = None) -> "Slot":
+        """Return a slot to read, for `async with`; waits and raises as `change` does.
 
         `caller` is whom it is for; those of None share nothing and count as one when they wait.
         """
-        return Turn(self, None, timeout_seconds, caller=caller)
+        return Slot(self, None, timeout_seconds, caller=caller)
 
     async def enter(
         self, resource_key: str | None, until: float | None, *, caller: str | None = None
     ) -> bool:
-        """Take a turn, as `Turn` does; return whether a place was taken, for `leave`."""
+        """Take a slot, as `Slot` does; return whether a place was taken, for `leave`."""
         if resource_key is not None and not await self._enter_resource(resource_key, until):
             message = "The resource is being changed by another operation; ask again shortly."
             raise HostBusyError(message, retry_after_seconds=RETRY_AFTER_SECONDS)
@@ -115,20 +115,20 @@ class Turns:
             del self._resources[resource_key]
 
 
-class Turn:
-    """One turn, taken by `async with` and given back on every way out."""
+class Slot:
+    """One slot, taken by `async with` and given back on every way out."""
 
-    __slots__ = ("_caller", "_has_place", "_resource_key", "_timeout_seconds", "_turns")
+    __slots__ = ("_caller", "_has_place", "_resource_key", "_slots", "_timeout_seconds")
 
     def __init__(
         self,
-        turns: Turns,
+        slots: Slots,
         resource_key: str | None,
         timeout_seconds: float | None,
         *,
         caller: str | None,
     ) -> None:
-        self._turns = turns
+        self._slots = slots
         self._caller = caller
         self._resource_key = resource_key
         self._timeout_seconds = timeout_seconds
@@ -137,7 +137,7 @@ class Turn:
     async def __aenter__(self) -> Self:
         timeout = self._timeout_seconds
         until = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        self._has_place = await self._turns.enter(self._resource_key, until, caller=self._caller)
+        self._has_place = await self._slots.enter(self._resource_key, until, caller=self._caller)
         return self
 
     async def __aexit__(
@@ -146,7 +146,7 @@ class Turn:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._turns.leave(self._resource_key, has_place=self._has_place, caller=self._caller)
+        self._slots.leave(self._resource_key, has_place=self._has_place, caller=self._caller)
 
 
 class _Gate:

@@ -14,9 +14,9 @@ The only package that sees all the rooms together. `Pipeline` is its face to `ap
 - `views`: requests as their readers may see them, long polls
 """
 
-from host_agent.pipeline.context import Rooms, Snapshot
+from host_agent.pipeline.context import Context, Snapshot
 from host_agent.pipeline.core import Pipeline
-from host_agent.pipeline.responses import Answer
-from host_agent.pipeline.submit import Ask
+from host_agent.pipeline.responses import SubmitAnswer
+from host_agent.pipeline.submit import Submission
 
-__all__ = ["Answer", "Ask", "Pipeline", "Rooms", "Snapshot"]
+__all__ = ["Context", "Pipeline", "Snapshot", "Submission", "SubmitAnswer"]

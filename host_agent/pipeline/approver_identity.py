@@ -1,7 +1,7 @@
 """Who speaks in a decision, and whether what was said by them still counts.
 
-A voice is proven by its way in: a certificate, a channel that proves its senders, or a bridge that
-signs for its users. Each has the roles of that way only.
+An approver is proven by a way in: a certificate, a channel that proves its senders, or a bridge
+that signs for its users. Each has the roles of that way only.
 """
 
 from dataclasses import dataclass, replace
@@ -9,20 +9,22 @@ from dataclasses import dataclass, replace
 from host_agent.errors import IdentityError
 from host_agent.identity.credential import Credential
 from host_agent.identity.registry import Principal, Role
-from host_agent.pipeline.context import Rooms, welcome
+from host_agent.pipeline.context import Context, welcome
 from host_agent.requests.model import Decision, Terms, is_eligible, is_same_owner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Voice:
-    """One approver as a way in has proven them. The fields are those of `Decision`.
+class ApproverIdentity:
+    """One approver as a way in has proven them.
+
+    `name` is the CN of the certificate; over a channel it is the owner.
 
     `roles` are those that count over this way. `vouchers` are the owners on whose word it is who
     speaks: of the bridge that relays, of the admin who enrolled the address. What one of them asked
     for is not answered by it.
     """
 
-    approver: str
+    name: str
     owner: str
     roles: frozenset[str]
     channel: str
@@ -34,13 +36,13 @@ class Voice:
     @property
     def key(self) -> str:
         """Return what wrong codes are counted by: who could be guessing."""
-        return f"{self.channel}:{self.address}" if self.address else self.approver
+        return f"{self.channel}:{self.address}" if self.address else self.name
 
 
-def voice_of(principal: Principal, channel: str = "http") -> Voice:
-    """Return the voice of a certificate."""
-    return Voice(
-        approver=principal.cn,
+def identity_of(principal: Principal, channel: str = "http") -> ApproverIdentity:
+    """Return who speaks by a certificate."""
+    return ApproverIdentity(
+        name=principal.cn,
         owner=principal.owner,
         roles=frozenset(role.value for role in principal.roles),
         channel=channel,
@@ -48,32 +50,34 @@ def voice_of(principal: Principal, channel: str = "http") -> Voice:
     )
 
 
-def voice_over(rooms: Rooms, owner: str, channel: str, address: str | None) -> Voice | None:
-    """Return the voice of an approver over a channel, or None where they have none there."""
-    entry = rooms.book.entry(owner)
-    if entry is None or channel not in rooms.book.channels_of(owner):
+def identity_over(
+    context: Context, owner: str, channel: str, address: str | None
+) -> ApproverIdentity | None:
+    """Return an approver as a channel proves them; None where they are not reached over it."""
+    entry = context.contacts.entry(owner)
+    if entry is None or channel not in context.contacts.channels_of(owner):
         return None
-    return Voice(
-        approver=entry.acts_for,
+    return ApproverIdentity(
+        name=entry.acts_for,
         owner=entry.acts_for,
         roles=frozenset(entry.roles),
         channel=channel,
         address=address,
-        vouchers=frozenset(filter(None, (rooms.book.voucher(owner, channel),))),
+        vouchers=frozenset(filter(None, (context.contacts.voucher(owner, channel),))),
     )
 
 
-def through(voice: Voice, bridge: Principal) -> Voice:
-    """Return the same voice as `bridge` relays it."""
+def through(approver: ApproverIdentity, bridge: Principal) -> ApproverIdentity:
+    """Return the same approver as `bridge` relays them."""
     return replace(
-        voice,
+        approver,
         through=bridge.cn,
         credential=bridge.credential,
-        vouchers=voice.vouchers | {bridge.owner},
+        vouchers=approver.vouchers | {bridge.owner},
     )
 
 
-def counts(rooms: Rooms, consent: Decision, terms: Terms, asker: str) -> bool:
+def counts(context: Context, consent: Decision, terms: Terms, asker: str) -> bool:
     """Return whether a consent to what the owner `asker` asks for still counts under `terms`.
 
     As configuration, enrolments and lists are now.
@@ -81,30 +85,30 @@ def counts(rooms: Rooms, consent: Decision, terms: Terms, asker: str) -> bool:
     Raises:
         RevocationUnavailableError: that cannot be asked.
     """
-    if consent.through is not None and not _relays(rooms, consent, asker):
+    if consent.through is not None and not _relays(context, consent, asker):
         return False
-    voucher = rooms.book.voucher(consent.owner, consent.channel)
+    voucher = context.contacts.voucher(consent.owner, consent.channel)
     if consent.address is not None and voucher is not None and is_same_owner(voucher, asker):
         return False
     is_of_channel = consent.through is not None or consent.address is not None
-    roles = _roles_over(rooms, consent) if is_of_channel else _roles_of(rooms, consent)
+    roles = _roles_over(context, consent) if is_of_channel else _roles_of(context, consent)
     return roles is not None and is_eligible(terms, consent.owner, roles)
 
 
-def makers(rooms: Rooms, consent: Decision) -> frozenset[str]:
+def makers(context: Context, consent: Decision) -> frozenset[str]:
     """Return everybody who could have made `consent` up: then, and as things are now."""
     found = set(consent.makers)
     if consent.address is not None:
-        found.add(rooms.book.voucher(consent.owner, consent.channel) or consent.owner)
-    if consent.through is not None and (bridge := rooms.snapshot.identity(consent.through)):
+        found.add(context.contacts.voucher(consent.owner, consent.channel) or consent.owner)
+    if consent.through is not None and (bridge := context.snapshot.identity(consent.through)):
         found.add(bridge.acts_for)
     return frozenset(owner.casefold() for owner in found)
 
 
-def _roles_over(rooms: Rooms, consent: Decision) -> frozenset[str] | None:
+def _roles_over(context: Context, consent: Decision) -> frozenset[str] | None:
     """Return the roles of who spoke over a channel, if they are still reached there."""
-    address = rooms.book.address(consent.owner, consent.channel)
-    entry = rooms.book.entry(consent.owner)
+    address = context.contacts.address(consent.owner, consent.channel)
+    entry = context.contacts.entry(consent.owner)
     if entry is None or address is None:
         return None
     if consent.address is not None and consent.address != address:
@@ -112,20 +116,20 @@ def _roles_over(rooms: Rooms, consent: Decision) -> frozenset[str] | None:
     return frozenset(entry.roles)
 
 
-def _roles_of(rooms: Rooms, consent: Decision) -> frozenset[str] | None:
+def _roles_of(context: Context, consent: Decision) -> frozenset[str] | None:
     """Return the roles of the certificate that spoke, if it would still be let in."""
-    principal = _principal(rooms, consent, consent.approver)
+    principal = _principal(context, consent, consent.approver)
     if principal is None or not is_same_owner(principal.owner, consent.owner):
         return None
     return frozenset(role.value for role in principal.roles)
 
 
-def _relays(rooms: Rooms, consent: Decision, asker: str) -> bool:
+def _relays(context: Context, consent: Decision, asker: str) -> bool:
     """Return whether the bridge that relayed would still be believed."""
     if consent.through is None:
         return False
-    bridge = rooms.snapshot.config.bridge(consent.through)
-    principal = _principal(rooms, consent, consent.through)
+    bridge = context.snapshot.config.bridge(consent.through)
+    principal = _principal(context, consent, consent.through)
     if bridge is None or principal is None or Role.BRIDGE not in principal.roles:
         return False
     if is_same_owner(principal.owner, consent.owner) or is_same_owner(principal.owner, asker):
@@ -135,7 +139,7 @@ def _relays(rooms: Rooms, consent: Decision, asker: str) -> bool:
     return consent.address is not None or consent.owner in speaks_for
 
 
-def _principal(rooms: Rooms, consent: Decision, cn: str) -> Principal | None:
+def _principal(context: Context, consent: Decision, cn: str) -> Principal | None:
     """Return whose certificate it was, as of now.
 
     Raises:
@@ -144,7 +148,7 @@ def _principal(rooms: Rooms, consent: Decision, cn: str) -> Principal | None:
     if consent.credential is None or consent.credential.cn != cn:
         return None
     try:
-        return welcome(rooms, consent.credential)
+        return welcome(context, consent.credential)
     except IdentityError as error:
         if error.status >= 500:
             raise

@@ -18,7 +18,7 @@ from host_agent.errors import (
 )
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Operation
-from host_agent.pipeline.context import Rooms, Snapshot, welcome
+from host_agent.pipeline.context import Context, Snapshot, welcome
 from host_agent.pipeline.run import Run
 from host_agent.policy.rules import Allow, Ask, Deny, policy_fingerprint, read_only_refusal
 from host_agent.requests.digest import compute
@@ -36,7 +36,7 @@ def require_role(principal: Principal, *roles: Role) -> None:
         raise RoleRequiredError(message)
 
 
-def as_now(rooms: Rooms, principal: Principal, *roles: Role) -> Principal:
+def as_now(context: Context, principal: Principal, *roles: Role) -> Principal:
     """Return a principal that was identified a while ago as things are now.
 
     A body may take long to come, and an answer may be waited for: what the administrator has
@@ -46,7 +46,7 @@ def as_now(rooms: Rooms, principal: Principal, *roles: Role) -> Principal:
         IdentityError: not welcome any more, or without any of `roles` where some are
             given.
     """
-    now = welcome(rooms, principal.credential)
+    now = welcome(context, principal.credential)
     if roles:
         require_role(now, *roles)
     return now
@@ -84,7 +84,7 @@ def require_adapter(snapshot: Snapshot, operation: Operation) -> None:
         raise AdapterUnavailableError(message)
 
 
-def bind(rooms: Rooms, run: Run, precondition: Mapping[str, JsonValue] | None) -> Run:
+def bind(context: Context, run: Run, precondition: Mapping[str, JsonValue] | None) -> Run:
     """Return a run that is bound to a state, by the digest of what would run as the world is now.
 
     Raises:
@@ -104,7 +104,7 @@ def bind(rooms: Rooms, run: Run, precondition: Mapping[str, JsonValue] | None) -
         operation=operation.name,
         params=operation.params.canonical(),
         policy=policy_fingerprint(identity, run.verdict.rule, section),
-        wrapper=rooms.wrappers.digest_all(operation.wrappers),
+        wrapper=context.wrappers.digest_all(operation.wrappers),
         precondition=precondition,
     )
     return replace(run, digest=digest, precondition=precondition)

@@ -1,7 +1,7 @@
 """Bridges: programs with a certificate of their own that relay what people answered.
 
 Three things prove a relayed answer: the bridge's certificate, its signature over exactly these
-bytes, and its own table of users in the configuration. The answer is the user's voice, with the
+bytes, and its own table of users in the configuration. The answer is the user's own, with the
 roles of their `[[approvers]]` entry, and never more than that.
 """
 
@@ -23,11 +23,11 @@ from host_agent.errors import (
 from host_agent.identity.registry import Principal, Role
 from host_agent.notify.relay import read_relayed
 from host_agent.notify.signing import TOLERANCE_SECONDS, verify
-from host_agent.pipeline.approver_identity import Voice, through, voice_over
+from host_agent.pipeline.approver_identity import ApproverIdentity, identity_over, through
 from host_agent.pipeline.authorize import as_now
-from host_agent.pipeline.context import Rooms
-from host_agent.pipeline.decide import Deciding
-from host_agent.pipeline.replies import Hearing
+from host_agent.pipeline.context import Context
+from host_agent.pipeline.decide import Decisions
+from host_agent.pipeline.replies import Replies
 from host_agent.pipeline.views import facts_of
 from host_agent.requests.facts import request_view
 from host_agent.requests.model import GrantTerms, Request, Verb, is_same_owner
@@ -39,7 +39,7 @@ MAX_NONCES = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signed:
+class SignedMessage:
     """A body as it came, with the headers of its signature; None where one is missing."""
 
     message_id: str | None
@@ -48,15 +48,15 @@ class Signed:
     body: bytes
 
 
-class Bridging:
+class Bridges:
     """Takes what bridges relay. One instance lives as long as the agent."""
 
-    def __init__(self, rooms: Rooms, deciding: Deciding, hearing: Hearing) -> None:
-        self._rooms = rooms
-        self._deciding = deciding
-        self._hearing = hearing
+    def __init__(self, context: Context, decisions: Decisions, replies: Replies) -> None:
+        self._context = context
+        self._decisions = decisions
+        self._replies = replies
 
-    async def accept(self, principal: Principal, signed: Signed) -> None:
+    async def accept(self, principal: Principal, signed: SignedMessage) -> None:
         """Return if the bridge signed these bytes just now, for the first time.
 
         The signature is verified before its id is spent, so nobody else can use ids up.
@@ -65,22 +65,22 @@ class Bridging:
             BadSignatureError: the signature is missing, wrong, too old or new, or used before.
             StoreUnavailableError: too many ids are within their time, or they cannot be stored.
         """
-        rooms = self._rooms
-        secrets = rooms.bridge_secrets.get(principal.cn, ())
+        context = self._context
+        secrets = context.bridge_secrets.get(principal.cn, ())
         verify(
             secrets,
             message_id=signed.message_id,
             timestamp=signed.timestamp,
             signature=signed.signature,
             body=signed.body,
-            now=rooms.clock.wall(),
+            now=context.clock.wall(),
         )
-        spent = await rooms.store.spend_nonce(
+        spent = await context.store.spend_nonce(
             f"bridge {principal.cn}",
             str(signed.message_id),
             expires_at=datetime.fromtimestamp(int(signed.timestamp or 0), UTC)
             + timedelta(seconds=TOLERANCE_SECONDS),
-            now=rooms.clock.wall(),
+            now=context.clock.wall(),
             capacity=MAX_NONCES,
         )
         if spent is Spent.REPLAYED:
@@ -109,28 +109,28 @@ class Bridging:
                 acts for the caller's owner.
             ApprovalError: as of any decision.
         """
-        principal = as_now(self._rooms, principal, Role.BRIDGE)
-        voice = self._voice(principal, user)
-        request = await self._rooms.store.find(request_id)
+        principal = as_now(self._context, principal, Role.BRIDGE)
+        approver = self._approver(principal, user)
+        request = await self._context.store.find(request_id)
         if digest is not None and digest != request.digest:
             # A denial of something else that was shown is no denial of this.
             message = "This answer is for another digest; answer what is shown now."
             raise DigestMismatchError(message)
         try:
-            decided = await self._deciding.decide_as(
-                voice, request.id, decision=decision, digest=digest, reason=reason, grant=grant
+            decided = await self._decisions.decide_as(
+                approver, request.id, decision=decision, digest=digest, reason=reason, grant=grant
             )
         except (AlreadyDecidedError, TargetChangedError) as error:
-            latest = await self._rooms.store.get(request.id) or request
+            latest = await self._context.store.get(request.id) or request
             shown = self._view(latest).as_json()
             raise error.amended(members={"request": shown}) from error
         return self._view(decided)
 
     def _view(self, request: Request) -> RequestView:
-        return request_view(facts_of(self._rooms, request), with_output=False)
+        return request_view(facts_of(self._context, request), with_output=False)
 
-    def _voice(self, principal: Principal, user: str) -> Voice:
-        bridge = self._rooms.snapshot.config.bridge(principal.cn)
+    def _approver(self, principal: Principal, user: str) -> ApproverIdentity:
+        bridge = self._context.snapshot.config.bridge(principal.cn)
         owner = None if bridge is None else bridge.approvers.get(user)
         if owner is None:
             message = "This bridge does not speak for that user."
@@ -138,11 +138,11 @@ class Bridging:
         if is_same_owner(owner, principal.owner):
             message = "The owner of a bridge cannot decide through it."
             raise SelfApprovalError(message)
-        voice = voice_over(self._rooms, owner.casefold(), CHANNEL, None)
-        if voice is None:
+        approver = identity_over(self._context, owner.casefold(), CHANNEL, None)
+        if approver is None:
             message = f"That user is not reached by {CHANNEL} here, so has no voice over a bridge."
             raise RoleRequiredError(message)
-        return through(voice, principal)
+        return through(approver, principal)
 
     async def relay_signal(
         self, principal: Principal, params: Mapping[str, object]
@@ -156,12 +156,12 @@ class Bridging:
             RoleRequiredError: no bridge, or none of the configuration.
             InvalidParameterError: the channel that it relays is not configured here.
         """
-        principal = as_now(self._rooms, principal, Role.BRIDGE)
-        config = self._rooms.snapshot.config
+        principal = as_now(self._context, principal, Role.BRIDGE)
+        config = self._context.snapshot.config
         if config.bridge(principal.cn) is None:
             message = "This bridge has no [[bridges]] entry here."
             raise RoleRequiredError(message)
         heard = read_relayed(config.channels, params)
         if heard is None:
             return SignalAnswer(answer=None)
-        return SignalAnswer(answer=await self._hearing.hear(heard, bridge=principal))
+        return SignalAnswer(answer=await self._replies.hear(heard, bridge=principal))

@@ -8,7 +8,7 @@ from host_agent.requests.notification import Contact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Book:
+class Contacts:
     """The addresses of all approvers. A key in the configuration wins over an enrolled one."""
 
     entries: Mapping[str, Approver] = field(default_factory=dict)
@@ -20,8 +20,8 @@ class Book:
     """By owner and channel: whose admin enrolled what is at `addresses`."""
 
     @classmethod
-    def of(cls, config: Config, contacts: Iterable[Contact] = ()) -> "Book":
-        """Return the book for a configuration and what is enrolled."""
+    def of(cls, config: Config, contacts: Iterable[Contact] = ()) -> "Contacts":
+        """Return the contacts of a configuration and what is enrolled."""
         met = list(contacts)
         entries = {entry.acts_for: entry for entry in config.approvers}
         given = {

@@ -1,4 +1,4 @@
-"""What the pipeline works with: the rooms as ports, and the configuration as one frozen value.
+"""What the pipeline works with: its services, and the configuration as one frozen value.
 
 Everything below `pipeline` meets here and nowhere else. Concrete classes are named in `agent`.
 """
@@ -21,13 +21,13 @@ from host_agent.clock import Clock
 from host_agent.config import Config, IdentityEntry
 from host_agent.errors import AuditUnavailableError, HostAgentError
 from host_agent.execution.runner import Runner
-from host_agent.execution.slots import Turns
+from host_agent.execution.slots import Slots
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.credential import Credential
 from host_agent.identity.registry import Principal, Registry
 from host_agent.metrics import Metrics
 from host_agent.operations.catalogue import Catalogue, OperationSpec
-from host_agent.pipeline.contacts import Book
+from host_agent.pipeline.contacts import Contacts
 from host_agent.policy.limits import Limits
 from host_agent.policy.rules import Rules
 from host_agent.requests.model import Decision, Request
@@ -220,10 +220,10 @@ class Tasks:
 
 
 @dataclass(slots=True, kw_only=True)
-class Rooms:
+class Context:
     """The collaborators of the pipeline. `snapshot` is replaced whole on reload.
 
-    `book` says where people are reached, `wake_outbox` that there is something to send, and
+    `contacts` says where people are reached, `wake_outbox` that there is something to send, and
     `bridge_secrets` holds the secrets that each bridge signs with, by its common name.
     """
 
@@ -235,12 +235,12 @@ class Rooms:
     store: RequestStore
     runner: Runner
     wrappers: WrapperPort
-    turns: Turns
+    slots: Slots
     audit: AuditPort
     metrics: Metrics
-    book: Book = field(default_factory=Book)
-    booking: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held from reading who is enrolled until `book` says so: an older look never comes later."""
+    contacts: Contacts = field(default_factory=Contacts)
+    contacts_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from reading who is enrolled until `contacts` has it: no older look comes later."""
     plugin: PluginPort | None = None
     bridge_secrets: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
     wake_outbox: Callable[[], None] = field(default=lambda: None)
@@ -297,7 +297,7 @@ def preview_hash(request: Request) -> str | None:
     return "sha256:" + hashlib.sha256(canonical_json(request.preview)).hexdigest()
 
 
-def welcome(rooms: Rooms, credential: Credential) -> Principal:
+def welcome(context: Context, credential: Credential) -> Principal:
     """Return whose certificate `credential` is, if it would be let in as things are now.
 
     The one question for whatever somebody did or began with a certificate: requests, consents,
@@ -306,8 +306,8 @@ def welcome(rooms: Rooms, credential: Credential) -> Principal:
     Raises:
         IdentityError: it would not be let in, or that cannot be asked.
     """
-    rooms.revocation.recheck(credential, rooms.clock.wall())
-    return rooms.snapshot.registry.recall(credential)
+    context.revocation.recheck(credential, context.clock.wall())
+    return context.snapshot.registry.recall(credential)
 
 
 _NOTHING_HAPPENED = frozenset(
@@ -319,14 +319,14 @@ _NOTHING_HAPPENED = frozenset(
 """Nobody's step is lost where one of these is: that is an error, any other is critical."""
 
 
-async def record(rooms: Rooms, event: Event, what: str, /, **fields: JsonValue) -> bool:
+async def record(context: Context, event: Event, what: str, /, **fields: JsonValue) -> bool:
     """Record what stands whether or not the audit log takes it; return whether it did.
 
     Where it did not, the agent's own log says that `what` is missing. What must not happen
-    unrecorded is appended to `rooms.audit` itself, which raises.
+    unrecorded is appended to `context.audit` itself, which raises.
     """
     try:
-        await rooms.audit.append(event, **fields)
+        await context.audit.append(event, **fields)
     except AuditUnavailableError:
         level = logging.ERROR if event in _NOTHING_HAPPENED else logging.CRITICAL
         _log.log(level, "%s is not in the audit log", what)
@@ -334,12 +334,12 @@ async def record(rooms: Rooms, event: Event, what: str, /, **fields: JsonValue) 
     return True
 
 
-async def refresh_book(rooms: Rooms) -> None:
+async def refresh_contacts(context: Context) -> None:
     """Read anew who is enrolled, after a change of that or of the configuration.
 
     Raises:
-        StoreUnavailableError: that cannot be read; the book stays as it was.
+        StoreUnavailableError: that cannot be read; the contacts stay as they were.
     """
-    async with rooms.booking:
-        contacts = await rooms.store.contacts()
-        rooms.book = Book.of(rooms.snapshot.config, contacts)
+    async with context.contacts_lock:
+        contacts = await context.store.contacts()
+        context.contacts = Contacts.of(context.snapshot.config, contacts)

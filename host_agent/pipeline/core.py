@@ -10,38 +10,38 @@ from host_agent.errors import HostAgentError, IdentityError, PolicyError
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.authorize import require_role
-from host_agent.pipeline.bridges import Bridging
-from host_agent.pipeline.context import Rooms, audit_fields, record
-from host_agent.pipeline.decide import Deciding
-from host_agent.pipeline.enrolment import Enrolling
-from host_agent.pipeline.events import Events, Streaming
-from host_agent.pipeline.fatigue import Braking
-from host_agent.pipeline.grants import Granting
-from host_agent.pipeline.lifecycle import Approved
-from host_agent.pipeline.replies import Hearing
-from host_agent.pipeline.submit import Asking
+from host_agent.pipeline.bridges import Bridges
+from host_agent.pipeline.context import Context, audit_fields, record
+from host_agent.pipeline.decide import Decisions
+from host_agent.pipeline.enrolment import Enrolments
+from host_agent.pipeline.events import Events, Streams
+from host_agent.pipeline.fatigue import Fatigue
+from host_agent.pipeline.grants import Grants
+from host_agent.pipeline.lifecycle import Lifecycle
+from host_agent.pipeline.replies import Replies
+from host_agent.pipeline.submit import Submissions
 from host_agent.pipeline.transitions import Transitions
-from host_agent.pipeline.views import Showing
+from host_agent.pipeline.views import Views
 from host_agent.policy.limits import Limits
 
 
 class Pipeline:
     """The services by what they are about; who asks, what is refused, and what is measured."""
 
-    def __init__(self, rooms: Rooms, events: Events | None = None) -> None:
-        self.rooms = rooms
-        self.events = events or Events(rooms.metrics.event_sent)
-        self.streams = Streaming(rooms, self.events)
-        self.transitions = Transitions(rooms)
-        self.approved = Approved(rooms, self.transitions)
-        self.asks = Asking(rooms, self.transitions, self.approved)
-        self.decisions = Deciding(rooms, self.transitions, self.approved)
-        self.views = Showing(rooms, self.approved)
-        self.hearing = Hearing(rooms, self.decisions)
-        self.bridges = Bridging(rooms, self.decisions, self.hearing)
-        self.grants = Granting(rooms)
-        self.fatigue = Braking(rooms)
-        self.enrolment = Enrolling(rooms)
+    def __init__(self, context: Context, events: Events | None = None) -> None:
+        self.context = context
+        self.events = events or Events(context.metrics.event_sent)
+        self.streams = Streams(context, self.events)
+        self.transitions = Transitions(context)
+        self.lifecycle = Lifecycle(context, self.transitions)
+        self.asks = Submissions(context, self.transitions, self.lifecycle)
+        self.decisions = Decisions(context, self.transitions, self.lifecycle)
+        self.views = Views(context, self.lifecycle)
+        self.replies = Replies(context, self.decisions)
+        self.bridges = Bridges(context, self.decisions, self.replies)
+        self.grants = Grants(context)
+        self.fatigue = Fatigue(context)
+        self.enrolment = Enrolments(context)
         self._throttle = RefusalThrottle()
 
     async def end_unwelcome(self) -> None:
@@ -53,7 +53,7 @@ class Pipeline:
         Raises:
             StoreUnavailableError: it has to be tried again.
         """
-        await self.approved.cancel_callers_gone()
+        await self.lifecycle.cancel_callers_gone()
         await self.grants.revoke_void()
 
     # -- who --------------------------------------------------------------------------------------
@@ -66,8 +66,8 @@ class Pipeline:
         Raises:
             IdentityError: unknown, revoked, expired, not as pinned, or revocation cannot be asked.
         """
-        rooms, now = self.rooms, self.rooms.clock.wall()
-        return rooms.snapshot.registry.recall(rooms.revocation.check(certificate, now))
+        context, now = self.context, self.context.clock.wall()
+        return context.snapshot.registry.recall(context.revocation.check(certificate, now))
 
     def admit(
         self,
@@ -83,7 +83,7 @@ class Pipeline:
         if roles:
             require_role(principal, *roles)
         if rate is not None:
-            rate(self.rooms.limits, principal.cn, self.rooms.clock.monotonic())
+            rate(self.context.limits, principal.cn, self.context.clock.monotonic())
 
     def whoami(self, principal: Principal) -> OwnIdentity:
         """Return which identity this is here, whom it acts for, and the host's own name."""
@@ -92,12 +92,12 @@ class Pipeline:
             owner=principal.owner,
             roles=tuple(sorted(role.value for role in principal.roles)),
             autonomy=principal.autonomy.value,
-            host=self.rooms.snapshot.config.host,
+            host=self.context.snapshot.config.host,
         )
 
     def operations(self, principal: Principal) -> OperationList:
         """Return what there is to ask for, and what policy would say to this principal."""
-        rules = self.rooms.snapshot.rules
+        rules = self.context.snapshot.rules
         return OperationList(
             operations=tuple(
                 OperationInfo(
@@ -107,8 +107,8 @@ class Pipeline:
                     parameters=spec.parameters.model_json_schema(),
                     verdict=rules.summary(principal, spec),
                 )
-                for spec in self.rooms.catalogue
-                if self.rooms.snapshot.section(spec) is not None
+                for spec in self.context.catalogue
+                if self.context.snapshot.section(spec) is not None
             )
         )
 
@@ -127,8 +127,8 @@ class Pipeline:
 
         Never raises: the refusal stands whether or not it can be written.
         """
-        rooms = self.rooms
-        rooms.metrics.refused(error.code)
+        context = self.context
+        context.metrics.refused(error.code)
         cn, fingerprint, owner = None, None, None
         if principal is not None:
             cn, fingerprint, owner = principal.cn, principal.fingerprint, principal.owner
@@ -142,7 +142,9 @@ class Pipeline:
             operation=operation,
         )
         fields |= error.about
-        counted = self._throttle.admit(str(fields.get("fingerprint", "")), rooms.clock.monotonic())
+        counted = self._throttle.admit(
+            str(fields.get("fingerprint", "")), context.clock.monotonic()
+        )
         if counted is None:
             return
         if counted:
@@ -156,20 +158,20 @@ class Pipeline:
 
     async def record_suppressed(self, *, everything: bool = False) -> None:
         """Write the counts of refusals that were too many to write one by one."""
-        for entry in self._throttle.due(self.rooms.clock.monotonic(), everything=everything):
+        for entry in self._throttle.due(self.context.clock.monotonic(), everything=everything):
             fields: dict[str, JsonValue] = {"suppressed": entry.count}
             if entry.identity:
                 fields["fingerprint"] = entry.identity
             await self._write(Event.REQUEST_REFUSED, fields, None)
 
     async def _write(self, event: Event, fields: dict[str, JsonValue], code: str | None) -> None:
-        await record(self.rooms, event, f"a refusal ({code})", **{**fields, "code": code})
+        await record(self.context, event, f"a refusal ({code})", **{**fields, "code": code})
 
     # -- health -----------------------------------------------------------------------------------
 
     async def refresh_gauges(self) -> None:
         """Bring the gauges that are read from the store up to date, for a scrape."""
-        count, oldest = await self.rooms.store.pending_stats()
-        age = 0.0 if oldest is None else (self.rooms.clock.now() - oldest).total_seconds()
-        self.rooms.metrics.pending(count, age)
-        self.rooms.metrics.notifications_waiting(await self.rooms.store.waiting_notifications())
+        count, oldest = await self.context.store.pending_stats()
+        age = 0.0 if oldest is None else (self.context.clock.now() - oldest).total_seconds()
+        self.context.metrics.pending(count, age)
+        self.context.metrics.notifications_waiting(await self.context.store.waiting_notifications())

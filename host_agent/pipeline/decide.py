@@ -19,11 +19,11 @@ from host_agent.errors import (
     TargetChangedError,
 )
 from host_agent.identity.registry import Principal, Role
-from host_agent.pipeline.approver_identity import Voice, voice_of
+from host_agent.pipeline.approver_identity import ApproverIdentity, identity_of
 from host_agent.pipeline.authorize import as_now
-from host_agent.pipeline.context import Rooms, identify_request
+from host_agent.pipeline.context import Context, identify_request
 from host_agent.pipeline.grants import make_grant, require_grantable
-from host_agent.pipeline.lifecycle import Approved
+from host_agent.pipeline.lifecycle import Lifecycle
 from host_agent.pipeline.transitions import Transitions
 from host_agent.pipeline.views import NOT_FOUND, facts_of, view_for
 from host_agent.requests import codes
@@ -43,10 +43,10 @@ CHECK_SECONDS = 1.0
 """How long a decision waits to see whether the target has changed; never for the run itself."""
 
 WRONG_CODES, WRONG_CODES_WINDOW = 5, timedelta(minutes=10)
-MAX_MUTED = 10_000
+MAX_LOCKED_OUT = 10_000
 
 
-class Muting:
+class CodeLockout:
     """Counts wrong codes by who sent them; memory is bounded."""
 
     def __init__(self, clock: Clock) -> None:
@@ -75,18 +75,18 @@ class Muting:
         wrong = self._wrong.setdefault(key, deque(maxlen=WRONG_CODES))
         wrong.append(self._clock.monotonic())
         self._wrong.move_to_end(key)
-        while len(self._wrong) > MAX_MUTED:
+        while len(self._wrong) > MAX_LOCKED_OUT:
             self._wrong.popitem(last=False)
 
 
-class Deciding:
+class Decisions:
     """Takes decisions and cancellations. One instance lives as long as the agent."""
 
-    def __init__(self, rooms: Rooms, transitions: Transitions, approved: Approved) -> None:
-        self._rooms = rooms
+    def __init__(self, context: Context, transitions: Transitions, lifecycle: Lifecycle) -> None:
+        self._context = context
         self._transitions = transitions
-        self._approved = approved
-        self.muting = Muting(rooms.clock)
+        self._lifecycle = lifecycle
+        self.lockout = CodeLockout(context.clock)
 
     async def decide(
         self,
@@ -106,10 +106,10 @@ class Deciding:
             ApprovalError: it is decided, expired, somebody's own, or for another digest.
             RoleRequiredError: this approver does not count for it.
         """
-        principal = as_now(self._rooms, principal, Role.APPROVER, Role.ADMIN)
+        principal = as_now(self._context, principal, Role.APPROVER, Role.ADMIN)
         try:
             decided = await self.decide_as(
-                voice_of(principal, channel),
+                identity_of(principal, channel),
                 request_id,
                 decision=decision,
                 digest=digest,
@@ -117,17 +117,17 @@ class Deciding:
                 grant=grant,
             )
         except (AlreadyDecidedError, TargetChangedError) as error:
-            latest = await self._rooms.store.find(request_id)
+            latest = await self._context.store.find(request_id)
             shown = self._view(principal, latest).as_json()
             raise error.amended(members={"request": shown}) from error
         return self._view(principal, decided)
 
     def _view(self, principal: Principal, request: Request) -> RequestView:
-        return view_for(principal, facts_of(self._rooms, request))
+        return view_for(principal, facts_of(self._context, request))
 
     async def decide_as(
         self,
-        voice: Voice,
+        approver: ApproverIdentity,
         request_id: str,
         *,
         decision: Verb,
@@ -135,27 +135,27 @@ class Deciding:
         reason: str | None,
         grant: GrantTerms | None = None,
     ) -> Request:
-        """Record one decision of a voice that its way in has proven: the one door to a decision.
+        """Record one decision of an approver whom a way in has proven: the one door to one.
 
         Raises:
             HostAgentError: as `decide` does; its `about` is what the audit log needs.
         """
-        request = await self._rooms.store.find(request_id)
+        request = await self._context.store.find(request_id)
         reason = None if reason is None else codes.masked(reason)
         try:
-            return await self._rooms.tasks.shielded(
+            return await self._context.tasks.shielded(
                 self._decide(
-                    voice, request, decision=decision, digest=digest, reason=reason, grant=grant
+                    approver, request, decision=decision, digest=digest, reason=reason, grant=grant
                 ),
                 name=f"decide {request.id}",
             )
         except HostAgentError as error:
-            about = {**identify_request(request), **_refused(voice, decision, reason)}
+            about = {**identify_request(request), **_refused(approver, decision, reason)}
             raise error.amended(about=about) from error
 
     async def _decide(
         self,
-        voice: Voice,
+        approver: ApproverIdentity,
         request: Request,
         *,
         decision: Verb,
@@ -163,22 +163,22 @@ class Deciding:
         reason: str | None,
         grant: GrantTerms | None = None,
     ) -> Request:
-        rooms = self._rooms
-        if any(is_same_owner(voucher, request.owner) for voucher in voice.vouchers):
+        context = self._context
+        if any(is_same_owner(voucher, request.owner) for voucher in approver.vouchers):
             message = (
                 "Who vouches for this answer, by a bridge or an enrolment, acts for the owner who"
                 " asked; it does not count."
             )
             raise SelfApprovalError(message)
         if grant is not None:
-            require_grantable(rooms, request, grant)
-        plugin = rooms.plugin if decision is Verb.APPROVE else None
+            require_grantable(context, request, grant)
+        plugin = context.plugin if decision is Verb.APPROVE else None
         while True:
-            now = rooms.clock.now()
+            now = context.clock.now()
             if request.is_expired(now) and request.state is State.PENDING:
-                request = await self._approved.expire(request)
-            spoken = _spoken(voice, decision, now, reason, grant)
-            decided = machine.decide(request, spoken, roles=voice.roles, digest=digest, now=now)
+                request = await self._lifecycle.expire(request)
+            spoken = _spoken(approver, decision, now, reason, grant)
+            decided = machine.decide(request, spoken, roles=approver.roles, digest=digest, now=now)
             if plugin is not None:
                 # It is asked once, about what would count; then everything is looked at anew.
                 await plugin.require(request, spoken)
@@ -187,18 +187,18 @@ class Deciding:
                 continue
             given = None
             if decided.state is State.APPROVED:
-                given = make_grant(rooms, decided, now)
+                given = make_grant(context, decided, now)
             if await self._transitions.move(request, decided, grant=given):
                 break
             request = await self._latest(request)
-        if decided.state is not State.APPROVED or rooms.is_draining:
+        if decided.state is not State.APPROVED or context.is_draining:
             return decided  # an approval that comes while the agent ends is run at its next start
         return await self._run_and_look(decided)
 
     async def _run_and_look(self, approved: Request) -> Request:
         """Start the run; if it is refused at once because the target changed, say so here."""
-        change = self._rooms.changes.watch(approved.id)
-        run = self._approved.start(approved)
+        change = self._context.changes.watch(approved.id)
+        run = self._lifecycle.start(approved)
         try:
             await asyncio.wait(
                 (run, change), timeout=CHECK_SECONDS, return_when=asyncio.FIRST_COMPLETED
@@ -222,19 +222,19 @@ class Deciding:
             DigestMismatchError: the token is neither.
             RateLimitedError: five wrong codes in ten minutes.
         """
-        request = await self._rooms.store.find(approval_id)
+        request = await self._context.store.find(approval_id)
         is_code = not token.startswith("sha256:") and await self._is_code(principal, request, token)
         digest = request.digest if is_code else token
         # Nothing is waited for between this and the count: many at once get no more tries.
-        self.muting.refuse(principal.cn)
+        self.lockout.refuse(principal.cn)
         if digest != request.digest and request.state is State.PENDING:
-            self.muting.count(principal.cn)
+            self.lockout.count(principal.cn)
         return await self.decide(
             principal, request.id, decision=Verb.APPROVE, digest=digest, reason=None, channel="http"
         )
 
     async def _is_code(self, principal: Principal, request: Request, token: str) -> bool:
-        sent = await self._rooms.store.codes(request.id)
+        sent = await self._context.store.codes(request.id)
         matches = [
             codes.matches(token, code.code_hash)
             for code in sent
@@ -253,9 +253,9 @@ class Deciding:
             RequestNotFoundError: it is somebody else's, or does not exist.
             AlreadyDecidedError: it has left `pending` and `approved`.
         """
-        principal = as_now(self._rooms, principal)
+        principal = as_now(self._context, principal)
         whose = None if Role.ADMIN in principal.roles else principal.cn
-        request = await self._rooms.store.find(request_id, caller=whose)
+        request = await self._context.store.find(request_id, caller=whose)
         try:
             return self._view(principal, await self._cancel(principal, request, reason))
         except HostAgentError as error:
@@ -264,7 +264,7 @@ class Deciding:
 
     async def _cancel(self, principal: Principal, request: Request, reason: str | None) -> Request:
         while True:
-            cancelled = machine.cancel(request, problem=None, now=self._rooms.clock.now())
+            cancelled = machine.cancel(request, problem=None, now=self._context.clock.now())
             if await self._transitions.move(
                 request,
                 cancelled,
@@ -276,37 +276,43 @@ class Deciding:
             request = await self._latest(request)
 
     async def _latest(self, request: Request) -> Request:
-        latest = await self._rooms.store.get(RequestId(request.id))
+        latest = await self._context.store.get(RequestId(request.id))
         if latest is None:
             raise RequestNotFoundError(NOT_FOUND)
         return latest
 
 
-def _refused(voice: Voice, decision: Verb, reason: str | None) -> dict[str, str | None]:
+def _refused(
+    approver: ApproverIdentity, decision: Verb, reason: str | None
+) -> dict[str, str | None]:
     """Return the audit fields of an answer that was refused: who gave it, and which."""
     return {
-        "caller": voice.through or voice.approver,
-        "owner": voice.owner,
-        "fingerprint": None if voice.credential is None else voice.credential.fingerprint,
+        "caller": approver.through or approver.name,
+        "owner": approver.owner,
+        "fingerprint": None if approver.credential is None else approver.credential.fingerprint,
         "decision": decision.value,
-        "channel": voice.channel,
+        "channel": approver.channel,
         "reason": reason,
     }
 
 
 def _spoken(
-    voice: Voice, decision: Verb, now: datetime, reason: str | None, grant: GrantTerms | None
+    approver: ApproverIdentity,
+    decision: Verb,
+    now: datetime,
+    reason: str | None,
+    grant: GrantTerms | None,
 ) -> Decision:
     return Decision(
-        approver=voice.approver,
-        owner=voice.owner,
+        approver=approver.name,
+        owner=approver.owner,
         decision=decision,
-        channel=voice.channel,
+        channel=approver.channel,
         at=now,
         reason=reason,
-        credential=voice.credential,
-        address=voice.address,
-        through=voice.through,
-        vouchers=voice.vouchers,
+        credential=approver.credential,
+        address=approver.address,
+        through=approver.through,
+        vouchers=approver.vouchers,
         grant=grant,
     )

@@ -15,7 +15,7 @@ from host_agent.config import CHANNELS, Approver
 from host_agent.errors import InvalidParameterError, RequestNotFoundError
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.authorize import as_now
-from host_agent.pipeline.context import Rooms, record, refresh_book
+from host_agent.pipeline.context import Context, record, refresh_contacts
 from host_agent.requests import codes
 from host_agent.requests.notification import Contact, Failure
 
@@ -26,11 +26,11 @@ SHOWN_OF_ADDRESS = 4
 """How much of the end of an address is shown: enough to tell two apart."""
 
 
-class Enrolling:
+class Enrolments:
     """Shows approvers and offers enrolments. One instance lives as long as the agent."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
     async def approvers(self, principal: Principal) -> ApproverList:
         """Return every configured approver with the state of each channel.
@@ -38,9 +38,9 @@ class Enrolling:
         Raises:
             RoleRequiredError: for admins only.
         """
-        as_now(self._rooms, principal, Role.ADMIN)
-        contacts = await self._rooms.store.contacts()
-        entries = self._rooms.snapshot.config.approvers
+        as_now(self._context, principal, Role.ADMIN)
+        contacts = await self._context.store.contacts()
+        entries = self._context.snapshot.config.approvers
         return ApproverList(approvers=tuple(approver_view(entry, contacts) for entry in entries))
 
     async def offer_enrolment(self, principal: Principal, owner: str, channel: str) -> Enrolment:
@@ -52,28 +52,28 @@ class Enrolling:
             InvalidParameterError: nobody enrols over this channel, or not this owner.
             AuditUnavailableError: it cannot be written down, so there is no code.
         """
-        rooms = self._rooms
-        principal = as_now(rooms, principal, Role.ADMIN)
-        entry = rooms.snapshot.config.approver(owner.casefold())
+        context = self._context
+        principal = as_now(context, principal, Role.ADMIN)
+        entry = context.snapshot.config.approver(owner.casefold())
         if entry is None:
             message = "No approver of that owner is configured; `host-agent approver list` shows."
             raise RequestNotFoundError(message)
         _require_enrollable(entry, channel)
-        return await rooms.tasks.shielded(
+        return await context.tasks.shielded(
             self._offer(principal, entry.acts_for, channel), name=f"enrol {entry.acts_for}"
         )
 
     async def _offer(self, principal: Principal, owner: str, channel: str) -> Enrolment:
-        rooms, code = self._rooms, codes.make()
-        expires_at = rooms.clock.now() + CODE_LIFETIME
-        await rooms.audit.append(
+        context, code = self._context, codes.make()
+        expires_at = context.clock.now() + CODE_LIFETIME
+        await context.audit.append(
             Event.ENROLMENT_OFFERED,
             approver_owner=owner,
             channel=channel,
             expires_at=rfc3339(expires_at),
             by=principal.cn,
         )
-        await rooms.store.offer_enrolment(
+        await context.store.offer_enrolment(
             owner,
             channel,
             code_hash=codes.hash_code(code),
@@ -88,16 +88,16 @@ class Enrolling:
         Raises:
             StoreUnavailableError: it could not be stored; ask again.
         """
-        rooms = self._rooms
-        is_new = await rooms.store.disable_contact(
-            owner, channel, address, failure=Failure.IDENTITY_CHANGED, now=rooms.clock.now()
+        context = self._context
+        is_new = await context.store.disable_contact(
+            owner, channel, address, failure=Failure.IDENTITY_CHANGED, now=context.clock.now()
         )
-        await refresh_book(rooms)
+        await refresh_contacts(context)
         if not is_new:
             return
         _log.error("the approver %s is disabled on %s: another key speaks there", owner, channel)
         await record(
-            rooms,
+            context,
             Event.APPROVER_DISABLED,
             f"that approver {owner} is disabled",
             approver_owner=owner,

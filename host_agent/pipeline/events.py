@@ -15,7 +15,7 @@ from host_agent.canonical import JsonValue
 from host_agent.errors import IdentityError, RateLimitedError
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.authorize import as_now
-from host_agent.pipeline.context import Rooms
+from host_agent.pipeline.context import Context
 
 STREAMS_PER_IDENTITY = 4
 RECHECK_SECONDS = 5.0
@@ -36,7 +36,7 @@ OnResult = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class EventRecord:
     """One event: the record's sequence, its name, whose it is, and the record as one JSON line."""
 
     sequence: int
@@ -49,16 +49,19 @@ class Reader:
     """What one stream has still to send, from the moment it began."""
 
     def __init__(
-        self, on_result: OnResult, wants: Callable[[Told], bool], backlog: Iterable[Told] = ()
+        self,
+        on_result: OnResult,
+        wants: Callable[[EventRecord], bool],
+        backlog: Iterable[EventRecord] = (),
     ) -> None:
         self._on_result = on_result
         self._wants = wants
-        self._waiting: deque[Told] = deque(told for told in backlog if wants(told))
+        self._waiting: deque[EventRecord] = deque(told for told in backlog if wants(told))
         self._room = max(MAX_WAITING, len(self._waiting))
         self._news = asyncio.Event()
         self.dropped = 0
 
-    def put(self, told: Told) -> None:
+    def put(self, told: EventRecord) -> None:
         """Add an event that is for this reader; the oldest goes where there are too many."""
         if not self._wants(told):
             return
@@ -73,7 +76,7 @@ class Reader:
         """Let the stream look around: the agent may be ending."""
         self._news.set()
 
-    def take(self) -> Told | None:
+    def take(self) -> EventRecord | None:
         """Return the oldest event that is unread."""
         return self._waiting.popleft() if self._waiting else None
 
@@ -93,7 +96,7 @@ class Events:
 
     def __init__(self, on_result: OnResult) -> None:
         self._on_result = on_result
-        self._kept: deque[Told] = deque()
+        self._kept: deque[EventRecord] = deque()
         self._bytes = 0
         self._newest = 0
         self._readers: set[Reader] = set()
@@ -112,21 +115,21 @@ class Events:
         for reader in self._readers:
             reader.put(told)
 
-    def _keep(self, told: Told) -> None:
+    def _keep(self, told: EventRecord) -> None:
         self._kept.append(told)
         self._bytes += len(told.data)
         self._newest = told.sequence
         while len(self._kept) > MAX_KEPT or self._bytes > MAX_KEPT_BYTES:
             self._bytes -= len(self._kept.popleft().data)
 
-    def begin(self, after: int | None, wants: Callable[[Told], bool]) -> tuple[Reader, int]:
+    def begin(self, after: int | None, wants: Callable[[EventRecord], bool]) -> tuple[Reader, int]:
         """Return a reader of what comes, and of what came after `after`; and what it has missed.
 
         It gets what it `wants`, so that nobody's events push out those of another.
 
         Only what is kept can be read again: the second value counts the records before that.
         """
-        backlog: Iterable[Told] = ()
+        backlog: Iterable[EventRecord] = ()
         missed = 0
         if after is not None:
             oldest = self._kept[0].sequence if self._kept else self._newest + 1
@@ -146,11 +149,11 @@ class Events:
             reader.wake()
 
 
-class Streaming:
+class Streams:
     """Streams of events over HTTP. One instance lives as long as the agent."""
 
-    def __init__(self, rooms: Rooms, events: Events) -> None:
-        self._rooms = rooms
+    def __init__(self, context: Context, events: Events) -> None:
+        self._context = context
         self._events = events
         self._streams: Counter[str] = Counter()
 
@@ -171,13 +174,13 @@ class Streaming:
         # Begun here and not before: what is never read is never begun, and leaves nothing.
         if self._streams[principal.cn] >= STREAMS_PER_IDENTITY:
             return
-        clock = self._rooms.clock
+        clock = self._context.clock
         spoken = clock.monotonic()
         reader, missed = self._events.begin(after, lambda told: self._is_for(principal, told))
         self._streams[principal.cn] += 1
         try:
             yield b": events\n\n" if not missed else _notice("events.gap", missed)
-            while not self._rooms.is_draining:
+            while not self._context.is_draining:
                 told = reader.take()
                 now = self._as_now(principal)
                 if now is None:
@@ -193,25 +196,25 @@ class Streaming:
                 elif may_see(now, told):
                     spoken = clock.monotonic()
                     yield _frame(told)
-                    self._rooms.metrics.event_sent(SINK, "delivered")
+                    self._context.metrics.event_sent(SINK, "delivered")
         finally:
             self._events.end(reader)
             self._streams[principal.cn] -= 1
             if not self._streams[principal.cn]:
                 del self._streams[principal.cn]
 
-    def _is_for(self, principal: Principal, told: Told) -> bool:
+    def _is_for(self, principal: Principal, told: EventRecord) -> bool:
         now = self._as_now(principal)
         return now is not None and may_see(now, told)
 
     def _as_now(self, principal: Principal) -> Principal | None:
         try:
-            return as_now(self._rooms, principal)
+            return as_now(self._context, principal)
         except IdentityError:
             return None
 
 
-def may_see(principal: Principal, told: Told) -> bool:
+def may_see(principal: Principal, told: EventRecord) -> bool:
     """Return whether an event is for `principal`: callers see their own, people who decide more."""
     if Role.ADMIN in principal.roles:
         return True
@@ -220,11 +223,11 @@ def may_see(principal: Principal, told: Told) -> bool:
     return told.caller == principal.cn and told.event.startswith(_OWN)
 
 
-def _told(sequence: int, members: Mapping[str, JsonValue]) -> Told:
+def _told(sequence: int, members: Mapping[str, JsonValue]) -> EventRecord:
     caller = members.get("caller")
     shown = {name: value for name, value in members.items() if name not in _HIDDEN}
     shown["sequence"] = sequence
-    return Told(
+    return EventRecord(
         sequence=sequence,
         event=str(members.get("event", "")),
         caller=caller if isinstance(caller, str) else None,
@@ -232,7 +235,7 @@ def _told(sequence: int, members: Mapping[str, JsonValue]) -> Told:
     )
 
 
-def _frame(told: Told) -> bytes:
+def _frame(told: EventRecord) -> bytes:
     return f"id: {told.sequence}\nevent: {told.event}\ndata: {told.data}\n\n".encode()
 
 

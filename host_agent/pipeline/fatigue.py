@@ -19,7 +19,7 @@ from host_agent.errors import (
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Effect, Operation
 from host_agent.pipeline.authorize import as_now
-from host_agent.pipeline.context import Rooms, Snapshot
+from host_agent.pipeline.context import Context, Snapshot
 from host_agent.requests.model import Request, State
 from host_agent.store.refusals import AskContext
 
@@ -31,15 +31,15 @@ RETRY_SECONDS = 300.0
 
 
 async def look_around(
-    rooms: Rooms, snapshot: Snapshot, principal: Principal, operation: Operation
+    context: Context, snapshot: Snapshot, principal: Principal, operation: Operation
 ) -> AskContext:
     """Return what stands between `principal` and one more ask.
 
     Raises:
         StoreUnavailableError: that cannot be known.
     """
-    now = rooms.clock.now()
-    return await rooms.store.ask_context(
+    now = context.clock.now()
+    return await context.store.ask_context(
         principal.cn,
         operation.name,
         refused_since=now - HOLD_OFF_WINDOW,
@@ -62,7 +62,7 @@ def hold_off(snapshot: Snapshot, refusals: int) -> RateLimitedError | None:
 # -- by another door -------------------------------------------------------------------------------
 
 
-def require_no_equivalent(rooms: Rooms, operation: Operation, others: list[Request]) -> None:
+def require_no_equivalent(context: Context, operation: Operation, others: list[Request]) -> None:
     """Refuse a change that does what another operation of this caller waits for or was denied.
 
     Raises:
@@ -71,17 +71,17 @@ def require_no_equivalent(rooms: Rooms, operation: Operation, others: list[Reque
     """
     if operation.effect is Effect.READ:
         return
-    now = rooms.clock.now()
+    now = context.clock.now()
     for request in others:
         if request.state is State.PENDING and request.is_expired(now):
             continue
-        if _is_equivalent(rooms, operation, request):
+        if _is_equivalent(context, operation, request):
             raise _refusal(request)
 
 
-def _is_equivalent(rooms: Rooms, operation: Operation, request: Request) -> bool:
+def _is_equivalent(context: Context, operation: Operation, request: Request) -> bool:
     try:
-        return operation.does_as(rooms.catalogue.parse(request.operation, request.params))
+        return operation.does_as(context.catalogue.parse(request.operation, request.params))
     except RequestError:
         return False  # an older version took it, with another grammar
 
@@ -103,11 +103,11 @@ def _refusal(request: Request) -> PolicyDeniedError:
 # -- an admin lets go ------------------------------------------------------------------------------
 
 
-class Braking:
+class Fatigue:
     """Releases identities. One instance lives as long as the agent."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
     async def release(self, principal: Principal, cn: str) -> Released:
         """Forget what came to nothing of `cn` so far, which ends a hold-off and cooldowns.
@@ -117,16 +117,16 @@ class Braking:
             RequestNotFoundError: no identity is called exactly `cn`.
             AuditUnavailableError: it cannot be written down, so nothing is forgotten.
         """
-        rooms = self._rooms
-        principal = as_now(rooms, principal, Role.ADMIN)
-        if rooms.snapshot.identity(cn) is None:
+        context = self._context
+        principal = as_now(context, principal, Role.ADMIN)
+        if context.snapshot.identity(cn) is None:
             message = "No identity of that name is registered; names are compared whole."
             raise RequestNotFoundError(message)
-        await rooms.tasks.shielded(self._release(principal, cn), name=f"release {cn}")
+        await context.tasks.shielded(self._release(principal, cn), name=f"release {cn}")
         return Released(cn=cn, released=True)
 
     async def _release(self, principal: Principal, cn: str) -> None:
-        rooms = self._rooms
+        context = self._context
         # It loosens: what is not written down does not happen.
-        await rooms.audit.append(Event.IDENTITY_RELEASED, caller=cn, by=principal.cn)
-        await rooms.store.release(cn, by=principal.cn, now=rooms.clock.now())
+        await context.audit.append(Event.IDENTITY_RELEASED, caller=cn, by=principal.cn)
+        await context.store.release(cn, by=principal.cn, now=context.clock.now())

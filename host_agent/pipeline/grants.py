@@ -19,7 +19,7 @@ from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Operation
 from host_agent.pipeline.approver_identity import counts, makers
 from host_agent.pipeline.authorize import as_now, judge
-from host_agent.pipeline.context import Rooms, record, welcome
+from host_agent.pipeline.context import Context, record, welcome
 from host_agent.policy.rules import Allow, Ask
 from host_agent.requests.grant import Grant
 from host_agent.requests.model import (
@@ -90,15 +90,15 @@ def _refuse_slow(pattern: str) -> None:
         raise InvalidParameterError(message)
 
 
-def may_be_granted(rooms: Rooms, request: Request) -> bool:
+def may_be_granted(context: Context, request: Request) -> bool:
     """Return whether an approval of `request` may stand for further runs, as things are now.
 
     Never where the rule or the operation always asks, nor for what has no resource.
     """
-    snapshot = rooms.snapshot
+    snapshot = context.snapshot
     try:
-        caller = welcome(rooms, request.credential)
-        operation = rooms.catalogue.parse(request.operation, request.params)
+        caller = welcome(context, request.credential)
+        operation = context.catalogue.parse(request.operation, request.params)
         return _is_grantable(operation, judge(snapshot, caller, operation))
     except HostAgentError:
         return False
@@ -113,19 +113,19 @@ def _is_grantable(operation: Operation, verdict: Allow | Ask) -> bool:
     return has_own and not always_asks
 
 
-def require_grantable(rooms: Rooms, request: Request, terms: GrantTerms) -> None:
+def require_grantable(context: Context, request: Request, terms: GrantTerms) -> None:
     """Refuse a grant that could not be given with an approval of `request`.
 
     Raises:
         InvalidParameterError: the terms are not good, or this has to be asked each time.
     """
     check_terms(request, terms)
-    if not may_be_granted(rooms, request):
+    if not may_be_granted(context, request):
         message = "grant: this has to be asked each time; approve it without a grant."
         raise InvalidParameterError(message)
 
 
-def make_grant(rooms: Rooms, request: Request, now: datetime) -> Grant | None:
+def make_grant(context: Context, request: Request, now: datetime) -> Grant | None:
     """Return the grant that the consents of an approved `request` give, or None.
 
     Every one of them must carry the same terms: nobody's yes to one run becomes more by another's.
@@ -133,9 +133,9 @@ def make_grant(rooms: Rooms, request: Request, now: datetime) -> Grant | None:
     terms = {consent.grant for consent in request.consents}
     if len(terms) != 1 or (wanted := terms.pop()) is None or request.resource is None:
         return None
-    if not may_be_granted(rooms, request):
+    if not may_be_granted(context, request):
         return None
-    operation = rooms.catalogue.parse(request.operation, request.params)
+    operation = context.catalogue.parse(request.operation, request.params)
     lasts = COUNTED_FOR if wanted.for_seconds is None else timedelta(seconds=wanted.for_seconds)
     return Grant(
         id=secrets.token_hex(16),
@@ -163,33 +163,33 @@ def bound_params(operation: Operation) -> Mapping[str, JsonValue]:
 
 
 def is_granted(
-    rooms: Rooms,
+    context: Context,
     principal: Principal,
     operation: Operation,
     verdict: Allow | Ask,
     live: Sequence[Grant],
 ) -> bool:
     """Return whether one of `live` could be used for this ask now."""
-    return bool(_usable(rooms, principal, operation, verdict, live))
+    return bool(_usable(context, principal, operation, verdict, live))
 
 
 async def use_grant(
-    rooms: Rooms, principal: Principal, operation: Operation, verdict: Allow | Ask
+    context: Context, principal: Principal, operation: Operation, verdict: Allow | Ask
 ) -> Grant | None:
     """Use a grant for one run of this ask, and return it; None where there is none any more.
 
     The use is counted on disk before anything runs, and is spent whatever comes of the run.
     """
-    now = rooms.clock.now()
-    live = await rooms.store.live_grants(principal.cn, operation.name, now)
-    for grant in _usable(rooms, principal, operation, verdict, live):
-        if await rooms.store.use_grant(grant.id, rooms.clock.now()):
+    now = context.clock.now()
+    live = await context.store.live_grants(principal.cn, operation.name, now)
+    for grant in _usable(context, principal, operation, verdict, live):
+        if await context.store.use_grant(grant.id, context.clock.now()):
             return grant
     return None
 
 
 def _usable(
-    rooms: Rooms,
+    context: Context,
     principal: Principal,
     operation: Operation,
     verdict: Allow | Ask,
@@ -197,35 +197,35 @@ def _usable(
 ) -> Sequence[Grant]:
     if not isinstance(verdict, Ask) or not _is_grantable(operation, verdict):
         return ()
-    now = rooms.clock.now()
+    now = context.clock.now()
     return [
         grant
         for grant in live
         if grant.is_live(now)
         and grant.covers(principal.cn, operation.name, operation.resource)
         and grant.params == bound_params(operation)
-        and still_counts(rooms, principal.owner, grant.consents, verdict.terms)
+        and still_counts(context, principal.owner, grant.consents, verdict.terms)
     ]
 
 
-def still_counts(rooms: Rooms, owner: str, consents: Sequence[Decision], terms: Terms) -> bool:
+def still_counts(context: Context, owner: str, consents: Sequence[Decision], terms: Terms) -> bool:
     """Return whether enough of `consents`, by others than `owner`, count under `terms` now."""
-    voices = [
-        (makers(rooms, consent),)
+    counted = [
+        (makers(context, consent),)
         for consent in consents
-        if not is_same_owner(consent.owner, owner) and counts(rooms, consent, terms, owner)
+        if not is_same_owner(consent.owner, owner) and counts(context, consent, terms, owner)
     ]
-    return agreeing(voices, terms.approvals) >= terms.approvals
+    return agreeing(counted, terms.approvals) >= terms.approvals
 
 
 # -- looking, revoking -----------------------------------------------------------------------------
 
 
-class Granting:
+class Grants:
     """Shows and revokes grants. One instance lives as long as the agent."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
     async def list_grants(self, principal: Principal) -> GrantList:
         """Return all grants of the last 30 days, newest first.
@@ -233,9 +233,9 @@ class Granting:
         Raises:
             RoleRequiredError: for approvers and admins only.
         """
-        as_now(self._rooms, principal, Role.APPROVER, Role.ADMIN)
-        now = self._rooms.clock.now()
-        grants = await self._rooms.store.grants()
+        as_now(self._context, principal, Role.APPROVER, Role.ADMIN)
+        now = self._context.clock.now()
+        grants = await self._context.store.grants()
         return GrantList(grants=tuple(grant_view(grant, now) for grant in grants))
 
     async def revoke_grant(self, principal: Principal, grant_id: str) -> GrantView:
@@ -245,10 +245,10 @@ class Granting:
             RoleRequiredError: for approvers and admins only.
             RequestNotFoundError: there is no live grant of that id, or more than one.
         """
-        rooms = self._rooms
-        principal = as_now(rooms, principal, Role.APPROVER, Role.ADMIN)
-        now = rooms.clock.now()
-        revoked = await rooms.tasks.shielded(
+        context = self._context
+        principal = as_now(context, principal, Role.APPROVER, Role.ADMIN)
+        now = context.clock.now()
+        revoked = await context.tasks.shielded(
             self._revoke(principal, grant_id, now), name=f"revoke {grant_id}"
         )
         return grant_view(revoked, now)
@@ -258,14 +258,14 @@ class Granting:
 
         They would not be used anyway; so it is on record, and nobody takes them for live.
         """
-        now = self._rooms.clock.now()
-        for grant in await self._rooms.store.grants():
+        now = self._context.clock.now()
+        for grant in await self._context.store.grants():
             if grant.is_live(now) and self._is_void(grant):
-                await self._rooms.store.revoke_grant(grant.id, by=AGENT, now=now)
+                await self._context.store.revoke_grant(grant.id, by=AGENT, now=now)
                 await self._record_revoked(grant, AGENT)
 
     def _is_void(self, grant: Grant) -> bool:
-        revocation, wall = self._rooms.revocation, self._rooms.clock.wall()
+        revocation, wall = self._context.revocation, self._context.clock.wall()
         standing = {
             consent.owner
             for consent in grant.consents
@@ -274,7 +274,7 @@ class Granting:
         return len(standing) < grant.terms.approvals
 
     async def _revoke(self, principal: Principal, grant_id: str, now: datetime) -> Grant:
-        grant = await self._rooms.store.revoke_grant(grant_id, by=principal.cn, now=now)
+        grant = await self._context.store.revoke_grant(grant_id, by=principal.cn, now=now)
         if grant is None:
             message = "There is no such grant that could be used; `host-agent grants list` shows."
             raise RequestNotFoundError(message)
@@ -283,7 +283,7 @@ class Granting:
 
     async def _record_revoked(self, grant: Grant, by: str) -> None:
         await record(
-            self._rooms,
+            self._context,
             Event.GRANT_REVOKED,
             f"the revocation of grant {grant.id}",
             caller=grant.caller,

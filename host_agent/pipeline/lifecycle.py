@@ -26,7 +26,7 @@ from host_agent.errors import (
 )
 from host_agent.operations.catalogue import Operation
 from host_agent.pipeline.authorize import bind, judge, require_adapter
-from host_agent.pipeline.context import Rooms, welcome
+from host_agent.pipeline.context import Context, welcome
 from host_agent.pipeline.grants import still_counts
 from host_agent.pipeline.reconcile import catch_up
 from host_agent.pipeline.run import Run, inspect, perform
@@ -42,11 +42,11 @@ IDLE_SECONDS = 30.0
 """The longest sleep of the expiry loop, so that a set clock is noticed."""
 
 
-class Approved:
+class Lifecycle:
     """Runs what was approved and ends what was not. One instance lives as long as the agent."""
 
-    def __init__(self, rooms: Rooms, transitions: Transitions) -> None:
-        self._rooms = rooms
+    def __init__(self, context: Context, transitions: Transitions) -> None:
+        self._context = context
         self._transitions = transitions
         self._unstored: list[tuple[Request, Request]] = []
         self._unstarted: list[Request] = []
@@ -55,14 +55,14 @@ class Approved:
 
     def start(self, request: Request) -> "asyncio.Task[Request]":
         """Run an approved request in its own task, which ends with the request as it became."""
-        return self._rooms.tasks.start(self._run(request), name=f"run {request.id}")
+        return self._context.tasks.start(self._run(request), name=f"run {request.id}")
 
     async def _run(self, request: Request) -> Request:
-        rooms = self._rooms
-        left = (request.expires_at - rooms.clock.now()).total_seconds()
+        context = self._context
+        left = (request.expires_at - context.clock.now()).total_seconds()
         try:
-            operation = rooms.catalogue.parse(request.operation, request.params)
-            async with rooms.turns.change(operation.turn, max(left, 0.001)):
+            operation = context.catalogue.parse(request.operation, request.params)
+            async with context.slots.change(operation.turn, max(left, 0.001)):
                 return await self._run_in_turn(request, operation)
         except HostAgentError as error:
             try:
@@ -75,9 +75,9 @@ class Approved:
                 raise
 
     async def _run_in_turn(self, request: Request, operation: Operation) -> Request:
-        rooms = self._rooms
+        context = self._context
         run = await self._check_again(request, operation)
-        running = machine.start(request, now=rooms.clock.now())
+        running = machine.start(request, now=context.clock.now())
         if not await self._transitions.move(request, running):
             return await self._current(request)
         await self.perform_running(running, run, lambda: self._judge(running, operation))
@@ -94,7 +94,7 @@ class Approved:
             AuditUnavailableError: nothing ran; the request is stored as failed.
         """
         try:
-            ended = await perform(self._rooms, run, require)
+            ended = await perform(self._context, run, require)
         except AuditUnavailableError as error:
             await self._finish(running, replace(run, state=State.FAILED, error=error))
             raise
@@ -110,7 +110,7 @@ class Approved:
             state=run.state or State.UNKNOWN,
             outcome=run.outcome,
             problem=problem,
-            now=self._rooms.clock.now(),
+            now=self._context.clock.now(),
         )
         try:
             if not await self._transitions.move(running, ended):
@@ -131,16 +131,16 @@ class Approved:
 
     async def _check_again(self, request: Request, operation: Operation) -> Run:
         """Ask everything again, as the world is now (step 9 of the way of a request)."""
-        rooms = self._rooms
+        context = self._context
         asked = self._judge(request, operation)
         try:
-            inspection = await inspect(rooms, asked)
+            inspection = await inspect(context, asked)
         except (HostNotFoundError, PolicyDeniedError) as error:
             # It could be read when it was asked for: gone, or led elsewhere, is changed.
             raise TargetChangedError(error.detail) from error
         # That took its time: what was revoked, removed or denied meanwhile counts.
         precondition = None if inspection is None else inspection.precondition
-        run = bind(rooms, self._judge(request, operation), precondition)
+        run = bind(context, self._judge(request, operation), precondition)
         if run.digest != request.digest:
             changed = _what_changed(request, precondition)
             message = f"{changed}; nothing was run. Ask again if it is still needed."
@@ -149,10 +149,10 @@ class Approved:
 
     def _judge(self, request: Request, operation: Operation) -> Run:
         """Return it as it may run by configuration, revocation and clock as they are now."""
-        snapshot, now = self._rooms.snapshot, self._rooms.clock.now()
+        snapshot, now = self._context.snapshot, self._context.clock.now()
         if request.is_expired(now):
             raise ExpiredError(_EXPIRED)
-        principal = welcome(self._rooms, request.credential)
+        principal = welcome(self._context, request.credential)
         if principal.unix_user != request.unix_user:
             message = "The user that it runs as has changed; nothing was run. Ask again."
             raise TargetChangedError(message)
@@ -170,13 +170,13 @@ class Approved:
 
     def _require_consents(self, request: Request) -> None:
         """Refuse if the approvers who still count are no longer enough."""
-        if not still_counts(self._rooms, request.owner, request.consents, request.terms):
+        if not still_counts(self._context, request.owner, request.consents, request.terms):
             message = "An approver no longer holds the role that the approval needs, or was revoked"
             raise RoleRequiredError(f"{message}; nothing was run.")
 
     async def _refuse(self, request: Request, error: HostAgentError) -> Request:
         """End an approved request that may not run, with the state that its cause has."""
-        rooms, now = self._rooms, self._rooms.clock.now()
+        context, now = self._context, self._context.clock.now()
         problem = Problem(code=error.code, detail=error.detail)
         if isinstance(error, ExpiredError) or request.is_expired(now):
             return await self.expire(request)
@@ -186,14 +186,14 @@ class Approved:
             ended = machine.fail(request, problem=problem, now=now)
         if not await self._transitions.move(request, ended, ENDS[ended.state]):
             return await self._current(request)
-        rooms.metrics.refused(error.code)
+        context.metrics.refused(error.code)
         return ended
 
     # -- expire, recover --------------------------------------------------------------------------
 
     async def expire(self, request: Request) -> Request:
         """Make the one transition to expired; whoever notices calls this. Returns the truth."""
-        now = self._rooms.clock.now()
+        now = self._context.clock.now()
         problem = Problem(code=ExpiredError.code, detail=_EXPIRED)
         ended = machine.expire(request, problem=problem, now=now)
         if not await self._transitions.move(request, ended, Event.REQUEST_EXPIRED):
@@ -202,7 +202,7 @@ class Approved:
 
     async def expire_due(self) -> None:
         """Expire everything that is due now."""
-        for request in await self._rooms.store.due(self._rooms.clock.now()):
+        for request in await self._context.store.due(self._context.clock.now()):
             await self.expire(request)
 
     async def expire_forever(self) -> None:
@@ -214,9 +214,9 @@ class Approved:
                 await self._store_ends()
                 await self.expire_due()
                 await self._start_again()
-                due = await self._rooms.store.next_expiry()
+                due = await self._context.store.next_expiry()
                 if due is not None:
-                    left = (due - self._rooms.clock.now()).total_seconds()
+                    left = (due - self._context.clock.now()).total_seconds()
                     pause = min(max(left, 0.05), IDLE_SECONDS)
             except HostAgentError as error:
                 _log.error("expiry could not be looked at: %s", error.detail)
@@ -228,7 +228,7 @@ class Approved:
         """Run what was approved while the store could not be written, now that it can."""
         if not self._unstarted:
             return
-        await self._rooms.store.ping()
+        await self._context.store.ping()
         waiting, self._unstarted = self._unstarted, []
         for request in waiting:
             current = await self._current(request)
@@ -240,31 +240,31 @@ class Approved:
 
         First of all, what the life before had no time to write down is written down.
         """
-        rooms = self._rooms
-        await catch_up(rooms)
-        for request in await rooms.store.live():
+        context = self._context
+        await catch_up(context)
+        for request in await context.store.live():
             if request.state is State.RUNNING:
                 await self._unknown(request)
-            elif request.is_expired(rooms.clock.now()):
+            elif request.is_expired(context.clock.now()):
                 await self.expire(request)
             elif request.state is State.APPROVED:
                 self.start(request)
 
     async def _unknown(self, request: Request) -> None:
-        problem, now = Problem(code=InternalError.code, detail=_UNKNOWN), self._rooms.clock.now()
+        problem, now = Problem(code=InternalError.code, detail=_UNKNOWN), self._context.clock.now()
         ended = machine.finish(request, state=State.UNKNOWN, outcome=None, problem=problem, now=now)
         if await self._transitions.move(request, ended, Event.REQUEST_UNKNOWN):
             _log.error("the outcome of request %s is unknown; it is not run again", request.id)
 
     async def cancel_callers_gone(self) -> None:
         """Cancel what is pending for callers who are not welcome any more."""
-        rooms = self._rooms
-        for request in await rooms.store.live():
+        context = self._context
+        for request in await context.store.live():
             if request.state is not State.PENDING:
                 continue
-            now = rooms.clock.now()
+            now = context.clock.now()
             try:
-                welcome(rooms, request.credential)
+                welcome(context, request.credential)
             except IdentityError as error:
                 if error.status >= 500:
                     return
@@ -273,7 +273,7 @@ class Approved:
                 await self._transitions.move(request, ended, Event.REQUEST_CANCELLED)
 
     async def _current(self, request: Request) -> Request:
-        return await self._rooms.store.get(request.id) or request
+        return await self._context.store.get(request.id) or request
 
 
 _EXPIRED = "It was not decided and run in time; nothing was run. Ask again if it is still needed."

@@ -21,14 +21,14 @@ DEADLINE_SECONDS = 5.0
 MAX_ANSWER_BYTES = 65_536
 MAX_REASON = 200
 
-Exchange: TypeAlias = Callable[[bytes], Awaitable[bytes]]
+AskPlugin: TypeAlias = Callable[[bytes], Awaitable[bytes]]
 """Gives the question to the plugin and returns its answer; raises whatever goes wrong."""
 
 
 class Plugin:
     """One plugin behind an exchange."""
 
-    def __init__(self, exchange: Exchange, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+    def __init__(self, exchange: AskPlugin, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         self._exchange = exchange
         self._deadline_seconds = deadline_seconds
 

@@ -15,7 +15,7 @@ from host_agent.audit.recent import CAUGHT_UP
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.clock import rfc3339
-from host_agent.pipeline.context import Rooms, identify_request
+from host_agent.pipeline.context import Context, identify_request
 from host_agent.pipeline.transitions import ENDS, decision_fields, held_fields, problem_fields
 from host_agent.requests.model import Request, State, Verb
 
@@ -36,27 +36,27 @@ class _Step:
     fields: Mapping[str, JsonValue]
 
 
-async def catch_up(rooms: Rooms) -> int:
+async def catch_up(context: Context) -> int:
     """Record every step of the last life that its record is missing of; return how many.
 
     Raises:
         AuditUnavailableError: the log cannot be read or written; nothing may run.
         StoreUnavailableError: the store cannot be read.
     """
-    recent = await rooms.audit.recent()
+    recent = await context.audit.recent()
     since = recent.since
     if since is None:
         return 0
     written = {_key(record) for record in recent.records}
-    grants = {grant.request_id: grant.id for grant in await rooms.store.grants()}
+    grants = {grant.request_id: grant.id for grant in await context.store.grants()}
     count = 0
-    for request in [*await rooms.store.ended_since(since), *await rooms.store.live()]:
+    for request in [*await context.store.ended_since(since), *await context.store.live()]:
         for step in _steps(request, grants.get(request.id)):
             fields = {**identify_request(request), **step.fields}
             if step.at < since or _is_written(step, fields, written):
                 continue
             detail = f"the step was taken at {rfc3339(step.at)}"
-            await rooms.audit.append(step.event, **fields, cause=CAUGHT_UP, detail=detail)
+            await context.audit.append(step.event, **fields, cause=CAUGHT_UP, detail=detail)
             count += 1
     if count:
         _log.warning("%d steps of the life before were not in the audit log and are now", count)
@@ -91,7 +91,7 @@ def _steps(request: Request, grant: str | None) -> Iterator[_Step]:
 
 
 def _decisions(request: Request, grant: str | None) -> Iterator[_Step]:
-    """Yield the steps of the voices; `grant` was given with the one that approved it."""
+    """Yield the steps of the decisions; `grant` was given with the one that approved it."""
     consents = 0
     for decision in request.decisions:
         match decision.decision:

@@ -44,9 +44,9 @@ from host_agent.notify.reply_parser import (
     read,
     read_reaction,
 )
-from host_agent.pipeline.approver_identity import Voice, through, voice_over
-from host_agent.pipeline.context import Rooms, identify_request, record, refresh_book
-from host_agent.pipeline.decide import Deciding
+from host_agent.pipeline.approver_identity import ApproverIdentity, identity_over, through
+from host_agent.pipeline.context import Context, identify_request, record, refresh_contacts
+from host_agent.pipeline.decide import Decisions
 from host_agent.requests import codes
 from host_agent.requests.model import Request, State, Verb, is_same_owner
 from host_agent.requests.notification import CodeHash, Kind, Notification, Purpose
@@ -65,12 +65,12 @@ _ENROL = "enrol"
 """What stands for `decision` in the audit log where somebody tried to enrol."""
 
 
-class Hearing:
+class Replies:
     """Takes what channels bring. One instance lives as long as the agent."""
 
-    def __init__(self, rooms: Rooms, deciding: Deciding) -> None:
-        self._rooms = rooms
-        self._deciding = deciding
+    def __init__(self, context: Context, decisions: Decisions) -> None:
+        self._context = context
+        self._decisions = decisions
         self._known: OrderedDict[str, None] = OrderedDict()
         self._throttle = RefusalThrottle()
         self._enrolling = asyncio.Lock()
@@ -112,23 +112,23 @@ class Hearing:
             if bridge is not None:
                 return "Nobody was enrolled: a bridge cannot vouch for that."
             return await self._enrol(heard, words.code)
-        owner = self._rooms.book.owner_at(heard.channel, heard.address)
+        owner = self._context.contacts.owner_at(heard.channel, heard.address)
         if owner is None:
             await self._strange(heard, words)
             return None
-        voice = voice_over(self._rooms, owner, heard.channel, heard.address)
-        if voice is None:
+        approver = identity_over(self._context, owner, heard.channel, heard.address)
+        if approver is None:
             return None
         if bridge is not None:
-            voice, heard = through(voice, bridge), replace(heard, quotes=None)
+            approver, heard = through(approver, bridge), replace(heard, quotes=None)
         if isinstance(words, Confirm):
-            return await self._by_code(voice, heard, words.code, Verb.APPROVE, None)
+            return await self._by_code(approver, heard, words.code, Verb.APPROVE, None)
         if isinstance(words, Denial) and words.code is not None:
-            return await self._by_code(voice, heard, words.code, Verb.DENY, words.reason)
+            return await self._by_code(approver, heard, words.code, Verb.DENY, words.reason)
         if isinstance(words, Denial) and heard.quotes is not None:
-            return await self._by_quote(voice, heard, words.reason)
+            return await self._by_quote(approver, heard, words.reason)
         if isinstance(words, ApproveReaction):
-            is_prompt = await self._prompt_of(voice, heard) is not None
+            is_prompt = await self._prompt_of(approver, heard) is not None
             why = "Nothing was approved: a thumb is no yes; that needs the code."
             return f"{why} {HOW}" if is_prompt else None
         if isinstance(words, Unclear):
@@ -138,91 +138,93 @@ class Hearing:
     # -- decisions --------------------------------------------------------------------------------
 
     async def _by_code(
-        self, voice: Voice, heard: Heard, code: str, verb: Verb, reason: str | None
+        self, approver: ApproverIdentity, heard: Heard, code: str, verb: Verb, reason: str | None
     ) -> str | None:
-        found = await self._rooms.store.code(codes.hash_code(code))
+        found = await self._context.store.code(codes.hash_code(code))
         try:
             # Nothing is waited for between this and the count: many at once get no more tries.
-            self._deciding.muting.refuse(voice.key)
+            self._decisions.lockout.refuse(approver.key)
         except RateLimitedError as error:
-            await self._refused(voice, verb, error, None)
+            await self._refused(approver, verb, error, None)
             raise
         if found is None or found.purpose is not Purpose.CONFIRM:
-            self._deciding.muting.count(voice.key)
+            self._decisions.lockout.count(approver.key)
             message = "Nothing was done: that code is not known. Look at the newest message."
-            await self._refused(voice, verb, DigestMismatchError(message), None)
+            await self._refused(approver, verb, DigestMismatchError(message), None)
             return message
-        if found.owner != voice.owner:
-            self._deciding.muting.count(voice.key)
+        if found.owner != approver.owner:
+            self._decisions.lockout.count(approver.key)
             message = "Nothing was done: that code was made for somebody else."
-            await self._refused(voice, verb, DigestMismatchError(message), found.request_id)
+            await self._refused(approver, verb, DigestMismatchError(message), found.request_id)
             return message
-        quoted = None if heard.quotes is None else await self._message_of(voice, heard)
+        quoted = None if heard.quotes is None else await self._message_of(approver, heard)
         if quoted is not None and quoted.request_id != found.request_id:
             message = (
                 "Nothing was done: that code is of another request than the message you answered. "
                 "Answer the one that you mean, or send the code by itself."
             )
-            await self._refused(voice, verb, DigestMismatchError(message), quoted.request_id)
+            await self._refused(approver, verb, DigestMismatchError(message), quoted.request_id)
             return message
-        request = await self._rooms.store.get(found.request_id)
+        request = await self._context.store.get(found.request_id)
         if request is not None and _is_older(heard, request):
-            return await self._too_old(voice, verb, request)
-        return await self._decide(voice, found.request_id, verb, reason)
+            return await self._too_old(approver, verb, request)
+        return await self._decide(approver, found.request_id, verb, reason)
 
-    async def _too_old(self, voice: Voice, verb: Verb, request: Request) -> str:
+    async def _too_old(self, approver: ApproverIdentity, verb: Verb, request: Request) -> str:
         message = "Nothing was done: your message is older than the request. Is your clock right?"
-        await self._refused(voice, verb, DigestMismatchError(message), request.id)
+        await self._refused(approver, verb, DigestMismatchError(message), request.id)
         return message
 
-    async def _by_quote(self, voice: Voice, heard: Heard, reason: str | None) -> str | None:
+    async def _by_quote(
+        self, approver: ApproverIdentity, heard: Heard, reason: str | None
+    ) -> str | None:
         """Deny by an answer or a reaction to a prompt; never anything else."""
-        row = await self._prompt_of(voice, heard)
+        row = await self._prompt_of(approver, heard)
         if row is None:
             return None if heard.reaction else f"Nothing was done: that is no prompt. {HOW}"
-        request = await self._rooms.store.get(row.request_id)
+        request = await self._context.store.get(row.request_id)
         if request is None:
             return None
         if _is_older(heard, request):
-            return await self._too_old(voice, Verb.DENY, request)
-        return await self._decide(voice, request.id, Verb.DENY, reason)
+            return await self._too_old(approver, Verb.DENY, request)
+        return await self._decide(approver, request.id, Verb.DENY, reason)
 
-    async def _prompt_of(self, voice: Voice, heard: Heard) -> Notification | None:
+    async def _prompt_of(self, approver: ApproverIdentity, heard: Heard) -> Notification | None:
         """Return the prompt of this person that the message quotes or reacts to."""
-        row = await self._message_of(voice, heard)
+        row = await self._message_of(approver, heard)
         return row if row is not None and row.kind is Kind.PROMPT else None
 
-    async def _message_of(self, voice: Voice, heard: Heard) -> Notification | None:
+    async def _message_of(self, approver: ApproverIdentity, heard: Heard) -> Notification | None:
         """Return what was sent to this person and is quoted or reacted to, prompt or outcome."""
-        return await self._rooms.store.prompt_by_reference(
-            voice.owner, voice.channel, heard.quotes or ""
+        return await self._context.store.prompt_by_reference(
+            approver.owner, approver.channel, heard.quotes or ""
         )
 
     async def _press(self, heard: Heard, words: Words) -> None:
         """Take a button: its token says who, and may only deny. Nobody reads an answer there."""
         if not isinstance(words, Denial) or words.code is None:
             return
-        found = await self._rooms.store.code(codes.hash_code(words.code))
+        found = await self._context.store.code(codes.hash_code(words.code))
         if found is None or not _is_of_button(found, heard):
-            if heard.sent_at > self._rooms.clock.now() - CLOCKS_APART:  # a start hears old ones
+            if heard.sent_at > self._context.clock.now() - CLOCKS_APART:  # a start hears old ones
                 who: dict[str, JsonValue] = {"channel": heard.channel}
                 code = DigestMismatchError.code
                 await self._record(heard.channel, who, Verb.DENY.value, code)
             return
-        voice = voice_over(self._rooms, found.owner, heard.channel, None)
-        request = await self._rooms.store.get(found.request_id)
-        if voice is None or request is None:
+        approver = identity_over(self._context, found.owner, heard.channel, None)
+        request = await self._context.store.get(found.request_id)
+        if approver is None or request is None:
             return
         if request.state is State.PENDING:
-            await self._decide(voice, request.id, Verb.DENY, None)
+            await self._decide(approver, request.id, Verb.DENY, None)
             await self._is_first(heard)
         elif await self._is_first(heard):
-            await self._decide(voice, request.id, Verb.DENY, None)
+            await self._decide(approver, request.id, Verb.DENY, None)
 
     async def _is_first(self, heard: Heard) -> bool:
         """Return whether a press comes for the first time: a start hears those of hours again."""
-        now = self._rooms.clock.wall()
-        spent = await self._rooms.store.spend_nonce(
+        now = self._context.clock.wall()
+        spent = await self._context.store.spend_nonce(
             f"heard over {heard.channel}",
             heard.reference,
             expires_at=now + PRESSES_KEPT,
@@ -231,13 +233,15 @@ class Hearing:
         )
         return spent is not Spent.REPLAYED
 
-    async def _decide(self, voice: Voice, request_id: str, verb: Verb, reason: str | None) -> str:
-        request = await self._rooms.store.get(request_id)
+    async def _decide(
+        self, approver: ApproverIdentity, request_id: str, verb: Verb, reason: str | None
+    ) -> str:
+        request = await self._context.store.get(request_id)
         if request is None:
             return "Nothing was done: that request is not kept any more."
         try:
-            decided = await self._deciding.decide_as(
-                voice, request_id, decision=verb, digest=request.digest, reason=reason
+            decided = await self._decisions.decide_as(
+                approver, request_id, decision=verb, digest=request.digest, reason=reason
             )
         except TargetChangedError as error:
             # The answer counted; it is the run that was refused, and that is written down already.
@@ -245,19 +249,19 @@ class Hearing:
         except StoreUnavailableError:
             raise
         except HostAgentError as error:
-            await self._refused(voice, verb, error, request_id)
-            latest = await self._rooms.store.get(request_id) or request
-            return _refusal(error, latest, voice.owner)
+            await self._refused(approver, verb, error, request_id)
+            latest = await self._context.store.get(request_id) or request
+            return _refusal(error, latest, approver.owner)
         return _done(decided, verb)
 
     async def _refused(
-        self, voice: Voice, verb: Verb, error: HostAgentError, request_id: str | None
+        self, approver: ApproverIdentity, verb: Verb, error: HostAgentError, request_id: str | None
     ) -> None:
         """Count an answer that was refused, and write it down."""
-        who: dict[str, JsonValue] = {"approver_owner": voice.owner, "channel": voice.channel}
-        if voice.through is not None:
-            who["through"] = voice.through
-        key = f"{voice.channel} {voice.owner}"
+        who: dict[str, JsonValue] = {"approver_owner": approver.owner, "channel": approver.channel}
+        if approver.through is not None:
+            who["through"] = approver.through
+        key = f"{approver.channel} {approver.owner}"
         await self._record(key, who, verb.value, error.code, request_id)
 
     async def _strange(self, heard: Heard, words: Words) -> None:
@@ -266,7 +270,7 @@ class Hearing:
         if not isinstance(words, Confirm | Denial) or words.code is None:
             return
         who: dict[str, JsonValue] = {"channel": heard.channel}
-        found = await self._rooms.store.code(codes.hash_code(words.code))
+        found = await self._context.store.code(codes.hash_code(words.code))
         request_id = None if found is None else found.request_id
         await self._record(heard.channel, who, verb.value, UnknownIdentityError.code, request_id)
 
@@ -282,17 +286,19 @@ class Hearing:
 
         No confirmation code, token or address is in it.
         """
-        self._rooms.metrics.refused(code)
-        counted = self._throttle.admit(key, self._rooms.clock.monotonic())
+        self._context.metrics.refused(code)
+        counted = self._throttle.admit(key, self._context.clock.monotonic())
         if counted is None:
             return
         if request_id is not None:
-            request = await self._rooms.store.get(request_id)
+            request = await self._context.store.get(request_id)
             who |= {"request_id": request_id} if request is None else identify_request(request)
         if counted:
             who["suppressed"] = counted
         what = f"a refused answer ({code})"
-        await record(self._rooms, Event.DECISION_REFUSED, what, **who, decision=decision, code=code)
+        await record(
+            self._context, Event.DECISION_REFUSED, what, **who, decision=decision, code=code
+        )
 
     # -- enrolment --------------------------------------------------------------------------------
 
@@ -300,39 +306,40 @@ class Hearing:
         async with self._enrolling:
             # One after the other: many at once get no more tries.
             enrolling = self._enrol_next(heard, code)
-            return await self._rooms.tasks.shielded(enrolling, name="enrol over a channel")
+            return await self._context.tasks.shielded(enrolling, name="enrol over a channel")
 
     async def _enrol_next(self, heard: Heard, code: str) -> str:
-        rooms, key = self._rooms, f"{heard.channel}:{heard.address}"
+        context, key = self._context, f"{heard.channel}:{heard.address}"
         who: dict[str, JsonValue] = {"channel": heard.channel}
         try:
-            self._deciding.muting.refuse(key)
+            self._decisions.lockout.refuse(key)
         except RateLimitedError as error:
             await self._record(heard.channel, who, _ENROL, error.code)
             raise
         if any(
-            entry.address(heard.channel) == heard.address for entry in rooms.book.entries.values()
+            entry.address(heard.channel) == heard.address
+            for entry in context.contacts.entries.values()
         ):
             await self._record(heard.channel, who, _ENROL, RoleRequiredError.code)
             return "Nobody was enrolled: the configuration says already whose address this is."
-        contact = await rooms.store.enrol(
-            heard.channel, heard.address, code_hash=codes.hash_code(code), now=rooms.clock.now()
+        contact = await context.store.enrol(
+            heard.channel, heard.address, code_hash=codes.hash_code(code), now=context.clock.now()
         )
         if contact is None:
-            self._deciding.muting.count(key)
+            self._decisions.lockout.count(key)
             await self._record(heard.channel, who, _ENROL, UnknownIdentityError.code)
             return "Nobody was enrolled: that code is not known, or its time is over."
         try:
-            await rooms.audit.append(
+            await context.audit.append(
                 Event.APPROVER_ENROLLED, approver_owner=contact.owner, channel=contact.channel
             )
         except AuditUnavailableError as error:
             # Who decides must be on record: without that the enrolment does not stand.
-            await refresh_book(rooms)
+            await refresh_contacts(context)
             return error.detail
-        await rooms.store.put_contact(replace(contact, disabled=None))
-        await refresh_book(rooms)
-        if rooms.book.owner_at(heard.channel, heard.address) != contact.owner:
+        await context.store.put_contact(replace(contact, disabled=None))
+        await refresh_contacts(context)
+        if context.contacts.owner_at(heard.channel, heard.address) != contact.owner:
             return f"Enrolled, but the configuration does not reach {contact.owner} over this."
         return f"This address now answers for {contact.owner}. {HOW}"
 

@@ -14,7 +14,7 @@ POLL_AFTER_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class SubmitAnswer:
     """What the caller gets: an HTTP status and the whole JSON body."""
 
     status: int
@@ -28,24 +28,24 @@ class Failed:
     error: HostAgentError
 
 
-def ran(ended: Run) -> Answer | Failed:
+def ran(ended: Run) -> SubmitAnswer | Failed:
     """Return the answer for a run that has ended; `grant` names the grant that it ran by."""
     if ended.error is not None:
         return Failed(error=ended.error.amended(members=_outcome(ended.outcome)))
     body = _done(ended.operation, ended.request_id, State.SUCCEEDED, ended.digest, ended.outcome)
     if ended.grant is not None:
         body["grant"] = ended.grant
-    return Answer(status=200, body=body)
+    return SubmitAnswer(status=200, body=body)
 
 
-def answer_of(request: Request, operation: Operation) -> Answer | Failed:
+def answer_of(request: Request, operation: Operation) -> SubmitAnswer | Failed:
     """Return what to tell who asks again with the key of `request`, of which no answer was kept.
 
     `operation` is what was asked for both times.
     """
     if request.state is State.SUCCEEDED:
         body = _done(operation, request.id, request.state, request.digest, request.outcome)
-        return Answer(status=200, body=body)
+        return SubmitAnswer(status=200, body=body)
     if request.problem is not None and request.state in {State.FAILED, State.TIMED_OUT}:
         error_type = BY_CODE[request.problem.code]
         return Failed(error=error_type(request.problem.detail, members=_outcome(request.outcome)))
@@ -74,7 +74,7 @@ def _done(
     ).as_json()
 
 
-def held(request: Request, *, reason: str | None = None) -> Answer:
+def held(request: Request, *, reason: str | None = None) -> SubmitAnswer:
     """Return the 202 answer for a request that was made now or earlier.
 
     `reason` is one that came with a later ask for the same: people are shown the first.
@@ -83,7 +83,7 @@ def held(request: Request, *, reason: str | None = None) -> Answer:
     if reason is not None and reason != request.reason:
         kept = " People see the reason that it was first asked with; the one given now is written"
         kept += " down, and not shown to them."
-    return Answer(
+    return SubmitAnswer(
         status=202,
         body=Held(
             request_id=request.id,

@@ -20,7 +20,7 @@ from host_agent.errors import (
 from host_agent.execution.redaction import LARGE_CHARACTERS, redact_output
 from host_agent.identity.registry import Principal
 from host_agent.operations.catalogue import Inspection, Invocation, Operation, Output
-from host_agent.pipeline.context import Rooms, Snapshot, audit_fields, record
+from host_agent.pipeline.context import Context, Snapshot, audit_fields, record
 from host_agent.policy.rules import Allow, Ask
 from host_agent.requests.model import Digest, State
 
@@ -69,7 +69,7 @@ class Run:
         )
 
 
-async def inspect(rooms: Rooms, run: Run) -> Inspection | None:
+async def inspect(context: Context, run: Run) -> Inspection | None:
     """Return the state that an operation assumes and what it would do; None for reads.
 
     An inspection is a process too, as root where the operation is: that it begins is on disk
@@ -83,8 +83,8 @@ async def inspect(rooms: Rooms, run: Run) -> Inspection | None:
     spec, params = run.operation.spec, run.operation.params
     if spec.inspect is None or spec.parse_inspection is None:
         return None
-    await rooms.audit.append(Event.OPERATION_INSPECTED, **run.audit_fields())
-    printed = await rooms.runner.run(spec.inspect(params), unix_user=run.principal.unix_user)
+    await context.audit.append(Event.OPERATION_INSPECTED, **run.audit_fields())
+    printed = await context.runner.run(spec.inspect(params), unix_user=run.principal.unix_user)
     output = await _without_secrets(printed)
     if output.timed_out:
         message = "The state of the resource could not be read in time; try again later."
@@ -92,11 +92,11 @@ async def inspect(rooms: Rooms, run: Run) -> Inspection | None:
     if output.exit_code != 0:
         raise spec.failure(params, output)
     if spec.guard is not None:
-        spec.guard(params, rooms.snapshot.section(spec), output)
+        spec.guard(params, context.snapshot.section(spec), output)
     return spec.parse_inspection(params, output)
 
 
-async def perform(rooms: Rooms, run: Run, require: Callable[[], object]) -> Run:
+async def perform(context: Context, run: Run, require: Callable[[], object]) -> Run:
     """Run it once and return it as it ended. The intent is on disk before the process starts.
 
     Writing that takes its time: `require` is called after it, asks once more whether it may run as
@@ -108,22 +108,22 @@ async def perform(rooms: Rooms, run: Run, require: Callable[[], object]) -> Run:
     Raises:
         AuditUnavailableError: the intent could not be written; nothing ran.
     """
-    await rooms.audit.append(Event.OPERATION_STARTED, **run.audit_fields())
+    await context.audit.append(Event.OPERATION_STARTED, **run.audit_fields())
     try:
         require()
-        output = await _run(rooms, run)
-        verified = await _probe(rooms, run, output)
+        output = await _run(context, run)
+        verified = await _probe(context, run, output)
         ended = _conclude(run, output, verified=verified)
     except HostAgentError as error:
         ended = replace(run, state=State.FAILED, error=error)
     except asyncio.CancelledError:
-        await _record_finish(rooms, replace(run, state=State.UNKNOWN, error=_interrupted()))
+        await _record_finish(context, replace(run, state=State.UNKNOWN, error=_interrupted()))
         raise
     except Exception:  # noqa: BLE001 - a defect after the start must not leave it running
         # It may have happened: it gets an end here, or its like would wait for it for ever.
         _log.exception("the operation of request %s failed in the agent", run.request_id)
         ended = replace(run, state=State.UNKNOWN, error=InternalError(_DEFECT))
-    if await _record_finish(rooms, ended) or ended.outcome is None:
+    if await _record_finish(context, ended) or ended.outcome is None:
         return ended
     # What happened is told, and marked: the log does not have its end.
     return replace(ended, outcome={**ended.outcome, "audited": False})
@@ -135,15 +135,15 @@ _DEFECT = (
 )
 
 
-async def _run(rooms: Rooms, run: Run) -> Output:
+async def _run(context: Context, run: Run) -> Output:
     spec, params = run.operation.spec, run.operation.params
     invocation = spec.invoke(params, run.precondition or {})
-    printed = await rooms.runner.run(invocation, unix_user=run.principal.unix_user)
+    printed = await context.runner.run(invocation, unix_user=run.principal.unix_user)
     if spec.decode is not None and printed.exit_code == 0:
         printed = spec.decode(printed)
     output = await _without_secrets(printed)
     if spec.restrict is not None and output.exit_code == 0:
-        output = spec.restrict(params, rooms.snapshot.section(spec), output)
+        output = spec.restrict(params, context.snapshot.section(spec), output)
     return output
 
 
@@ -157,14 +157,14 @@ def _interrupted() -> HostAgentError:
     return InternalError("The agent was stopped while the operation ran; its outcome is unknown.")
 
 
-async def _probe(rooms: Rooms, run: Run, output: Output) -> bool | None:
+async def _probe(context: Context, run: Run, output: Output) -> bool | None:
     spec, params = run.operation.spec, run.operation.params
     if spec.probe is None or spec.parse_probe is None or output.exit_code != 0:
         return None
     precondition = run.precondition or {}
     invocation: Invocation = spec.probe(params, precondition)
     try:
-        seen = await rooms.runner.run(invocation, unix_user=run.principal.unix_user)
+        seen = await context.runner.run(invocation, unix_user=run.principal.unix_user)
         if seen.timed_out or seen.exit_code != 0:
             return False
         return spec.parse_probe(params, precondition, seen)
@@ -213,7 +213,7 @@ def outcome_json(output: Output, *, data: JsonValue, verified: bool | None) -> d
 _AUDITED = ("exit_code", "duration_ms", "truncated", "stdout_bytes", "stderr_bytes")
 
 
-async def _record_finish(rooms: Rooms, ended: Run) -> bool:
+async def _record_finish(context: Context, ended: Run) -> bool:
     """Write the end down; return False where it could not be, which must not hide what happened."""
     summary: dict[str, JsonValue] = {"state": str(ended.state)}
     outcome, error = ended.outcome, ended.error
@@ -221,10 +221,10 @@ async def _record_finish(rooms: Rooms, ended: Run) -> bool:
         summary |= {key: outcome[key] for key in _AUDITED}
         summary |= {"stdout_sha256": outcome["stdout_sha256"], "verified": outcome["verified"]}
     seconds = int(str(summary.get("duration_ms", 0))) / 1000
-    rooms.metrics.operation_finished(ended.operation.name, str(ended.state), seconds)
+    context.metrics.operation_finished(ended.operation.name, str(ended.state), seconds)
     code = None if error is None else error.code
     return await record(
-        rooms,
+        context,
         Event.OPERATION_FINISHED,
         f"the outcome of {ended.request_id}",
         **ended.audit_fields(),

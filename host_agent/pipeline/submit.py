@@ -20,19 +20,19 @@ from host_agent.errors import (
     ReasonRequiredError,
     StoreUnavailableError,
 )
-from host_agent.execution.slots import Turn
+from host_agent.execution.slots import Slot
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Effect, Inspection, Operation
 from host_agent.pipeline.authorize import as_now, bind, judge, require_adapter
-from host_agent.pipeline.context import Rooms, audit_fields, identify_request
+from host_agent.pipeline.context import Context, audit_fields, identify_request
 from host_agent.pipeline.fatigue import hold_off, look_around, require_no_equivalent
 from host_agent.pipeline.grants import is_granted, use_grant
-from host_agent.pipeline.lifecycle import Approved
+from host_agent.pipeline.lifecycle import Lifecycle
 from host_agent.pipeline.recipients import prompts, require_reachable
-from host_agent.pipeline.responses import Answer, Failed, answer_of, held, ran
+from host_agent.pipeline.responses import Failed, SubmitAnswer, answer_of, held, ran
 from host_agent.pipeline.run import Run, inspect, perform
 from host_agent.pipeline.transitions import Transitions
-from host_agent.policy.rules import Ask as AskVerdict
+from host_agent.policy.rules import Ask
 from host_agent.requests.model import Request, RequestId, State, Terms
 from host_agent.requests.notification import Notification
 from host_agent.store.admission import Inserted
@@ -43,7 +43,7 @@ _log = logging.getLogger("host_agent.pipeline")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class Submission:
     """One ask as it came in: names and values, shape checked, meaning not yet.
 
     `exchange_id` becomes the request's id. `body_sha256` is over the body's bytes, for
@@ -58,59 +58,62 @@ class Ask:
     idempotency_key: str | None = None
 
 
-class Asking:
+class Submissions:
     """Takes asks. One instance lives as long as the agent."""
 
-    def __init__(self, rooms: Rooms, transitions: Transitions, approved: Approved) -> None:
-        self._rooms = rooms
+    def __init__(self, context: Context, transitions: Transitions, lifecycle: Lifecycle) -> None:
+        self._context = context
         self._transitions = transitions
-        self._approved = approved
-        self._in_flight: dict[tuple[str, str], asyncio.Task[Answer | Failed]] = {}
+        self._lifecycle = lifecycle
+        self._in_flight: dict[tuple[str, str], asyncio.Task[SubmitAnswer | Failed]] = {}
 
-    async def submit(self, principal: Principal, ask: Ask) -> Answer | Failed:
+    async def submit(self, principal: Principal, submission: Submission) -> SubmitAnswer | Failed:
         """Run, hold or refuse one ask.
 
         Raises:
             HostAgentError: any refusal; its `about` names the operation for the audit.
         """
-        about: dict[str, JsonValue] = {"request_id": ask.exchange_id, "reason": ask.reason}
+        about: dict[str, JsonValue] = {
+            "request_id": submission.exchange_id,
+            "reason": submission.reason,
+        }
         try:
-            operation = self._rooms.catalogue.parse(ask.operation, ask.params)
+            operation = self._context.catalogue.parse(submission.operation, submission.params)
             about |= audit_fields(
                 operation=operation.name,
                 resource=operation.resource,
                 params=operation.params.canonical(),
             )
-            answer = await self._judge_and_answer(principal, operation, ask)
+            answer = await self._judge_and_answer(principal, operation, submission)
         except HostAgentError as error:
             raise error.amended(about={**about, **error.about}) from error
         if isinstance(answer, Failed):
-            self._rooms.metrics.refused(answer.error.code)
+            self._context.metrics.refused(answer.error.code)
         return answer
 
     async def _judge_and_answer(
-        self, principal: Principal, operation: Operation, ask: Ask
-    ) -> Answer | Failed:
-        run = self._judge(principal, operation, ask.exchange_id, ask.reason)
-        if ask.idempotency_key is None:
+        self, principal: Principal, operation: Operation, submission: Submission
+    ) -> SubmitAnswer | Failed:
+        run = self._judge(principal, operation, submission.exchange_id, submission.reason)
+        if submission.idempotency_key is None:
             return await self._answer(run)
         key = IdempotencyKey(
-            key=ask.idempotency_key,
-            body_sha256=_bound_body(operation, ask.body_sha256),
-            request_id=ask.exchange_id,
-            now=self._rooms.clock.now(),
+            key=submission.idempotency_key,
+            body_sha256=_bound_body(operation, submission.body_sha256),
+            request_id=submission.exchange_id,
+            now=self._context.clock.now(),
         )
         slot = (run.principal.cn, key.key)
         while (first := self._in_flight.get(slot)) is not None:
             await asyncio.wait((first,))
-            run = self._judge(principal, operation, ask.exchange_id, ask.reason)
+            run = self._judge(principal, operation, submission.exchange_id, submission.reason)
         return await self._answer_once(run, key)
 
     def _judge(
         self, principal: Principal, operation: Operation, request_id: str, reason: str | None
     ) -> Run:
-        principal = as_now(self._rooms, principal, Role.CALLER)
-        snapshot = self._rooms.snapshot
+        principal = as_now(self._context, principal, Role.CALLER)
+        snapshot = self._context.snapshot
         verdict = judge(snapshot, principal, operation)
         if verdict.require_reason and not reason:
             message = "This needs a reason; give one that the approver can judge by."
@@ -126,40 +129,40 @@ class Asking:
 
     # -- idempotency ------------------------------------------------------------------------------
 
-    async def _answer_once(self, run: Run, key: IdempotencyKey) -> Answer | Failed:
+    async def _answer_once(self, run: Run, key: IdempotencyKey) -> SubmitAnswer | Failed:
         """Answer for a key while nobody else does; who comes meanwhile waits for it."""
         slot = (run.principal.cn, key.key)
         work = self._recall_or_answer(run, key)
-        answering = self._rooms.tasks.start(work, name=f"ask {run.request_id}")
+        answering = self._context.tasks.start(work, name=f"ask {run.request_id}")
         self._in_flight[slot] = answering
         answering.add_done_callback(lambda _: self._in_flight.pop(slot, None))
         return await asyncio.shield(answering)
 
-    async def _recall_or_answer(self, run: Run, key: IdempotencyKey) -> Answer | Failed:
-        rooms, caller = self._rooms, run.principal.cn
-        stored = await rooms.store.recall(caller, key.key, rooms.clock.now())
+    async def _recall_or_answer(self, run: Run, key: IdempotencyKey) -> SubmitAnswer | Failed:
+        context, caller = self._context, run.principal.cn
+        stored = await context.store.recall(caller, key.key, context.clock.now())
         if stored is not None:
             if stored.body_sha256 != key.body_sha256:
                 message = "This Idempotency-Key was used for another body; take a new key."
                 raise IdempotencyConflictError(message)
             if stored.body is not None:
-                return Answer(status=stored.status, body=stored.body)
+                return SubmitAnswer(status=stored.status, body=stored.body)
             if stored.request_id is not None:
-                request = await rooms.store.get(stored.request_id)
+                request = await context.store.get(stored.request_id)
                 if request is not None and not request.was_refused:
                     return answer_of(request, run.operation)
         answer = await self._answer(run, key)
         if isinstance(answer, Failed):
             return answer
         try:
-            await rooms.store.remember(
+            await context.store.remember(
                 caller,
                 key.key,
                 body_sha256=key.body_sha256,
                 status=answer.status,
                 body=answer.body,
                 request_id=str(answer.body["request_id"]),
-                now=rooms.clock.now(),
+                now=context.clock.now(),
             )
         except StoreUnavailableError:
             # It has happened, and that is what has to be told.
@@ -168,18 +171,18 @@ class Asking:
 
     # -- run, hold, attach ------------------------------------------------------------------------
 
-    async def _answer(self, run: Run, key: IdempotencyKey | None = None) -> Answer | Failed:
-        rooms, verdict, operation = self._rooms, run.verdict, run.operation
+    async def _answer(self, run: Run, key: IdempotencyKey | None = None) -> SubmitAnswer | Failed:
+        context, verdict, operation = self._context, run.verdict, run.operation
         require_adapter(run.snapshot, operation)
-        is_allowed = not isinstance(verdict, AskVerdict)
+        is_allowed = not isinstance(verdict, Ask)
         standing = await self._standing(run)
-        if is_allowed or is_granted(rooms, run.principal, operation, verdict, standing.grants):
+        if is_allowed or is_granted(context, run.principal, operation, verdict, standing.grants):
             answer = await self._run(run, key)
             if answer is not None:
                 return answer
             # What it could run by was gone when its turn came.
             run = self._again(run)
-            if not isinstance(run.verdict, AskVerdict):
+            if not isinstance(run.verdict, Ask):
                 return await self._answer(run, key)
             standing = await self._standing(run)
         return await self._hold(run, standing, key)
@@ -191,16 +194,16 @@ class Asking:
             PolicyDeniedError: it does what another operation of this caller waits for.
             StoreUnavailableError: that cannot be known.
         """
-        is_allowed = not isinstance(run.verdict, AskVerdict)
+        is_allowed = not isinstance(run.verdict, Ask)
         if is_allowed and run.operation.effect is Effect.READ:
             return AskContext(refusals=0, others=[], grants=[])
-        standing = await look_around(self._rooms, run.snapshot, run.principal, run.operation)
-        require_no_equivalent(self._rooms, run.operation, standing.others)
+        standing = await look_around(self._context, run.snapshot, run.principal, run.operation)
+        require_no_equivalent(self._context, run.operation, standing.others)
         return standing
 
-    async def _run(self, run: Run, key: IdempotencyKey | None) -> Answer | Failed | None:
+    async def _run(self, run: Run, key: IdempotencyKey | None) -> SubmitAnswer | Failed | None:
         """Run what is allowed, or what there is a grant for; None if that is lost by then."""
-        tasks, request_id = self._rooms.tasks, run.request_id
+        tasks, request_id = self._context.tasks, run.request_id
         if run.operation.effect is Effect.READ:
             return await tasks.shielded(self._read(run), name=f"read {request_id}")
         return await tasks.shielded(self._change(run, key), name=f"change {request_id}")
@@ -225,9 +228,9 @@ class Asking:
             HostAgentError: what identity and policy say now.
         """
         now = self._again(run)
-        if not isinstance(now.verdict, AskVerdict):
+        if not isinstance(now.verdict, Ask):
             return now
-        grant = await use_grant(self._rooms, now.principal, now.operation, now.verdict)
+        grant = await use_grant(self._context, now.principal, now.operation, now.verdict)
         return None if grant is None else replace(now, grant=grant.id)
 
     def _require_same(self, licensed: Run) -> None:
@@ -238,13 +241,13 @@ class Asking:
             raise PolicyDeniedError(message)
 
     def _bind(self, run: Run, inspection: Inspection | None) -> Run:
-        return bind(self._rooms, run, None if inspection is None else inspection.precondition)
+        return bind(self._context, run, None if inspection is None else inspection.precondition)
 
-    def _reading(self, run: Run) -> Turn:
+    def _reading(self, run: Run) -> Slot:
         timeout = run.snapshot.config.execution.timeout_seconds
-        return self._rooms.turns.read(timeout, caller=run.principal.cn)
+        return self._context.slots.read(timeout, caller=run.principal.cn)
 
-    async def _read(self, run: Run) -> Answer | Failed | None:
+    async def _read(self, run: Run) -> SubmitAnswer | Failed | None:
         bound = self._bind(run, None)  # what cannot be run takes no turn
         async with self._reading(run):
             licensed = await self._licensed(run)
@@ -255,31 +258,33 @@ class Asking:
             else:
                 licensed = self._bind(licensed, None)
             require = partial(self._require_same, licensed)
-            return ran(await perform(self._rooms, licensed, require))
+            return ran(await perform(self._context, licensed, require))
 
     async def _inspect(self, run: Run) -> Inspection | None:
         async with self._reading(run):
             return await self._inspect_in_turn(run)
 
     async def _inspect_in_turn(self, run: Run) -> Inspection | None:
-        return await inspect(self._rooms, self._again(run))
+        return await inspect(self._context, self._again(run))
 
-    async def _change(self, run: Run, key: IdempotencyKey | None) -> Answer | Failed | None:
+    async def _change(self, run: Run, key: IdempotencyKey | None) -> SubmitAnswer | Failed | None:
         """Run a change in its turn; where it has to wait for that, perhaps attach instead."""
-        turns, turn = self._rooms.turns, run.operation.turn
-        if not turns.is_free(turn):
+        slots, turn = self._context.slots, run.operation.turn
+        if not slots.is_free(turn):
             live = await self._live(run, await self._inspect(run))
             if live is not None:
                 return await self._attached(live, run)
         timeout = run.snapshot.config.execution.timeout_seconds
-        async with turns.change(turn, timeout):
+        async with slots.change(turn, timeout):
             return await self._change_in_turn(run, key)
 
-    async def _change_in_turn(self, run: Run, key: IdempotencyKey | None) -> Answer | Failed | None:
+    async def _change_in_turn(
+        self, run: Run, key: IdempotencyKey | None
+    ) -> SubmitAnswer | Failed | None:
         """Run it with a durable row, so that a crash leaves `unknown`."""
         # The turn may have come after another change: this look is the one that is bound.
         inspection = await self._inspect_in_turn(run)
-        if isinstance(run.verdict, AskVerdict):
+        if isinstance(run.verdict, Ask):
             live = await self._live(run, inspection)
             if live is not None:
                 return await self._attached(live, run)
@@ -293,21 +298,21 @@ class Asking:
         if not inserted.created:
             return await self._attached(inserted.request, bound)
         require = partial(self._require_same, bound)
-        return ran(await self._approved.perform_running(inserted.request, bound, require))
+        return ran(await self._lifecycle.perform_running(inserted.request, bound, require))
 
     async def _live(self, run: Run, inspection: Inspection | None) -> Request | None:
         """Return the caller's live request of the same digest, which an ask attaches to."""
         digest = self._bind(run, inspection).digest
-        return await self._rooms.store.live_by_digest(run.principal.cn, digest)
+        return await self._context.store.live_by_digest(run.principal.cn, digest)
 
     async def _hold(
         self, run: Run, standing: AskContext, key: IdempotencyKey | None
-    ) -> Answer | Failed:
+    ) -> SubmitAnswer | Failed:
         terms, ttl_seconds = Terms(), None
-        if isinstance(run.verdict, AskVerdict):
+        if isinstance(run.verdict, Ask):
             terms, ttl_seconds = run.verdict.terms, run.verdict.ttl_seconds
         too_many = hold_off(run.snapshot, standing.refusals)
-        require_reachable(self._rooms, terms, run.principal.owner)
+        require_reachable(self._context, terms, run.principal.owner)
         inspection = await self._inspect(run)
         now = self._again(run)
         if not now.is_judged_as(run):
@@ -321,11 +326,13 @@ class Asking:
         bound = self._bind(now, inspection)
         request = self._request(bound, inspection, State.PENDING, terms, ttl_seconds=ttl_seconds)
         # From here on a client that goes away changes nothing: it is stored and written down.
-        return await self._rooms.tasks.shielded(
+        return await self._context.tasks.shielded(
             self._store_held(request, bound, key), name=f"hold {request.id}"
         )
 
-    async def _store_held(self, request: Request, run: Run, key: IdempotencyKey | None) -> Answer:
+    async def _store_held(
+        self, request: Request, run: Run, key: IdempotencyKey | None
+    ) -> SubmitAnswer:
         inserted = await self._insert(request, run, key)
         await self._transitions.supersede(inserted.superseded)
         if not inserted.created:
@@ -338,9 +345,9 @@ class Asking:
         told: tuple[Notification, ...] = ()
         if request.state is State.PENDING:
             told = prompts(
-                self._rooms, request.terms, request.owner, request.id, request.created_at
+                self._context, request.terms, request.owner, request.id, request.created_at
             )
-        return await self._rooms.store.insert(
+        return await self._context.store.insert(
             request,
             max_pending=limits.max_pending,
             max_pending_per_caller=limits.max_pending_per_caller,
@@ -348,8 +355,8 @@ class Asking:
             notifications=told,
         )
 
-    async def _attached(self, request: Request, run: Run) -> Answer:
-        await self._rooms.audit.append(
+    async def _attached(self, request: Request, run: Run) -> SubmitAnswer:
+        await self._context.audit.append(
             Event.REQUEST_ATTACHED,
             **identify_request(request),
             reason=run.reason,
@@ -367,7 +374,7 @@ class Asking:
         ttl_seconds: int | None,
     ) -> Request:
         principal, operation = bound.principal, bound.operation
-        now = self._rooms.clock.now()
+        now = self._context.clock.now()
         ttl = ttl_seconds or bound.snapshot.config.approvals.ttl_seconds
         return Request(
             id=RequestId(bound.request_id),

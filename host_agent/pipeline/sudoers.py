@@ -9,7 +9,7 @@ from host_agent.api.wire import SudoersReport
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.config import RunnerKind
-from host_agent.pipeline.context import Rooms, record
+from host_agent.pipeline.context import Context, record
 from host_agent.sudoers.audit import Auditor, SudoersTool
 from host_agent.sudoers.host import LiveHost, other_policies
 from host_agent.sudoers.render import audience
@@ -22,10 +22,10 @@ MAX_TOLD = 20
 
 
 class Privileges:
-    """The audit of sudoers for `rooms`; `tool` runs cvtsudoers."""
+    """The audit of sudoers for `context`; `tool` runs cvtsudoers."""
 
-    def __init__(self, rooms: Rooms, tool: SudoersTool) -> None:
-        self._rooms = rooms
+    def __init__(self, context: Context, tool: SudoersTool) -> None:
+        self._context = context
         self._tool = tool
         self._scan = SudoersScan(self._parts, on_scan=self._tell, doubts=other_policies)
         self.forget = self._scan.forget
@@ -53,25 +53,25 @@ class Privileges:
         """
         await asyncio.sleep(FIRST_SCAN_SECONDS)
         while True:
-            if self._rooms.snapshot.config.execution.runner is RunnerKind.SUDO:
+            if self._context.snapshot.config.execution.runner is RunnerKind.SUDO:
                 await self._scan.fresh(SCAN_SECONDS / 2)
             await asyncio.sleep(SCAN_SECONDS)
 
     def _parts(self) -> tuple[WrapperRunner, Auditor, datetime]:
-        config = self._rooms.snapshot.config
+        config = self._context.snapshot.config
         who = audience(
             config,
-            self._rooms.catalogue,
+            self._context.catalogue,
             user=_own_user(),
             wrapper_dir=str(config.execution.wrapper_dir),
         )
         auditor = Auditor(tool=self._tool, host=LiveHost(), audience=who)
-        return self._rooms.runner, auditor, self._rooms.clock.now()
+        return self._context.runner, auditor, self._context.clock.now()
 
     async def _tell(self, scanned: Scanned) -> None:
         """Set the gauges, and write a change down once."""
         found = scanned.report
-        self._rooms.metrics.sudoers_scanned(len(found.findings), is_ok=found.scan_ok)
+        self._context.metrics.sudoers_scanned(len(found.findings), is_ok=found.scan_ok)
         if not scanned.is_changed:
             return
         told: list[JsonValue] = [
@@ -79,7 +79,7 @@ class Privileges:
             for finding in found.findings[:MAX_TOLD]
         ]
         await record(
-            self._rooms,
+            self._context,
             Event.SUDOERS_CHANGED,
             "a change of sudoers",
             detail=f"{len(found.findings)} entries are not known to be safe",

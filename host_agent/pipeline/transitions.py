@@ -18,7 +18,7 @@ from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.clock import Clock, rfc3339
 from host_agent.errors import AuditUnavailableError, HostAgentError, StoreUnavailableError
-from host_agent.pipeline.context import Rooms, identify_request, preview_hash, record
+from host_agent.pipeline.context import Context, identify_request, preview_hash, record
 from host_agent.requests import model as machine
 from host_agent.requests.grant import Grant
 from host_agent.requests.model import Decision, Problem, Request, State, Verb
@@ -39,10 +39,10 @@ ENDS: Mapping[State, Event] = {
 class Transitions:
     """Takes the steps of stored requests. One instance lives as long as the agent."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._deciding: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self.queue = QueueWatch(rooms.clock)
+        self.queue = QueueWatch(context.clock)
 
     async def move(
         self,
@@ -63,7 +63,7 @@ class Transitions:
             StoreUnavailableError: nothing happened.
         """
         version = before.version
-        if not await self._rooms.store.transition(after, expected_version=version, grant=grant):
+        if not await self._context.store.transition(after, expected_version=version, grant=grant):
             return False
         self._wake(after, is_queue=before.state in QUEUED and after.state is not State.RUNNING)
         if len(after.decisions) > len(before.decisions):
@@ -85,13 +85,13 @@ class Transitions:
             AuditUnavailableError: it could not be recorded, and is cancelled.
         """
         await self._must_record(Event.REQUEST_HELD, request, held_fields(request))
-        self._rooms.wake_outbox()
+        self._context.wake_outbox()
         self.queue.changed(request.expires_at)
 
     def _wake(self, request: Request, *, is_queue: bool) -> None:
-        self._rooms.changes.tell(request.id)
+        self._context.changes.tell(request.id)
         if request.state is not State.RUNNING:
-            self._rooms.wake_outbox()
+            self._context.wake_outbox()
         if is_queue:
             self.queue.changed()
 
@@ -99,13 +99,13 @@ class Transitions:
         self, event: Event, request: Request, fields: Mapping[str, JsonValue]
     ) -> None:
         named = {**identify_request(request), **problem_fields(request), **fields}
-        await record(self._rooms, event, f"{event} of request {request.id}", **named)
+        await record(self._context, event, f"{event} of request {request.id}", **named)
 
     async def _record_decision(
         self, decided: Request, decision: Decision, grant: Grant | None
     ) -> None:
         seconds = (decision.at - decided.created_at).total_seconds()
-        self._rooms.metrics.decided(decision.decision.value, decision.channel, seconds)
+        self._context.metrics.decided(decision.decision.value, decision.channel, seconds)
         fields = decision_fields(decision, decided.state, None if grant is None else grant.id)
         # In the order in which they were stored: nothing runs by a yes while one before it is not
         # recorded, and may yet be taken back.
@@ -116,7 +116,7 @@ class Transitions:
                 case Verb.DENY:
                     named = {**identify_request(decided), **fields}
                     what = f"the denial of request {decided.id}"
-                    await record(self._rooms, Event.REQUEST_DECIDED, what, **named)
+                    await record(self._context, Event.REQUEST_DECIDED, what, **named)
                 case _:
                     assert_never(decision.decision)
 
@@ -124,7 +124,7 @@ class Transitions:
         self, event: Event, request: Request, fields: Mapping[str, JsonValue]
     ) -> None:
         try:
-            await self._rooms.audit.append(event, **identify_request(request), **fields)
+            await self._context.audit.append(event, **identify_request(request), **fields)
         except AuditUnavailableError as error:
             await self._take_back(request, error)
             raise
@@ -136,10 +136,10 @@ class Transitions:
         try:
             while latest is not None and latest.state in QUEUED:
                 end = machine.fail if latest.state is State.APPROVED else machine.cancel
-                ended = end(latest, problem=problem, now=self._rooms.clock.now())
+                ended = end(latest, problem=problem, now=self._context.clock.now())
                 if await self.move(latest, ended):
                     return
-                latest = await self._rooms.store.get(request.id)
+                latest = await self._context.store.get(request.id)
         except StoreUnavailableError:
             _log.critical("request %s could not be withdrawn", request.id)
 

@@ -8,8 +8,8 @@ from datetime import timedelta
 from host_agent.api.wire import DeliveryView, RequestPage, RequestView
 from host_agent.errors import InvalidParameterError, RateLimitedError, RequestNotFoundError
 from host_agent.identity.registry import Principal, Role
-from host_agent.pipeline.context import Rooms, preview_hash, welcome
-from host_agent.pipeline.lifecycle import Approved
+from host_agent.pipeline.context import Context, preview_hash, welcome
+from host_agent.pipeline.lifecycle import Lifecycle
 from host_agent.requests.facts import NEVER, AskedBefore, RequestFacts, derive, request_view
 from host_agent.requests.model import Request, State
 from host_agent.requests.notification import Notification
@@ -24,37 +24,39 @@ LOOK_BACK = timedelta(hours=24)
 _SEES_ALL = frozenset({Role.APPROVER, Role.ADMIN})
 
 
-def facts_of(rooms: Rooms, request: Request, before: AskedBefore = NEVER) -> RequestFacts:
+def facts_of(context: Context, request: Request, before: AskedBefore = NEVER) -> RequestFacts:
     """Return the facts of a request."""
-    spec = rooms.catalogue.find(request.operation)
+    spec = context.catalogue.find(request.operation)
     return derive(
         request,
         spec=spec,
-        host=rooms.snapshot.config.host,
-        runs_as=None if spec is None else rooms.runner.user_of(spec.run_as, request.unix_user),
+        host=context.snapshot.config.host,
+        runs_as=None if spec is None else context.runner.user_of(spec.run_as, request.unix_user),
         before=before,
     )
 
 
-async def facts_with_history(rooms: Rooms, request: Request) -> RequestFacts:
+async def facts_with_history(context: Context, request: Request) -> RequestFacts:
     """Return the facts of a request, with how often the same was asked before.
 
     Raises:
         StoreUnavailableError: that cannot be read.
     """
-    (facts,) = await all_facts_with_history(rooms, [request])
+    (facts,) = await all_facts_with_history(context, [request])
     return facts
 
 
-async def all_facts_with_history(rooms: Rooms, requests: Sequence[Request]) -> list[RequestFacts]:
+async def all_facts_with_history(
+    context: Context, requests: Sequence[Request]
+) -> list[RequestFacts]:
     """Return the facts of requests, each with how often the same was asked before.
 
     Raises:
         StoreUnavailableError: that cannot be read.
     """
-    since = rooms.clock.now() - LOOK_BACK
-    found = await rooms.store.asked_before(requests, since)
-    return [facts_of(rooms, *pair) for pair in zip(requests, found, strict=True)]
+    since = context.clock.now() - LOOK_BACK
+    found = await context.store.asked_before(requests, since)
+    return [facts_of(context, *pair) for pair in zip(requests, found, strict=True)]
 
 
 def may_see_all(principal: Principal) -> bool:
@@ -86,12 +88,12 @@ def delivery_view(row: Notification) -> DeliveryView:
     )
 
 
-class Showing:
+class Views:
     """Answers GET. One instance lives as long as the agent."""
 
-    def __init__(self, rooms: Rooms, approved: Approved) -> None:
-        self._rooms = rooms
-        self._approved = approved
+    def __init__(self, context: Context, lifecycle: Lifecycle) -> None:
+        self._context = context
+        self._lifecycle = lifecycle
         self._polls: Counter[str] = Counter()
 
     async def show(
@@ -111,7 +113,7 @@ class Showing:
             request = await self._wait(principal, request, wait_seconds)
             principal = self._as_now(principal, request)
         shown = view_for(principal, await self._facts(principal, request))
-        rows = await self._rooms.store.notifications_of(request.id)
+        rows = await self._context.store.notifications_of(request.id)
         return shown.model_copy(
             update={
                 "preview_sha256": preview_hash(request),
@@ -122,14 +124,14 @@ class Showing:
     async def _facts(self, principal: Principal, request: Request) -> RequestFacts:
         """Return the facts of a request; what was said to others is not for a caller."""
         if may_see_all(principal):
-            return await facts_with_history(self._rooms, request)
-        return facts_of(self._rooms, request)
+            return await facts_with_history(self._context, request)
+        return facts_of(self._context, request)
 
     async def _find(self, principal: Principal, request_id: str) -> Request:
         whose = None if may_see_all(principal) else principal.cn
-        request = await self._rooms.store.find(request_id, caller=whose)
-        if request.state is State.PENDING and request.is_expired(self._rooms.clock.now()):
-            return await self._approved.expire(request)
+        request = await self._context.store.find(request_id, caller=whose)
+        if request.state is State.PENDING and request.is_expired(self._context.clock.now()):
+            return await self._lifecycle.expire(request)
         return request
 
     async def _wait(self, principal: Principal, request: Request, wait_seconds: float) -> Request:
@@ -147,14 +149,14 @@ class Showing:
     async def _until_changed(
         self, principal: Principal, request: Request, wait_seconds: float
     ) -> Request:
-        clock, store = self._rooms.clock, self._rooms.store
+        clock, store = self._context.clock, self._context.store
         end = clock.monotonic() + wait_seconds
         latest = request
-        while latest.version == request.version and not self._rooms.is_draining:
+        while latest.version == request.version and not self._context.is_draining:
             left = end - clock.monotonic()
             if left <= 0:
                 break
-            change = self._rooms.changes.watch(request.id)
+            change = self._context.changes.watch(request.id)
             try:
                 # The state may have moved between the look and the watch.
                 latest = await store.get(request.id) or latest
@@ -168,7 +170,7 @@ class Showing:
 
     def _as_now(self, principal: Principal, request: Request) -> Principal:
         """Return who waited as the configuration has them now, if they may still see `request`."""
-        now = welcome(self._rooms, principal.credential)
+        now = welcome(self._context, principal.credential)
         if request.caller != now.cn and not may_see_all(now):
             raise RequestNotFoundError(NOT_FOUND)
         return now
@@ -195,15 +197,15 @@ class Showing:
         if not 1 <= limit <= MAX_LISTED:
             message = f"limit: 1 to {MAX_LISTED}."
             raise InvalidParameterError(message)
-        await self._approved.expire_due()
+        await self._lifecycle.expire_due()
         caller = principal.cn if own or not may_see_all(principal) else None
-        page, next_cursor = await self._rooms.store.list(
+        page, next_cursor = await self._context.store.list(
             state=wanted, caller=caller, limit=limit, cursor=cursor
         )
         if caller is None:
-            facts = await all_facts_with_history(self._rooms, page)
+            facts = await all_facts_with_history(self._context, page)
         else:  # what was said to others is not for a caller
-            facts = [facts_of(self._rooms, request) for request in page]
+            facts = [facts_of(self._context, request) for request in page]
         return RequestPage(
             requests=tuple(request_view(one, with_output=False) for one in facts),
             next_cursor=next_cursor,

@@ -102,12 +102,12 @@ class FusedAgent(Agent):
         self._fuse = fuse
 
     async def _open_door(self, *with_what: Any) -> None:
-        fuse, rooms, approved = self._fuse, self.rooms, self.pipeline.approved
-        _fuse_commits(rooms.store, fuse)
-        rooms.store = cast("RequestStore", FusedStore(rooms.store, fuse))
-        rooms.audit = cast("AuditPort", FusedAudit(rooms.audit, fuse))
-        rooms.runner = FusedRunner(rooms.runner, fuse)
-        live, recover = rooms.store.live, approved.recover
+        fuse, context, approved = self._fuse, self.context, self.pipeline.lifecycle
+        _fuse_commits(context.store, fuse)
+        context.store = cast("RequestStore", FusedStore(context.store, fuse))
+        context.audit = cast("AuditPort", FusedAudit(context.audit, fuse))
+        context.runner = FusedRunner(context.runner, fuse)
+        live, recover = context.store.live, approved.recover
 
         async def listed() -> list[Request]:
             found = await live()
@@ -116,9 +116,9 @@ class FusedAgent(Agent):
 
         async def recovered() -> None:
             fuse.reach("recover.before")
-            rooms.store.live = listed  # type: ignore[method-assign]
+            context.store.live = listed  # type: ignore[method-assign]
             await recover()
-            rooms.store.live = live  # type: ignore[method-assign]
+            context.store.live = live  # type: ignore[method-assign]
             fuse.reach("recover.after")
 
         approved.recover = recovered  # type: ignore[method-assign]

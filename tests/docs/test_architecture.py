@@ -248,6 +248,15 @@ def test_exactly_one_room_opens_a_process() -> None:
     assert openers == {"execution/runner.py"}
 
 
+def test_exactly_one_module_moves_a_stored_request() -> None:
+    movers = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in modules()
+        if room_of(path) != "store" and "store.transition(" in path.read_text()
+    }
+    assert movers == {"pipeline/transitions.py"}
+
+
 @pytest.mark.parametrize(
     ("library", "homes"),
     [

@@ -114,7 +114,7 @@ async def test_who_has_no_believed_address_is_told_nothing(
 
 
 async def test_without_a_room_of_two_nothing_is_told(home: Homeserver, tmp_path: Path) -> None:
-    home.server.rooms[ROOM].joined.append(ERIN)
+    home.server.context[ROOM].joined.append(ERIN)
     error = await refusal(channel(home.url, tmp_path))
     assert (error.failure, error.is_final) == (Failure.NOT_ENROLLED, True)
     assert "shares no room" in str(error)
@@ -122,7 +122,7 @@ async def test_without_a_room_of_two_nothing_is_told(home: Homeserver, tmp_path:
 
 
 async def test_into_an_encrypted_room_no_code_is_written(home: Homeserver, tmp_path: Path) -> None:
-    home.server.rooms[ROOM].is_encrypted = True
+    home.server.context[ROOM].is_encrypted = True
     error = await refusal(channel(home.url, tmp_path))
     assert (error.failure, error.is_final) == (Failure.NOT_ENROLLED, True)
     assert "encrypted" in str(error)
@@ -132,9 +132,9 @@ async def test_into_an_encrypted_room_no_code_is_written(home: Homeserver, tmp_p
 async def test_a_room_is_asked_for_anew_at_each_prompt(home: Homeserver, tmp_path: Path) -> None:
     it = channel(home.url, tmp_path)
     await it.send(for_alice())
-    home.server.rooms[ROOM].joined.append(ERIN)
+    home.server.context[ROOM].joined.append(ERIN)
     assert (await refusal(it, id="next")).failure is Failure.NOT_ENROLLED
-    home.server.rooms[ROOM].joined.remove(AGENT)
+    home.server.context[ROOM].joined.remove(AGENT)
     assert (await refusal(it, id="next")).failure is Failure.NOT_ENROLLED
     assert len(home.server.sent) == 1
 
@@ -574,7 +574,7 @@ async def test_an_invitation_of_an_approver_is_taken_and_the_room_used(
     async with listening(channel(home.url, tmp_path)) as ears:
         await begun(home)
         home.server.invite(room, by=ERIN)
-        await until(lambda: AGENT in home.server.rooms[room].joined, "joining")
+        await until(lambda: AGENT in home.server.context[room].joined, "joining")
         home.server.write(room, ERIN, "ENROL ABCD")
         assert (await ears.next()).address == ERIN
         it = channel(home.url, tmp_path)
@@ -585,7 +585,7 @@ async def test_an_invitation_of_an_approver_is_taken_and_the_room_used(
 async def test_an_invitation_of_a_stranger_is_not_taken(home: Homeserver, tmp_path: Path) -> None:
     room = "!theirs:elsewhere.example"
     await heard_between(home, tmp_path, lambda: home.server.invite(room, by=MALLORY))
-    assert AGENT not in home.server.rooms[room].joined
+    assert AGENT not in home.server.context[room].joined
 
 
 async def test_an_invitation_waits_where_the_homeserver_is_busy(
@@ -598,11 +598,11 @@ async def test_an_invitation_waits_where_the_homeserver_is_busy(
         await begun(home)
         home.server.invite(erins, by=ERIN)
         await until(lambda: "an invitation waits" in caplog.text)
-        assert AGENT not in home.server.rooms[erins].joined
+        assert AGENT not in home.server.context[erins].joined
         home.server.invite(gone, by=ERIN)
         await until(lambda: "an invitation was not taken" in caplog.text)
-    assert AGENT in home.server.rooms[erins].joined
-    assert AGENT not in home.server.rooms[gone].joined
+    assert AGENT in home.server.context[erins].joined
+    assert AGENT not in home.server.context[gone].joined
 
 
 async def test_an_account_in_too_many_rooms_takes_no_more(
@@ -611,7 +611,7 @@ async def test_an_account_in_too_many_rooms_takes_no_more(
     for number in range(MAX_ROOMS):
         home.server.make(f"!{number}:home.example", AGENT, ERIN)
     await heard_between(home, tmp_path, lambda: home.server.invite("!more:home.example", by=ERIN))
-    assert AGENT not in home.server.rooms["!more:home.example"].joined
+    assert AGENT not in home.server.context["!more:home.example"].joined
     assert "too many rooms" in caplog.text
 
 
@@ -623,7 +623,7 @@ async def test_a_probe_says_who_answers_and_what_cannot_be_read(
 ) -> None:
     it = channel(home.url, tmp_path)
     assert "is a Matrix homeserver (v1.11); the account is in 1 room(s)." in await it.probe()
-    home.server.rooms[ROOM].is_encrypted = True
+    home.server.context[ROOM].is_encrypted = True
     assert "WARNING: 1 encrypted" in await it.probe()
     assert not home.server.sent
     home.server.refuse("/versions", 200, {"versions": []})

@@ -67,8 +67,8 @@ async def begun(
         opened(tmp_path, people=PEOPLE, identities=IDENTITIES_AND_BRIDGE) as bench,
     ):
         slow = Slow()
-        monkeypatch.setattr(bench.pipeline.hearing, "hear", slow)
-        way = Messaging(bench.rooms, bench.pipeline)
+        monkeypatch.setattr(bench.pipeline.replies, "hear", slow)
+        way = Messaging(bench.context, bench.pipeline)
         await way.start(channels(socket))
         await subscribed(daemon)
         daemon.deliver(said(ALICE, FIRST, SENT + 1))
@@ -95,7 +95,7 @@ async def test_a_stop_loses_no_answer(begun: Begun, socket: Path) -> None:
     await asyncio.sleep(0.1)
     begun.daemon.deliver(said(BOB, SECOND, SENT + 2))
     await stop
-    later = Messaging(begun.bench.rooms, begun.bench.pipeline)
+    later = Messaging(begun.bench.context, begun.bench.pipeline)
     await later.start(channels(socket))
     await subscribed(begun.daemon)
     async with asyncio.timeout(PATIENCE):

@@ -129,7 +129,7 @@ class Doorkeeper:
         """Use up what an identity may ask now."""
         with contextlib.suppress(RateLimitedError):
             while True:
-                self.visit.agent.rooms.limits.ask(cn, self.clock.monotonic())
+                self.visit.agent.context.limits.ask(cn, self.clock.monotonic())
 
 
 @contextlib.contextmanager
@@ -155,7 +155,7 @@ async def at_the_door(directory: Path) -> AsyncIterator[Doorkeeper]:
     async with visited(site, clock=clock) as visit:
         for size in range(len(TRAITS) + 1):
             for traits in map(frozenset, combinations(TRAITS, size)):
-                await visit.agent.rooms.store.remember(
+                await visit.agent.context.store.remember(
                     name_of(traits),
                     "used",
                     body_sha256="of another body",

@@ -187,7 +187,7 @@ async def test_c32_hostile_output_of_the_host_stays_inside_its_field(visit: Visi
 async def test_c33_a_code_is_nowhere_but_with_its_approver(visit: Visit) -> None:
     held = await visit.held()
     code = codes.make()
-    store = visit.agent.rooms.store
+    store = visit.agent.context.store
     assert await store.add_code(
         CodeHash(
             request_id=held["request_id"],

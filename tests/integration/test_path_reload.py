@@ -150,13 +150,13 @@ BROKEN: dict[str, Callable[[str], str]] = {
 
 async def test_c42_a_broken_configuration_changes_nothing_and_is_named(visit: Visit) -> None:
     held = await visit.held()
-    good, snapshot = visit.site.config_path.read_text(), visit.agent.rooms.snapshot
+    good, snapshot = visit.site.config_path.read_text(), visit.agent.context.snapshot
     for how, broken in BROKEN.items():
         assert broken(good) != good
         write(visit.site, broken(good))
         before = visit.sequence
         assert not await visit.agent.reload(), how
-        assert visit.agent.rooms.snapshot is snapshot
+        assert visit.agent.context.snapshot is snapshot
         (rejected,) = visit.since(before)
         assert (rejected["event"], bool(rejected["faults"])) == ("config.rejected", True), how
         assert (await visit.status()).status_code == 200

@@ -54,14 +54,14 @@ async def test_a_configuration_that_cannot_be_written_down_does_not_serve(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with visited(site) as visit:
-        append = visit.agent.rooms.audit.append
+        append = visit.agent.context.audit.append
 
         async def full(event: Event, **fields: object) -> int:
             if event is Event.CONFIG_LOADED:
                 raise AuditUnavailableError("No room.")
             return await append(event, **fields)
 
-        monkeypatch.setattr(visit.agent.rooms.audit, "append", full)
+        monkeypatch.setattr(visit.agent.context.audit, "append", full)
         site.configure(identities=IDENTITIES.replace('cn = "watcher"', 'cn = "spectator"'))
         assert not await visit.agent.reload()
         # What is said is what is so: the old one serves.

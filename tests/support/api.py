@@ -90,5 +90,5 @@ async def api(directory: Path, **configured: str) -> AsyncIterator[Api]:
     directory.mkdir(exist_ok=True)
     known: dict[str, Any] = {"people": PEOPLE + BRIDGE, "identities": IDENTITIES_AND_BRIDGE}
     async with opened(directory, **{**known, **configured}) as bench:
-        bench.rooms.bridge_secrets = {"chat-bridge": (SECRET,)}
+        bench.context.bridge_secrets = {"chat-bridge": (SECRET,)}
         yield Api(bench)

@@ -95,7 +95,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int]) -> None:
         super().__init__(address, Handler)
         self.tokens = {TOKEN: AGENT}
-        self.rooms: dict[str, Room] = {}
+        self.context: dict[str, Room] = {}
         self.events: list[tuple[str, Event]] = []
         self.sent: list[tuple[str, Event]] = []
         self.asked: list[str] = []
@@ -111,7 +111,7 @@ class Server(ThreadingHTTPServer):
     def make(self, room: str, *joined: str, is_encrypted: bool = False) -> str:
         """Make a room, with these people in it."""
         with self.changed:
-            self.rooms[room] = Room(list(joined), is_encrypted=is_encrypted)
+            self.context[room] = Room(list(joined), is_encrypted=is_encrypted)
         return room
 
     def invite(self, room: str, *, by: str, user: str = AGENT) -> None:
@@ -119,7 +119,7 @@ class Server(ThreadingHTTPServer):
         member = {"membership": "invite", "displayname": "x"}
         event = {"type": "m.room.member", "state_key": user, "sender": by, "content": member}
         with self.changed:
-            place = self.rooms.setdefault(room, Room([by]))
+            place = self.context.setdefault(room, Room([by]))
             place.invite_state.append(event)
             self.events.append((room, {**event, "event_id": self._event_id()}))
             place.invited[user] = len(self.events)
@@ -191,10 +191,10 @@ class Server(ThreadingHTTPServer):
             return 200, {"user_id": user, "device_id": "AGENT", "is_guest": False}
         with self.changed:
             if parts == ["joined_rooms"]:
-                rooms = [room for room, place in self.rooms.items() if user in place.joined]
-                return 200, {"joined_rooms": rooms}
+                context = [room for room, place in self.context.items() if user in place.joined]
+                return 200, {"joined_rooms": context}
             name = unquote(parts[1])
-            room = self.rooms.get(name)
+            room = self.context.get(name)
             if room is None or (user not in room.joined and parts[2] != "join"):
                 return 403, {"errcode": "M_FORBIDDEN", "error": f"User {user} not in room {name}"}
             if parts[2] == "joined_members":
@@ -260,7 +260,7 @@ class Server(ThreadingHTTPServer):
         timeline = wanted.get("room", {}).get("timeline", {})
         limit = int(timeline.get("limit", 10))
         joined: dict[str, Any] = {}
-        for name, room in self.rooms.items():
+        for name, room in self.context.items():
             events = [
                 event
                 for place, event in self.events[start:]
@@ -274,7 +274,7 @@ class Server(ThreadingHTTPServer):
                 joined[name] = {"timeline": batch, "state": {"events": []}}
         invited = {
             name: {"invite_state": {"events": room.invite_state}}
-            for name, room in self.rooms.items()
+            for name, room in self.context.items()
             if room.invited.get(user, -1) > start
         }
         told = {"join": joined, "invite": invited}

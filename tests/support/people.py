@@ -82,7 +82,7 @@ class Chat:
 
     async def say(self, text: str, *, by: str = ALICE, channel: str = "signal") -> str | None:
         """Send a message and return what is answered; what it started has ended."""
-        answer = await self.bench.pipeline.hearing.hear(self.message(text, by=by, channel=channel))
+        answer = await self.bench.pipeline.replies.hear(self.message(text, by=by, channel=channel))
         await self.bench.settle()
         return answer
 
@@ -91,7 +91,7 @@ class Chat:
     ) -> str | None:
         """Answer or react to a prompt, and return what is answered."""
         heard = replace(self.message(text, by=by), quotes=reference, reaction=reaction)
-        answer = await self.bench.pipeline.hearing.hear(heard)
+        answer = await self.bench.pipeline.replies.hear(heard)
         await self.bench.settle()
         return answer
 

@@ -29,7 +29,7 @@ from host_agent.errors import (
     RevokedIdentityError,
     StoreUnavailableError,
 )
-from host_agent.execution.slots import Turns
+from host_agent.execution.slots import Slots
 from host_agent.execution.wrappers import WrapperDigests
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.credential import Credential
@@ -37,8 +37,8 @@ from host_agent.identity.registry import Principal
 from host_agent.metrics import Metrics
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Invocation, Output
-from host_agent.pipeline import Answer, Ask, Pipeline, Rooms, Snapshot
-from host_agent.pipeline.context import refresh_book
+from host_agent.pipeline import Context, Pipeline, Snapshot, Submission, SubmitAnswer
+from host_agent.pipeline.context import refresh_contacts
 from host_agent.pipeline.responses import Failed
 from host_agent.policy.limits import Limits
 from host_agent.requests.grant import Grant
@@ -238,7 +238,7 @@ class Workbench:
     revocations: Revocations
     store: FaultyStore
     audit: FaultyAudit
-    rooms: Rooms
+    context: Context
     pipeline: Pipeline
     lasts: dict[str, timedelta] = field(default_factory=dict)
     """How long a certificate is good from the moment at which it is presented; 90 days."""
@@ -272,7 +272,7 @@ class Workbench:
         key: str | None = None,
         body: str | None = None,
         exchange_id: str | None = None,
-    ) -> Answer:
+    ) -> SubmitAnswer:
         """Ask for an operation. `body` stands for the bytes that came, for a key.
 
         A run that failed raises its error, as it does for a client.
@@ -280,7 +280,7 @@ class Workbench:
         text = body or json.dumps([operation, dict(params), reason])
         answer = await self.pipeline.asks.submit(
             self.who(by),
-            Ask(
+            Submission(
                 operation=operation,
                 params=params,
                 exchange_id=exchange_id or secrets.token_hex(16),
@@ -329,7 +329,7 @@ class Workbench:
 
     async def settle(self) -> None:
         """Wait until nothing is under way any more."""
-        if await self.rooms.tasks.drain(10):
+        if await self.context.tasks.drain(10):
             message = "something did not end"
             raise TimeoutError(message)
 
@@ -354,12 +354,12 @@ class Workbench:
 
     def reconfigure(self, **changed: str) -> None:
         """Let another configuration serve, as a reload does."""
-        self.rooms.snapshot = Snapshot.of(configuration(self.directory, **changed))
+        self.context.snapshot = Snapshot.of(configuration(self.directory, **changed))
 
     async def reload(self, **changed: str) -> None:
         """Let another configuration serve, and the book that belongs to it."""
         self.reconfigure(**changed)
-        await refresh_book(self.rooms)
+        await refresh_contacts(self.context)
 
     def change_wrapper(self) -> None:
         """Put other bytes into the wrapper's file."""
@@ -443,7 +443,7 @@ async def opened(
         exits.push_async_callback(audit.close)
         await store.open()
         exits.push_async_callback(store.close)
-        rooms = Rooms(
+        context = Context(
             snapshot=Snapshot.of(config),
             clock=clock,
             catalogue=CATALOGUE,
@@ -452,7 +452,7 @@ async def opened(
             store=store,
             runner=host,
             wrappers=WrapperDigests(config.execution.wrapper_dir),
-            turns=Turns(config.execution.max_concurrent),
+            slots=Slots(config.execution.max_concurrent),
             audit=audit,
             metrics=Metrics(spec.name for spec in CATALOGUE),
         )
@@ -463,13 +463,13 @@ async def opened(
             revocations=revocations,
             store=store,
             audit=audit,
-            rooms=rooms,
-            pipeline=Pipeline(rooms),
+            context=context,
+            pipeline=Pipeline(context),
         )
-        await refresh_book(rooms)
+        await refresh_contacts(context)
         try:
             yield bench
         finally:
             for gate in host.gates.values():
                 gate.set()
-            await rooms.tasks.drain(5)
+            await context.tasks.drain(5)

@@ -153,7 +153,7 @@ class Visit(Visitors):
 
     async def settle(self) -> None:
         """Wait until nothing is under way any more."""
-        await until(lambda: not self.agent.rooms.tasks, "the end of all work")
+        await until(lambda: not self.agent.context.tasks, "the end of all work")
 
 
 @contextlib.asynccontextmanager

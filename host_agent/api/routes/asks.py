@@ -21,7 +21,7 @@ from host_agent.errors import MalformedRequestError
 from host_agent.identity.registry import Role
 from host_agent.operations.catalogue import Catalogue
 from host_agent.pipeline.responses import Failed
-from host_agent.pipeline.submit import Ask
+from host_agent.pipeline.submit import Submission
 from host_agent.policy.limits import Limits
 
 _KEY = re.compile(r"[!-~]{1,64}")
@@ -31,7 +31,7 @@ Meant: TypeAlias = tuple[str, Mapping[str, JsonValue], str | None]
 
 async def submit(services: Services, request: AgentRequest) -> Response:
     """Ask in the typed form, or in the older one for all adapters."""
-    catalogue = services.pipeline.rooms.catalogue
+    catalogue = services.pipeline.context.catalogue
     return await _ask(services, request, partial(_read, catalogue))
 
 
@@ -67,7 +67,7 @@ async def _ask(
     del data  # up to 1 MiB, and the run may take its time
     answer = await services.pipeline.asks.submit(
         request.principal,
-        Ask(
+        Submission(
             operation=name,
             params=params,
             reason=reason,

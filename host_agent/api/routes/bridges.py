@@ -7,7 +7,7 @@ from host_agent.api.request import AgentRequest
 from host_agent.api.route import Route, Services
 from host_agent.api.wire import RequestView, SignalAnswer
 from host_agent.identity.registry import Role
-from host_agent.pipeline.bridges import Signed
+from host_agent.pipeline.bridges import SignedMessage
 from host_agent.policy.limits import Limits
 from host_agent.requests.model import Verb
 
@@ -15,7 +15,7 @@ from host_agent.requests.model import Verb
 async def bridged_decision(services: Services, request: AgentRequest) -> RequestView:
     """Take a relayed answer. The signature is over the body's bytes, and asked first."""
     data = await request.read_json()
-    signed = Signed(
+    signed = SignedMessage(
         message_id=request.headers.get("webhook-id"),
         timestamp=request.headers.get("webhook-timestamp"),
         signature=request.headers.get("webhook-signature"),

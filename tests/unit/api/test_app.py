@@ -332,7 +332,7 @@ async def test_a_long_poll_of_a_revoked_identity_is_refused(door: Api) -> None:
     poll = asyncio.ensure_future(waiting_ask(door, f"/requests/{request_id}?wait=60", forever))
     await until_waiting(door)
     door.bench.revocations.revoked.add(serial_of("deployer"))
-    door.bench.rooms.changes.tell_all()
+    door.bench.context.changes.tell_all()
     reply = await poll
     assert (reply.status, reply.code) == (403, "identity:revoked")
 
@@ -569,7 +569,7 @@ async def test_health_ready_and_operations(door: Api) -> None:
         "owner": "bob",
         "roles": ["caller"],
         "autonomy": "supervised",
-        "host": door.bench.rooms.snapshot.config.host,
+        "host": door.bench.context.snapshot.config.host,
     }
     rows = (await door("GET", "/host/operations")).json["operations"]
     assert {row["name"].partition(".")[0] for row in rows} == {"git"}

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 import pytest
 
 from host_agent.errors import HostBusyError
-from host_agent.execution.slots import Turn, Turns
+from host_agent.execution.slots import Slot, Slots
 
 
 class Visitor:
     """A task that takes a turn, says that it has it, and keeps it until it is told to leave."""
 
-    def __init__(self, turn: Turn, name: str = "", order: list[str] | None = None) -> None:
+    def __init__(self, turn: Slot, name: str = "", order: list[str] | None = None) -> None:
         self.inside = asyncio.Event()
         self.leave = asyncio.Event()
         self._turn, self._name, self._order = turn, name, order
@@ -38,7 +38,7 @@ async def settle() -> None:
 
 
 @asynccontextmanager
-async def inside(turn: Turn) -> AsyncIterator[Visitor]:
+async def inside(turn: Slot) -> AsyncIterator[Visitor]:
     visitor = Visitor(turn)
     await visitor.inside.wait()
     try:
@@ -47,120 +47,120 @@ async def inside(turn: Turn) -> AsyncIterator[Visitor]:
         await visitor.left()
 
 
-def assert_idle(turns: Turns) -> None:
-    assert turns.running == 0
-    assert all(map(turns.is_free, ("/srv/app", "/srv/other")))
+def assert_idle(slots: Slots) -> None:
+    assert slots.running == 0
+    assert all(map(slots.is_free, ("/srv/app", "/srv/other")))
 
 
 async def test_two_changes_of_one_resource_never_run_at_once() -> None:
-    turns = Turns(8)
-    async with inside(turns.change("/srv/app")):
-        second = Visitor(turns.change("/srv/app"))
+    slots = Slots(8)
+    async with inside(slots.change("/srv/app")):
+        second = Visitor(slots.change("/srv/app"))
         await settle()
         assert not second.inside.is_set()
-        assert turns.running == 1
+        assert slots.running == 1
     await second.inside.wait()
     await second.left()
-    assert_idle(turns)
+    assert_idle(slots)
 
 
 async def test_changes_of_two_resources_run_side_by_side() -> None:
-    turns = Turns(8)
-    async with inside(turns.change("/srv/app")), inside(turns.change("/srv/other")):
-        assert not any(map(turns.is_free, ("/srv/app", "/srv/other")))
-    assert_idle(turns)
+    slots = Slots(8)
+    async with inside(slots.change("/srv/app")), inside(slots.change("/srv/other")):
+        assert not any(map(slots.is_free, ("/srv/app", "/srv/other")))
+    assert_idle(slots)
 
 
 async def test_reads_are_never_serialised_by_a_resource() -> None:
-    turns = Turns(8)
-    async with inside(turns.change("/srv/app")), inside(turns.read()), inside(turns.read()):
-        assert turns.running == 3
-    assert_idle(turns)
+    slots = Slots(8)
+    async with inside(slots.change("/srv/app")), inside(slots.read()), inside(slots.read()):
+        assert slots.running == 3
+    assert_idle(slots)
 
 
 async def test_the_cap_holds_reads_and_changes_together() -> None:
-    turns = Turns(2)
-    async with inside(turns.change("/srv/app")):
-        async with inside(turns.read()):
-            third = Visitor(turns.read())
+    slots = Slots(2)
+    async with inside(slots.change("/srv/app")):
+        async with inside(slots.read()):
+            third = Visitor(slots.read())
             await settle()
             assert not third.inside.is_set()
         await third.inside.wait()
         await third.left()
-    assert_idle(turns)
+    assert_idle(slots)
 
 
 async def test_a_change_that_waits_for_its_resource_takes_no_place() -> None:
-    turns = Turns(2)
-    async with inside(turns.change("/srv/app")):
-        waiting = Visitor(turns.change("/srv/app"))
+    slots = Slots(2)
+    async with inside(slots.change("/srv/app")):
+        waiting = Visitor(slots.change("/srv/app"))
         await settle()
-        async with inside(turns.read(0)):
-            assert turns.running == 2
+        async with inside(slots.read(0)):
+            assert slots.running == 2
     await waiting.inside.wait()
     await waiting.left()
-    assert_idle(turns)
+    assert_idle(slots)
 
 
 @pytest.mark.parametrize(
     "ask",
-    [lambda turns: turns.change("/srv/app"), lambda turns: turns.read()],
+    [lambda slots: slots.change("/srv/app"), lambda slots: slots.read()],
     ids=["change", "read"],
 )
-async def test_turns_come_in_the_order_of_asking(ask: Callable[[Turns], Turn]) -> None:
-    turns, order = Turns(1), list[str]()
-    visitors = [Visitor(ask(turns), str(number), order) for number in range(5)]
+async def test_turns_come_in_the_order_of_asking(ask: Callable[[Slots], Slot]) -> None:
+    slots, order = Slots(1), list[str]()
+    visitors = [Visitor(ask(slots), str(number), order) for number in range(5)]
     for visitor in visitors:
         await visitor.inside.wait()
         await visitor.left()
     assert order == ["0", "1", "2", "3", "4"]
-    assert_idle(turns)
+    assert_idle(slots)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, 0.01])
 async def test_a_resource_that_stays_busy_is_refused_at_the_timeout(seconds: float) -> None:
-    turns = Turns(8)
-    async with inside(turns.change("/srv/app")):
+    slots = Slots(8)
+    async with inside(slots.change("/srv/app")):
         with pytest.raises(HostBusyError) as refusal:
-            async with turns.change("/srv/app", seconds):
+            async with slots.change("/srv/app", seconds):
                 pytest.fail("two changes at once")
         assert refusal.value.retry_after_seconds is not None
-        assert turns.running == 1
-    assert_idle(turns)
+        assert slots.running == 1
+    assert_idle(slots)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.01])
 async def test_a_full_host_is_refused_at_the_timeout_and_the_resource_is_free(
     seconds: float,
 ) -> None:
-    turns = Turns(1)
-    async with inside(turns.read()):
+    slots = Slots(1)
+    async with inside(slots.read()):
         with pytest.raises(HostBusyError):
-            async with turns.change("/srv/app", seconds):
+            async with slots.change("/srv/app", seconds):
                 pytest.fail("more than the cap at once")
-        assert turns.is_free("/srv/app")
-    assert_idle(turns)
+        assert slots.is_free("/srv/app")
+    assert_idle(slots)
 
 
 async def test_a_free_turn_is_had_without_any_time() -> None:
-    async with Turns(1).change("/srv/app", 0):
+    async with Slots(1).change("/srv/app", 0):
         pass
 
 
 async def test_a_cancelled_waiter_leaves_nothing_behind() -> None:
-    turns = Turns(8)
-    async with inside(turns.change("/srv/app")):
-        waiting = Visitor(turns.change("/srv/app"))
+    slots = Slots(8)
+    async with inside(slots.change("/srv/app")):
+        waiting = Visitor(slots.change("/srv/app"))
         await settle()
         waiting.task.cancel()
         await asyncio.gather(waiting.task, return_exceptions=True)
-    assert_idle(turns)
+    assert_idle(slots)
 
 
 async def test_a_waiter_cancelled_as_its_turn_comes_passes_it_on() -> None:
-    turns = Turns(8)
-    async with turns.change("/srv/app"):
-        second, third = (Visitor(turns.change("/srv/app")) for _ in range(2))
+    slots = Slots(8)
+    async with slots.change("/srv/app"):
+        second, third = (Visitor(slots.change("/srv/app")) for _ in range(2))
         await settle()
     second.task.cancel()  # it has been handed the resource and has not yet run
     await asyncio.gather(second.task, return_exceptions=True)
@@ -168,92 +168,92 @@ async def test_a_waiter_cancelled_as_its_turn_comes_passes_it_on() -> None:
     assert not second.inside.is_set()
     await third.inside.wait()
     await third.left()
-    assert_idle(turns)
+    assert_idle(slots)
 
 
 async def test_the_last_waiter_cancelled_as_its_turn_comes_leaves_no_key() -> None:
-    turns = Turns(8)
-    async with turns.change("/srv/app"):
-        second = Visitor(turns.change("/srv/app"))
+    slots = Slots(8)
+    async with slots.change("/srv/app"):
+        second = Visitor(slots.change("/srv/app"))
         await settle()
     second.task.cancel()
     await asyncio.gather(second.task, return_exceptions=True)
     assert not second.inside.is_set()
-    assert_idle(turns)
+    assert_idle(slots)
 
 
 async def test_a_waiter_for_a_place_cancelled_gives_its_resource_back() -> None:
-    turns = Turns(1)
-    async with inside(turns.read()):
-        waiting = Visitor(turns.change("/srv/app"))
+    slots = Slots(1)
+    async with inside(slots.read()):
+        waiting = Visitor(slots.change("/srv/app"))
         await settle()
         waiting.task.cancel()
         await asyncio.gather(waiting.task, return_exceptions=True)
-        assert turns.is_free("/srv/app")
-    assert_idle(turns)
+        assert slots.is_free("/srv/app")
+    assert_idle(slots)
 
 
 async def test_a_turn_is_given_back_when_its_holder_fails() -> None:
-    turns = Turns(1)
+    slots = Slots(1)
     with pytest.raises(RuntimeError):
-        async with turns.change("/srv/app"):
+        async with slots.change("/srv/app"):
             raise RuntimeError
-    assert_idle(turns)
+    assert_idle(slots)
 
 
 async def test_a_read_inside_a_change_of_the_same_task_needs_no_second_place() -> None:
-    turns = Turns(1)
-    async with turns.change("/srv/app", 0):
-        async with turns.read(0):
-            assert turns.running == 1
-        assert turns.running == 1
-    assert_idle(turns)
+    slots = Slots(1)
+    async with slots.change("/srv/app", 0):
+        async with slots.read(0):
+            assert slots.running == 1
+        assert slots.running == 1
+    assert_idle(slots)
 
 
 async def test_a_read_of_another_task_does_need_its_own_place() -> None:
-    turns = Turns(1)
-    async with turns.change("/srv/app"):
-        other = Visitor(turns.read())
+    slots = Slots(1)
+    async with slots.change("/srv/app"):
+        other = Visitor(slots.read())
         await settle()
         assert not other.inside.is_set()
     await other.inside.wait()
     await other.left()
-    assert_idle(turns)
+    assert_idle(slots)
 
 
 async def test_a_larger_cap_lets_those_in_who_wait() -> None:
-    turns = Turns(1)
-    async with inside(turns.read()):
-        waiting = Visitor(turns.read())
+    slots = Slots(1)
+    async with inside(slots.read()):
+        waiting = Visitor(slots.read())
         await settle()
-        turns.resize(2)
+        slots.resize(2)
         await waiting.inside.wait()
-        assert turns.max_concurrent == 2
+        assert slots.max_concurrent == 2
         await waiting.left()
-    assert_idle(turns)
+    assert_idle(slots)
 
 
 async def test_a_smaller_cap_puts_nobody_out_and_holds_for_the_next() -> None:
-    turns = Turns(2)
-    async with inside(turns.read()):
-        async with inside(turns.read()):
-            turns.resize(1)
-            waiting = Visitor(turns.read())
-            assert turns.running == 2
+    slots = Slots(2)
+    async with inside(slots.read()):
+        async with inside(slots.read()):
+            slots.resize(1)
+            waiting = Visitor(slots.read())
+            assert slots.running == 2
         await settle()
         assert not waiting.inside.is_set()
     await waiting.inside.wait()
     await waiting.left()
-    assert_idle(turns)
+    assert_idle(slots)
 
 
 async def test_a_crowd_of_short_changes_leaves_no_keys() -> None:
-    turns, most = Turns(3), 0
+    slots, most = Slots(3), 0
 
     async def change(number: int) -> None:
         nonlocal most
-        async with turns.change(f"/srv/{number % 7}"):
-            most = max(most, turns.running)
+        async with slots.change(f"/srv/{number % 7}"):
+            most = max(most, slots.running)
             await asyncio.sleep(0)
 
     tasks = [asyncio.create_task(change(number)) for number in range(300)]
@@ -262,68 +262,68 @@ async def test_a_crowd_of_short_changes_leaves_no_keys() -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert most == 3
-    assert_idle(turns)
+    assert_idle(slots)
 
 
 async def test_a_change_goes_before_reads_that_wait() -> None:
     """A caller that fills every place with slow reads must not keep an approved change out."""
-    turns, order = Turns(1), list[str]()
+    slots, order = Slots(1), list[str]()
 
-    async def take(turn: Turn, name: str) -> None:
+    async def take(turn: Slot, name: str) -> None:
         async with turn:
             order.append(name)
 
-    async with inside(turns.read()):
-        reads = [asyncio.create_task(take(turns.read(), "read")) for _ in range(20)]
+    async with inside(slots.read()):
+        reads = [asyncio.create_task(take(slots.read(), "read")) for _ in range(20)]
         await asyncio.sleep(0)
-        change = asyncio.create_task(take(turns.change("/srv/app"), "change"))
+        change = asyncio.create_task(take(slots.change("/srv/app"), "change"))
         await asyncio.sleep(0)
     await asyncio.gather(change, *reads)
     assert order == ["change", *["read"] * 20]
 
 
 async def test_a_change_that_gives_up_leaves_its_place_in_the_queue() -> None:
-    turns = Turns(1)
-    async with inside(turns.read()):
+    slots = Slots(1)
+    async with inside(slots.read()):
         with pytest.raises(HostBusyError):
-            async with turns.change("/srv/app", 0.01):
+            async with slots.change("/srv/app", 0.01):
                 pass
-        waiting = asyncio.create_task(turns.change("/srv/app").__aenter__())
+        waiting = asyncio.create_task(slots.change("/srv/app").__aenter__())
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-    async with turns.read(), turns.change("/srv/app"):
-        assert not turns.is_free("/srv/app")
-    assert_idle(turns)
+    async with slots.read(), slots.change("/srv/app"):
+        assert not slots.is_free("/srv/app")
+    assert_idle(slots)
 
 
 # -- callers --------------------------------------------------------------------------------------
 
 
 async def test_one_caller_with_slow_reads_leaves_a_place_to_others() -> None:
-    turns = Turns(3)
-    greedy = [Visitor(turns.read(caller="greedy")) for _ in range(5)]
+    slots = Slots(3)
+    greedy = [Visitor(slots.read(caller="greedy")) for _ in range(5)]
     await settle()
     assert [visitor.inside.is_set() for visitor in greedy] == [True, True, False, False, False]
-    async with inside(turns.read(0, caller="modest")):
-        assert turns.running == 3
+    async with inside(slots.read(0, caller="modest")):
+        assert slots.running == 3
     await settle()
-    assert turns.running == 2  # the place stays free
-    async with inside(turns.change("/srv/app", 0)):
-        assert turns.running == 3
+    assert slots.running == 2  # the place stays free
+    async with inside(slots.change("/srv/app", 0)):
+        assert slots.running == 3
     for visitor in greedy:
         await visitor.left()
-    assert_idle(turns)
+    assert_idle(slots)
 
 
 async def test_callers_who_wait_are_let_in_by_turns() -> None:
-    turns, order = Turns(1), list[str]()
-    async with inside(turns.read(caller="first")):
+    slots, order = Slots(1), list[str]()
+    async with inside(slots.read(caller="first")):
         waiting = [
-            *(Visitor(turns.read(caller="greedy"), f"greedy {n}", order) for n in range(4)),
-            *(Visitor(turns.read(caller="modest"), f"modest {n}", order) for n in range(2)),
-            Visitor(turns.read(caller="late"), "late", order),
+            *(Visitor(slots.read(caller="greedy"), f"greedy {n}", order) for n in range(4)),
+            *(Visitor(slots.read(caller="modest"), f"modest {n}", order) for n in range(2)),
+            Visitor(slots.read(caller="late"), "late", order),
         ]
         await settle()
         for visitor in waiting:
@@ -333,50 +333,50 @@ async def test_callers_who_wait_are_let_in_by_turns() -> None:
         *("greedy 0", "modest 0", "late", "greedy 1", "modest 1"),
         *("greedy 2", "greedy 3"),
     ]
-    assert_idle(turns)
+    assert_idle(slots)
 
 
 async def test_a_single_place_is_for_whoever_comes() -> None:
-    turns = Turns(1)
-    async with inside(turns.read(0, caller="greedy")):
+    slots = Slots(1)
+    async with inside(slots.read(0, caller="greedy")):
         with pytest.raises(HostBusyError):
-            async with turns.read(0, caller="modest"):
+            async with slots.read(0, caller="modest"):
                 pytest.fail("more than the cap at once")
-    assert_idle(turns)
+    assert_idle(slots)
 
 
 async def test_a_caller_at_its_share_is_refused_at_the_timeout_while_others_are_not() -> None:
-    turns = Turns(2)
-    async with inside(turns.read(caller="greedy")):
+    slots = Slots(2)
+    async with inside(slots.read(caller="greedy")):
         for seconds in (0.0, 0.01):
             with pytest.raises(HostBusyError):
-                async with turns.read(seconds, caller="greedy"):
+                async with slots.read(seconds, caller="greedy"):
                     pytest.fail("more than the share at once")
-        async with turns.read(0, caller="modest"):
-            assert turns.running == 2
-    assert_idle(turns)
+        async with slots.read(0, caller="modest"):
+            assert slots.running == 2
+    assert_idle(slots)
 
 
 async def test_a_waiter_cancelled_as_its_place_comes_gives_back_its_callers_share() -> None:
-    turns = Turns(2)
-    async with turns.read(caller="greedy"):
-        second, third = (Visitor(turns.read(caller="greedy")) for _ in range(2))
+    slots = Slots(2)
+    async with slots.read(caller="greedy"):
+        second, third = (Visitor(slots.read(caller="greedy")) for _ in range(2))
         await settle()
     second.task.cancel()  # it has been handed the place and has not yet run
     await asyncio.gather(second.task, return_exceptions=True)
     await third.inside.wait()
     await third.left()
-    assert_idle(turns)
+    assert_idle(slots)
 
 
 async def test_a_smaller_cap_makes_every_callers_share_smaller() -> None:
-    turns = Turns(4)
-    async with inside(turns.read(caller="greedy")):
-        turns.resize(2)
-        second = Visitor(turns.read(caller="greedy"))
+    slots = Slots(4)
+    async with inside(slots.read(caller="greedy")):
+        slots.resize(2)
+        second = Visitor(slots.read(caller="greedy"))
         await settle()
         assert not second.inside.is_set()
-        turns.resize(3)
+        slots.resize(3)
         await second.inside.wait()
         await second.left()
-    assert_idle(turns)
+    assert_idle(slots)

@@ -16,7 +16,12 @@ from host_agent.errors import (
     RoleRequiredError,
     SelfApprovalError,
 )
-from host_agent.pipeline.approver_identity import Voice, counts, voice_of, voice_over
+from host_agent.pipeline.approver_identity import (
+    ApproverIdentity,
+    counts,
+    identity_of,
+    identity_over,
+)
 from host_agent.pipeline.context import Snapshot
 from host_agent.requests.model import Decision, Request, State, Terms, Verb
 from host_agent.requests.notification import Purpose
@@ -44,22 +49,22 @@ async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
         yield bench
 
 
-def over_signal(bench: Workbench, owner: str = "alice", address: str = ALICE) -> Voice:
-    voice = voice_over(bench.rooms, owner, "signal", address)
+def over_signal(bench: Workbench, owner: str = "alice", address: str = ALICE) -> ApproverIdentity:
+    voice = identity_over(bench.context, owner, "signal", address)
     assert voice is not None
     return voice
 
 
-def through_bridge(bench: Workbench, owner: str = "erin") -> Voice:
-    voice = voice_over(bench.rooms, owner, "webhook", None)
+def through_bridge(bench: Workbench, owner: str = "erin") -> ApproverIdentity:
+    voice = identity_over(bench.context, owner, "webhook", None)
     assert voice is not None
-    bridge = voice_of(bench.who("chat-bridge"))
+    bridge = identity_of(bench.who("chat-bridge"))
     return replace(voice, through="chat-bridge", credential=bridge.credential)
 
 
 async def speak(
     bench: Workbench,
-    voice: Voice,
+    voice: ApproverIdentity,
     request: Request,
     verb: Verb = Verb.APPROVE,
     digest: str | None = None,
@@ -137,11 +142,11 @@ async def test_an_entry_lends_its_roles_to_no_certificate_and_takes_none(
     """Frank's certificate is an admin's; over Signal he would be what his entry says."""
     admins = PEOPLE + '[[approvers]]\nowner = "frank"\nchannels = ["webhook"]\n'
     await bench.reload(people=admins, identities=IDENTITIES_AND_BRIDGE)
-    voice = voice_over(bench.rooms, "frank", "webhook", None)
+    voice = identity_over(bench.context, "frank", "webhook", None)
     assert voice is not None
     assert voice.roles == {"approver"}
-    assert voice_over(bench.rooms, "frank", "signal", STRANGER) is None
-    assert voice_over(bench.rooms, "nobody", "signal", STRANGER) is None
+    assert identity_over(bench.context, "frank", "signal", STRANGER) is None
+    assert identity_over(bench.context, "nobody", "signal", STRANGER) is None
 
 
 # -- a consent is asked again before the run -------------------------------------------------------
@@ -160,7 +165,7 @@ def signal_taken_away(bench: Workbench) -> dict[str, str]:
     return {"people": CHANNELS + entry + ERIN_ENTRY + BRIDGE}
 
 
-async def held_up(bench: Workbench, voice: Voice) -> tuple[Request, asyncio.Event]:
+async def held_up(bench: Workbench, voice: ApproverIdentity) -> tuple[Request, asyncio.Event]:
     """Approve by `voice`, and stop right before the last look."""
     request = await bench.held()
     gate = bench.host.hold("inspect-pull")
@@ -259,15 +264,15 @@ async def test_a_bridge_without_its_role_relays_nothing(bench: Workbench) -> Non
         owner="erin",
         credential=bench.who("chat-bridge").credential,
     )
-    assert counts(bench.rooms, said, Terms(), "bob")
-    config = bench.rooms.snapshot.config
+    assert counts(bench.context, said, Terms(), "bob")
+    config = bench.context.snapshot.config
     for changed in ({"roles": ("caller",)}, {"owner": "erin"}):
         identities = tuple(
             identity.model_copy(update=changed) if identity.cn == "chat-bridge" else identity
             for identity in config.identities
         )
-        bench.rooms.snapshot = Snapshot.of(config.model_copy(update={"identities": identities}))
-        assert not counts(bench.rooms, said, Terms(), "bob")
+        bench.context.snapshot = Snapshot.of(config.model_copy(update={"identities": identities}))
+        assert not counts(bench.context, said, Terms(), "bob")
 
 
 async def test_nothing_changed_before_the_run_lets_it_run(
@@ -310,10 +315,10 @@ def consent(bench: Workbench, **said: str | None) -> Decision:
 async def test_a_consent_that_nobody_proved_counts_for_nothing(
     bench: Workbench, said: dict[str, str | None]
 ) -> None:
-    assert counts(bench.rooms, consent(bench), Terms(), "bob")
-    assert not counts(bench.rooms, consent(bench, **said), Terms(), "bob")
-    assert not counts(bench.rooms, consent(bench), Terms(approver_role="admin"), "bob")
-    assert not counts(bench.rooms, consent(bench), Terms(approvers=frozenset({"erin"})), "bob")
+    assert counts(bench.context, consent(bench), Terms(), "bob")
+    assert not counts(bench.context, consent(bench, **said), Terms(), "bob")
+    assert not counts(bench.context, consent(bench), Terms(approver_role="admin"), "bob")
+    assert not counts(bench.context, consent(bench), Terms(approvers=frozenset({"erin"})), "bob")
 
 
 # -- the older route -------------------------------------------------------------------------------

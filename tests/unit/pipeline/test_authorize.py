@@ -31,7 +31,7 @@ def verdict(
     bench: Workbench, cn: str, operation: str, params: Mapping[str, JsonValue]
 ) -> Allow | Ask:
     return judge(
-        bench.rooms.snapshot, bench.who(cn), bench.rooms.catalogue.parse(operation, params)
+        bench.context.snapshot, bench.who(cn), bench.context.catalogue.parse(operation, params)
     )
 
 
@@ -69,12 +69,12 @@ async def test_an_adapter_without_a_section_is_judged_and_then_unavailable(
     bench: Workbench,
 ) -> None:
     bench.reconfigure(git="")
-    operation = bench.rooms.catalogue.parse("git.status", STATUS)
+    operation = bench.context.catalogue.parse("git.status", STATUS)
     assert isinstance(verdict(bench, "deployer", "git.status", STATUS), Allow)
     with pytest.raises(AdapterUnavailableError):
-        require_adapter(bench.rooms.snapshot, operation)
+        require_adapter(bench.context.snapshot, operation)
     bench.reconfigure()
-    require_adapter(bench.rooms.snapshot, operation)
+    require_adapter(bench.context.snapshot, operation)
 
 
 def digest(bench: Workbench, snapshot: Snapshot, precondition: Mapping[str, JsonValue]) -> str:
@@ -82,18 +82,18 @@ def digest(bench: Workbench, snapshot: Snapshot, precondition: Mapping[str, Json
     run = Run(
         request_id="ab" * 16,
         principal=bench.who("deployer"),
-        operation=bench.rooms.catalogue.parse("git.pull", PULL),
+        operation=bench.context.catalogue.parse("git.pull", PULL),
         snapshot=snapshot,
         verdict=verdict(bench, "deployer", "git.pull", PULL),
     )
     assert run.digest == ""
-    bound = bind(bench.rooms, run, precondition)
+    bound = bind(bench.context, run, precondition)
     assert bound.precondition == precondition
     return bound.digest
 
 
 async def test_there_is_no_digest_for_who_is_not_registered(bench: Workbench) -> None:
-    snapshot = bench.rooms.snapshot
+    snapshot = bench.context.snapshot
     first = digest(bench, snapshot, {"head": "a"})
     assert first == digest(bench, snapshot, {"head": "a"})
     assert first != digest(bench, snapshot, {"head": "b"})
@@ -104,8 +104,8 @@ async def test_there_is_no_digest_for_who_is_not_registered(bench: Workbench) ->
 async def test_the_digest_follows_the_wrapper_and_the_policy_and_nothing_else(
     bench: Workbench,
 ) -> None:
-    first = digest(bench, bench.rooms.snapshot, {})
+    first = digest(bench, bench.context.snapshot, {})
     bench.reconfigure(limits="ask_burst = 7")  # an unrelated reload
-    assert digest(bench, bench.rooms.snapshot, {}) == first
+    assert digest(bench, bench.context.snapshot, {}) == first
     bench.change_wrapper()
-    assert digest(bench, bench.rooms.snapshot, {}) != first
+    assert digest(bench, bench.context.snapshot, {}) != first

@@ -24,7 +24,7 @@ from host_agent.errors import (
 from host_agent.notify.signal.envelope import read_envelope
 from host_agent.notify.signing import sign
 from host_agent.pipeline import bridges
-from host_agent.pipeline.bridges import Signed
+from host_agent.pipeline.bridges import SignedMessage
 from host_agent.requests.model import Request, State, Verb
 from tests.support.people import (
     BRIDGE,
@@ -48,7 +48,7 @@ TABLE = (
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
     async with opened(tmp_path, people=TABLE, identities=IDENTITIES_AND_BRIDGE) as bench:
-        bench.rooms.bridge_secrets = {"chat-bridge": (SECRET, OLD)}
+        bench.context.bridge_secrets = {"chat-bridge": (SECRET, OLD)}
         yield bench
 
 
@@ -59,9 +59,9 @@ def signed(
     secret: bytes = SECRET,
     late: float = 0,
     body: bytes = BODY,
-) -> Signed:
+) -> SignedMessage:
     timestamp = int((bench.clock.wall() + timedelta(seconds=late)).timestamp())
-    return Signed(
+    return SignedMessage(
         message_id=message_id,
         timestamp=str(timestamp),
         signature=sign([secret], message_id, timestamp, body),
@@ -150,7 +150,7 @@ async def test_a_replay_is_refused_also_at_once_and_after_a_restart(
 
 
 async def test_a_bridge_without_secrets_signs_nothing(bench: Workbench) -> None:
-    bench.rooms.bridge_secrets = {}
+    bench.context.bridge_secrets = {}
     with pytest.raises(BadSignatureError):
         await bench.pipeline.bridges.accept(bench.who("chat-bridge"), signed(bench))
 
@@ -230,12 +230,12 @@ async def test_neither_the_callers_owner_nor_the_bridges_own_counts(
     bench: Workbench, owner: str
 ) -> None:
     request = await bench.held()
-    config = bench.rooms.snapshot.config
+    config = bench.context.snapshot.config
     bridge = config.bridges[0].model_copy(update={"approvers": {"U1": owner}})
     entry = config.approvers[1].model_copy(update={"owner": owner})
     changed = config.model_copy(update={"bridges": (bridge,), "approvers": (entry,)})
-    bench.rooms.snapshot = type(bench.rooms.snapshot).of(changed)
-    bench.rooms.book = type(bench.rooms.book).of(changed)
+    bench.context.snapshot = type(bench.context.snapshot).of(changed)
+    bench.context.contacts = type(bench.context.contacts).of(changed)
     with pytest.raises(SelfApprovalError):
         await relay(bench, request)
     await nothing_moved(bench, request)
@@ -347,7 +347,7 @@ async def test_a_bridge_denies_nothing_by_a_quote(
     await nothing_moved(bench, request)
     heard = read_envelope(body, account="+431234567")
     assert heard is not None
-    await bench.pipeline.hearing.hear(replace(heard, reference="not relayed"))
+    await bench.pipeline.replies.hear(replace(heard, reference="not relayed"))
     assert (await bench.request(request.id)).state is State.DENIED
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.pipeline.contacts import Book
+from host_agent.pipeline.contacts import Contacts
 from host_agent.requests.notification import Contact, Failure
 from tests.support.audit_files import NOW
 from tests.support.people import ALICE, CHANNELS, ERIN, PEOPLE, STRANGER
@@ -18,8 +18,8 @@ channels = ["signal", "webhook"]
 """
 
 
-def book(directory: Path, *contacts: Contact, people: str = PEOPLE + UNWRITTEN) -> Book:
-    return Book.of(configuration(directory, people=people), contacts)
+def book(directory: Path, *contacts: Contact, people: str = PEOPLE + UNWRITTEN) -> Contacts:
+    return Contacts.of(configuration(directory, people=people), contacts)
 
 
 def met(owner: str = "carol", address: str = STRANGER, **more: Failure) -> Contact:
@@ -45,7 +45,7 @@ def test_who_is_not_in_the_file_is_reached_nowhere(tmp_path: Path) -> None:
     assert made.entry("mallory") is None
     assert made.channels_of("mallory") == ()
     assert made.owner_at("signal", STRANGER) is None
-    assert Book().channels_of("alice") == ()
+    assert Contacts().channels_of("alice") == ()
 
 
 def test_an_enrolled_address_counts_where_the_file_has_none(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_channel_that_is_not_configured_reaches_nobody(tmp_path: Path) -> None
     without = whole.model_copy(
         update={"channels": whole.channels.model_copy(update={"signal": None})}
     )
-    made = Book.of(without)
+    made = Contacts.of(without)
     assert made.channels_of("alice") == ("ntfy",)
     assert made.owner_at("signal", ALICE) is None
-    assert Book.of(configuration(tmp_path, people=CHANNELS)).entries == {}
+    assert Contacts.of(configuration(tmp_path, people=CHANNELS)).entries == {}

@@ -149,7 +149,7 @@ async def test_a_refusal_is_written_under_its_kind_and_counted(
     assert (record["caller"], record["owner"]) == ("deployer", "bob")
     assert (record["operation"], record["code"]) == ("git.pull", error.code)
     assert record["request_id"] == "ab" * 16
-    text = bench.rooms.metrics.render().decode()
+    text = bench.context.metrics.render().decode()
     assert f'host_agent_refusals_total{{code="{error.code}"}} 1.0' in text
 
 
@@ -222,7 +222,7 @@ async def test_c4_a_refusal_stands_where_it_cannot_be_written(
 async def test_gauges_follow_the_queue(bench: Workbench) -> None:
     async def gauges() -> list[str]:
         await bench.pipeline.refresh_gauges()
-        text = bench.rooms.metrics.render().decode()
+        text = bench.context.metrics.render().decode()
         names = ("host_agent_requests_pending", "host_agent_requests_oldest_pending_seconds")
         return [line.split()[1] for line in text.splitlines() if line.startswith(names)]
 

@@ -330,7 +330,7 @@ async def test_c4_an_unwritten_voice_on_what_has_ended_meanwhile_changes_nothing
 async def test_c29_who_is_slower_is_told_who_was_first(bench: Workbench) -> None:
     request = await bench.held()
 
-    async def denied_first(_approved: Request) -> None:
+    async def denied_first(_lifecycle: Request) -> None:
         await bench.decide(request, Verb.DENY, by="erin")
 
     bench.store.before_transition = denied_first
@@ -357,7 +357,7 @@ async def test_c29_approve_deny_cancel_and_expire_have_one_winner(bench: Workben
 
         async def expire(request: Request = request) -> None:
             late = replace(request, expires_at=bench.clock.now())
-            await bench.pipeline.approved.expire(late)
+            await bench.pipeline.lifecycle.expire(late)
 
         work = [
             *(bench.decide(request, by=("alice", "erin", "root-admin")[n % 3]) for n in range(30)),
@@ -384,7 +384,7 @@ async def test_c29_approve_deny_cancel_and_expire_have_one_winner(bench: Workben
 async def test_a_request_that_vanishes_while_it_is_decided_is_not_found(bench: Workbench) -> None:
     request = await bench.held()
 
-    async def purged_first(_approved: Request) -> None:
+    async def purged_first(_lifecycle: Request) -> None:
         await bench.decide(request, Verb.DENY, by="erin")
         bench.clock.advance(days=1)
         assert await bench.store.purge(bench.clock.now()) == 1
@@ -473,12 +473,12 @@ async def test_a_wrong_code_for_what_is_decided_does_not_count(bench: Workbench)
 async def test_the_memory_of_wrong_codes_is_bounded(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deciding, "MAX_MUTED", 1)
+    monkeypatch.setattr(deciding, "MAX_LOCKED_OUT", 1)
     request = await bench.held()
     for approver in ("alice", "erin"):
         with pytest.raises(DigestMismatchError):
             await bench.pipeline.decisions.decide_by_token(bench.who(approver), request.id, "wrong")
-    assert list(bench.pipeline.decisions.muting._wrong) == ["erin"]
+    assert list(bench.pipeline.decisions.lockout._wrong) == ["erin"]
 
 
 # -- cancel ---------------------------------------------------------------------------------------
@@ -543,13 +543,13 @@ async def test_an_approval_that_comes_while_the_agent_ends_runs_at_its_next_star
     bench: Workbench,
 ) -> None:
     request = await bench.held()
-    bench.rooms.is_draining = True
+    bench.context.is_draining = True
     await bench.decide(request)
     await bench.settle()
     assert await bench.state(request) is State.APPROVED
     assert bench.host.changes == []
-    bench.rooms.is_draining = False
-    await bench.pipeline.approved.recover()
+    bench.context.is_draining = False
+    await bench.pipeline.lifecycle.recover()
     await bench.settle()
     assert await bench.state(request) is State.SUCCEEDED
     assert len(bench.host.changes) == 1

@@ -15,7 +15,7 @@ from host_agent.errors import (
     RequestNotFoundError,
     RoleRequiredError,
 )
-from host_agent.pipeline.context import refresh_book
+from host_agent.pipeline.context import refresh_contacts
 from host_agent.requests import codes
 from host_agent.requests.notification import Contact, Failure
 from tests.support.pipeline import Workbench, opened
@@ -158,8 +158,8 @@ async def test_an_older_look_does_not_bring_back_who_was_disabled(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await enrolled(bench, await offer(bench)) is not None
-    await refresh_book(bench.rooms)
-    assert bench.rooms.book.address("alice", "signal") == OTHER_ACI
+    await refresh_contacts(bench.context)
+    assert bench.context.contacts.address("alice", "signal") == OTHER_ACI
     contacts, looked, go = bench.store.contacts, asyncio.Event(), asyncio.Event()
 
     async def slow() -> list[Contact]:
@@ -169,7 +169,7 @@ async def test_an_older_look_does_not_bring_back_who_was_disabled(
         return found
 
     monkeypatch.setattr(bench.store, "contacts", slow)
-    older = asyncio.create_task(refresh_book(bench.rooms))
+    older = asyncio.create_task(refresh_contacts(bench.context))
     await looked.wait()
     monkeypatch.setattr(bench.store, "contacts", contacts)
     disabling = asyncio.create_task(
@@ -179,4 +179,4 @@ async def test_an_older_look_does_not_bring_back_who_was_disabled(
         await asyncio.sleep(0)
     go.set()
     await asyncio.gather(older, disabling)
-    assert bench.rooms.book.address("alice", "signal") is None
+    assert bench.context.contacts.address("alice", "signal") is None

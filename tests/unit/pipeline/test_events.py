@@ -14,14 +14,14 @@ from host_agent.errors import RateLimitedError
 from host_agent.identity.credential import Credential
 from host_agent.identity.registry import Autonomy, Principal, Role
 from host_agent.pipeline import events as module
-from host_agent.pipeline.events import Events, Reader, Told, may_see
+from host_agent.pipeline.events import EventRecord, Events, Reader, may_see
 from tests.support.patience import PATIENCE
 from tests.support.pipeline import AUTHORITY, Workbench, opened, serial_of
 
 Counts = list[tuple[str, str]]
 
 
-def _everything(_told: Told) -> bool:
+def _everything(_told: EventRecord) -> bool:
     return True
 
 
@@ -43,8 +43,8 @@ def principal(cn: str, *roles: Role) -> Principal:
     )
 
 
-def told(sequence: int = 1, event: str = "request.held", caller: str = "deployer") -> Told:
-    return Told(sequence=sequence, event=event, caller=caller, data="{}")
+def told(sequence: int = 1, event: str = "request.held", caller: str = "deployer") -> EventRecord:
+    return EventRecord(sequence=sequence, event=event, caller=caller, data="{}")
 
 
 def record(caller: str = "deployer", event: str = "request.held") -> dict[str, Any]:
@@ -222,7 +222,7 @@ async def test_a_shutdown_ends_streams_at_once(bench: Workbench) -> None:
     stream = await begun(bench, "alice")
     waiting = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0)
-    bench.rooms.is_draining = True
+    bench.context.is_draining = True
     bench.pipeline.events.wake_all()
     with pytest.raises(StopAsyncIteration):
         await waiting

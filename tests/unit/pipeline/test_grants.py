@@ -25,8 +25,8 @@ from host_agent.errors import (
     RoleRequiredError,
     TargetChangedError,
 )
-from host_agent.pipeline.approver_identity import voice_over
-from host_agent.pipeline.context import refresh_book
+from host_agent.pipeline.approver_identity import identity_over
+from host_agent.pipeline.context import refresh_contacts
 from host_agent.pipeline.grants import check_terms, make_grant, may_be_granted
 from host_agent.requests.grant import Grant
 from host_agent.requests.model import GrantTerms, Request, State, Verb
@@ -223,7 +223,7 @@ async def test_two_processes_at_the_last_use_run_it_once(
 ) -> None:
     grant = await give(bench, GrantTerms(count=1))
     use = bench.store.use_grant
-    other = RequestStore(bench.rooms.snapshot.config.store.path)
+    other = RequestStore(bench.context.snapshot.config.store.path)
     await other.open()
 
     async def use_second(grant_id: str, now: datetime) -> bool:
@@ -267,8 +267,8 @@ async def test_a_grant_revoked_while_its_use_waits_for_its_turn_is_not_used(
     await bench.host.reached["pull"].wait()
     bench.host.tip = "c" * 40
     second = asyncio.ensure_future(bench.ask())
-    turn = bench.rooms.catalogue.parse("git.pull", PULL).turn
-    while bench.rooms.turns.is_free(turn) or len(bench.rooms.tasks) < 2:
+    turn = bench.context.catalogue.parse("git.pull", PULL).turn
+    while bench.context.slots.is_free(turn) or len(bench.context.tasks) < 2:
         await asyncio.sleep(0)
     grant = (await bench.store.grants())[0]
     await bench.pipeline.grants.revoke_grant(bench.who("alice"), grant.id)
@@ -319,8 +319,8 @@ signal = "{aci}"
 channels = ["signal"]
 """
     async with opened(tmp_path, git=GIT + people, identities=PLAIN) as bench:
-        await refresh_book(bench.rooms)
-        voice = voice_over(bench.rooms, "alice", "signal", aci)
+        await refresh_contacts(bench.context)
+        voice = identity_over(bench.context, "alice", "signal", aci)
         assert voice is not None
         request = await bench.held()
         await bench.pipeline.decisions.decide_as(
@@ -387,7 +387,7 @@ async def test_a_policy_that_denies_while_a_use_waits_for_its_turn_is_not_lifted
     await bench.host.reached["pull"].wait()
     bench.host.tip = "c" * 40
     second = asyncio.ensure_future(bench.ask())
-    while len(bench.rooms.tasks) < 2:
+    while len(bench.context.tasks) < 2:
         await asyncio.sleep(0)
     denied = RULES.replace('verdict = "ask"', 'verdict = "deny"', 1)
     bench.reconfigure(rules=denied, identities=PLAIN, git=GIT)
@@ -576,9 +576,9 @@ async def test_what_is_not_simply_asked_is_never_granted(
     bench: Workbench, operation: str, params: dict[str, JsonValue], rules: str
 ) -> None:
     request = await bench.held(operation=operation, params=params)
-    assert may_be_granted(bench.rooms, request)
+    assert may_be_granted(bench.context, request)
     bench.reconfigure(rules=rules, identities=PLAIN, git=GIT)
-    assert not may_be_granted(bench.rooms, request)
+    assert not may_be_granted(bench.context, request)
     with pytest.raises(InvalidParameterError, match="asked each time"):
         await bench.decide(request, grant=GrantTerms(count=1))
     assert await bench.state(request) is State.PENDING
@@ -596,7 +596,7 @@ verdict = "ask"
     bench.reconfigure(rules=rules, identities=PLAIN, git=more)
 
     def asked(operation: str, **params: JsonValue) -> Request:
-        parsed = bench.rooms.catalogue.parse(operation, params)
+        parsed = bench.context.catalogue.parse(operation, params)
         return replace(
             request,
             operation=operation,
@@ -604,15 +604,15 @@ verdict = "ask"
             resource=parsed.resource,
         )
 
-    assert may_be_granted(bench.rooms, asked("zfs.destroy", dataset="tank/a"))
-    assert not may_be_granted(bench.rooms, asked("zfs.destroy", dataset="tank/a", recursive=True))
-    assert not may_be_granted(bench.rooms, asked("pct.destroy", vmid="101"))
-    assert may_be_granted(bench.rooms, asked("pct.stop", vmid="101"))
-    assert not may_be_granted(bench.rooms, asked("pct.list"))
-    assert not may_be_granted(bench.rooms, asked("zfs.list"))
-    assert not may_be_granted(bench.rooms, replace(request, operation="git.push"))
-    assert not may_be_granted(bench.rooms, replace(request, caller="nobody"))
-    assert make_grant(bench.rooms, asked("pct.destroy", vmid="101"), bench.clock.now()) is None
+    assert may_be_granted(bench.context, asked("zfs.destroy", dataset="tank/a"))
+    assert not may_be_granted(bench.context, asked("zfs.destroy", dataset="tank/a", recursive=True))
+    assert not may_be_granted(bench.context, asked("pct.destroy", vmid="101"))
+    assert may_be_granted(bench.context, asked("pct.stop", vmid="101"))
+    assert not may_be_granted(bench.context, asked("pct.list"))
+    assert not may_be_granted(bench.context, asked("zfs.list"))
+    assert not may_be_granted(bench.context, replace(request, operation="git.push"))
+    assert not may_be_granted(bench.context, replace(request, caller="nobody"))
+    assert make_grant(bench.context, asked("pct.destroy", vmid="101"), bench.clock.now()) is None
 
 
 # -- it is listed and revoked ---------------------------------------------------------------------

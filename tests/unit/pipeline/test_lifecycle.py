@@ -67,7 +67,7 @@ async def ended(bench: Workbench, request: Request, state: State, code: str | No
 
 async def test_an_approved_request_runs_once_and_is_verified(bench: Workbench) -> None:
     request = await approved(bench)
-    done = await bench.pipeline.approved.start(request)
+    done = await bench.pipeline.lifecycle.start(request)
     assert done.state is State.SUCCEEDED
     assert done.outcome is not None
     assert done.outcome["verified"] is True
@@ -78,7 +78,7 @@ async def test_an_approved_request_runs_once_and_is_verified(bench: Workbench) -
 
 async def test_c29_the_same_approval_started_many_times_runs_once(bench: Workbench) -> None:
     request = await approved(bench)
-    ends = await asyncio.gather(*(bench.pipeline.approved.start(request) for _ in range(20)))
+    ends = await asyncio.gather(*(bench.pipeline.lifecycle.start(request) for _ in range(20)))
     assert len(bench.host.changes) == 1
     assert {end.state for end in ends} <= {State.SUCCEEDED, State.RUNNING}
     assert await bench.state(request) is State.SUCCEEDED
@@ -91,13 +91,13 @@ async def test_who_is_slower_than_a_cancellation_does_not_run(bench: Workbench) 
         await bench.pipeline.decisions.cancel(bench.who("deployer"), request.id, reason=None)
 
     bench.store.before_transition = cancelled_first
-    assert (await bench.pipeline.approved.start(request)).state is State.CANCELLED
+    assert (await bench.pipeline.lifecycle.start(request)).state is State.CANCELLED
     assert bench.host.changes == []
 
 
 async def test_a_failed_run_is_stored_with_its_problem(bench: Workbench) -> None:
     bench.host.answers["pull"] = output(exit_code=1, stderr="fatal: no\n")
-    done = await bench.pipeline.approved.start(await approved(bench))
+    done = await bench.pipeline.lifecycle.start(await approved(bench))
     assert done.state is State.FAILED
     assert done.problem is not None
     assert done.problem.code == "host:failed"
@@ -107,7 +107,7 @@ async def test_a_failed_run_is_stored_with_its_problem(bench: Workbench) -> None
 
 async def test_a_run_past_its_deadline_is_timed_out(bench: Workbench) -> None:
     bench.host.answers["pull"] = output(exit_code=-15, timed_out=True)
-    done = await bench.pipeline.approved.start(await approved(bench))
+    done = await bench.pipeline.lifecycle.start(await approved(bench))
     assert done.state is State.TIMED_OUT
     assert done.outcome is not None
     assert done.outcome["verified"] is None
@@ -117,7 +117,7 @@ async def test_a_wrapper_that_could_not_start_has_failed_without_an_outcome(
     bench: Workbench,
 ) -> None:
     bench.host.answers["pull"] = SudoRefusedError("sudo would not run it; nothing ran.")
-    done = await bench.pipeline.approved.start(await approved(bench))
+    done = await bench.pipeline.lifecycle.start(await approved(bench))
     assert (done.state, done.outcome) == (State.FAILED, None)
     assert done.problem is not None
     assert done.problem.code == "host:sudo-refused"
@@ -128,7 +128,7 @@ async def test_c4_an_approved_request_does_not_run_where_its_start_cannot_be_wri
     bench: Workbench,
 ) -> None:
     bench.audit.refused = frozenset({Event.OPERATION_STARTED})
-    done = await bench.pipeline.approved.start(await approved(bench))
+    done = await bench.pipeline.lifecycle.start(await approved(bench))
     assert (done.state, done.outcome) == (State.FAILED, None)
     assert done.problem is not None
     assert done.problem.code == "audit:unavailable"
@@ -141,12 +141,12 @@ async def test_c46_an_end_that_cannot_be_stored_is_in_the_log_and_unknown_later(
     async with opened(tmp_path) as bench:
         request = await approved(bench)
         bench.store.refused = frozenset({"transition:succeeded"})
-        await bench.pipeline.approved.start(request)
+        await bench.pipeline.lifecycle.start(request)
         assert await bench.state(request) is State.RUNNING
         assert bench.last(Event.OPERATION_FINISHED)["outcome"]["state"] == "succeeded"
         assert "could not be stored" in caplog.text
     async with opened(tmp_path) as bench:
-        await bench.pipeline.approved.recover()
+        await bench.pipeline.lifecycle.recover()
         assert await bench.state(request) is State.UNKNOWN
         assert bench.host.changes == []
 
@@ -156,7 +156,7 @@ async def test_c46_a_run_that_cannot_be_stored_as_begun_does_not_begin(
 ) -> None:
     request = await approved(bench)
     bench.store.refused = frozenset({"transition:running"})
-    await bench.pipeline.approved.start(request)
+    await bench.pipeline.lifecycle.start(request)
     await ended(bench, request, State.FAILED, "store:unavailable")
 
 
@@ -166,13 +166,13 @@ async def test_c46_a_run_refused_by_a_store_that_stays_locked_is_told_in_the_log
     request = await approved(bench)
     bench.store.refused = frozenset({"transition"})
     with pytest.raises(StoreUnavailableError):
-        await bench.pipeline.approved.start(request)
+        await bench.pipeline.lifecycle.start(request)
     assert await bench.state(request) is State.APPROVED
     assert bench.host.changes == []
     assert request.id in caplog.text
     bench.store.refused = frozenset()
     bench.clock.advance(minutes=30)
-    await bench.pipeline.approved.expire_due()
+    await bench.pipeline.lifecycle.expire_due()
     await ended(bench, request, State.EXPIRED, "approval:expired")
 
 
@@ -182,9 +182,9 @@ async def test_c46_what_was_approved_runs_once_the_store_can_be_written_again(
     request = await approved(bench)
     bench.store.refused = frozenset({"transition"})
     with pytest.raises(StoreUnavailableError):
-        await bench.pipeline.approved.start(request)
+        await bench.pipeline.lifecycle.start(request)
     bench.store.refused = frozenset()
-    watching = asyncio.create_task(bench.pipeline.approved.expire_forever())
+    watching = asyncio.create_task(bench.pipeline.lifecycle.expire_forever())
     while await bench.state(request) is not State.SUCCEEDED:
         await asyncio.sleep(0)
     watching.cancel()
@@ -196,9 +196,9 @@ async def test_an_end_that_another_process_made_stays(
 ) -> None:
     request = await approved(bench)
     gate = bench.host.hold("pull")
-    run = bench.pipeline.approved.start(request)
+    run = bench.pipeline.lifecycle.start(request)
     await bench.host.reached["pull"].wait()
-    await bench.pipeline.approved.recover()  # as another agent on the same store would
+    await bench.pipeline.lifecycle.recover()  # as another agent on the same store would
     gate.set()
     assert (await run).state is State.UNKNOWN
     assert "ended by another process" in caplog.text
@@ -210,7 +210,7 @@ async def test_an_end_that_another_process_made_stays(
 async def test_c27_a_target_that_has_moved_is_not_touched(bench: Workbench) -> None:
     request = await approved(bench)
     bench.host.tip = "c" * 40
-    await bench.pipeline.approved.start(request)
+    await bench.pipeline.lifecycle.start(request)
     stored = await ended(bench, request, State.FAILED, "approval:target-changed")
     assert stored.problem is not None
     assert "target" in stored.problem.detail
@@ -231,7 +231,7 @@ async def test_c27_another_policy_or_wrapper_is_a_changed_target(
         case "section":
             section = '[[git.repositories]]\npath = "/srv/app"\nremotes = ["origin"]\n'
             bench.reconfigure(git=f'{section}branches = ["main"]')
-    await bench.pipeline.approved.start(request)
+    await bench.pipeline.lifecycle.start(request)
     stored = await ended(bench, request, State.FAILED, "approval:target-changed")
     assert stored.problem is not None
     assert "policy, the wrapper or the host" in stored.problem.detail
@@ -240,7 +240,7 @@ async def test_c27_another_policy_or_wrapper_is_a_changed_target(
 async def test_c27_a_rule_that_allows_by_now_is_still_another_rule(bench: Workbench) -> None:
     request = await approved(bench)
     bench.reconfigure(rules=RULES.replace('verdict = "ask"', 'verdict = "allow"', 1))
-    await bench.pipeline.approved.start(request)
+    await bench.pipeline.lifecycle.start(request)
     await ended(bench, request, State.FAILED, "approval:target-changed")
 
 
@@ -274,21 +274,21 @@ async def test_who_is_not_welcome_any_more_does_not_run(
 ) -> None:
     request = await approved(bench)
     bench.reconfigure(**changed)
-    await bench.pipeline.approved.start(request)
+    await bench.pipeline.lifecycle.start(request)
     await ended(bench, request, State.CANCELLED, code)
 
 
 async def test_a_caller_revoked_after_the_approval_does_not_run(bench: Workbench) -> None:
     request = await approved(bench)
     bench.revocations.revoked.add(serial_of("deployer"))
-    await bench.pipeline.approved.start(request)
+    await bench.pipeline.lifecycle.start(request)
     await ended(bench, request, State.CANCELLED, "identity:revoked")
 
 
 async def test_an_adapter_that_is_gone_fails_it(bench: Workbench) -> None:
     request = await approved(bench)
     bench.reconfigure(git="")
-    await bench.pipeline.approved.start(request)
+    await bench.pipeline.lifecycle.start(request)
     await ended(bench, request, State.FAILED, "adapter:unavailable")
 
 
@@ -307,21 +307,21 @@ async def test_c27_a_resource_that_cannot_be_looked_at_again_is_not_touched(
 ) -> None:
     request = await approved(bench)
     bench.host.answers["inspect-pull"] = output(exit_code=exit_code)
-    await bench.pipeline.approved.start(request)
+    await bench.pipeline.lifecycle.start(request)
     await ended(bench, request, State.FAILED, code)
 
 
 async def test_an_operation_that_this_build_lacks_fails_it(bench: Workbench) -> None:
     request = await approved(bench)
-    bench.rooms.catalogue = type(bench.rooms.catalogue)(())
-    await bench.pipeline.approved.start(request)
+    bench.context.catalogue = type(bench.context.catalogue)(())
+    await bench.pipeline.lifecycle.start(request)
     await ended(bench, request, State.FAILED, "request:unknown-operation")
 
 
 async def test_c8_an_approval_does_not_outlive_its_time(bench: Workbench) -> None:
     request = await approved(bench)
     bench.clock.advance(minutes=30)
-    await bench.pipeline.approved.start(request)
+    await bench.pipeline.lifecycle.start(request)
     await ended(bench, request, State.EXPIRED, "approval:expired")
 
 
@@ -330,7 +330,7 @@ async def test_c8_an_approval_that_expires_while_it_is_asked_again_does_not_run(
 ) -> None:
     request = await approved(bench)
     bench.host.before = lambda _verb: bench.clock.advance(minutes=30)
-    await bench.pipeline.approved.start(request)
+    await bench.pipeline.lifecycle.start(request)
     await ended(bench, request, State.EXPIRED, "approval:expired")
 
 
@@ -340,7 +340,7 @@ async def test_an_approval_without_a_turn_until_it_expires_is_expired(bench: Wor
     await bench.host.reached["fetch"].wait()
     request = await approved(bench)
     bench.clock.advance(minutes=29, seconds=59, milliseconds=950)
-    run = bench.pipeline.approved.start(request)
+    run = bench.pipeline.lifecycle.start(request)
     await asyncio.sleep(0)  # it has read the clock, and waits its fifty milliseconds
     bench.clock.advance(milliseconds=50)
     assert (await run).state is State.EXPIRED
@@ -357,7 +357,7 @@ async def test_who_is_slower_than_a_cancellation_does_not_fail_it(bench: Workben
         await bench.pipeline.decisions.cancel(bench.who("deployer"), request.id, reason=None)
 
     bench.store.before_transition = cancelled_first
-    assert (await bench.pipeline.approved.start(request)).state is State.CANCELLED
+    assert (await bench.pipeline.lifecycle.start(request)).state is State.CANCELLED
 
 
 async def test_an_approver_revoked_after_the_approval_does_not_count(bench: Workbench) -> None:
@@ -375,7 +375,7 @@ async def test_an_approver_revoked_after_the_approval_does_not_count(bench: Work
 async def test_a_caller_revoked_while_it_is_asked_again_does_not_run(bench: Workbench) -> None:
     request = await approved(bench)
     bench.host.before = lambda _verb: bench.revocations.revoked.add(serial_of("deployer"))
-    await bench.pipeline.approved.start(request)
+    await bench.pipeline.lifecycle.start(request)
     await ended(bench, request, State.CANCELLED, "identity:revoked")
 
 
@@ -384,11 +384,11 @@ async def test_c46_an_end_that_could_not_be_stored_is_stored_when_it_can(
 ) -> None:
     request = await approved(bench)
     bench.store.refused = frozenset({"transition:succeeded"})
-    await bench.pipeline.approved.start(request)
+    await bench.pipeline.lifecycle.start(request)
     assert await bench.state(request) is State.RUNNING
     bench.store.refused = frozenset()
-    change = bench.rooms.changes.watch(request.id)
-    loop = asyncio.ensure_future(bench.pipeline.approved.expire_forever())
+    change = bench.context.changes.watch(request.id)
+    loop = asyncio.ensure_future(bench.pipeline.lifecycle.expire_forever())
     try:
         async with asyncio.timeout(PATIENCE):
             await change
@@ -405,10 +405,10 @@ async def test_c46_an_end_that_could_not_be_stored_is_stored_when_it_can(
 async def test_expiry_is_at_its_instant_and_not_before(bench: Workbench) -> None:
     request = await bench.held()
     bench.clock.advance(minutes=30, microseconds=-1)
-    await bench.pipeline.approved.expire_due()
+    await bench.pipeline.lifecycle.expire_due()
     assert await bench.state(request) is State.PENDING
     bench.clock.advance(microseconds=1)
-    await bench.pipeline.approved.expire_due()
+    await bench.pipeline.lifecycle.expire_due()
     await ended(bench, request, State.EXPIRED, "approval:expired")
 
 
@@ -422,7 +422,7 @@ async def test_expiry_that_comes_too_late_leaves_the_decision(bench: Workbench) 
 
     bench.clock.advance(minutes=1)
     bench.store.before_transition = denied_first
-    assert (await bench.pipeline.approved.expire(request)).state is State.DENIED
+    assert (await bench.pipeline.lifecycle.expire(request)).state is State.DENIED
     assert "request.expired" not in bench.events()
 
 
@@ -432,7 +432,7 @@ async def test_an_expiry_that_cannot_be_written_down_holds_all_the_same(
     request = await bench.held()
     bench.clock.advance(minutes=30)
     bench.audit.refused = frozenset({Event.REQUEST_EXPIRED})
-    await bench.pipeline.approved.expire_due()
+    await bench.pipeline.lifecycle.expire_due()
     assert await bench.state(request) is State.EXPIRED
     assert "is not in the audit log" in caplog.text
 
@@ -441,14 +441,14 @@ async def test_the_loop_expires_what_falls_due_and_outlives_a_locked_store(
     bench: Workbench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.store.refused = frozenset({"due"})
-    loop = asyncio.ensure_future(bench.pipeline.approved.expire_forever())
+    loop = asyncio.ensure_future(bench.pipeline.lifecycle.expire_forever())
     try:
         async with asyncio.timeout(PATIENCE):
             while "expiry could not be looked at" not in caplog.text:
                 await asyncio.sleep(0)
             bench.store.refused = frozenset()
             request = await bench.held()  # wakes it: there is something to expire now
-            change = bench.rooms.changes.watch(request.id)
+            change = bench.context.changes.watch(request.id)
             bench.clock.advance(minutes=30)
             bench.pipeline.transitions.queue.changed()
             await change
@@ -461,8 +461,8 @@ async def test_the_loop_expires_what_falls_due_and_outlives_a_locked_store(
 async def test_the_loop_wakes_by_itself_when_something_falls_due(bench: Workbench) -> None:
     request = await bench.held()
     bench.clock.advance(minutes=29, seconds=59, milliseconds=900)
-    loop = asyncio.ensure_future(bench.pipeline.approved.expire_forever())
-    change = bench.rooms.changes.watch(request.id)
+    loop = asyncio.ensure_future(bench.pipeline.lifecycle.expire_forever())
+    change = bench.context.changes.watch(request.id)
     try:
         await asyncio.sleep(0)
         bench.clock.advance(milliseconds=200)
@@ -482,13 +482,13 @@ async def test_c1_after_a_restart_pending_stays_and_approved_runs_once(tmp_path:
         waiting = await bench.held(operation="git.switch", params=ASIDE)
         request = await approved(bench)
     async with opened(tmp_path) as bench:
-        await bench.pipeline.approved.recover()
+        await bench.pipeline.lifecycle.recover()
         await bench.settle()
         assert await bench.state(waiting) is State.PENDING
         assert await bench.state(request) is State.SUCCEEDED
         assert len(bench.host.changes) == 1
     async with opened(tmp_path) as bench:
-        await bench.pipeline.approved.recover()
+        await bench.pipeline.lifecycle.recover()
         await bench.settle()
         assert bench.host.changes == []
 
@@ -501,7 +501,7 @@ async def test_c2_after_a_restart_what_ran_is_unknown_and_is_not_run_again(
         running = machine.start(request, now=bench.clock.now())
         assert await bench.store.transition(running, expected_version=request.version)
     async with opened(tmp_path) as bench:
-        await bench.pipeline.approved.recover()
+        await bench.pipeline.lifecycle.recover()
         await bench.settle()
         stored = await bench.request(request.id)
         assert stored.state is State.UNKNOWN
@@ -518,7 +518,7 @@ async def test_c8_what_expired_while_the_agent_was_down_does_not_run(tmp_path: P
         clock = bench.clock
     clock.advance(minutes=30)
     async with opened(tmp_path, clock=clock) as bench:
-        await bench.pipeline.approved.recover()
+        await bench.pipeline.lifecycle.recover()
         await bench.settle()
         assert await bench.state(waiting) is State.EXPIRED
         await ended(bench, request, State.EXPIRED, "approval:expired")
@@ -533,10 +533,10 @@ async def test_c29_two_agents_that_recover_tell_of_an_unknown_outcome_once(
         assert await bench.store.transition(running, expected_version=request.version)
 
         async def other_agent_first(_unknown: Request) -> None:
-            await bench.pipeline.approved.recover()
+            await bench.pipeline.lifecycle.recover()
 
         bench.store.before_transition = other_agent_first
-        await bench.pipeline.approved.recover()
+        await bench.pipeline.lifecycle.recover()
         assert bench.events().count("request.unknown") == 1
 
 
@@ -551,7 +551,7 @@ async def test_c9_the_pending_requests_of_a_revoked_caller_are_cancelled(tmp_pat
         fetching = asyncio.ensure_future(bench.ask("git.fetch", FETCH))
         await bench.host.reached["fetch"].wait()
         bench.revocations.revoked.add(serial_of("deployer"))
-        await bench.pipeline.approved.cancel_callers_gone()
+        await bench.pipeline.lifecycle.cancel_callers_gone()
         assert await bench.state(mine) is State.CANCELLED
         assert await bench.state(others) is State.PENDING
         cancelled = bench.last(Event.REQUEST_CANCELLED)
@@ -563,14 +563,14 @@ async def test_c9_the_pending_requests_of_a_revoked_caller_are_cancelled(tmp_pat
 async def test_the_pending_requests_of_a_removed_caller_are_cancelled(bench: Workbench) -> None:
     request = await bench.held()
     bench.reconfigure(identities="")
-    await bench.pipeline.approved.cancel_callers_gone()
+    await bench.pipeline.lifecycle.cancel_callers_gone()
     await ended(bench, request, State.CANCELLED, "identity:unknown")
 
 
 async def test_c11_without_a_revocation_list_nothing_is_cancelled(bench: Workbench) -> None:
     request = await bench.held()
     bench.revocations.is_late = True
-    await bench.pipeline.approved.cancel_callers_gone()
+    await bench.pipeline.lifecycle.cancel_callers_gone()
     assert await bench.state(request) is State.PENDING
 
 
@@ -584,6 +584,6 @@ async def test_a_decision_that_is_quicker_than_the_revocation_is_told_once(
         await bench.decide(request, Verb.DENY)
 
     bench.store.before_transition = denied_first
-    await bench.pipeline.approved.cancel_callers_gone()
+    await bench.pipeline.lifecycle.cancel_callers_gone()
     assert await bench.state(request) is State.DENIED
     assert "request.cancelled" not in bench.events()

@@ -19,7 +19,7 @@ from host_agent.errors import (
     RoleRequiredError,
     UnknownIdentityError,
 )
-from host_agent.pipeline import Ask
+from host_agent.pipeline import Submission
 from host_agent.requests.model import State
 from tests.support.pipeline import (
     FETCH,
@@ -53,7 +53,7 @@ def rename(bench: Workbench, cn: str) -> None:
 
 
 async def pull(bench: Workbench, who: object) -> None:
-    ask = Ask(operation="git.pull", params=PULL, exchange_id="e" * 32, body_sha256="")
+    ask = Submission(operation="git.pull", params=PULL, exchange_id="e" * 32, body_sha256="")
     await bench.pipeline.asks.submit(who, ask)  # type: ignore[arg-type]
 
 
@@ -163,7 +163,7 @@ async def test_an_end_that_the_store_did_not_take_is_given_to_it_again(bench: Wo
     first = await bench.ask("git.fetch", FETCH, by="robot")
     assert (await bench.ask("git.fetch", FETCH, by="robot")).status == 202
     bench.store.refused = frozenset()
-    looking = asyncio.create_task(bench.pipeline.approved.expire_forever())
+    looking = asyncio.create_task(bench.pipeline.lifecycle.expire_forever())
     while (stored := await bench.request(str(first.body["request_id"]))).state is State.RUNNING:
         await asyncio.sleep(0.01)
     looking.cancel()

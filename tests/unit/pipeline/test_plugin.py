@@ -37,7 +37,7 @@ class Asked:
 
 async def test_a_clear_yes_lets_the_approval_count(bench: Workbench) -> None:
     asked = Asked()
-    bench.rooms.plugin = Plugin(asked)
+    bench.context.plugin = Plugin(asked)
     request = await bench.held()
     await bench.decide(request, grant=GrantTerms(count=2))
     await bench.settle()
@@ -95,7 +95,7 @@ async def test_a_clear_yes_lets_the_approval_count(bench: Workbench) -> None:
 async def test_anything_else_refuses_and_nothing_moves(
     bench: Workbench, answer: bytes | Exception
 ) -> None:
-    bench.rooms.plugin = Plugin(Asked(answer))
+    bench.context.plugin = Plugin(Asked(answer))
     request = await bench.held()
     before = await bench.request(request.id)
     with pytest.raises(RoleRequiredError):
@@ -111,7 +111,7 @@ async def test_no_answer_in_time_refuses(bench: Workbench) -> None:
         await asyncio.Event().wait()
         return b'{"allow": true}'
 
-    bench.rooms.plugin = Plugin(silent, deadline_seconds=0.01)
+    bench.context.plugin = Plugin(silent, deadline_seconds=0.01)
     request = await bench.held()
     with pytest.raises(RoleRequiredError):
         await bench.decide(request)
@@ -121,7 +121,7 @@ async def test_no_answer_in_time_refuses(bench: Workbench) -> None:
 
 async def test_a_denial_asks_no_plugin(bench: Workbench) -> None:
     asked = Asked(b'{"allow": false}')
-    bench.rooms.plugin = Plugin(asked)
+    bench.context.plugin = Plugin(asked)
     request = await bench.held()
     await bench.decide(request, Verb.DENY)
     assert await bench.state(request) is State.DENIED
@@ -130,7 +130,7 @@ async def test_a_denial_asks_no_plugin(bench: Workbench) -> None:
 
 async def test_what_would_not_count_anyway_asks_no_plugin(bench: Workbench) -> None:
     asked = Asked()
-    bench.rooms.plugin = Plugin(asked)
+    bench.context.plugin = Plugin(asked)
     request = await bench.held()
     with pytest.raises(Exception, match="cannot decide"):
         await bench.decide(request, by="bobs-phone")
@@ -141,11 +141,11 @@ async def test_what_happened_while_the_plugin_thought_counts(bench: Workbench) -
     request = await bench.held(operation="git.reset", params=RESET, reason="because")
 
     async def slow(_question: bytes) -> bytes:
-        bench.rooms.plugin = None
+        bench.context.plugin = None
         await bench.decide(request, Verb.DENY, by="erin")
         return b'{"allow": true}'
 
-    bench.rooms.plugin = Plugin(slow)
+    bench.context.plugin = Plugin(slow)
     with pytest.raises(Exception, match="already"):
         await bench.decide(request)
     assert await bench.state(request) is State.DENIED
@@ -163,7 +163,7 @@ async def test_its_reason_is_told_where_it_can_be_shown(
         (b'{"allow": false, "reason": "line\\nline"}', "decide."),
         (b'{"allow": false, "reason": {"x": 1}}', "decide."),
     ):
-        bench.rooms.plugin = Plugin(Asked(answer))
+        bench.context.plugin = Plugin(Asked(answer))
         with pytest.raises(RoleRequiredError) as caught:
             await bench.decide(request)
         assert told in caught.value.detail

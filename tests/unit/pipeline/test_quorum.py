@@ -181,8 +181,8 @@ async def test_consents_of_before_are_judged_by_who_vouches_now(
     spoken = (await bench.request(request_of_two.id)).consents
     older = [replace(consent, vouchers=frozenset()) for consent in spoken]
     assert len(older) == 2
-    assert not still_counts(bench.rooms, "bob", older, TWO)
-    assert still_counts(bench.rooms, "bob", older, Terms())
+    assert not still_counts(bench.context, "bob", older, TWO)
+    assert still_counts(bench.context, "bob", older, Terms())
 
 
 # -- counting --------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
 
 
 def able(bench: Workbench, terms: Terms = ONE, owner: str = "bob") -> set[str]:
-    return set(recipients.eligible(bench.rooms, terms, owner))
+    return set(recipients.eligible(bench.context, terms, owner))
 
 
 # -- who could say yes ----------------------------------------------------------------------------
@@ -99,7 +99,7 @@ async def test_a_webhook_needs_a_bridge_that_speaks_for_the_owner(tmp_path: Path
 
 async def test_a_disabled_approver_is_not_reached(bench: Workbench) -> None:
     await bench.pipeline.enrolment.identity_changed("alice", "signal", ALICE)
-    assert bench.rooms.book.channels_of("alice") == ("ntfy",)
+    assert bench.context.contacts.channels_of("alice") == ("ntfy",)
     await bench.reload(
         people=CHANNELS + ALICE_ENTRY.replace(', "ntfy"', ""), identities=NOBODY_CERTIFIED
     )
@@ -131,7 +131,7 @@ async def test_what_nobody_could_approve_is_refused_at_once(bench: Workbench) ->
 async def test_everybody_is_told_over_one_channel_after_the_other(bench: Workbench) -> None:
     request = await bench.held()
     rows = await bench.store.notifications_of(request.id)
-    pause = timedelta(seconds=bench.rooms.snapshot.config.approvals.escalate_seconds)
+    pause = timedelta(seconds=bench.context.snapshot.config.approvals.escalate_seconds)
     now = bench.clock.now()
     assert {(row.owner, row.channel, row.next_at) for row in rows} == {
         ("alice", "signal", now),
@@ -156,10 +156,10 @@ async def test_c33_the_callers_own_owner_is_never_told(bench: Workbench) -> None
 
 async def test_who_does_not_count_is_not_told(bench: Workbench) -> None:
     named = Terms(approvers=frozenset({"erin"}))
-    told = recipients.prompts(bench.rooms, named, "bob", "r" * 32, bench.clock.now())
+    told = recipients.prompts(bench.context, named, "bob", "r" * 32, bench.clock.now())
     assert {row.owner for row in told} == {"erin"}
     admins = Terms(approver_role="admin")
-    assert recipients.prompts(bench.rooms, admins, "bob", "r" * 32, bench.clock.now()) == ()
+    assert recipients.prompts(bench.context, admins, "bob", "r" * 32, bench.clock.now()) == ()
 
 
 async def test_an_ask_that_attaches_tells_nobody_again(bench: Workbench) -> None:
@@ -171,7 +171,7 @@ async def test_an_ask_that_attaches_tells_nobody_again(bench: Workbench) -> None
 
 async def test_the_outbox_is_woken_by_what_there_is_to_tell(bench: Workbench) -> None:
     woken: list[State] = []
-    bench.rooms.wake_outbox = lambda: woken.append(State.PENDING)
+    bench.context.wake_outbox = lambda: woken.append(State.PENDING)
     request = await bench.held()
     assert woken
     for verb, end in ((Verb.DENY, State.DENIED), (Verb.APPROVE, State.SUCCEEDED)):

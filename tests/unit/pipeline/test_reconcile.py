@@ -61,7 +61,7 @@ async def approved(bench: Workbench) -> Request:
 
 async def test_c1_a_start_records_the_decision_before_it_runs(bench: Workbench) -> None:
     request = await approved(bench)
-    await bench.pipeline.approved.recover()
+    await bench.pipeline.lifecycle.recover()
     await bench.settle()
     assert bench.steps() == [
         "request.held",
@@ -84,8 +84,8 @@ async def test_what_is_recorded_is_not_recorded_again(bench: Workbench) -> None:
     request = await bench.held()
     await bench.decide(request, Verb.DENY)
     await approved(bench)
-    assert await catch_up(bench.rooms) == 1
-    assert await catch_up(bench.rooms) == 0
+    assert await catch_up(bench.context) == 1
+    assert await catch_up(bench.context) == 0
 
 
 async def test_a_request_that_was_never_recorded_as_held_is(bench: Workbench) -> None:
@@ -99,7 +99,7 @@ async def test_a_request_that_was_never_recorded_as_held_is(bench: Workbench) ->
         reason="mine",
     )
     await bench.store.insert(lost, max_pending=10, max_pending_per_caller=10)
-    assert await catch_up(bench.rooms) == 1
+    assert await catch_up(bench.context) == 1
     record = bench.last(Event.REQUEST_HELD)
     assert (record["request_id"], record["reason"], record["rule"]) == (lost.id, "mine", lost.rule)
 
@@ -108,7 +108,7 @@ async def test_each_voice_of_a_quorum_is_recorded_with_the_state_it_made(bench: 
     request = await bench.held(operation="git.reset", params=RESET, reason="back")
     once = await store(bench, request, decided(bench, request))
     await store(bench, once, decided(bench, once, by="erin"))
-    assert await catch_up(bench.rooms) == 2
+    assert await catch_up(bench.context) == 2
     voices = [r for r in bench.records() if r["event"] == "request.decided"]
     assert [(r["approver"], r["state"]) for r in voices] == [
         ("alice", "pending"),
@@ -128,10 +128,10 @@ async def test_the_grant_that_was_given_is_recorded_with_the_voice_that_gave_it(
         digest=request.digest,
         now=bench.clock.now(),
     )
-    given = make_grant(bench.rooms, after, bench.clock.now())
+    given = make_grant(bench.context, after, bench.clock.now())
     assert given is not None
     assert await bench.store.transition(after, expected_version=request.version, grant=given)
-    assert await catch_up(bench.rooms) == 1
+    assert await catch_up(bench.context) == 1
     assert bench.last(Event.REQUEST_DECIDED)["grant"] == given.id
 
 
@@ -154,10 +154,10 @@ async def test_an_end_without_a_run_is_recorded(bench: Workbench, state: State, 
         bench.clock.instant = request.expires_at
         after = machine.expire(request, now=bench.clock.now())
     await store(bench, request, after)
-    assert await catch_up(bench.rooms) == 1
+    assert await catch_up(bench.context) == 1
     record = bench.records()[-1]
     assert (record["event"], record["request_id"]) == (event, request.id)
-    assert await catch_up(bench.rooms) == 0
+    assert await catch_up(bench.context) == 0
 
 
 async def test_c2_an_unknown_end_is_recorded_by_the_next_start(bench: Workbench) -> None:
@@ -167,7 +167,7 @@ async def test_c2_an_unknown_end_is_recorded_by_the_next_start(bench: Workbench)
         running, state=State.UNKNOWN, outcome=None, problem=PROBLEM, now=bench.clock.now()
     )
     await store(bench, running, ended)
-    assert await catch_up(bench.rooms) == 2  # the decision, and this
+    assert await catch_up(bench.context) == 2  # the decision, and this
     record = bench.records()[-1]
     assert (record["event"], record["code"]) == ("request.unknown", "internal")
 
@@ -175,38 +175,38 @@ async def test_c2_an_unknown_end_is_recorded_by_the_next_start(bench: Workbench)
 async def test_a_failure_is_recorded_unless_its_run_is(bench: Workbench) -> None:
     request = await approved(bench)
     await store(bench, request, machine.fail(request, problem=PROBLEM, now=bench.clock.now()))
-    assert await catch_up(bench.rooms) == 2
+    assert await catch_up(bench.context) == 2
     assert bench.records()[-1]["event"] == "request.failed"
 
     bench.host.answers["pull"] = AuditUnavailableError("stands for a runner's refusal")
     ran = await approved(bench)
-    await bench.pipeline.approved.start(ran)
+    await bench.pipeline.lifecycle.start(ran)
     assert await bench.state(ran) is State.FAILED
-    assert await catch_up(bench.rooms) == 1  # its decision
+    assert await catch_up(bench.context) == 1  # its decision
     assert bench.events().count("request.failed") == 1
 
 
 async def test_an_allowed_change_was_never_held(bench: Workbench) -> None:
     await bench.ask("git.fetch", {"repository": "/srv/app", "remote": "origin"})
-    assert await catch_up(bench.rooms) == 0
+    assert await catch_up(bench.context) == 0
 
 
 async def test_old_steps_are_let_be(bench: Workbench) -> None:
     await approved(bench)
     bench.clock.advance(seconds=60)
     await bench.ask("git.status", {"repository": "/srv/app"})
-    assert await catch_up(bench.rooms) == 0
+    assert await catch_up(bench.context) == 0
 
 
 async def test_an_empty_log_has_nothing_to_catch_up_with(bench: Workbench) -> None:
-    assert await catch_up(bench.rooms) == 0
+    assert await catch_up(bench.context) == 0
 
 
 async def test_c4_what_cannot_be_recorded_does_not_run(bench: Workbench) -> None:
     request = await approved(bench)
     bench.audit.refused = frozenset({Event.REQUEST_DECIDED})
     with pytest.raises(AuditUnavailableError):
-        await bench.pipeline.approved.recover()
+        await bench.pipeline.lifecycle.recover()
     await asyncio.sleep(0)
     assert bench.host.changes == []
     assert await bench.state(request) is State.APPROVED

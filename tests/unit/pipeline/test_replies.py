@@ -11,7 +11,7 @@ import pytest
 
 from host_agent.audit.record import Event
 from host_agent.errors import RoleRequiredError
-from host_agent.pipeline.context import refresh_book
+from host_agent.pipeline.context import refresh_contacts
 from host_agent.requests import codes
 from host_agent.requests.model import Request, State, Verb
 from host_agent.requests.notification import Contact, Failure, Purpose
@@ -143,12 +143,12 @@ async def test_a_press_that_a_start_hears_again_is_passed_over(tmp_path: Path) -
         request = await bench.held()
         token = await chat.code(request, channel="ntfy", purpose=Purpose.DENY)
         pressed, again = (chat.message(f"DENY {token}", by="", channel="ntfy") for _ in range(2))
-        await bench.pipeline.hearing.hear(pressed)
-        await bench.pipeline.hearing.hear(again)  # another press, too late
+        await bench.pipeline.replies.hear(pressed)
+        await bench.pipeline.replies.hear(again)  # another press, too late
         assert refused(bench) == [("alice", "approval:already-decided")]
     async with opened(tmp_path, people=PEOPLE) as bench:
         for heard in (pressed, again):
-            await bench.pipeline.hearing.hear(heard)
+            await bench.pipeline.replies.hear(heard)
         assert refused(bench) == [("alice", "approval:already-decided")]
         assert await bench.state(request) is State.DENIED
 
@@ -186,7 +186,7 @@ async def test_a_token_to_deny_with_confirms_nowhere(bench: Workbench, chat: Cha
         assert await chat.say("DENY", by="", channel="ntfy") is None
         old = chat.message(f"DENY {codes.make()}", by="", channel="ntfy")
         hours_ago = bench.clock.now() - timedelta(hours=2)  # heard again by a start
-        await bench.pipeline.hearing.hear(replace(old, sent_at=hours_ago))
+        await bench.pipeline.replies.hear(replace(old, sent_at=hours_ago))
     mismatch = "approval:digest-mismatch"
     assert refused(bench) == [("alice", mismatch), (None, mismatch), (None, mismatch)]
 
@@ -197,10 +197,10 @@ async def test_a_token_to_deny_with_confirms_nowhere(bench: Workbench, chat: Cha
 async def test_c45_the_same_message_again_is_one_message(bench: Workbench, chat: Chat) -> None:
     request = await bench.held()
     heard = chat.message(f"CONFIRM {await chat.code(request)}")
-    assert await bench.pipeline.hearing.hear(heard) is not None
+    assert await bench.pipeline.replies.hear(heard) is not None
     await bench.settle()
     async with Untouched(bench, request):
-        assert await bench.pipeline.hearing.hear(heard) is None
+        assert await bench.pipeline.replies.hear(heard) is None
         await bench.settle()
     assert len(bench.host.changes) == 1
 
@@ -263,12 +263,12 @@ async def test_c45_of_messages_without_end_the_newest_are_known_again(
 ) -> None:
     monkeypatch.setattr("host_agent.pipeline.replies.MAX_REMEMBERED", 3)
     first, *others = (chat.message("CONFIRM AAAAAAAAAAAAAAAA") for _ in range(4))
-    assert await bench.pipeline.hearing.hear(first) is not None
-    assert await bench.pipeline.hearing.hear(first) is None
+    assert await bench.pipeline.replies.hear(first) is not None
+    assert await bench.pipeline.replies.hear(first) is None
     for message in others:
-        assert await bench.pipeline.hearing.hear(message) is not None
-    assert len(bench.pipeline.hearing._known) == 3
-    assert await bench.pipeline.hearing.hear(first) is not None
+        assert await bench.pipeline.replies.hear(message) is not None
+    assert len(bench.pipeline.replies._known) == 3
+    assert await bench.pipeline.replies.hear(first) is not None
 
 
 async def test_an_answer_to_what_is_not_kept_any_more_does_nothing(
@@ -378,7 +378,7 @@ async def test_c44_an_approver_whose_key_changed_has_no_voice(bench: Workbench, 
 async def test_whom_the_identity_plugin_refuses_is_told(bench: Workbench, chat: Chat) -> None:
     request = await bench.held()
     code = await chat.code(request)
-    bench.rooms.plugin = _Refusing()
+    bench.context.plugin = _Refusing()
     async with Untouched(bench, request):
         assert "not let" in str(await chat.say(f"CONFIRM {code}"))
     assert refused(bench) == [("alice", "identity:role-required")]
@@ -507,7 +507,7 @@ async def test_a_message_older_than_the_request_decides_nothing_and_is_told_so(
     ]
     async with Untouched(bench, request):
         for message in old:
-            answer = await bench.pipeline.hearing.hear(message)
+            answer = await bench.pipeline.replies.hear(message)
             assert "older than the request" in str(answer)
     assert refused(bench) == [("alice", "approval:digest-mismatch")] * 3
 
@@ -542,10 +542,10 @@ async def test_while_nothing_can_be_stored_it_is_said_and_may_be_sent_again(
     heard = chat.message(f"CONFIRM {await chat.code(request)}")
     bench.store.refused = frozenset({"transition"})
     async with Untouched(bench, request):
-        assert "again" in str(await bench.pipeline.hearing.hear(heard))
+        assert "again" in str(await bench.pipeline.replies.hear(heard))
         await bench.settle()
     bench.store.refused = frozenset()
-    assert "Approved" in str(await bench.pipeline.hearing.hear(heard))
+    assert "Approved" in str(await bench.pipeline.replies.hear(heard))
     await bench.settle()
     assert await bench.state(request) is State.SUCCEEDED
 
@@ -633,7 +633,7 @@ async def test_who_sends_the_code_is_the_approver_from_then_on(
 ) -> None:
     code = await offered(bench)
     assert "answers for carol" in str(await chat.say(f"enrol {code}", by=STRANGER))
-    assert bench.rooms.book.owner_at("signal", STRANGER) == "carol"
+    assert bench.context.contacts.owner_at("signal", STRANGER) == "carol"
     assert bench.last(Event.APPROVER_ENROLLED)["approver_owner"] == "carol"
     assert STRANGER not in str(bench.records())
     request = await bench.held()
@@ -663,7 +663,7 @@ async def test_an_enrolment_code_is_good_once(bench: Workbench, chat: Chat) -> N
     await chat.say(f"ENROL {code}", by=STRANGER)
     other = STRANGER.replace("57a9", "57aa")
     assert "Nobody was enrolled" in str(await chat.say(f"ENROL {code}", by=other))
-    assert bench.rooms.book.owner_at("signal", other) is None
+    assert bench.context.contacts.owner_at("signal", other) is None
     assert bench.events().count(Event.APPROVER_ENROLLED) == 1
     assert not_enrolled(bench) == ["identity:unknown"]
 
@@ -681,13 +681,13 @@ async def test_an_address_of_the_configuration_enrols_as_nobody_else(
     bench: Workbench, chat: Chat, by: str
 ) -> None:
     code = await offered(bench)
-    owner = bench.rooms.book.owner_at("signal", by)
+    owner = bench.context.contacts.owner_at("signal", by)
     assert "Nobody was enrolled" in str(await chat.say(f"ENROL {code}", by=by))
-    assert bench.rooms.book.owner_at("signal", by) == owner
+    assert bench.context.contacts.owner_at("signal", by) == owner
     assert await bench.store.contacts() == []
     assert not_enrolled(bench) == ["identity:role-required"]
     await chat.say(f"ENROL {code}", by=STRANGER)  # it is still good
-    assert bench.rooms.book.owner_at("signal", STRANGER) == "carol"
+    assert bench.context.contacts.owner_at("signal", STRANGER) == "carol"
 
 
 async def test_a_stranger_who_guesses_at_enrolment_is_muted(bench: Workbench, chat: Chat) -> None:
@@ -713,9 +713,9 @@ async def test_an_enrolment_that_is_not_written_down_does_not_stand(
     bench.audit.refused = frozenset({Event.APPROVER_ENROLLED})
     answer = await chat.say(f"ENROL {await offered(bench)}", by=STRANGER)
     assert "audit log" in str(answer)
-    assert bench.rooms.book.owner_at("signal", STRANGER) is None
-    await refresh_book(bench.rooms)
-    assert bench.rooms.book.owner_at("signal", STRANGER) is None
+    assert bench.context.contacts.owner_at("signal", STRANGER) is None
+    await refresh_contacts(bench.context)
+    assert bench.context.contacts.owner_at("signal", STRANGER) is None
 
 
 async def test_an_enrolment_for_who_was_removed_reaches_nobody(
@@ -724,7 +724,7 @@ async def test_an_enrolment_for_who_was_removed_reaches_nobody(
     code = await offered(bench)
     await bench.reload(people=PEOPLE)
     assert "does not reach" in str(await chat.say(f"ENROL {code}", by=STRANGER))
-    assert bench.rooms.book.owner_at("signal", STRANGER) is None
+    assert bench.context.contacts.owner_at("signal", STRANGER) is None
 
 
 async def test_a_disabled_approver_comes_back_by_enrolling_anew(
@@ -732,13 +732,13 @@ async def test_a_disabled_approver_comes_back_by_enrolling_anew(
 ) -> None:
     await chat.say(f"ENROL {await offered(bench)}", by=STRANGER)
     await bench.pipeline.enrolment.identity_changed("carol", "signal", STRANGER)
-    assert bench.rooms.book.owner_at("signal", STRANGER) is None
+    assert bench.context.contacts.owner_at("signal", STRANGER) is None
     disabled = [contact.disabled for contact in await bench.store.contacts()]
     assert disabled == [Failure.IDENTITY_CHANGED]
     await bench.pipeline.enrolment.identity_changed("carol", "signal", STRANGER)
     assert bench.events().count(Event.APPROVER_DISABLED) == 1
     await chat.say(f"ENROL {await offered(bench)}", by=STRANGER)
-    assert bench.rooms.book.owner_at("signal", STRANGER) == "carol"
+    assert bench.context.contacts.owner_at("signal", STRANGER) == "carol"
 
 
 async def test_an_enrolled_number_of_somebody_else_is_not_taken_over(

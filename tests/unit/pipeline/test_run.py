@@ -39,8 +39,8 @@ def nothing_refuses() -> None:
 async def prepared(bench: Workbench, operation: str = "git.pull") -> Run:
     """Return a run of the deployer's, bound to the state that the host is in."""
     params = {"git.pull": PULL, "git.fetch": FETCH, "git.status": STATUS}[operation]
-    snapshot, caller = bench.rooms.snapshot, bench.who("deployer")
-    parsed = bench.rooms.catalogue.parse(operation, params)
+    snapshot, caller = bench.context.snapshot, bench.who("deployer")
+    parsed = bench.context.catalogue.parse(operation, params)
     run = Run(
         request_id="ab" * 16,
         principal=caller,
@@ -48,12 +48,12 @@ async def prepared(bench: Workbench, operation: str = "git.pull") -> Run:
         snapshot=snapshot,
         verdict=judge(snapshot, caller, parsed),
     )
-    inspection = await inspect(bench.rooms, run)
-    return bind(bench.rooms, run, None if inspection is None else inspection.precondition)
+    inspection = await inspect(bench.context, run)
+    return bind(bench.context, run, None if inspection is None else inspection.precondition)
 
 
 async def performed(bench: Workbench, operation: str = "git.pull") -> Run:
-    return await perform(bench.rooms, await prepared(bench, operation), nothing_refuses)
+    return await perform(bench.context, await prepared(bench, operation), nothing_refuses)
 
 
 def verified(performance: Run) -> object:
@@ -183,7 +183,7 @@ async def test_c2_a_run_that_the_shutdown_cuts_short_is_unknown_in_the_log(
 ) -> None:
     bound = await prepared(bench)
     bench.host.hold(verb)
-    run = asyncio.ensure_future(perform(bench.rooms, bound, nothing_refuses))
+    run = asyncio.ensure_future(perform(bench.context, bound, nothing_refuses))
     await bench.host.reached[verb].wait()
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -239,7 +239,7 @@ async def test_what_is_refused_once_its_intent_is_on_disk_starts_nothing(bench: 
 
     bound = await prepared(bench)
     before = len(bench.host.ran)
-    performance = await perform(bench.rooms, bound, refuse)
+    performance = await perform(bench.context, bound, refuse)
     assert performance.state is State.FAILED
     assert isinstance(performance.error, ReadOnlyError)
     assert len(bench.host.ran) == before
@@ -257,7 +257,7 @@ async def test_an_inspection_of_another_form_is_refused(bench: Workbench) -> Non
 async def test_runs_are_counted_and_timed(bench: Workbench) -> None:
     bench.host.answers["fetch"] = output(exit_code=1, duration_ms=1500)
     await performed(bench, "git.fetch")
-    text = bench.rooms.metrics.render().decode()
+    text = bench.context.metrics.render().decode()
     labels = 'operation="git.fetch",outcome="failed"'
     assert f"host_agent_operations_total{{{labels}}} 1.0" in text
     assert 'host_agent_operation_seconds_sum{operation="git.fetch"} 1.5' in text
@@ -281,12 +281,12 @@ async def test_a_defect_after_the_start_has_an_end_too(bench: Workbench) -> None
 
 def declare(bench: Workbench, name: str, **changes: Any) -> None:
     """Let the operation `name` be declared otherwise."""
-    bench.rooms.catalogue = Catalogue(
+    bench.context.catalogue = Catalogue(
         replace(
             adapter,
             specs=tuple(replace(s, **changes) if s.name == name else s for s in adapter.specs),
         )
-        for adapter in bench.rooms.catalogue.adapters
+        for adapter in bench.context.catalogue.adapters
     )
 
 

@@ -33,7 +33,7 @@ from host_agent.errors import (
     UnknownOperationError,
     UnreachableError,
 )
-from host_agent.pipeline import Ask
+from host_agent.pipeline import Submission
 from host_agent.pipeline.responses import Failed
 from host_agent.requests.model import Request, RequestId, State, Terms, Verb
 from host_agent.store.admission import Inserted
@@ -173,13 +173,13 @@ async def test_a_failed_run_is_an_answer_and_no_refusal_and_counted_as_its_code(
     bench: Workbench,
 ) -> None:
     bench.host.answers["status"] = output(exit_code=1, stderr="fatal: no\n")
-    ask = Ask(operation="git.status", params=STATUS, exchange_id="ab" * 16, body_sha256="")
+    ask = Submission(operation="git.status", params=STATUS, exchange_id="ab" * 16, body_sha256="")
     answer = await bench.pipeline.asks.submit(bench.who("deployer"), ask)
     assert isinstance(answer, Failed)
     assert isinstance(answer.error, HostFailedError)
     assert answer.error.members["outcome"]["exit_code"] == 1
     assert bench.events() == ["operation.started", "operation.finished"]
-    assert 'refusals_total{code="host:failed"} 1.0' in bench.rooms.metrics.render().decode()
+    assert 'refusals_total{code="host:failed"} 1.0' in bench.context.metrics.render().decode()
 
 
 async def test_an_allowed_change_that_cannot_be_written_down_does_not_run(
@@ -227,7 +227,7 @@ async def test_a_client_that_goes_away_while_it_is_held_leaves_a_whole_request(
     bench: Workbench,
 ) -> None:
     asking = asyncio.ensure_future(bench.ask(exchange_id="ef" * 16))
-    while not bench.rooms.tasks:
+    while not bench.context.tasks:
         await asyncio.sleep(0)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -499,7 +499,7 @@ async def test_a_flood_of_denied_asks_is_held_off_for_an_hour(tmp_path: Path) ->
         await bench.decide(await bench.held(), Verb.DENY)
         expired = await bench.held()
         bench.clock.advance(minutes=30)
-        await bench.pipeline.approved.expire_due()
+        await bench.pipeline.lifecycle.expire_due()
         assert await bench.state(expired) is State.EXPIRED
         error = await refused(bench, RateLimitedError)
         assert error.retry_after_seconds

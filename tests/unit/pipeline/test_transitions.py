@@ -28,8 +28,8 @@ def cancelled(bench: Workbench, request: Request) -> Request:
 
 async def test_a_step_that_wins_is_stored_woken_for_and_recorded(bench: Workbench) -> None:
     request = await bench.held()
-    poll, woken = bench.rooms.changes.watch(request.id), asyncio.Event()
-    bench.rooms.wake_outbox = woken.set
+    poll, woken = bench.context.changes.watch(request.id), asyncio.Event()
+    bench.context.wake_outbox = woken.set
     after = cancelled(bench, request)
     assert await bench.pipeline.transitions.move(
         request, after, Event.REQUEST_CANCELLED, cancelled_by="somebody"
@@ -44,8 +44,8 @@ async def test_a_step_that_loses_changes_wakes_and_records_nothing(bench: Workbe
     request = await bench.held()
     await bench.decide(request, Verb.DENY)
     before, stored = bench.events(), await bench.request(request.id)
-    poll, woken = bench.rooms.changes.watch(request.id), asyncio.Event()
-    bench.rooms.wake_outbox = woken.set
+    poll, woken = bench.context.changes.watch(request.id), asyncio.Event()
+    bench.context.wake_outbox = woken.set
     after = cancelled(bench, request)
     assert not await bench.pipeline.transitions.move(request, after, Event.REQUEST_CANCELLED)
     assert not poll.done()
@@ -82,7 +82,7 @@ async def test_a_yes_that_can_be_neither_recorded_nor_taken_back_runs_nothing(
 async def test_a_run_wakes_the_outbox_by_its_decision_and_its_end_only(bench: Workbench) -> None:
     request = await bench.held()
     wakes: list[str] = []
-    bench.rooms.wake_outbox = lambda: wakes.append("woken")
+    bench.context.wake_outbox = lambda: wakes.append("woken")
     gate = bench.host.hold("pull")
     await bench.decide(request)
     await bench.host.reached["pull"].wait()
@@ -97,7 +97,7 @@ async def test_an_older_ask_for_the_same_is_recorded_as_the_store_ended_it(
     bench: Workbench,
 ) -> None:
     first = await bench.held()
-    poll = bench.rooms.changes.watch(first.id)
+    poll = bench.context.changes.watch(first.id)
     bench.host.tip = "c" * 40
     second = await bench.held(params=PULL)
     assert second.id != first.id

@@ -30,7 +30,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
 async def waiting(bench: Workbench, count: int = 1) -> None:
     """Return once so many long polls wait for a change."""
     async with asyncio.timeout(PATIENCE):
-        while sum(map(len, bench.rooms.changes._waiters.values())) < count:
+        while sum(map(len, bench.context.changes._waiters.values())) < count:
             await asyncio.sleep(0)
 
 
@@ -148,7 +148,7 @@ async def test_a_long_poll_returns_when_the_request_changes(bench: Workbench) ->
     await waiting(bench)
     await bench.decide(request, Verb.DENY)
     assert (await poll).state == "denied"
-    assert bench.rooms.changes._waiters == {}
+    assert bench.context.changes._waiters == {}
 
 
 async def test_a_long_poll_returns_at_a_voice_of_a_quorum(bench: Workbench) -> None:
@@ -211,8 +211,8 @@ async def test_a_long_poll_ends_at_shutdown(bench: Workbench) -> None:
         bench.pipeline.views.show(bench.who("deployer"), request.id, wait_seconds=60)
     )
     await waiting(bench)
-    bench.rooms.is_draining = True
-    bench.rooms.changes.tell_all()
+    bench.context.is_draining = True
+    bench.context.changes.tell_all()
     assert (await poll).state == "pending"
     # And none begins then.
     shown = await bench.pipeline.views.show(bench.who("deployer"), request.id, wait_seconds=60)
@@ -324,4 +324,4 @@ async def test_a_long_poll_whose_client_has_gone_leaves_nothing(bench: Workbench
     poll.cancel()
     await asyncio.wait([poll])
     assert not bench.pipeline.views._polls
-    assert bench.rooms.changes._waiters == {}
+    assert bench.context.changes._waiters == {}

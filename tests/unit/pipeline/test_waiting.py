@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from host_agent.errors import HostAgentError
-from host_agent.pipeline.responses import Answer
+from host_agent.pipeline.responses import SubmitAnswer
 from host_agent.requests.model import State
 from tests.support.pipeline import ASIDE, FETCH, PULL, STATUS, Workbench, opened
 from tests.support.site import IDENTITIES
@@ -71,19 +71,19 @@ REFUSED = {
 }
 
 
-async def waited(bench: Workbench, operation: str, params: object, change: Change) -> Answer:
+async def waited(bench: Workbench, operation: str, params: object, change: Change) -> SubmitAnswer:
     """Ask while another operation has the only place; let `change` happen, then give it back."""
-    turns = bench.rooms.turns
-    turns.resize(1)
+    slots = bench.context.slots
+    slots.resize(1)
     waits = asyncio.Event()
-    enter = turns.enter
+    enter = slots.enter
 
     async def seen(*asked: object, **named: object) -> bool:
         waits.set()
         return await enter(*asked, **named)  # type: ignore[arg-type]
 
-    async with turns.read():
-        turns.enter = seen  # type: ignore[method-assign]
+    async with slots.read():
+        slots.enter = seen  # type: ignore[method-assign]
         asking = asyncio.ensure_future(bench.ask(operation, params))  # type: ignore[arg-type]
         await waits.wait()
         await asyncio.sleep(0)

@@ -48,10 +48,10 @@ async def test_h4_a_remembered_certificate_is_asked_as_if_it_came_now(
 ) -> None:
     brief(bench, "alice")
     credential = bench.who("alice").credential
-    assert welcome(bench.rooms, credential).cn == "alice"
+    assert welcome(bench.context, credential).cn == "alice"
     OVER[how](bench)
     with pytest.raises(InvalidIdentityError):
-        welcome(bench.rooms, credential)
+        welcome(bench.context, credential)
 
 
 async def test_h4_what_was_remembered_without_its_authority_is_not_welcome(
@@ -60,8 +60,8 @@ async def test_h4_what_was_remembered_without_its_authority_is_not_welcome(
     credential = bench.who("alice").credential
     for less in (replace(credential, issuer=None), replace(credential, ends=None)):
         with pytest.raises(InvalidIdentityError):
-            welcome(bench.rooms, less)
-    assert welcome(bench.rooms, credential).cn == "alice"
+            welcome(bench.context, less)
+    assert welcome(bench.context, credential).cn == "alice"
 
 
 async def quorum(bench: Workbench, before_the_second: Callable[[], None]) -> Request:
