@@ -4,13 +4,14 @@ An approver is proven by a way in: a certificate, a channel that proves its send
 that signs for its users. Each has the roles of that way only.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from host_agent.errors import IdentityError
 from host_agent.identity.credential import Credential
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.context import Context, welcome
-from host_agent.requests.model import Decision, Terms, is_eligible, is_same_owner
+from host_agent.requests.model import Decision, Terms, agreeing, is_eligible, is_same_owner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,16 @@ def through(approver: ApproverIdentity, bridge: Principal) -> ApproverIdentity:
         credential=bridge.credential,
         vouchers=approver.vouchers | {bridge.owner},
     )
+
+
+def still_counts(context: Context, owner: str, consents: Sequence[Decision], terms: Terms) -> bool:
+    """Return whether enough of `consents`, by others than `owner`, count under `terms` now."""
+    counted = [
+        (makers(context, consent),)
+        for consent in consents
+        if not is_same_owner(consent.owner, owner) and counts(context, consent, terms, owner)
+    ]
+    return agreeing(counted, terms.approvals) >= terms.approvals
 
 
 def counts(context: Context, consent: Decision, terms: Terms, asker: str) -> bool:

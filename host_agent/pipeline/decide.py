@@ -186,7 +186,7 @@ class Decisions:
                 request = await self._latest(request)
                 continue
             given = None
-            if decided.state is State.APPROVED:
+            if decided.state is State.APPROVED and grant is not None:
                 given = make_grant(context, decided, now)
             if await self._transitions.move(request, decided, grant=given):
                 break

@@ -17,18 +17,14 @@ from host_agent.config import MAX_PATTERN_LENGTH, compile_pattern
 from host_agent.errors import HostAgentError, InvalidParameterError, RequestNotFoundError
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Operation
-from host_agent.pipeline.approver_identity import counts, makers
+from host_agent.pipeline.approver_identity import still_counts
 from host_agent.pipeline.authorize import as_now, judge
 from host_agent.pipeline.context import Context, record, welcome
 from host_agent.policy.rules import Allow, Ask
 from host_agent.requests.grant import Grant
 from host_agent.requests.model import (
-    Decision,
     GrantTerms,
     Request,
-    Terms,
-    agreeing,
-    is_same_owner,
 )
 from host_agent.store.grants import AGENT
 
@@ -206,16 +202,6 @@ def _usable(
         and grant.params == bound_params(operation)
         and still_counts(context, principal.owner, grant.consents, verdict.terms)
     ]
-
-
-def still_counts(context: Context, owner: str, consents: Sequence[Decision], terms: Terms) -> bool:
-    """Return whether enough of `consents`, by others than `owner`, count under `terms` now."""
-    counted = [
-        (makers(context, consent),)
-        for consent in consents
-        if not is_same_owner(consent.owner, owner) and counts(context, consent, terms, owner)
-    ]
-    return agreeing(counted, terms.approvals) >= terms.approvals
 
 
 # -- looking, revoking -----------------------------------------------------------------------------

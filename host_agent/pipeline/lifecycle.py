@@ -25,9 +25,9 @@ from host_agent.errors import (
     TargetChangedError,
 )
 from host_agent.operations.catalogue import Operation
+from host_agent.pipeline.approver_identity import still_counts
 from host_agent.pipeline.authorize import bind, judge, require_adapter
 from host_agent.pipeline.context import Context, welcome
-from host_agent.pipeline.grants import still_counts
 from host_agent.pipeline.reconcile import catch_up
 from host_agent.pipeline.run import Run, inspect, perform
 from host_agent.pipeline.transitions import ENDS, Transitions

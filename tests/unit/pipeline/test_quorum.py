@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from host_agent.audit.record import Event
 from host_agent.errors import AlreadyDecidedError, UnreachableError
-from host_agent.pipeline.grants import still_counts
+from host_agent.pipeline.approver_identity import still_counts
 from host_agent.requests.model import Request, State, Terms, Verb, agreeing
 from tests.support.people import (
     BRIDGE,
