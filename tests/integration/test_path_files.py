@@ -21,7 +21,7 @@ PAGE = Path(__file__).parents[2] / "docs/explanation/way-of-a-request.md"
 TIMES = 4
 """Something else may happen meanwhile: what is entered each of so many times is the request's."""
 BY_ITSELF = "agent/"
-"""What the agent looks at by itself, request or not."""
+"""Who looks at things from time to time, request or not: what they call does not count."""
 
 
 Prepare: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
@@ -43,8 +43,15 @@ class Tracer:
             path = Path(name)
             is_ours = path.is_relative_to(PACKAGE)
             self.known[name] = str(path.relative_to(PACKAGE)) if is_ours else None
-        if (file := self.known[name]) is not None:
+        if (file := self.known[name]) is not None and not self._is_by_itself(frame):
             self.seen.add(file)
+
+    def _is_by_itself(self, frame: FrameType | None) -> bool:
+        while frame is not None:
+            if (self.known.get(frame.f_code.co_filename) or "").startswith(BY_ITSELF):
+                return True
+            frame = frame.f_back
+        return False
 
     @contextmanager
     def noting(self) -> Iterator[set[str]]:
@@ -87,7 +94,7 @@ async def entered(tracer: Tracer, prepare: Prepare, request: Request) -> set[str
         prepared = await prepare()
         with tracer.noting() as seen:
             await request(prepared)
-        found.append({file for file in seen if not file.startswith(BY_ITSELF)})
+        found.append(seen)
     return set.intersection(*found[1:])
 
 
