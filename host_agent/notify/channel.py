@@ -85,7 +85,7 @@ class ChannelError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class ChannelReply:
     """What one person sent, as the channel proved it.
 
     `address` is the proven sender (Signal: the ACI). `sent_at` is the sender's own clock.
@@ -103,7 +103,7 @@ class Heard:
     reaction: str | None = None
 
 
-Hear: TypeAlias = Callable[[Heard], Awaitable[str | None]]
+Hear: TypeAlias = Callable[[ChannelReply], Awaitable[str | None]]
 """Takes what was heard and returns what to answer in the same chat, or None for nothing.
 
 It raises nothing.

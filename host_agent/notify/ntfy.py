@@ -18,9 +18,9 @@ from host_agent.canonical import JsonValue, canonical_json
 from host_agent.config.channels.ntfy import PUBLIC_SERVER, NtfySection
 from host_agent.notify.channel import (
     ChannelError,
+    ChannelReply,
     Delivery,
     Hear,
-    Heard,
     Message,
     Surroundings,
 )
@@ -190,15 +190,15 @@ class NtfyChannel:
         if told is None:
             return
         self._failures = 0
-        heard = heard_in(told, topic)
+        reply = heard_in(told, topic)
         identifier = told.get("id")
         if told.get("event") == "message" and isinstance(identifier, str):
             if identifier in self._heard:
                 return
             if _MESSAGE_ID.fullmatch(identifier):
                 self._remember(identifier)
-        if heard is not None:
-            await hear(heard)
+        if reply is not None:
+            await hear(reply)
 
     def _remember(self, identifier: str) -> None:
         self._last_id = identifier
@@ -286,7 +286,7 @@ def _cut(text: str, room: int) -> str:
     return data[: room - len(_CUT)].decode("utf-8", "ignore") + _CUT
 
 
-def heard_in(told: Mapping[str, object], topic: str) -> Heard | None:
+def heard_in(told: Mapping[str, object], topic: str) -> ChannelReply | None:
     """Return what a line of the reply topic says, or None where it is nothing of ours."""
     text, identifier, instant = (told.get(name) for name in ("message", "id", "time"))
     if told.get("event") != "message" or told.get("topic") != topic:
@@ -297,7 +297,7 @@ def heard_in(told: Mapping[str, object], topic: str) -> Heard | None:
     code = None if said is None else codes.normalise(said[1])
     if code is None or not _MESSAGE_ID.fullmatch(identifier) or not 0 <= instant < 2**33:
         return None
-    return Heard(
+    return ChannelReply(
         channel=NtfyChannel.name,
         address="",
         text=f"DENY {code}",

@@ -3,11 +3,11 @@
 from host_agent.config import Channels
 from host_agent.config.channels.signal import SignalSection
 from host_agent.errors import InvalidParameterError
-from host_agent.notify.channel import Heard
+from host_agent.notify.channel import ChannelReply
 from host_agent.notify.signal.envelope import Params, read_envelope
 
 
-def read_relayed(channels: Channels, params: Params) -> Heard | None:
+def read_relayed(channels: Channels, params: Params) -> ChannelReply | None:
     """Return what one person sent to the account, or None where it is nothing to act on.
 
     Raises:

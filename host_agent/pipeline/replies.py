@@ -31,7 +31,7 @@ from host_agent.errors import (
     UnknownIdentityError,
 )
 from host_agent.identity.registry import Principal
-from host_agent.notify.channel import Heard
+from host_agent.notify.channel import ChannelReply
 from host_agent.notify.prompts import short_id
 from host_agent.notify.reply_parser import (
     ApproveReaction,
@@ -75,23 +75,23 @@ class Replies:
         self._throttle = RefusalThrottle()
         self._enrolling = asyncio.Lock()
 
-    async def hear(self, heard: Heard, *, bridge: Principal | None = None) -> str | None:
+    async def hear(self, reply: ChannelReply, *, bridge: Principal | None = None) -> str | None:
         """Return what to answer in the same chat, or None for nothing. Raises nothing.
 
         `bridge` is the one that relays it, where one does; then only a code decides.
         """
-        if not self._is_new(f"{heard.channel} {heard.reference}"):
+        if not self._is_new(f"{reply.channel} {reply.reference}"):
             return None
-        words = read(heard.text) if heard.reaction is None else read_reaction(heard.reaction)
+        words = read(reply.text) if reply.reaction is None else read_reaction(reply.reaction)
         try:
-            return await self._answer(heard, words, bridge)
+            return await self._answer(reply, words, bridge)
         except StoreUnavailableError:
-            self._known.pop(f"{heard.channel} {heard.reference}", None)
+            self._known.pop(f"{reply.channel} {reply.reference}", None)
             return "Nothing was done: the agent cannot store it now. Send it again in a while."
         except HostAgentError as error:
             return error.detail
         except Exception as error:  # noqa: BLE001 - a channel must go on; no text is logged
-            _log.error("an answer over %s failed: %s", heard.channel, type(error).__name__)
+            _log.error("an answer over %s failed: %s", reply.channel, type(error).__name__)
             return "Nothing was done: the agent failed. Its administrator finds why in its log."
 
     def _is_new(self, reference: str) -> bool:
@@ -102,33 +102,35 @@ class Replies:
             self._known.popitem(last=False)
         return True
 
-    async def _answer(self, heard: Heard, words: Words, bridge: Principal | None) -> str | None:
+    async def _answer(
+        self, reply: ChannelReply, words: Words, bridge: Principal | None
+    ) -> str | None:
         if isinstance(words, Chatter):
             return None
-        if CHANNELS[heard.channel].has_buttons:
-            await self._press(heard, words)
+        if CHANNELS[reply.channel].has_buttons:
+            await self._press(reply, words)
             return None
         if isinstance(words, Enrol):
             if bridge is not None:
                 return "Nobody was enrolled: a bridge cannot vouch for that."
-            return await self._enrol(heard, words.code)
-        owner = self._context.contacts.owner_at(heard.channel, heard.address)
+            return await self._enrol(reply, words.code)
+        owner = self._context.contacts.owner_at(reply.channel, reply.address)
         if owner is None:
-            await self._strange(heard, words)
+            await self._strange(reply, words)
             return None
-        approver = identity_over(self._context, owner, heard.channel, heard.address)
+        approver = identity_over(self._context, owner, reply.channel, reply.address)
         if approver is None:
             return None
         if bridge is not None:
-            approver, heard = through(approver, bridge), replace(heard, quotes=None)
+            approver, reply = through(approver, bridge), replace(reply, quotes=None)
         if isinstance(words, Confirm):
-            return await self._by_code(approver, heard, words.code, Verb.APPROVE, None)
+            return await self._by_code(approver, reply, words.code, Verb.APPROVE, None)
         if isinstance(words, Denial) and words.code is not None:
-            return await self._by_code(approver, heard, words.code, Verb.DENY, words.reason)
-        if isinstance(words, Denial) and heard.quotes is not None:
-            return await self._by_quote(approver, heard, words.reason)
+            return await self._by_code(approver, reply, words.code, Verb.DENY, words.reason)
+        if isinstance(words, Denial) and reply.quotes is not None:
+            return await self._by_quote(approver, reply, words.reason)
         if isinstance(words, ApproveReaction):
-            is_prompt = await self._prompt_of(approver, heard) is not None
+            is_prompt = await self._prompt_of(approver, reply) is not None
             why = "Nothing was approved: a thumb is no yes; that needs the code."
             return f"{why} {HOW}" if is_prompt else None
         if isinstance(words, Unclear):
@@ -138,7 +140,12 @@ class Replies:
     # -- decisions --------------------------------------------------------------------------------
 
     async def _by_code(
-        self, approver: ApproverIdentity, heard: Heard, code: str, verb: Verb, reason: str | None
+        self,
+        approver: ApproverIdentity,
+        reply: ChannelReply,
+        code: str,
+        verb: Verb,
+        reason: str | None,
     ) -> str | None:
         found = await self._context.store.code(codes.hash_code(code))
         try:
@@ -157,7 +164,7 @@ class Replies:
             message = "Nothing was done: that code was made for somebody else."
             await self._refused(approver, verb, DigestMismatchError(message), found.request_id)
             return message
-        quoted = None if heard.quotes is None else await self._message_of(approver, heard)
+        quoted = None if reply.quotes is None else await self._message_of(approver, reply)
         if quoted is not None and quoted.request_id != found.request_id:
             message = (
                 "Nothing was done: that code is of another request than the message you answered. "
@@ -166,7 +173,7 @@ class Replies:
             await self._refused(approver, verb, DigestMismatchError(message), quoted.request_id)
             return message
         request = await self._context.store.get(found.request_id)
-        if request is not None and _is_older(heard, request):
+        if request is not None and _is_older(reply, request):
             return await self._too_old(approver, verb, request)
         return await self._decide(approver, found.request_id, verb, reason)
 
@@ -176,57 +183,61 @@ class Replies:
         return message
 
     async def _by_quote(
-        self, approver: ApproverIdentity, heard: Heard, reason: str | None
+        self, approver: ApproverIdentity, reply: ChannelReply, reason: str | None
     ) -> str | None:
         """Deny by an answer or a reaction to a prompt; never anything else."""
-        row = await self._prompt_of(approver, heard)
+        row = await self._prompt_of(approver, reply)
         if row is None:
-            return None if heard.reaction else f"Nothing was done: that is no prompt. {HOW}"
+            return None if reply.reaction else f"Nothing was done: that is no prompt. {HOW}"
         request = await self._context.store.get(row.request_id)
         if request is None:
             return None
-        if _is_older(heard, request):
+        if _is_older(reply, request):
             return await self._too_old(approver, Verb.DENY, request)
         return await self._decide(approver, request.id, Verb.DENY, reason)
 
-    async def _prompt_of(self, approver: ApproverIdentity, heard: Heard) -> Notification | None:
+    async def _prompt_of(
+        self, approver: ApproverIdentity, reply: ChannelReply
+    ) -> Notification | None:
         """Return the prompt of this person that the message quotes or reacts to."""
-        row = await self._message_of(approver, heard)
+        row = await self._message_of(approver, reply)
         return row if row is not None and row.kind is Kind.PROMPT else None
 
-    async def _message_of(self, approver: ApproverIdentity, heard: Heard) -> Notification | None:
+    async def _message_of(
+        self, approver: ApproverIdentity, reply: ChannelReply
+    ) -> Notification | None:
         """Return what was sent to this person and is quoted or reacted to, prompt or outcome."""
         return await self._context.store.prompt_by_reference(
-            approver.owner, approver.channel, heard.quotes or ""
+            approver.owner, approver.channel, reply.quotes or ""
         )
 
-    async def _press(self, heard: Heard, words: Words) -> None:
+    async def _press(self, reply: ChannelReply, words: Words) -> None:
         """Take a button: its token says who, and may only deny. Nobody reads an answer there."""
         if not isinstance(words, Denial) or words.code is None:
             return
         found = await self._context.store.code(codes.hash_code(words.code))
-        if found is None or not _is_of_button(found, heard):
-            if heard.sent_at > self._context.clock.now() - CLOCKS_APART:  # a start hears old ones
-                who: dict[str, JsonValue] = {"channel": heard.channel}
+        if found is None or not _is_of_button(found, reply):
+            if reply.sent_at > self._context.clock.now() - CLOCKS_APART:  # a start hears old ones
+                who: dict[str, JsonValue] = {"channel": reply.channel}
                 code = DigestMismatchError.code
-                await self._record(heard.channel, who, Verb.DENY.value, code)
+                await self._record(reply.channel, who, Verb.DENY.value, code)
             return
-        approver = identity_over(self._context, found.owner, heard.channel, None)
+        approver = identity_over(self._context, found.owner, reply.channel, None)
         request = await self._context.store.get(found.request_id)
         if approver is None or request is None:
             return
         if request.state is State.PENDING:
             await self._decide(approver, request.id, Verb.DENY, None)
-            await self._is_first(heard)
-        elif await self._is_first(heard):
+            await self._is_first(reply)
+        elif await self._is_first(reply):
             await self._decide(approver, request.id, Verb.DENY, None)
 
-    async def _is_first(self, heard: Heard) -> bool:
+    async def _is_first(self, reply: ChannelReply) -> bool:
         """Return whether a press comes for the first time: a start hears those of hours again."""
         now = self._context.clock.wall()
         spent = await self._context.store.spend_nonce(
-            f"heard over {heard.channel}",
-            heard.reference,
+            f"heard over {reply.channel}",
+            reply.reference,
             expires_at=now + PRESSES_KEPT,
             now=now,
             capacity=MAX_PRESSES,
@@ -264,15 +275,15 @@ class Replies:
         key = f"{approver.channel} {approver.owner}"
         await self._record(key, who, verb.value, error.code, request_id)
 
-    async def _strange(self, heard: Heard, words: Words) -> None:
+    async def _strange(self, reply: ChannelReply, words: Words) -> None:
         """Write down that somebody tried to decide whom nobody has enrolled. They hear nothing."""
         verb = Verb.APPROVE if isinstance(words, Confirm) else Verb.DENY
         if not isinstance(words, Confirm | Denial) or words.code is None:
             return
-        who: dict[str, JsonValue] = {"channel": heard.channel}
+        who: dict[str, JsonValue] = {"channel": reply.channel}
         found = await self._context.store.code(codes.hash_code(words.code))
         request_id = None if found is None else found.request_id
-        await self._record(heard.channel, who, verb.value, UnknownIdentityError.code, request_id)
+        await self._record(reply.channel, who, verb.value, UnknownIdentityError.code, request_id)
 
     async def _record(
         self,
@@ -302,32 +313,32 @@ class Replies:
 
     # -- enrolment --------------------------------------------------------------------------------
 
-    async def _enrol(self, heard: Heard, code: str) -> str:
+    async def _enrol(self, reply: ChannelReply, code: str) -> str:
         async with self._enrolling:
             # One after the other: many at once get no more tries.
-            enrolling = self._enrol_next(heard, code)
+            enrolling = self._enrol_next(reply, code)
             return await self._context.tasks.shielded(enrolling, name="enrol over a channel")
 
-    async def _enrol_next(self, heard: Heard, code: str) -> str:
-        context, key = self._context, f"{heard.channel}:{heard.address}"
-        who: dict[str, JsonValue] = {"channel": heard.channel}
+    async def _enrol_next(self, reply: ChannelReply, code: str) -> str:
+        context, key = self._context, f"{reply.channel}:{reply.address}"
+        who: dict[str, JsonValue] = {"channel": reply.channel}
         try:
             self._decisions.lockout.refuse(key)
         except RateLimitedError as error:
-            await self._record(heard.channel, who, _ENROL, error.code)
+            await self._record(reply.channel, who, _ENROL, error.code)
             raise
         if any(
-            entry.address(heard.channel) == heard.address
+            entry.address(reply.channel) == reply.address
             for entry in context.contacts.entries.values()
         ):
-            await self._record(heard.channel, who, _ENROL, RoleRequiredError.code)
+            await self._record(reply.channel, who, _ENROL, RoleRequiredError.code)
             return "Nobody was enrolled: the configuration says already whose address this is."
         contact = await context.store.enrol(
-            heard.channel, heard.address, code_hash=codes.hash_code(code), now=context.clock.now()
+            reply.channel, reply.address, code_hash=codes.hash_code(code), now=context.clock.now()
         )
         if contact is None:
             self._decisions.lockout.count(key)
-            await self._record(heard.channel, who, _ENROL, UnknownIdentityError.code)
+            await self._record(reply.channel, who, _ENROL, UnknownIdentityError.code)
             return "Nobody was enrolled: that code is not known, or its time is over."
         try:
             await context.audit.append(
@@ -339,18 +350,18 @@ class Replies:
             return error.detail
         await context.store.put_contact(replace(contact, disabled=None))
         await refresh_contacts(context)
-        if context.contacts.owner_at(heard.channel, heard.address) != contact.owner:
+        if context.contacts.owner_at(reply.channel, reply.address) != contact.owner:
             return f"Enrolled, but the configuration does not reach {contact.owner} over this."
         return f"This address now answers for {contact.owner}. {HOW}"
 
 
-def _is_older(heard: Heard, request: Request) -> bool:
+def _is_older(reply: ChannelReply, request: Request) -> bool:
     """Return whether a message was sent before its request was made, so is not about it."""
-    return heard.sent_at < request.created_at - CLOCKS_APART
+    return reply.sent_at < request.created_at - CLOCKS_APART
 
 
-def _is_of_button(found: CodeHash, heard: Heard) -> bool:
-    return found.channel == heard.channel and found.purpose is Purpose.DENY
+def _is_of_button(found: CodeHash, reply: ChannelReply) -> bool:
+    return found.channel == reply.channel and found.purpose is Purpose.DENY
 
 
 # -- words ----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from host_agent.notify.apprise import MAX_URLS, AppriseChannel
-from host_agent.notify.channel import Channel, ChannelError, Heard
+from host_agent.notify.channel import Channel, ChannelError, ChannelReply
 from host_agent.requests.notification import Failure
 from tests.support.messages import CODE, a_message
 from tests.support.patience import PATIENCE
@@ -161,7 +161,7 @@ async def test_a_missing_package_is_said_clearly(
 
 
 async def test_listening_waits_to_be_cancelled(stand_in: StandIn, tmp_path: Path) -> None:
-    async def hear(heard: Heard) -> str | None:
+    async def hear(heard: ChannelReply) -> str | None:
         pytest.fail("nothing comes back")
 
     sender = channel(tmp_path, "json://a")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from host_agent.notify.channel import Channel, ChannelError, Heard, Message
+from host_agent.notify.channel import Channel, ChannelError, ChannelReply, Message
 from host_agent.notify.flood import MAX_ANSWERS_EACH
 from host_agent.notify.matrix.channel import (
     EVENTS_EACH,
@@ -455,7 +455,7 @@ async def test_a_defect_in_hearing_ends_nothing(
 ) -> None:
     failed: list[str] = []
 
-    def answer(heard: Heard) -> str | None:
+    def answer(heard: ChannelReply) -> str | None:
         if heard.text == "bad" and not failed:
             failed.append(heard.text)
             raise RuntimeError

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from host_agent.notify.channel import Channel, ChannelError, Heard
+from host_agent.notify.channel import Channel, ChannelError, ChannelReply
 from host_agent.notify.ntfy import NtfyChannel
 from host_agent.notify.outbound import Outbound
 from host_agent.requests.notification import Failure
@@ -63,16 +63,16 @@ class Ears:
     """Keeps what is heard."""
 
     def __init__(self) -> None:
-        self.heard: asyncio.Queue[Heard] = asyncio.Queue()
+        self.heard: asyncio.Queue[ChannelReply] = asyncio.Queue()
 
-    async def __call__(self, heard: Heard) -> str | None:
+    async def __call__(self, heard: ChannelReply) -> str | None:
         await self.heard.put(heard)
         return None
 
-    async def next(self) -> Heard:
+    async def next(self) -> ChannelReply:
         return await asyncio.wait_for(self.heard.get(), PATIENCE)
 
-    async def until(self, text: str) -> list[Heard]:
+    async def until(self, text: str) -> list[ChannelReply]:
         """Return everything up to the message with `text`."""
         found = [await self.next()]
         while found[-1].text != text:

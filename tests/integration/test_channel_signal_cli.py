@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from host_agent.notify.channel import ChannelError, Heard
+from host_agent.notify.channel import ChannelError, ChannelReply
 from host_agent.notify.prompts import Prompt
 from host_agent.notify.signal.channel import SignalChannel
 from host_agent.notify.signal.signal_cli import MAX_LINE_BYTES, SignalCli
@@ -391,7 +391,7 @@ async def test_nothing_of_a_person_is_logged(
 ) -> None:
     caplog.set_level("DEBUG")
 
-    def answer(heard: Heard) -> str:
+    def answer(heard: ChannelReply) -> str:
         return f"{CODE} was heard from {heard.address}"
 
     async with listening(channel(daemon.socket), Ears(answer)) as ears:

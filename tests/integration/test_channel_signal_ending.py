@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from host_agent.agent.messaging import Messaging
-from host_agent.notify.channel import Heard
+from host_agent.notify.channel import ChannelReply
 from host_agent.notify.signal.channel import SignalChannel
 from host_agent.notify.signal.signal_cli import SignalCli
 from tests.support.patience import PATIENCE
@@ -27,7 +27,7 @@ class Slow:
         self.heard: list[str] = []
         self.begun = asyncio.Event()
 
-    async def __call__(self, heard: Heard) -> str | None:
+    async def __call__(self, heard: ChannelReply) -> str | None:
         self.heard.append(heard.text)
         self.begun.set()
         await asyncio.sleep(0.5)

@@ -15,7 +15,7 @@ import pytest
 from host_agent.canonical import canonical_json
 from host_agent.errors import BadSignatureError
 from host_agent.notify import signing
-from host_agent.notify.channel import Channel, ChannelError, Heard
+from host_agent.notify.channel import Channel, ChannelError, ChannelReply
 from host_agent.notify.outbound import Outbound
 from host_agent.notify.webhook import CONTENT_TYPE, WebhookChannel
 from host_agent.requests.model import Digest
@@ -187,7 +187,7 @@ async def test_probe_posts_nothing(receiver: Receiver, tmp_path: Path) -> None:
 
 
 async def test_listening_waits_to_be_cancelled(receiver: Receiver, tmp_path: Path) -> None:
-    async def hear(heard: Heard) -> str | None:
+    async def hear(heard: ChannelReply) -> str | None:
         pytest.fail("nothing is heard on a webhook")
 
     task = asyncio.create_task(channel(receiver.url, tmp_path).listen(hear))

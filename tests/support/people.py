@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from host_agent.notify.channel import Heard
+from host_agent.notify.channel import ChannelReply
 from host_agent.requests import codes
 from host_agent.requests.model import Request
 from host_agent.requests.notification import CodeHash, DeliveryState, Purpose
@@ -70,9 +70,9 @@ class Chat:
     bench: Workbench
     references: "count[int]" = field(default_factory=lambda: count(1))
 
-    def message(self, text: str, *, by: str = ALICE, channel: str = "signal") -> Heard:
+    def message(self, text: str, *, by: str = ALICE, channel: str = "signal") -> ChannelReply:
         """Return a message that is sent now."""
-        return Heard(
+        return ChannelReply(
             channel=channel,
             address=by,
             text=text,

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from host_agent.notify.channel import Channel, Delivery, Heard, Message
+from host_agent.notify.channel import Channel, ChannelReply, Delivery, Message
 from tests.support.messages import CODE, a_message
 from tests.support.patience import PATIENCE
 from tests.support.signal_cli_server import ALICE
@@ -14,15 +14,15 @@ from tests.support.signal_cli_server import ALICE
 class Ears:
     """Keeps what is heard, and answers as it is told to."""
 
-    def __init__(self, answer: Callable[[Heard], str | None] = lambda _: None) -> None:
-        self.heard: asyncio.Queue[Heard] = asyncio.Queue()
+    def __init__(self, answer: Callable[[ChannelReply], str | None] = lambda _: None) -> None:
+        self.heard: asyncio.Queue[ChannelReply] = asyncio.Queue()
         self._answer = answer
 
-    async def __call__(self, heard: Heard) -> str | None:
+    async def __call__(self, heard: ChannelReply) -> str | None:
         await self.heard.put(heard)
         return self._answer(heard)
 
-    async def next(self) -> Heard:
+    async def next(self) -> ChannelReply:
         return await asyncio.wait_for(self.heard.get(), PATIENCE)
 
     async def texts_until(self, last: str) -> list[str]:

@@ -248,14 +248,14 @@ class MatrixChannel:
 
     async def _heard(self, arrived: Arrived, members: Collection[str], hear: Hear) -> str | None:
         is_of_two = set(members) == {self._homeserver.user, arrived.sender}
-        if arrived.heard is None:
+        if arrived.reply is None:
             return IS_ENCRYPTED if is_of_two else None
         if not is_of_two:
-            return None if isinstance(read(arrived.heard.text), Chatter) else HAS_OTHERS
+            return None if isinstance(read(arrived.reply.text), Chatter) else HAS_OTHERS
         self._rooms[arrived.sender] = arrived.room
         while len(self._rooms) > MAX_ROOMS:
             self._rooms.pop(next(iter(self._rooms)))
-        return await hear(arrived.heard)
+        return await hear(arrived.reply)
 
     def _remember(self, event: str) -> None:
         self._known[event] = None

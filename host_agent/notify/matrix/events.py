@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
 from host_agent.config.channels.matrix import MatrixSection, domain_of
-from host_agent.notify.channel import Heard
+from host_agent.notify.channel import ChannelReply
 
 MAX_HEARD_CHARACTERS = 1_200
 """Of a longer message only the beginning is handed on, still too long for a consent."""
@@ -21,12 +21,12 @@ _LATEST = 253_402_300_799_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrived:
-    """An event of a room that is to be answered. `heard` is None where it is encrypted."""
+    """An event of a room that is to be answered. `reply` is None where it is encrypted."""
 
     room: str
     event: str
     sender: str
-    heard: Heard | None
+    reply: ChannelReply | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +80,13 @@ class SyncReader:
         kind, content = event.get("type"), _mapping(event.get("content"))
         sent_at = _instant(event.get("origin_server_ts"))
         if kind == "m.room.encrypted":
-            return Arrived(room=room, event=event_id, sender=sender, heard=None)
+            return Arrived(room=room, event=event_id, sender=sender, reply=None)
         said = _message(content) if kind == "m.room.message" else None
         said = _reaction(content) if kind == "m.reaction" else said
         if said is None or sent_at is None:
             return None
         text, quotes, reaction = said
-        heard = Heard(
+        reply = ChannelReply(
             channel=MatrixSection.name,
             address=sender,
             text=text,
@@ -95,7 +95,7 @@ class SyncReader:
             quotes=quotes,
             reaction=reaction,
         )
-        return Arrived(room=room, event=event_id, sender=sender, heard=heard)
+        return Arrived(room=room, event=event_id, sender=sender, reply=reply)
 
 
 def next_batch(sync: Mapping[str, Any]) -> str | None:

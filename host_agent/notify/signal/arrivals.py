@@ -7,7 +7,7 @@ log, nor push out what an approver says.
 import asyncio
 from collections import Counter, deque
 
-from host_agent.notify.channel import Heard
+from host_agent.notify.channel import ChannelReply
 from host_agent.notify.flood import Complaints
 from host_agent.notify.signal.envelope import Params
 
@@ -58,28 +58,28 @@ class Inbox:
 
     def __init__(self, complaints: Complaints) -> None:
         self._complaints = complaints
-        self._waiting: deque[Heard] = deque()
+        self._waiting: deque[ChannelReply] = deque()
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def put(self, heard: Heard) -> None:
+    def put(self, reply: ChannelReply) -> None:
         """Take one; never waits."""
         waiting = Counter(other.address for other in self._waiting)
-        if waiting[heard.address] >= MAX_QUEUED_EACH:
-            self._drop(heard.address)
+        if waiting[reply.address] >= MAX_QUEUED_EACH:
+            self._drop(reply.address)
         elif len(self._waiting) >= MAX_QUEUED:
             self._drop(waiting.most_common(1)[0][0])
-        self._waiting.append(heard)
+        self._waiting.append(reply)
         self._idle.clear()
         self._arrived.set()
 
     def _drop(self, address: str) -> None:
-        oldest = next(heard for heard in self._waiting if heard.address == address)
+        oldest = next(reply for reply in self._waiting if reply.address == address)
         self._waiting.remove(oldest)
         self._complaints.add("more arrives over Signal than is read; the oldest was dropped")
 
-    async def get(self) -> Heard:
+    async def get(self) -> ChannelReply:
         """Return the next, once whoever asks is done with the one before."""
         if not self._waiting:
             self._idle.set()

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from host_agent.config.channels.signal import SignalSection
-from host_agent.notify.channel import ChannelError, Delivery, Hear, Heard, Message
+from host_agent.notify.channel import ChannelError, ChannelReply, Delivery, Hear, Message
 from host_agent.notify.flood import Complaints, Manners
 from host_agent.notify.signal.arrivals import Inbox
 from host_agent.notify.signal.envelope import Params, is_aci, read_envelope
@@ -127,7 +127,7 @@ class SignalChannel:
         complaints = Complaints(_log, monotonic)
         self._inbox = Inbox(complaints)
         self._manners = Manners(complaints, monotonic)
-        self._answers: asyncio.Queue[tuple[Heard, str]] = asyncio.Queue(MAX_ANSWERS)
+        self._answers: asyncio.Queue[tuple[ChannelReply, str]] = asyncio.Queue(MAX_ANSWERS)
         self._known: OrderedDict[str, None] = OrderedDict()
         self._opened_at: float | None = None
         self._away: tuple[float, datetime] | None = None
@@ -235,41 +235,41 @@ class SignalChannel:
         return self._opened_at is not None and now - self._opened_at >= LONGEST_PAUSE_SECONDS
 
     def _take(self, params: Params) -> None:
-        heard = read_envelope(params, account=self._driver.account)
-        if heard is None or heard.reference in self._known:
+        reply = read_envelope(params, account=self._driver.account)
+        if reply is None or reply.reference in self._known:
             return
-        self._known[heard.reference] = None
+        self._known[reply.reference] = None
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
-        self._inbox.put(heard)
+        self._inbox.put(reply)
 
     # -- what is answered -----------------------------------------------------------------------
 
     async def _hear_forever(self, hear: Hear) -> None:
         """Decide one by one; an answer on its way holds up no decision."""
         while True:
-            heard = await self._inbox.get()
+            reply = await self._inbox.get()
             try:
-                answer = await hear(heard)
+                answer = await hear(reply)
             except Exception as error:  # noqa: BLE001 - or nobody would be heard any more
                 _log.error("a message over Signal was not read: a defect, %s", type(error).__name__)
                 continue
-            if answer is None or not self._manners.may_answer(heard.address):
+            if answer is None or not self._manners.may_answer(reply.address):
                 continue
             if self._answers.full():
                 self._answers.get_nowait()
                 self._answers.task_done()
                 _log.warning("answers over Signal do not get out; the oldest was dropped")
-            self._answers.put_nowait((heard, answer))
+            self._answers.put_nowait((reply, answer))
 
     async def _answer_forever(self) -> None:
         while True:
-            heard, answer = await self._answers.get()
+            reply, answer = await self._answers.get()
             quote = Quote(
-                timestamp=heard.reference.rpartition(":")[2], author=heard.address, text=""
+                timestamp=reply.reference.rpartition(":")[2], author=reply.address, text=""
             )
             try:
-                await self._driver.send(heard.address, answer, quote=quote)
+                await self._driver.send(reply.address, answer, quote=quote)
             except ChannelError as error:
                 _log.warning("an answer over Signal was not sent: %s", error)
             except Exception as error:  # noqa: BLE001 - or nobody would be answered any more

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TypeAlias
 
 from host_agent.config.channels.signal import SignalSection
-from host_agent.notify.channel import Heard
+from host_agent.notify.channel import ChannelReply
 
 MAX_HEARD_CHARACTERS = 1_200
 """Of a longer message only the beginning is handed on, still too long for a consent."""
@@ -39,7 +39,7 @@ def is_aci(address: str | None) -> bool:
     return address is not None and _ACI.fullmatch(address) is not None
 
 
-def read_envelope(params: Params, *, account: str) -> Heard | None:
+def read_envelope(params: Params, *, account: str) -> ChannelReply | None:
     """Return what one person sent to `account`, or None where it is nothing to act on.
 
     Only messages straight to the account count: nothing of groups, of its own devices, no edits,
@@ -72,8 +72,8 @@ def read_envelope(params: Params, *, account: str) -> Heard | None:
 
 def _heard(
     aci: str, stamp: int, *, text: str, quotes: str | None, reaction: str | None = None
-) -> Heard:
-    return Heard(
+) -> ChannelReply:
+    return ChannelReply(
         channel=SignalSection.name,
         address=aci,
         text=_whole(text[:MAX_HEARD_CHARACTERS]),
@@ -84,7 +84,7 @@ def _heard(
     )
 
 
-def _reaction(reaction: object, account: str, aci: str, stamp: int) -> Heard | None:
+def _reaction(reaction: object, account: str, aci: str, stamp: int) -> ChannelReply | None:
     if not isinstance(reaction, Mapping) or reaction.get("isRemove") is not False:
         return None
     emoji, target = reaction.get("emoji"), _stamp(reaction.get("targetSentTimestamp"))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from host_agent.notify.channel import Heard
+from host_agent.notify.channel import ChannelReply
 from host_agent.notify.matrix.events import (
     MAX_HEARD_CHARACTERS,
     Arrived,
@@ -44,16 +44,16 @@ def arrived(*events: object, room: str = ROOM) -> list[Arrived]:
     return list(READER.arrived(sync(*events, room=room)))
 
 
-def heard(event: object) -> Heard:
+def heard(event: object) -> ChannelReply:
     (one,) = arrived(event)
-    assert one.heard is not None
-    return one.heard
+    assert one.reply is not None
+    return one.reply
 
 
 def test_a_text_is_heard_from_who_the_homeserver_says() -> None:
     (one,) = arrived(text())
     assert (one.room, one.event, one.sender) == (ROOM, "$143273582443PhrSn", ALICE)
-    assert one.heard == Heard(
+    assert one.reply == ChannelReply(
         channel="matrix",
         address=ALICE,
         text="CONFIRM ABCD",
@@ -99,7 +99,7 @@ def test_what_is_no_answer_is_passed_over(event: object) -> None:
 
 def test_what_is_encrypted_is_known_to_be_and_not_read() -> None:
     (one,) = arrived(text(type="m.room.encrypted", content={"ciphertext": "AwgAEnACgAkLmt6qF84"}))
-    assert (one.sender, one.heard) == (ALICE, None)
+    assert (one.sender, one.reply) == (ALICE, None)
 
 
 def test_a_reply_says_what_it_answers_and_its_fallback_is_not_read() -> None:

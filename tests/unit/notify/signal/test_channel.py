@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from host_agent.notify.channel import Channel, ChannelError, Heard
+from host_agent.notify.channel import Channel, ChannelError, ChannelReply
 from host_agent.notify.flood import MAX_ANSWERS_EACH, Complaints
 from host_agent.notify.signal import channel as signal
 from host_agent.notify.signal.arrivals import (
@@ -199,7 +199,7 @@ async def test_an_answer_that_is_not_taken_is_told_without_its_text(
 async def test_a_defect_of_hearing_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     line = Line()
 
-    def answer(heard: Heard) -> str:
+    def answer(heard: ChannelReply) -> str:
         if heard.text == "first":
             raise RuntimeError(heard.text)
         return "answer"
@@ -230,7 +230,7 @@ async def test_what_was_taken_is_read_and_answered_when_listening_ends() -> None
     line, held = Line(), asyncio.Event()
     texts: list[str] = []
 
-    async def hear(heard: Heard) -> str:
+    async def hear(heard: ChannelReply) -> str:
         await held.wait()
         texts.append(heard.text)
         return f"taken: {heard.text}"
@@ -253,7 +253,7 @@ async def test_what_cannot_be_read_holds_up_no_end(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(signal, "FINISH_SECONDS", 0.01)
     line, begun = Line(), asyncio.Event()
 
-    async def hear(heard: Heard) -> None:
+    async def hear(heard: ChannelReply) -> None:
         begun.set()
         await asyncio.Event().wait()
 
@@ -268,7 +268,7 @@ async def test_what_cannot_be_read_holds_up_no_end(monkeypatch: pytest.MonkeyPat
 # -- crowds ----------------------------------------------------------------------------------------
 
 
-def of(aci: str, number: int) -> Heard:
+def of(aci: str, number: int) -> ChannelReply:
     heard = read_envelope(said(aci, str(number), SPOKEN + number), account=ACCOUNT)
     assert heard is not None
     return heard

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host_agent.notify.channel import Heard
+from host_agent.notify.channel import ChannelReply
 from host_agent.notify.signal.envelope import (
     MAX_HEARD_CHARACTERS,
     Params,
@@ -21,7 +21,7 @@ STAMP = 1_700_000_000_123
 PROMPT = 1_699_999_999_000
 
 
-def heard(params: Params) -> Heard | None:
+def heard(params: Params) -> ChannelReply | None:
     return read_envelope(params, account=ACCOUNT)
 
 
@@ -31,7 +31,7 @@ def changed(params: dict[str, Any], change: Callable[[dict[str, Any]], None]) ->
 
 
 def test_a_message() -> None:
-    assert heard(said(ALICE, "DENY", STAMP)) == Heard(
+    assert heard(said(ALICE, "DENY", STAMP)) == ChannelReply(
         channel="signal",
         address=ALICE,
         text="DENY",
