@@ -50,7 +50,8 @@ def parameters(
 
 
 def _convert(spec: OperationSpec, given: Mapping[str, str]) -> dict[str, JsonValue]:
-    types = _types(spec.parameters)
+    parameters: type[Parameters] = spec.parameters
+    types = _types(parameters)
     return {name: convert(text, types.get(name, frozenset())) for name, text in given.items()}
 
 

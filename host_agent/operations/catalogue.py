@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -168,10 +168,19 @@ def may_reach_nothing(_params: object, _resource: str) -> bool:
     return False
 
 
+if TYPE_CHECKING:  # who names no parameters means any: PEP 696, which Python 3.11 has not
+    ParametersT = TypeVar("ParametersT", bound=Parameters, default=Any)
+    SectionT = TypeVar("SectionT", bound=Section, default=Any)
+else:
+    ParametersT = TypeVar("ParametersT", bound=Parameters)
+    SectionT = TypeVar("SectionT", bound=Section)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OperationSpec:
+class OperationSpec(Generic[ParametersT, SectionT]):
     """The declaration of one operation: values and pure functions.
 
+    - `wrapper`: the file that runs it; `zfs-list` for `zfs.list`, where none is named.
     - `inspector`: the wrapper of `inspect` and `probe`, where it is not `wrapper` itself.
     - `resource`: the resource string that rules see, or None for an operation without one.
     - `admit`: raises `PolicyDeniedError` or `ProtectedError` where the adapter's allow-lists or
@@ -200,30 +209,34 @@ class OperationSpec:
     name: str
     effect: Effect
     summary: str
-    parameters: type[Parameters]
-    wrapper: str
+    parameters: type[ParametersT]
+    wrapper: str = ""
     inspector: str | None = None
-    run_as: RunAs
-    resource: Callable[[Any], str | None]
-    admit: Callable[[Any, Any], None]
-    invoke: Callable[[Any, Mapping[str, JsonValue]], Invocation]
-    failure: Callable[[Any, Output], HostAgentError] = field(
+    run_as: RunAs = RunAs.ROOT
+    resource: Callable[[ParametersT], str | None]
+    admit: Callable[[ParametersT, SectionT], None]
+    invoke: Callable[[ParametersT, Mapping[str, JsonValue]], Invocation]
+    failure: Callable[[ParametersT, Output], HostAgentError] = field(
         default=lambda _params, output: HostFailedError(
             f"The command ended with exit status {output.exit_code}; see its standard error."
         )
     )
-    always_asks: Callable[[Any], bool] = never_asks
-    inspect: Callable[[Any], Invocation] | None = None
-    parse_inspection: Callable[[Any, Output], Inspection] | None = None
-    guard: Callable[[Any, Any, Output], None] | None = None
+    always_asks: Callable[[ParametersT], bool] = never_asks
+    inspect: Callable[[ParametersT], Invocation] | None = None
+    parse_inspection: Callable[[ParametersT, Output], Inspection] | None = None
+    guard: Callable[[ParametersT, SectionT, Output], None] | None = None
     decode: Callable[[Output], Output] | None = None
-    restrict: Callable[[Any, Any, Output], Output] | None = None
-    deeds: Callable[[Any], frozenset[Deed]] | None = None
-    may_reach: Callable[[Any, str], bool] = may_reach_nothing
-    turn: Callable[[Any], str] | None = None
-    probe: Callable[[Any, Mapping[str, JsonValue]], Invocation] | None = None
-    parse_probe: Callable[[Any, Mapping[str, JsonValue], Output], bool] | None = None
-    parse: Callable[[Any, Output], JsonValue] | None = None
+    restrict: Callable[[ParametersT, SectionT, Output], Output] | None = None
+    deeds: Callable[[ParametersT], frozenset[Deed]] | None = None
+    may_reach: Callable[[ParametersT, str], bool] = may_reach_nothing
+    turn: Callable[[ParametersT], str] | None = None
+    probe: Callable[[ParametersT, Mapping[str, JsonValue]], Invocation] | None = None
+    parse_probe: Callable[[ParametersT, Mapping[str, JsonValue], Output], bool] | None = None
+    parse: Callable[[ParametersT, Output], JsonValue] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.wrapper:
+            object.__setattr__(self, "wrapper", self.name.replace(".", "-"))
 
     @property
     def wrappers(self) -> tuple[str, ...]:
@@ -322,7 +335,7 @@ def _nothing_of(_section: object) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Adapter:
+class Adapter(Generic[SectionT]):
     """One family of operations, and all that others have to know of it.
 
     - `section`: the table of the configuration, under the adapter's name.
@@ -335,12 +348,12 @@ class Adapter:
     """
 
     name: str
-    section: type[Section]
-    specs: tuple[OperationSpec, ...]
+    section: type[SectionT]
+    specs: tuple[OperationSpec[Any, SectionT], ...]
     tool: Tool | None = None
-    names: Callable[[Any], Iterable[str]]
+    names: Callable[[SectionT], Iterable[str]]
     has_fixed_names: bool = False
-    protected: Callable[[Any], Iterable[str]] = _nothing_of
+    protected: Callable[[SectionT], Iterable[str]] = _nothing_of
     programs: frozenset[str] = frozenset()
 
     @property

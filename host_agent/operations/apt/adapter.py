@@ -9,20 +9,16 @@ than the configured sources. Arguments and exit statuses are in docs/reference/a
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
-    AdapterUnavailableError,
     HostAgentError,
     HostBusyError,
     HostFailedError,
     HostNotFoundError,
-    HostTimedOutError,
-    InvalidOutputError,
-    InvalidParameterError,
     PolicyDeniedError,
     ProtectedError,
     TargetChangedError,
@@ -45,6 +41,15 @@ from host_agent.operations.catalogue import (
     Parameters,
     RunAs,
     Tool,
+)
+from host_agent.operations.endings import (
+    Endings,
+    Words,
+    by_status,
+    by_words,
+    tool_endings,
+    unknown,
+    wrapper_endings,
 )
 from host_agent.operations.patterns import extended
 from host_agent.operations.section import grammar
@@ -144,24 +149,15 @@ def guard(_params: PackageParameters, section: AptSection, output: Output) -> No
 
 # -- failures --------------------------------------------------------------------------------------
 
-_FAILURES: Mapping[int, tuple[type[HostAgentError], str]] = {
-    64: (InvalidParameterError, "The wrapper does not accept the form of a parameter"),
-    65: (InvalidOutputError, "What apt answers is not understood here"),
-    66: (HostNotFoundError, "What was asked for does not exist"),
-    69: (AdapterUnavailableError, "apt cannot be used on this host"),
+_ENDINGS: Endings = {
+    **wrapper_endings("apt", "The transaction"),
+    **tool_endings("apt", after="; `dpkg --audit` tells what is left"),
     70: (HostFailedError, "apt cannot do it, or has not done all of it"),
-    75: (TargetChangedError, "The transaction is another one now; nothing was changed"),
-    77: (ProtectedError, "This is protected on the host"),
-    124: (HostTimedOutError, "The wrapper's limit was reached; `dpkg --audit` tells what is left"),
-    126: (AdapterUnavailableError, "apt cannot be started on this host"),
-    127: (AdapterUnavailableError, "apt or a tool of its wrapper is missing on this host"),
-    137: (HostTimedOutError, "apt was killed; `dpkg --audit` tells what is left"),
-    143: (HostTimedOutError, "apt was ended before it was done; `dpkg --audit` tells what is left"),
 }
 # Words of apt-get(8) and dpkg(1), apt 2.6 and 3.0, in the C locale.
-_WORDS: tuple[tuple[str, type[HostAgentError], str], ...] = (
+_WORDS: tuple[Words, ...] = (
     (
-        "returned an error code (75)",
+        r"returned an error code \(75\)",
         TargetChangedError,
         "apt would have done something else than was approved; nothing was changed.",
     ),
@@ -192,19 +188,8 @@ _WORDS: tuple[tuple[str, type[HostAgentError], str], ...] = (
 
 
 def failure(_params: object, output: Output) -> HostAgentError:
-    """Return the error for an exit status other than 0: the wrapper's own, or apt's failure.
-
-    Of standard error only the wrapper's own last sentence gets into the detail, in printable ASCII.
-    """
-    known = _FAILURES.get(output.shell_status)
-    if known is not None:
-        error, sentence = known
-        return error(f"{sentence}: {output.said}." if output.said else f"{sentence}.")
-    for words, error, sentence in _WORDS:
-        if words in output.stderr:
-            return error(sentence)
-    message = f"apt-get ended with exit status {output.exit_code}; see its standard error."
-    return HostFailedError(message)
+    """Return the error for an exit status other than 0: the wrapper's own, or apt's failure."""
+    return by_status(output, _ENDINGS) or by_words(output, _WORDS) or unknown(output, "apt-get")
 
 
 # -- the table -------------------------------------------------------------------------------------
@@ -248,19 +233,9 @@ def _one_at_a_time(_params: PackageParameters) -> str:
     return "apt"
 
 
-def _read(verb: str, summary: str, **more: Any) -> OperationSpec:
-    return OperationSpec(
-        name=f"apt.{verb}",
-        effect=Effect.READ,
-        summary=summary,
-        wrapper=f"apt-{verb}",
-        run_as=RunAs.ROOT,
-        failure=failure,
-        **more,
-    )
-
-
-def _change(verb: str, summary: str, preview: Callable[[Transaction], Inspection]) -> OperationSpec:
+def _change(
+    verb: str, summary: str, preview: Callable[[Transaction], Inspection]
+) -> OperationSpec[PackageParameters, AptSection]:
     def inspect(params: PackageParameters) -> Invocation:
         return _wrapper("inspect", verb, params.package)
 
@@ -282,9 +257,7 @@ def _change(verb: str, summary: str, preview: Callable[[Transaction], Inspection
         effect=Effect.CHANGE,
         summary=summary,
         parameters=PackageParameters,
-        wrapper=f"apt-{verb}",
         inspector="apt-inspect",
-        run_as=RunAs.ROOT,
         resource=_package,
         admit=admit_change,
         inspect=inspect,
@@ -298,10 +271,12 @@ def _change(verb: str, summary: str, preview: Callable[[Transaction], Inspection
     )
 
 
-SPECS: tuple[OperationSpec, ...] = (
-    _read(
-        "list",
-        "The installed packages that may be worked on, with the version that the sources have.",
+SPECS = (
+    OperationSpec(
+        name="apt.list",
+        effect=Effect.READ,
+        summary="The installed packages that may be worked on, with what the sources have.",
+        failure=failure,
         parameters=ListParameters,
         resource=_nothing,
         admit=admit_list,
@@ -309,9 +284,11 @@ SPECS: tuple[OperationSpec, ...] = (
         restrict=_restrict_list,
         parse=_parse_list,
     ),
-    _read(
-        "show",
-        "One package: what is installed, what the sources have, and what they say of it.",
+    OperationSpec(
+        name="apt.show",
+        effect=Effect.READ,
+        summary="One package: what is installed, what the sources have, and what they say of it.",
+        failure=failure,
         parameters=PackageParameters,
         resource=_package,
         admit=admit_read,

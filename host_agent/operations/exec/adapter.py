@@ -9,21 +9,17 @@ command does is its own affair: it counts as `destroy`, and cannot be looked at 
 import posixpath
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, ClassVar, NoReturn
 
 from pydantic import AfterValidator, Field, StringConstraints
 
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
-    AdapterUnavailableError,
     HostAgentError,
-    HostFailedError,
-    HostNotFoundError,
-    HostTimedOutError,
     InvalidOutputError,
     InvalidParameterError,
     PolicyDeniedError,
-    TargetChangedError,
 )
 from host_agent.operations.catalogue import (
     Adapter,
@@ -37,6 +33,7 @@ from host_agent.operations.catalogue import (
     PreviewAccuracy,
     RunAs,
 )
+from host_agent.operations.endings import Endings, by_status, tool_endings, unknown, wrapper_endings
 from host_agent.operations.exec.section import ExecSection
 
 WRAPPER = "exec-run"
@@ -210,19 +207,12 @@ def _refuse() -> NoReturn:
 
 # -- failures --------------------------------------------------------------------------------------
 
-_FAILURES: Mapping[int, tuple[type[HostAgentError], str]] = {
-    64: (InvalidParameterError, "The wrapper does not accept the form of a parameter"),
-    66: (HostNotFoundError, "What was asked for does not exist"),
-    75: (TargetChangedError, "The command has changed since it was asked for; nothing was run"),
+_WRAPPER = wrapper_endings("exec", "The command", nothing="run")
+_REFUSALS: Endings = {
+    **{status: _WRAPPER[status] for status in (64, 66, 75)},
     77: (PolicyDeniedError, "This command may not be run"),
 }
-_ENDINGS: Mapping[int, tuple[type[HostAgentError], str]] = {
-    124: (HostTimedOutError, "The command was ended at the limit of its wrapper."),
-    126: (AdapterUnavailableError, "The command, or a tool of its wrapper, cannot be started."),
-    127: (AdapterUnavailableError, "An interpreter or a tool of the wrapper is missing."),
-    137: (HostTimedOutError, "The command was killed."),
-    143: (HostTimedOutError, "The command was ended before it was done."),
-}
+_ENDINGS = tool_endings("The command")
 _SAID = re.compile(r"host-agent: ([ -~]{1,200})\n")
 
 
@@ -231,16 +221,10 @@ def failure(_params: object, output: Output) -> HostAgentError:
 
     The wrapper refuses with nothing but its one sentence; whatever else was said, the command said.
     """
-    said = _SAID.fullmatch(output.stderr)
-    known = _FAILURES.get(output.shell_status)
-    if known is not None and said is not None and not output.stdout_bytes:
-        error, sentence = known
-        return error(f"{sentence}: {said[1]}.")
-    if output.shell_status in _ENDINGS:
-        error, sentence = _ENDINGS[output.shell_status]
-        return error(sentence)
-    message = f"The command ended with exit status {output.exit_code}; see its standard error."
-    return HostFailedError(message)
+    is_wrappers = _SAID.fullmatch(output.stderr) is not None and not output.stdout_bytes
+    refused = by_status(output, _REFUSALS) if is_wrappers else None
+    own = replace(output, stderr="")  # of what a command says nothing gets into a detail
+    return refused or by_status(own, _ENDINGS) or unknown(own, "The command")
 
 
 # -- the table -------------------------------------------------------------------------------------
@@ -250,14 +234,12 @@ def _resource(params: RunParameters) -> str:
     return params.name
 
 
-SPECS: tuple[OperationSpec, ...] = (
+SPECS = (
     OperationSpec(
         name="exec.run",
         effect=Effect.DESTROY,
         summary="Run a program that the administrator registered.",
         parameters=RunParameters,
-        wrapper=WRAPPER,
-        run_as=RunAs.ROOT,
         resource=_resource,
         admit=admit,
         inspect=_inspect,

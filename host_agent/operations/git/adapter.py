@@ -8,20 +8,16 @@ Its arguments and exit statuses are in docs/reference/git-wrapper.md.
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, StringConstraints
 
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
-    AdapterUnavailableError,
     HostAgentError,
     HostFailedError,
     HostNotFoundError,
-    HostTimedOutError,
-    InvalidParameterError,
     PolicyDeniedError,
-    TargetChangedError,
 )
 from host_agent.operations.catalogue import (
     Adapter,
@@ -35,6 +31,7 @@ from host_agent.operations.catalogue import (
     RunAs,
     Tool,
 )
+from host_agent.operations.endings import Endings, by_status, tool_endings, unknown, wrapper_endings
 from host_agent.operations.git.output import (
     parse_diff,
     parse_fetch_inspection,
@@ -266,7 +263,7 @@ def _inspect_reset(params: ResetParameters) -> Invocation:
 # -- what the wrapper's output means ---------------------------------------------------------------
 
 
-def _parsed(parse: Callable[[Output], JsonValue]) -> Callable[[Any, Output], JsonValue]:
+def _parsed(parse: Callable[[Output], JsonValue]) -> Callable[[object, Output], JsonValue]:
     return lambda _params, output: parse(output)
 
 
@@ -305,55 +302,26 @@ def _is_reset(params: ResetParameters, held: Mapping[str, JsonValue], output: Ou
     return _is_at_target(params, held, output) and not parse_state(output).is_dirty
 
 
-_FAILURES: Mapping[int, tuple[type[HostAgentError], str]] = {
-    64: (InvalidParameterError, "The wrapper does not accept the form of a parameter"),
-    66: (HostNotFoundError, "What was asked for does not exist"),
-    75: (
-        TargetChangedError,
-        "The repository has changed since it was asked for; nothing was moved",
-    ),
+_ENDINGS: Endings = {
+    **wrapper_endings("git", "The repository", nothing="moved"),
+    **tool_endings("git"),
     77: (PolicyDeniedError, "This repository may not be worked on"),
     78: (PolicyDeniedError, "This repository cannot be trusted as it is configured"),
-    124: (HostTimedOutError, "git was ended at the limit of its wrapper"),
-    126: (AdapterUnavailableError, "git cannot be started on this host"),
-    127: (AdapterUnavailableError, "git is not installed on this host"),
-    137: (HostTimedOutError, "git was killed at the limit of its wrapper"),
-    143: (HostTimedOutError, "git was ended before it was done"),
 }
 _NO_COMMIT_YET = "does not have any commits yet"
 
 
 def failure(_params: RepositoryParameters, output: Output) -> HostAgentError:
-    """Return the error for an exit status other than 0: the wrapper's own, or git's failure.
-
-    Of standard error only the wrapper's own last sentence gets into the detail, in printable ASCII.
-    """
-    cause = f": {output.said}." if output.said else "."
+    """Return the error for an exit status other than 0: the wrapper's own, or git's failure."""
     if output.exit_code == 128 and _NO_COMMIT_YET in output.stderr:
         return HostNotFoundError("The repository has no commit yet.")
-    known = _FAILURES.get(output.shell_status)
-    if known is None:
-        message = f"git ended with exit status {output.exit_code}; see its standard error"
-        return HostFailedError(f"git refused{cause}" if output.said else f"{message}.")
-    error, sentence = known
-    return error(f"{sentence}{cause}")
+    known = by_status(output, _ENDINGS)
+    if known is None and output.said:
+        return HostFailedError(f"git refused: {output.said}.")
+    return known or unknown(output, "git")
 
 
 # -- the table -------------------------------------------------------------------------------------
-
-
-def _spec(name: str, effect: Effect, summary: str, **more: Any) -> OperationSpec:
-    return OperationSpec(
-        name=f"git.{name}",
-        effect=effect,
-        summary=summary,
-        wrapper=WRAPPER,
-        run_as=RunAs.UNIX_USER,
-        resource=_resource,
-        admit=admit,
-        failure=failure,
-        **more,
-    )
 
 
 def _resource(params: RepositoryParameters) -> str:
@@ -365,44 +333,69 @@ def _reset_deeds(params: ResetParameters) -> frozenset[Deed]:
     return frozenset({("git.pull", params.repository), ("git.switch", params.repository)})
 
 
-SPECS: tuple[OperationSpec, ...] = (
-    _spec(
-        "status",
-        Effect.READ,
-        "Branch, changed and untracked files.",
+SPECS = (
+    OperationSpec(
+        name="git.status",
+        effect=Effect.READ,
+        summary="Branch, changed and untracked files.",
+        wrapper=WRAPPER,
+        run_as=RunAs.UNIX_USER,
+        resource=_resource,
+        admit=admit,
+        failure=failure,
         parameters=RepositoryParameters,
         invoke=_invoke_status,
         parse=_parsed(parse_status),
     ),
-    _spec(
-        "log",
-        Effect.READ,
-        "The newest commits.",
+    OperationSpec(
+        name="git.log",
+        effect=Effect.READ,
+        summary="The newest commits.",
+        wrapper=WRAPPER,
+        run_as=RunAs.UNIX_USER,
+        resource=_resource,
+        admit=admit,
+        failure=failure,
         parameters=LogParameters,
         invoke=_invoke_log,
         parse=_parsed(parse_log),
     ),
-    _spec(
-        "diff",
-        Effect.READ,
-        "Uncommitted changes as a patch.",
+    OperationSpec(
+        name="git.diff",
+        effect=Effect.READ,
+        summary="Uncommitted changes as a patch.",
+        wrapper=WRAPPER,
+        run_as=RunAs.UNIX_USER,
+        resource=_resource,
+        admit=admit,
+        failure=failure,
         parameters=DiffParameters,
         invoke=_invoke_diff,
         parse=_parsed(parse_diff),
     ),
-    _spec(
-        "fetch",
-        Effect.CHANGE,
-        "Update the remote branches; the working tree and the own branches stay.",
+    OperationSpec(
+        name="git.fetch",
+        effect=Effect.CHANGE,
+        summary="Update the remote branches; the working tree and the own branches stay.",
+        wrapper=WRAPPER,
+        run_as=RunAs.UNIX_USER,
+        resource=_resource,
+        admit=admit,
+        failure=failure,
         parameters=FetchParameters,
         inspect=_inspect_fetch,
         parse_inspection=_inspect_fetch_output,
         invoke=_invoke_fetch,
     ),
-    _spec(
-        "pull",
-        Effect.CHANGE,
-        "Fast-forward the checked-out branch to the commit that the remote has now.",
+    OperationSpec(
+        name="git.pull",
+        effect=Effect.CHANGE,
+        summary="Fast-forward the checked-out branch to the commit that the remote has now.",
+        wrapper=WRAPPER,
+        run_as=RunAs.UNIX_USER,
+        resource=_resource,
+        admit=admit,
+        failure=failure,
         parameters=PullParameters,
         inspect=_inspect_pull,
         parse_inspection=_inspect_pull_output,
@@ -410,10 +403,15 @@ SPECS: tuple[OperationSpec, ...] = (
         probe=_probe,
         parse_probe=_is_at_target,
     ),
-    _spec(
-        "switch",
-        Effect.CHANGE,
-        "Check out a local branch; uncommitted changes are carried along or refuse it.",
+    OperationSpec(
+        name="git.switch",
+        effect=Effect.CHANGE,
+        summary="Check out a local branch; uncommitted changes are carried along or refuse it.",
+        wrapper=WRAPPER,
+        run_as=RunAs.UNIX_USER,
+        resource=_resource,
+        admit=admit,
+        failure=failure,
         parameters=SwitchParameters,
         inspect=_inspect_switch,
         parse_inspection=_inspect_switch_output,
@@ -421,10 +419,17 @@ SPECS: tuple[OperationSpec, ...] = (
         probe=_probe,
         parse_probe=_is_at_target,
     ),
-    _spec(
-        "reset",
-        Effect.DESTROY,
-        "Set the checked-out branch and its files to a commit; uncommitted changes are lost.",
+    OperationSpec(
+        name="git.reset",
+        effect=Effect.DESTROY,
+        summary=(
+            "Set the checked-out branch and its files to a commit; uncommitted changes are lost."
+        ),
+        wrapper=WRAPPER,
+        run_as=RunAs.UNIX_USER,
+        resource=_resource,
+        admit=admit,
+        failure=failure,
         parameters=ResetParameters,
         deeds=_reset_deeds,
         inspect=_inspect_reset,

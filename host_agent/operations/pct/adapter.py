@@ -6,9 +6,7 @@ before it acts, and refuses where they are others, or where the container is on 
 Arguments and exit statuses of the wrappers are in docs/reference/pct-wrappers.md.
 """
 
-import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
@@ -17,12 +15,8 @@ from host_agent.errors import (
     HostBusyError,
     HostFailedError,
     HostNotFoundError,
-    HostTimedOutError,
-    InvalidOutputError,
-    InvalidParameterError,
     PolicyDeniedError,
     ProtectedError,
-    TargetChangedError,
 )
 from host_agent.operations.catalogue import (
     Adapter,
@@ -32,9 +26,17 @@ from host_agent.operations.catalogue import (
     Invocation,
     OperationSpec,
     Output,
-    Parameters,
     RunAs,
     Tool,
+)
+from host_agent.operations.endings import (
+    Endings,
+    Words,
+    by_status,
+    by_words,
+    tool_endings,
+    unknown,
+    wrapper_endings,
 )
 from host_agent.operations.pct.output import (
     ABSENT,
@@ -145,7 +147,7 @@ def _probe_status(params: ContainerParameters, _held: Mapping[str, JsonValue]) -
 
 # -- what is there, before and after ---------------------------------------------------------------
 
-_Inspected = Callable[[Any, Output], Inspection]
+_Inspected = Callable[[object, Output], Inspection]
 
 
 def _state(does: str, undo: str) -> _Inspected:
@@ -169,7 +171,7 @@ def _inspected_create(params: CreateParameters, output: Output) -> Inspection:
     return inspected_create(output, wanted)
 
 
-_Probed = Callable[[Any, Mapping[str, JsonValue], Output], bool]
+_Probed = Callable[[object, Mapping[str, JsonValue], Output], bool]
 
 
 def _is_now(status: str) -> _Probed:
@@ -202,25 +204,14 @@ def _is_rolled_back(
 
 # -- failures --------------------------------------------------------------------------------------
 
-_FAILURES: Mapping[int, tuple[type[HostAgentError], str]] = {
+_REFUSALS: Endings = {
     1: (HostFailedError, "pct would refuse this"),
-    64: (InvalidParameterError, "The wrapper does not accept the form of a parameter"),
-    65: (InvalidOutputError, "What pct answers is not understood here"),
-    66: (HostNotFoundError, "What was asked for does not exist"),
-    69: (AdapterUnavailableError, "pct cannot be used on this host"),
+    **wrapper_endings("pct", "The container"),
     71: (HostBusyError, "Something else works on the container; ask again later"),
-    75: (TargetChangedError, "The container has changed since it was asked for; nothing was done"),
-    77: (ProtectedError, "This is protected on the host"),
 }
-_ENDINGS: Mapping[int, tuple[type[HostAgentError], str]] = {
-    124: (HostTimedOutError, "pct was ended at the limit of its wrapper."),
-    126: (AdapterUnavailableError, "pct cannot be started on this host."),
-    127: (AdapterUnavailableError, "pct or a tool of its wrapper is missing on this host."),
-    137: (HostTimedOutError, "pct was killed at the limit of its wrapper."),
-    143: (HostTimedOutError, "pct was ended before it was done."),
-}
+_ENDINGS = tool_endings("pct")
 # Words of pve-container, pve-guest-common and pve-cluster, in the C locale.
-_WORDS: tuple[tuple[str, type[HostAgentError], str], ...] = (
+_WORDS: tuple[Words, ...] = (
     (r"CT is locked \([a-z-]+\)", HostBusyError, "The container is locked; ask again later."),
     (r"can't lock file '", HostBusyError, "The container is locked; ask again later."),
     (r"Lost 'create' config lock", HostBusyError, "Another task took the container over."),
@@ -246,21 +237,12 @@ _WORDS: tuple[tuple[str, type[HostAgentError], str], ...] = (
 def failure(_params: object, output: Output) -> HostAgentError:
     """Return the error for an exit status other than 0: the wrapper's own, or pct's failure.
 
-    pct ends nearly every failure with 255, so its words tell them apart. Of standard error only the
-    wrapper's own last sentence gets into the detail, in printable ASCII.
+    pct ends nearly every failure with 255, so its words tell them apart; a status is the wrapper's
+    where the wrapper said something.
     """
-    known = _FAILURES.get(output.shell_status)
-    if known is not None and output.said:
-        error, sentence = known
-        return error(f"{sentence}: {output.said}.")
-    if output.shell_status in _ENDINGS:
-        error, sentence = _ENDINGS[output.shell_status]
-        return error(sentence)
-    for words, error, sentence in _WORDS:
-        if re.search(words, output.stderr):
-            return error(sentence)
-    return HostFailedError(
-        f"pct ended with exit status {output.exit_code}; see its standard error."
+    refused = by_status(output, _REFUSALS) if output.said else None
+    return (
+        refused or by_status(output, _ENDINGS) or by_words(output, _WORDS) or unknown(output, "pct")
     )
 
 
@@ -279,106 +261,133 @@ def _always(_params: ContainerParameters) -> bool:
     return True
 
 
-def _parsed(parse: Callable[[Output], JsonValue]) -> Callable[[Any, Output], JsonValue]:
+def _parsed(parse: Callable[[Output], JsonValue]) -> Callable[[object, Output], JsonValue]:
     return lambda _params, output: parse(output)
 
 
-def _spec(verb: str, effect: Effect, summary: str, **more: Any) -> OperationSpec:
-    parameters: type[Parameters] = more.pop("parameters", ContainerParameters)
-    if effect is not Effect.READ:
-        more["inspect"] = _inspect(verb)
-    return OperationSpec(
-        name=f"pct.{verb}",
-        effect=effect,
-        summary=summary,
-        parameters=parameters,
-        wrapper=f"pct-{verb}",
-        inspector="pct-inspect",
-        run_as=RunAs.ROOT,
+SPECS = (
+    OperationSpec(
+        name="pct.list",
+        effect=Effect.READ,
+        summary="The allow-listed containers of this host, with status and lock.",
         resource=_resource,
         admit=admit,
         failure=failure,
-        **more,
-    )
-
-
-SPECS: tuple[OperationSpec, ...] = (
-    _spec(
-        "list",
-        Effect.READ,
-        "The allow-listed containers of this host, with status and lock.",
         parameters=ListParameters,
         invoke=_invoke_list,
         restrict=_restrict,
         parse=_parsed(parse_list),
     ),
-    _spec(
-        "status",
-        Effect.READ,
-        "Whether a container runs.",
+    OperationSpec(
+        name="pct.status",
+        effect=Effect.READ,
+        summary="Whether a container runs.",
+        parameters=ContainerParameters,
+        resource=_resource,
+        admit=admit,
+        failure=failure,
         invoke=_read("status"),
         parse=_parsed(parse_status),
     ),
-    _spec(
-        "config",
-        Effect.READ,
-        "The configuration of a container, with changes that wait for its next start.",
+    OperationSpec(
+        name="pct.config",
+        effect=Effect.READ,
+        summary="The configuration of a container, with changes that wait for its next start.",
+        parameters=ContainerParameters,
+        resource=_resource,
+        admit=admit,
+        failure=failure,
         invoke=_read("config"),
         parse=_parsed(parse_config),
     ),
-    _spec(
-        "start",
-        Effect.CHANGE,
-        "Start a container.",
+    OperationSpec(
+        name="pct.start",
+        effect=Effect.CHANGE,
+        summary="Start a container.",
+        parameters=ContainerParameters,
+        inspector="pct-inspect",
+        inspect=_inspect("start"),
+        resource=_resource,
+        admit=admit,
+        failure=failure,
         parse_inspection=_state("it is started", "stop it"),
         invoke=_change("start"),
         probe=_probe_status,
         parse_probe=_is_now("running"),
     ),
-    _spec(
-        "snapshot",
-        Effect.CHANGE,
-        "Take a snapshot of a container's volumes and configuration.",
+    OperationSpec(
+        name="pct.snapshot",
+        effect=Effect.CHANGE,
+        summary="Take a snapshot of a container's volumes and configuration.",
+        inspector="pct-inspect",
+        inspect=_inspect("snapshot"),
+        resource=_resource,
+        admit=admit,
+        failure=failure,
         parameters=SnapshotParameters,
         parse_inspection=_inspected_snapshot,
         invoke=_invoke_snapshot,
         probe=_probe,
         parse_probe=_is_snapshotted,
     ),
-    _spec(
-        "create",
-        Effect.CHANGE,
-        "Create an unprivileged container from a template; it is neither started nor connected.",
+    OperationSpec(
+        name="pct.create",
+        effect=Effect.CHANGE,
+        summary=(
+            "Create an unprivileged container from a template; it is neither started nor connected."
+        ),
+        inspector="pct-inspect",
+        inspect=_inspect("create"),
+        resource=_resource,
+        admit=admit,
+        failure=failure,
         parameters=CreateParameters,
         parse_inspection=_inspected_create,
         invoke=_invoke_create,
         probe=_probe,
         parse_probe=_is_created,
     ),
-    _spec(
-        "stop",
-        Effect.DESTROY,
-        "Stop a container at once, as if its power were cut.",
+    OperationSpec(
+        name="pct.stop",
+        effect=Effect.DESTROY,
+        summary="Stop a container at once, as if its power were cut.",
+        parameters=ContainerParameters,
+        inspector="pct-inspect",
+        inspect=_inspect("stop"),
+        resource=_resource,
+        admit=admit,
+        failure=failure,
         deeds=_deeds("halt"),
         parse_inspection=_state("every process in it is killed", "start it"),
         invoke=_change("stop"),
         probe=_probe_status,
         parse_probe=_is_now("stopped"),
     ),
-    _spec(
-        "shutdown",
-        Effect.DESTROY,
-        "Shut a container down in order; one that does not end in time stays up.",
+    OperationSpec(
+        name="pct.shutdown",
+        effect=Effect.DESTROY,
+        summary="Shut a container down in order; one that does not end in time stays up.",
+        parameters=ContainerParameters,
+        inspector="pct-inspect",
+        inspect=_inspect("shutdown"),
+        resource=_resource,
+        admit=admit,
+        failure=failure,
         deeds=_deeds("halt"),
         parse_inspection=_state("it is told to shut down", "start it"),
         invoke=_change("shutdown"),
         probe=_probe_status,
         parse_probe=_is_now("stopped"),
     ),
-    _spec(
-        "rollback",
-        Effect.DESTROY,
-        "Set a container back to one of its snapshots; what came after is lost.",
+    OperationSpec(
+        name="pct.rollback",
+        effect=Effect.DESTROY,
+        summary="Set a container back to one of its snapshots; what came after is lost.",
+        inspector="pct-inspect",
+        inspect=_inspect("rollback"),
+        resource=_resource,
+        admit=admit,
+        failure=failure,
         parameters=SnapshotParameters,
         deeds=_deeds("halt", "discard"),  # pct stops a running one for that
         parse_inspection=_inspected_rollback,
@@ -386,10 +395,16 @@ SPECS: tuple[OperationSpec, ...] = (
         probe=_probe,
         parse_probe=_is_rolled_back,
     ),
-    _spec(
-        "destroy",
-        Effect.DESTROY,
-        "Destroy a stopped container with its volumes and snapshots.",
+    OperationSpec(
+        name="pct.destroy",
+        effect=Effect.DESTROY,
+        summary="Destroy a stopped container with its volumes and snapshots.",
+        parameters=ContainerParameters,
+        inspector="pct-inspect",
+        inspect=_inspect("destroy"),
+        resource=_resource,
+        admit=admit,
+        failure=failure,
         always_asks=_always,
         deeds=_deeds("discard"),  # a running one is refused, never stopped
         parse_inspection=_inspected_destroy,

@@ -10,7 +10,7 @@ docs/reference/systemd-wrappers.md.
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -22,11 +22,8 @@ from host_agent.errors import (
     HostFailedError,
     HostNotFoundError,
     HostTimedOutError,
-    InvalidOutputError,
-    InvalidParameterError,
     PolicyDeniedError,
     ProtectedError,
-    TargetChangedError,
 )
 from host_agent.operations.catalogue import (
     Adapter,
@@ -39,6 +36,15 @@ from host_agent.operations.catalogue import (
     Parameters,
     RunAs,
     Tool,
+)
+from host_agent.operations.endings import (
+    Endings,
+    Words,
+    by_status,
+    by_words,
+    tool_endings,
+    unknown,
+    wrapper_endings,
 )
 from host_agent.operations.patterns import extended
 from host_agent.operations.systemd.journal import decode, parse_logs
@@ -298,27 +304,22 @@ def _restrict_list(_params: ListParameters, section: SystemdSection, output: Out
     return restrict_list(output, section.units)
 
 
-def _parsed(parse: Callable[[Output], JsonValue]) -> Callable[[Any, Output], JsonValue]:
+def _parsed(parse: Callable[[Output], JsonValue]) -> Callable[[object, Output], JsonValue]:
     return lambda _params, output: parse(output)
 
 
 # -- failures --------------------------------------------------------------------------------------
 
-_FAILURES: Mapping[int, tuple[type[HostAgentError], str]] = {
-    64: (InvalidParameterError, "The wrapper does not accept the form of a parameter"),
-    65: (InvalidOutputError, "What systemd answers is not understood here"),
-    66: (HostNotFoundError, "What was asked for does not exist"),
-    69: (AdapterUnavailableError, "systemd cannot be used on this host"),
-    75: (TargetChangedError, "The unit has changed since it was asked for; nothing was done"),
-    77: (ProtectedError, "This is protected on the host"),
-    124: (HostTimedOutError, "The wrapper's limit was reached; systemd may still be at it"),
-    126: (AdapterUnavailableError, "systemctl cannot be started on this host"),
-    127: (AdapterUnavailableError, "systemctl or a tool of its wrapper is missing on this host"),
-    137: (HostTimedOutError, "The wrapper's limit was reached; systemd may still be at it"),
+_LATE = "The wrapper's limit was reached; systemd may still be at it"
+_ENDINGS: Endings = {
+    **wrapper_endings("systemd", "The unit"),
+    **tool_endings("systemctl"),
+    124: (HostTimedOutError, _LATE),
+    137: (HostTimedOutError, _LATE),
     143: (HostTimedOutError, "systemctl was ended before it was done; systemd may still be at it"),
 }
 # Words of systemctl(1) and journalctl(1), systemd 247 to 257, in the C locale.
-_WORDS: tuple[tuple[str, type[HostAgentError], str], ...] = (
+_WORDS: tuple[Words, ...] = (
     ("has not been booted with systemd", AdapterUnavailableError, "systemd does not run here."),
     ("Failed to connect to bus", AdapterUnavailableError, "systemd cannot be reached here."),
     ("Failed to connect to system scope bus", AdapterUnavailableError, "systemd is unreachable."),
@@ -341,19 +342,8 @@ _WORDS: tuple[tuple[str, type[HostAgentError], str], ...] = (
 
 
 def failure(_params: object, output: Output) -> HostAgentError:
-    """Return the error for an exit status other than 0: the wrapper's own, or systemd's failure.
-
-    Of standard error only the wrapper's own last sentence gets into the detail, in printable ASCII.
-    """
-    known = _FAILURES.get(output.shell_status)
-    if known is not None:
-        error, sentence = known
-        return error(f"{sentence}: {output.said}." if output.said else f"{sentence}.")
-    for words, error, sentence in _WORDS:
-        if words in output.stderr:
-            return error(sentence)
-    message = f"systemctl ended with exit status {output.exit_code}; see its standard error."
-    return HostFailedError(message)
+    """Return the error for an exit status other than 0: the wrapper's own, or systemd's failure."""
+    return by_status(output, _ENDINGS) or by_words(output, _WORDS) or unknown(output, "systemctl")
 
 
 # -- the table -------------------------------------------------------------------------------------
@@ -367,20 +357,9 @@ def _nothing(_params: ListParameters) -> None:
     """Name no resource: a pattern is none, so the answer is filtered instead."""
 
 
-def _read(verb: str, summary: str, **more: Any) -> OperationSpec:
-    declared: dict[str, Any] = {"resource": _unit, "admit": admit_read, **more}
-    return OperationSpec(
-        name=f"systemd.{verb}",
-        effect=Effect.READ,
-        summary=summary,
-        wrapper=f"systemd-{verb}",
-        run_as=RunAs.ROOT,
-        failure=failure,
-        **declared,
-    )
-
-
-def _change(verb: str, effect: Effect, summary: str) -> OperationSpec:
+def _change(
+    verb: str, effect: Effect, summary: str
+) -> OperationSpec[UnitParameters, SystemdSection]:
     def inspect(params: UnitParameters) -> Invocation:
         return _wrapper("inspect", verb, params.unit)
 
@@ -407,9 +386,7 @@ def _change(verb: str, effect: Effect, summary: str) -> OperationSpec:
         effect=effect,
         summary=summary,
         parameters=UnitParameters,
-        wrapper=f"systemd-{verb}",
         inspector="systemd-inspect",
-        run_as=RunAs.ROOT,
         resource=_unit,
         admit=admit_change,
         inspect=inspect,
@@ -423,25 +400,35 @@ def _change(verb: str, effect: Effect, summary: str) -> OperationSpec:
     )
 
 
-SPECS: tuple[OperationSpec, ...] = (
-    _read(
-        "status",
-        "What systemd knows of one unit; one that does not run is an answer too.",
+SPECS = (
+    OperationSpec(
+        name="systemd.status",
+        effect=Effect.READ,
+        summary="What systemd knows of one unit; one that does not run is an answer too.",
+        resource=_unit,
+        admit=admit_read,
+        failure=failure,
         parameters=UnitParameters,
         invoke=_invoke_status,
         parse=_parsed(parse_status),
     ),
-    _read(
-        "logs",
-        "The newest messages of one unit, and those of systemd about it.",
+    OperationSpec(
+        name="systemd.logs",
+        effect=Effect.READ,
+        summary="The newest messages of one unit, and those of systemd about it.",
+        resource=_unit,
+        admit=admit_read,
+        failure=failure,
         parameters=LogsParameters,
         invoke=_invoke_logs,
         decode=decode,
         parse=_parsed(parse_logs),
     ),
-    _read(
-        "list",
-        "The loaded units that may be worked on, with their states.",
+    OperationSpec(
+        name="systemd.list",
+        effect=Effect.READ,
+        summary="The loaded units that may be worked on, with their states.",
+        failure=failure,
         parameters=ListParameters,
         resource=_nothing,
         admit=admit_list,

@@ -8,7 +8,6 @@ list. Arguments and exit statuses of the wrappers are in docs/reference/zfs-wrap
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
@@ -333,22 +332,6 @@ def _is_rolled_back(_params: object, held: Mapping[str, JsonValue], output: Outp
 # -- the table -------------------------------------------------------------------------------------
 
 
-def _spec(verb: str, effect: Effect, summary: str, **more: Any) -> OperationSpec:
-    return OperationSpec(
-        name=f"zfs.{verb}",
-        effect=effect,
-        summary=summary,
-        wrapper=f"zfs-{verb}",
-        inspector="zfs-inspect",
-        run_as=RunAs.ROOT,
-        resource=_resource,
-        admit=admit,
-        failure=failure,
-        turn=_turn,
-        **more,
-    )
-
-
 def _resource(params: ListParameters | NamedParameters) -> str | None:
     return params.dataset
 
@@ -375,28 +358,41 @@ def _parse_get(params: GetParameters, output: Output) -> JsonValue:
     return parse_get(output, dataset=params.dataset)
 
 
-SPECS: tuple[OperationSpec, ...] = (
-    _spec(
-        "list",
-        Effect.READ,
-        "Datasets with their sizes, ids and mount points.",
+SPECS = (
+    OperationSpec(
+        name="zfs.list",
+        effect=Effect.READ,
+        summary="Datasets with their sizes, ids and mount points.",
+        resource=_resource,
+        admit=admit,
+        failure=failure,
+        turn=_turn,
         parameters=ListParameters,
         invoke=_invoke_list,
         restrict=_restrict_list,
         parse=_parse_list,
     ),
-    _spec(
-        "get",
-        Effect.READ,
-        "Properties of one dataset.",
+    OperationSpec(
+        name="zfs.get",
+        effect=Effect.READ,
+        summary="Properties of one dataset.",
+        resource=_resource,
+        admit=admit,
+        failure=failure,
+        turn=_turn,
         parameters=GetParameters,
         invoke=_invoke_get,
         parse=_parse_get,
     ),
-    _spec(
-        "snapshot",
-        Effect.CHANGE,
-        "Take a snapshot.",
+    OperationSpec(
+        name="zfs.snapshot",
+        effect=Effect.CHANGE,
+        summary="Take a snapshot.",
+        inspector="zfs-inspect",
+        resource=_resource,
+        admit=admit,
+        failure=failure,
+        turn=_turn,
         parameters=SnapshotParameters,
         inspect=_inspect_snapshot,
         parse_inspection=_inspected_snapshot,
@@ -405,10 +401,15 @@ SPECS: tuple[OperationSpec, ...] = (
         probe=_probe_snapshot,
         parse_probe=_is_snapshotted,
     ),
-    _spec(
-        "hold",
-        Effect.CHANGE,
-        "Hold a snapshot, so that nobody can destroy it.",
+    OperationSpec(
+        name="zfs.hold",
+        effect=Effect.CHANGE,
+        summary="Hold a snapshot, so that nobody can destroy it.",
+        inspector="zfs-inspect",
+        resource=_resource,
+        admit=admit,
+        failure=failure,
+        turn=_turn,
         parameters=HoldParameters,
         inspect=_inspect_hold,
         parse_inspection=_inspected_hold,
@@ -416,10 +417,15 @@ SPECS: tuple[OperationSpec, ...] = (
         probe=_probe_hold,
         parse_probe=_is_held,
     ),
-    _spec(
-        "release",
-        Effect.CHANGE,
-        "Take a hold off a snapshot.",
+    OperationSpec(
+        name="zfs.release",
+        effect=Effect.CHANGE,
+        summary="Take a hold off a snapshot.",
+        inspector="zfs-inspect",
+        resource=_resource,
+        admit=admit,
+        failure=failure,
+        turn=_turn,
         parameters=ReleaseParameters,
         inspect=_inspect_release,
         parse_inspection=_inspected_release,
@@ -427,10 +433,15 @@ SPECS: tuple[OperationSpec, ...] = (
         probe=_probe_hold,
         parse_probe=_is_released,
     ),
-    _spec(
-        "destroy",
-        Effect.DESTROY,
-        "Destroy a dataset or a snapshot; never a clone with it.",
+    OperationSpec(
+        name="zfs.destroy",
+        effect=Effect.DESTROY,
+        summary="Destroy a dataset or a snapshot; never a clone with it.",
+        inspector="zfs-inspect",
+        resource=_resource,
+        admit=admit,
+        failure=failure,
+        turn=_turn,
         parameters=DestroyParameters,
         always_asks=_is_recursive,
         deeds=_discards,
@@ -441,10 +452,15 @@ SPECS: tuple[OperationSpec, ...] = (
         probe=_probe_destroy,
         parse_probe=_is_gone,
     ),
-    _spec(
-        "rollback",
-        Effect.DESTROY,
-        "Set a dataset back to its newest snapshot; what was written since is lost.",
+    OperationSpec(
+        name="zfs.rollback",
+        effect=Effect.DESTROY,
+        summary="Set a dataset back to its newest snapshot; what was written since is lost.",
+        inspector="zfs-inspect",
+        resource=_resource,
+        admit=admit,
+        failure=failure,
+        turn=_turn,
         parameters=RollbackParameters,
         deeds=_discards,
         inspect=_inspect_rollback,

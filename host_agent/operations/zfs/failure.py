@@ -1,36 +1,29 @@
 """What an exit status and the words of zfs mean: one error of the tree for each."""
 
-from collections.abc import Mapping
-
 from host_agent.errors import (
     AdapterUnavailableError,
     HostAgentError,
     HostBusyError,
     HostFailedError,
     HostNotFoundError,
-    HostTimedOutError,
-    InvalidOutputError,
     InvalidParameterError,
-    ProtectedError,
-    TargetChangedError,
 )
 from host_agent.operations.catalogue import Output
+from host_agent.operations.endings import (
+    Words,
+    by_status,
+    by_words,
+    tool_endings,
+    unknown,
+    wrapper_endings,
+)
 
-_FAILURES: Mapping[int, tuple[type[HostAgentError], str]] = {
-    64: (InvalidParameterError, "The wrapper does not accept the form of a parameter"),
-    65: (InvalidOutputError, "What zfs answers is not understood here"),
-    66: (HostNotFoundError, "What was asked for does not exist"),
-    69: (AdapterUnavailableError, "zfs cannot be used on this host"),
-    75: (TargetChangedError, "The dataset has changed since it was asked for; nothing was done"),
-    77: (ProtectedError, "This is protected on the host"),
-    124: (HostTimedOutError, "zfs was ended at the limit of its wrapper"),
-    126: (AdapterUnavailableError, "zfs cannot be started on this host"),
-    127: (AdapterUnavailableError, "zfs or a tool of its wrapper is missing on this host"),
-    137: (HostTimedOutError, "zfs was killed at the limit of its wrapper"),
-    143: (HostTimedOutError, "zfs was ended before it was done"),
+_ENDINGS = {
+    **wrapper_endings("zfs", "The dataset"),
+    **tool_endings("zfs"),
 }
 # Words of libzfs and zfs(8), in the C locale. No name that the grammar lets through has a space.
-_WORDS: tuple[tuple[str, type[HostAgentError], str], ...] = (
+_WORDS: tuple[Words, ...] = (
     ("no such tag on this dataset", HostNotFoundError, "The snapshot has no hold of that tag."),
     ("tag already exists", HostFailedError, "The snapshot has a hold of that tag already."),
     ("already exists", HostFailedError, "A snapshot of that name exists already."),
@@ -54,17 +47,5 @@ _WORDS: tuple[tuple[str, type[HostAgentError], str], ...] = (
 
 
 def failure(_params: object, output: Output) -> HostAgentError:
-    """Return the error for an exit status other than 0: the wrapper's own, or zfs's failure.
-
-    Of standard error only the wrapper's own last sentence gets into the detail, in printable ASCII.
-    """
-    cause = f": {output.said}." if output.said else "."
-    known = _FAILURES.get(output.shell_status)
-    if known is not None:
-        error, sentence = known
-        return error(f"{sentence}{cause}")
-    for words, error, sentence in _WORDS:
-        if words in output.stderr:
-            return error(sentence)
-    message = f"zfs ended with exit status {output.exit_code}; see its standard error"
-    return HostFailedError(f"{message}{cause}")
+    """Return the error for an exit status other than 0: the wrapper's own, or zfs's failure."""
+    return by_status(output, _ENDINGS) or by_words(output, _WORDS) or unknown(output, "zfs")
