@@ -4,22 +4,19 @@ The channels that are configured, the outbox that sends over them, and what they
 """
 
 import asyncio
-import logging
 from collections.abc import Mapping
 
 from host_agent.audit.record import Event
-from host_agent.errors import AuditUnavailableError
 from host_agent.notify.channel import AuditHead, Channel
 from host_agent.notify.outbox import Outbox
 from host_agent.notify.outcomes import render_outcome
 from host_agent.notify.prompts import Prompt, how_over, render_prompt
 from host_agent.pipeline import Context, Pipeline
+from host_agent.pipeline.context import record
 from host_agent.pipeline.views import facts_with_history
 from host_agent.requests.facts import RequestFacts
 from host_agent.requests.model import Request
 from host_agent.requests.notification import Kind, Notification
-
-_log = logging.getLogger("host_agent.agent")
 
 LINGER_SECONDS = 30.0
 """How long the channels of an old configuration may end what they send."""
@@ -108,16 +105,15 @@ class Messaging:
 
     async def _failed(self, row: Notification) -> None:
         """Write down that somebody could not be told."""
-        try:
-            await self._context.audit.append(
-                Event.NOTIFICATION_FAILED,
-                request_id=row.request_id,
-                approver_owner=row.owner,
-                channel=row.channel,
-                cause=None if row.failure is None else row.failure.value,
-            )
-        except AuditUnavailableError:
-            _log.critical("a dead letter of request %s is not in the audit log", row.request_id)
+        await record(
+            self._context,
+            Event.NOTIFICATION_FAILED,
+            f"a dead letter of request {row.request_id}",
+            request_id=row.request_id,
+            approver_owner=row.owner,
+            channel=row.channel,
+            cause=None if row.failure is None else row.failure.value,
+        )
 
 
 async def close_all(channels: Mapping[str, Channel]) -> None:
