@@ -22,6 +22,7 @@ from typing import Any, Self
 import httpx
 
 from tests.support.certificates import Leaf, Pki, make_pki
+from tests.support.described import ASYNC_HOOKS, HOOKS
 from tests.support.patience import PATIENCE
 from tests.support.repositories import Checkout, make_checkout
 
@@ -162,15 +163,21 @@ branches = {json.dumps(branches)}
         return context
 
     def http(self, url: str, cn: str, *, leaf: Leaf | None = None) -> httpx.Client:
-        """Return an HTTP client that is `cn`."""
+        """Return an HTTP client that is `cn`, and holds every answer to the document."""
         return httpx.Client(
-            base_url=url, verify=self.context(leaf or self.client(cn)), timeout=PATIENCE
+            base_url=url,
+            verify=self.context(leaf or self.client(cn)),
+            timeout=PATIENCE,
+            event_hooks=HOOKS,
         )
 
     def async_http(self, url: str, cn: str, *, leaf: Leaf | None = None) -> httpx.AsyncClient:
-        """Return an asynchronous HTTP client that is `cn`."""
+        """Return an asynchronous HTTP client that is `cn`, and holds every answer likewise."""
         return httpx.AsyncClient(
-            base_url=url, verify=self.context(leaf or self.client(cn)), timeout=30
+            base_url=url,
+            verify=self.context(leaf or self.client(cn)),
+            timeout=30,
+            event_hooks=ASYNC_HOOKS,
         )
 
     @property
