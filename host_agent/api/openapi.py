@@ -1,6 +1,6 @@
 """The OpenAPI 3.1 document, made from the routes, the body models and the catalogue."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from http import HTTPStatus
 from typing import Any, get_args
@@ -69,9 +69,10 @@ def _operation(route: Route[Any]) -> Schema:
     if route.is_older:
         operation["deprecated"] = True
     if route.body is not None:
+        name = route.body if isinstance(route.body, str) else route.body.__name__
         operation["requestBody"] = {
             "required": route.needs_body,
-            "content": {JSON: {"schema": _ref(_name_of_body(route.body))}},
+            "content": {JSON: {"schema": _ref(name)}},
         }
     return operation
 
@@ -148,44 +149,19 @@ def _answers() -> Schema:
         for model in vars(wire).values()
         if isinstance(model, type) and issubclass(model, wire.WireModel) and model.model_fields
     ]
-    names = {model.__name__: wire.name_of(model) for model in models}
-    _, found = models_json_schema(
-        [(model, "validation") for model in models], ref_template="{model}"
-    )
     schemas: Schema = {
         name: {"type": "string", "enum": [str(one) for one in members]}
         for name, members in VOCABULARIES.items()
     }
-    for name, schema in found["$defs"].items():
-        if name in names:
-            schemas[names[name]] = _described(schema, names)
-    return schemas
-
-
-def _described(schema: Schema, names: Mapping[str, str]) -> Schema:
-    """Return a schema of pydantic's without what says nothing: titles, and defaults of answers."""
-    if "$ref" in schema:
-        name = names.get(schema["$ref"])
-        return {} if name is None else _ref(name)  # all that is no model is any JSON
-    if wire.VOCABULARY in schema:
-        return _ref(schema[wire.VOCABULARY])
-    plain = {key: value for key, value in schema.items() if key not in {"title", "default"}}
-    for key in ("items", "additionalProperties"):
-        if isinstance(plain.get(key), dict):
-            plain[key] = _described(plain[key], names)
-    if "anyOf" in plain:
-        plain["anyOf"] = [_described(one, names) for one in plain["anyOf"]]
-    if "properties" in plain:
-        members = plain["properties"].items()
-        plain["properties"] = {name: _described(member, names) for name, member in members}
-    return plain
+    for schema in (found := _shared({model: wire.name_of(model) for model in models})).values():
+        for member in schema["properties"].values():
+            member.pop("default", None)  # what a reader takes an absent member for
+    return schemas | found
 
 
 def _bodies(catalogue: Catalogue) -> Schema:
-    schemas = _hoisted("OlderAsk", OlderAsk)
-    for route in ROUTES:
-        if isinstance(route.body, type):
-            schemas |= _hoisted(_name_of_body(route.body), route.body)
+    models = {route.body for route in ROUTES if isinstance(route.body, type)} | {OlderAsk}
+    schemas = _shared({model: model.__name__ for model in sorted(models, key=str)})
     asks = []
     for spec in catalogue:
         schemas |= _hoisted(f"{spec.name}.params", spec.parameters)
@@ -193,10 +169,6 @@ def _bodies(catalogue: Catalogue) -> Schema:
         asks.append(_ref(spec.name))
     schemas["Ask"] = {"oneOf": [*asks, _ref("OlderAsk")]}
     return schemas
-
-
-def _name_of_body(body: type[BaseModel] | str) -> str:
-    return body if isinstance(body, str) else body.__name__.removesuffix("Body")
 
 
 def _typed_ask(spec: OperationSpec) -> Schema:
@@ -215,8 +187,45 @@ def _typed_ask(spec: OperationSpec) -> Schema:
     }
 
 
+def _shared(models: Mapping[type[BaseModel], str]) -> Schema:
+    """Return the schemas of `models` by their names, and of what they consist of, each once."""
+    _, found = models_json_schema(
+        [(model, "validation") for model in models], ref_template="{model}"
+    )
+    named = {model.__name__: name for model, name in models.items()}
+    return {
+        named.get(key, key): _plain(schema, lambda key: named.get(key, key))
+        for key, schema in found.get("$defs", {}).items()
+        if "properties" in schema
+    }
+
+
 def _hoisted(name: str, model: type[BaseModel]) -> Schema:
     """Return the schema of `model` under `name`, and what it refers to beside it."""
-    schema = model.model_json_schema(ref_template=f"#/components/schemas/{name}.{{model}}")
+    schema = model.model_json_schema(ref_template="{model}")
     parts = schema.pop("$defs", {})
-    return {name: schema, **{f"{name}.{part}": value for part, value in parts.items()}}
+    found = {name: schema, **{f"{name}.{part}": value for part, value in parts.items()}}
+    return {key: _plain(value, lambda part: f"{name}.{part}") for key, value in found.items()}
+
+
+def _plain(schema: Schema, name_of: Callable[[str], str]) -> Schema:
+    """Return a schema of pydantic's with our names in it, and without titles, which say nothing."""
+    if schema.get("$ref") == "JsonValue":
+        return {}
+    if wire.VOCABULARY in schema:
+        return _ref(schema[wire.VOCABULARY])
+    plain: Schema = {}
+    for key, value in schema.items():
+        if key == "title":
+            continue
+        if key == "$ref":
+            plain |= _ref(name_of(value))
+        elif key == "properties":
+            plain[key] = {member: _plain(one, name_of) for member, one in value.items()}
+        elif isinstance(value, dict) and key in {"items", "additionalProperties"}:
+            plain[key] = _plain(value, name_of)
+        elif key in {"anyOf", "oneOf", "allOf"}:
+            plain[key] = [_plain(one, name_of) for one in value]
+        else:
+            plain[key] = value
+    return plain

@@ -172,8 +172,6 @@ class OperationInfo(WireAnswer):
 class OperationList(WireAnswer):
     """What can be asked for."""
 
-    model_config = ConfigDict(title="Operations")
-
     operations: tuple[OperationInfo, ...]
 
 
@@ -300,8 +298,6 @@ class RequestView(WireAnswer):
 class RequestPage(WireAnswer):
     """Some requests, newest first; `next_cursor` asks for the ones after them."""
 
-    model_config = ConfigDict(title="Requests")
-
     requests: tuple[RequestView, ...]
     next_cursor: str | None
 
@@ -331,8 +327,6 @@ class ApproverView(WireAnswer):
 
 class ApproverList(WireAnswer):
     """Who approves over channels."""
-
-    model_config = ConfigDict(title="Approvers")
 
     approvers: tuple[ApproverView, ...]
 
@@ -369,8 +363,6 @@ class GrantView(WireAnswer):
 
 class GrantList(WireAnswer):
     """Grants, newest first."""
-
-    model_config = ConfigDict(title="Grants")
 
     grants: tuple[GrantView, ...]
 

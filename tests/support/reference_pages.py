@@ -1,11 +1,13 @@
 """Reference pages that are rendered from the code. `make docs` writes them; tests compare them."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from host_agent.api.openapi import document
 from host_agent.config import (
     CHANNELS,
     Approvals,
@@ -245,10 +247,16 @@ def _description(described: Mapping[str, Any]) -> str:
     return next((str(one["description"]) for one in options if "description" in one), "")
 
 
+def openapi_document() -> str:
+    """Return the OpenAPI document, as GET /openapi.json answers it but for the spaces."""
+    return json.dumps(document(CATALOGUE), indent=1, ensure_ascii=False) + "\n"
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/reference/configuration.md": configuration_page,
     "docs/reference/commands.md": commands_page,
     "docs/reference/operations.md": operations_page,
+    "docs/reference/openapi.json": openapi_document,
     "sudoers/host-agent": sudoers_example,
 }
 """Every rendered page, and what renders it."""
