@@ -118,9 +118,7 @@ class Auditor:
         with tempfile.TemporaryDirectory(prefix="host-agent-sudoers-") as folder:
             path = Path(folder) / "sudoers"
             path.write_bytes(marked.text.encode("utf-8", "surrogateescape"))
-            return await self.tool.run(
-                "cvtsudoers", "-c", "/dev/null", "-e", "-f", "json", str(path)
-            )
+            return await self.tool.run("cvtsudoers", "-c", "/dev/null", "-f", "json", str(path))
 
 
 async def audit_host(

@@ -1,4 +1,4 @@
-"""What `cvtsudoers -e -f json` says of the gathered lines, as values with their origins.
+"""What `cvtsudoers -f json` says of the gathered lines, as values with their origins.
 
 cvtsudoers tells neither file nor line, so the text that it gets has a marker entry before every
 line, for a user whose name nobody knows in advance; what stands between two markers belongs to the
@@ -8,7 +8,7 @@ around them, a missing comma after an empty list), which is mended before it is 
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,6 +140,56 @@ def mended(text: str) -> str:
     return _MISSING_COMMA.sub(r"\1,\2", text)
 
 
+# -- aliases --------------------------------------------------------------------------------------
+
+_ALIASES = {
+    "useralias": ("User_Aliases", "username"),
+    "runasalias": ("Runas_Aliases", "username"),
+    "hostalias": ("Host_Aliases", "hostname"),
+    "cmndalias": ("Command_Aliases", ""),
+}
+"""Of each kind of alias: where it is defined, and what its name is where it is not defined.
+
+sudo takes such a name for a user's, a group's or a host's, without case as any other: `(ROOT)` is
+root. A command has no name of that form. cvtsudoers' own expansion leaves it out without a word.
+"""
+_MAX_MEMBERS = 200_000
+"""Members of aliases in all; aliases of aliases can double them without end."""
+
+
+class _Aliases:
+    def __init__(self, told: Mapping[str, Any]) -> None:
+        self._told = told
+        self._left = _MAX_MEMBERS
+
+    def expanded(
+        self, members: Iterable[Mapping[str, Any]], within: frozenset[str] = frozenset()
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yield `members` with what each alias stands for, `within` the aliases of these names."""
+        for member in members:
+            self._left -= 1
+            if self._left < 0:
+                message = "the aliases have too many members"
+                raise UnparsableError(message)
+            kind = next((kind for kind in _ALIASES if kind in member), None)
+            if kind is None:
+                yield member
+                continue
+            section, plain = _ALIASES[kind]
+            name = str(member[kind])
+            meant = self._told.get(section, {}).get(name)
+            if meant is None and plain:
+                meant = [{plain: name}]
+            if meant is None or name in within:
+                continue
+            for one in self.expanded(meant, within | {name}):
+                yield _negated(one) if member.get("negated") else one
+
+
+def _negated(member: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**member, "negated": not member.get("negated")}
+
+
 # -- reading --------------------------------------------------------------------------------------
 
 
@@ -153,41 +203,52 @@ def parse(text: str, marked: Marked, lines: Sequence[LogicalLine]) -> Policy:
         told = json.loads(mended(text) or "{}", strict=False)
         if not isinstance(told, dict):
             raise UnparsableError(type(told).__name__)
-        reader = _Reader(marked, lines)
+        reader = _Reader(marked, lines, _Aliases(told))
         return Policy(
             grants=tuple(reader.grants(told.get("User_Specs", []))),
             settings=tuple(reader.settings(told.get("Defaults", []))),
             doubts=tuple(reader.doubts),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RecursionError,  # an alias of an alias, a thousand times
+    ) as error:
         message = f"{type(error).__name__}: {error}"
         raise UnparsableError(message) from error
 
 
+_FLAGS = frozenset({"negated"})
+
+
 class _Reader:
-    def __init__(self, marked: Marked, lines: Sequence[LogicalLine]) -> None:
+    def __init__(self, marked: Marked, lines: Sequence[LogicalLine], aliases: _Aliases) -> None:
         self._marked = marked
         self._lines = lines
+        self._aliases = aliases
         self.doubts: list[Origin] = []
 
     def grants(self, specs: Iterable[Mapping[str, Any]]) -> list[UserSpec]:
         found: list[UserSpec] = []
         line: LogicalLine | None = None
         for spec in specs:
-            users = _members(spec["User_List"])
+            users = self._members(spec["User_List"])
             marker = self._marker(users)
             if marker is not None:
                 line = marker
                 continue
-            hosts, origin = _members(spec["Host_List"]), _of(line).origin
-            found += [_grant(origin, users, hosts, part) for part in spec["Cmnd_Specs"]]
+            hosts, origin = self._members(spec["Host_List"]), _of(line).origin
+            found += [self._grant(origin, users, hosts, part) for part in spec["Cmnd_Specs"]]
         return found
 
     def settings(self, defaults: Iterable[Mapping[str, Any]]) -> list[Setting]:
         found: list[Setting] = []
         line: LogicalLine | None = None
         for entry in defaults:
-            binding = _members(entry.get("Binding", []))
+            binding = self._members(entry.get("Binding", []))
             marker = self._marker(binding)
             if marker is not None:
                 line = marker
@@ -204,52 +265,49 @@ class _Reader:
             return self._lines[int(members[0].value.removeprefix(self._marked.marker))]
         return None
 
+    def _members(self, told: Iterable[Mapping[str, Any]]) -> tuple[ListMember, ...]:
+        return tuple(
+            ListMember(kind=kind, value=str(value), negated=bool(member.get("negated")))
+            for member in self._aliases.expanded(told)
+            for kind, value in member.items()
+            if kind not in _FLAGS
+        )
+
+    def _grant(
+        self,
+        origin: Origin,
+        users: tuple[ListMember, ...],
+        hosts: tuple[ListMember, ...],
+        part: Mapping[str, Any],
+    ) -> UserSpec:
+        options: dict[str, Any] = {}
+        for option in part.get("Options", []):
+            options.update(option)
+        options.update(part.get("SELinux_Spec", {}))
+        groups = self._members(part["runasgroups"]) if "runasgroups" in part else None
+        return UserSpec(
+            origin=origin,
+            users=users,
+            hosts=hosts,
+            run_as=self._members(part["runasusers"]) if "runasusers" in part else None,
+            run_as_groups=groups,
+            options=options,
+            commands=tuple(
+                CommandSpec(
+                    text=command["command"],
+                    negated=bool(command.get("negated")),
+                    has_digest=any(key.startswith("sha") for key in command),
+                )
+                for command in self._aliases.expanded(part["Commands"])
+            ),
+        )
+
 
 def _of(line: LogicalLine | None) -> LogicalLine:
     if line is None:
         message = "an entry comes before the first line"
         raise UnparsableError(message)
     return line
-
-
-_FLAGS = frozenset({"negated"})
-
-
-def _members(told: Iterable[Mapping[str, Any]]) -> tuple[ListMember, ...]:
-    return tuple(
-        ListMember(kind=kind, value=str(value), negated=bool(member.get("negated")))
-        for member in told
-        for kind, value in member.items()
-        if kind not in _FLAGS
-    )
-
-
-def _grant(
-    origin: Origin,
-    users: tuple[ListMember, ...],
-    hosts: tuple[ListMember, ...],
-    part: Mapping[str, Any],
-) -> UserSpec:
-    options: dict[str, Any] = {}
-    for option in part.get("Options", []):
-        options.update(option)
-    options.update(part.get("SELinux_Spec", {}))
-    return UserSpec(
-        origin=origin,
-        users=users,
-        hosts=hosts,
-        run_as=_members(part["runasusers"]) if "runasusers" in part else None,
-        run_as_groups=_members(part["runasgroups"]) if "runasgroups" in part else None,
-        options=options,
-        commands=tuple(
-            CommandSpec(
-                text=command["command"],
-                negated=bool(command.get("negated")),
-                has_digest=any(key.startswith("sha") for key in command),
-            )
-            for command in part["Commands"]
-        ),
-    )
 
 
 _SCOPE = re.compile(r"[ \t]*Defaults(?P<scope>[:@>!]?)")

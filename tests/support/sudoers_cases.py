@@ -273,6 +273,28 @@ RISKY: Mapping[str, tuple[str, str]] = {
         _allows("/bin/ls /root") + "Defaults>RooT setenv\n",
         "setenv",
     ),
+    "an identity's user by a name of an alias that is none": (
+        "LIBRARIAN ALL=(root) NOPASSWD: /sbin/zfs\n",
+        "storage",
+    ),
+    "root by a name of an alias that is none": (_allows("/bin/sh", "(ROOT)"), "shell"),
+    "a group by a name of an alias that is none": (
+        _allows('/usr/bin/id ""', "(:DISK)"),
+        "runas-group",
+    ),
+    "this host by a name of an alias that is none": ("host-agent BOX=(ALL) ALL\n", "all-commands"),
+    "an alias of names of aliases that are none": (
+        "Runas_Alias SYS = ROOT\nHost_Alias HERE = BOX\nhost-agent HERE=(SYS) /bin/sh\n",
+        "shell",
+    ),
+    "a setting for a name of an alias that is none": (
+        "Defaults:LIBRARIAN !authenticate\n",
+        "no-authentication",
+    ),
+    "a setting for this host by a name of an alias that is none": (
+        "Defaults@BOX setenv\n",
+        "setenv",
+    ),
     "an exempt group in capitals": ("Defaults exempt_group=WRAPPERS\n", "exempt-group"),
     "an exclusion that the case keeps from holding": (
         "Defaults !case_insensitive_user\nALL, !Host-Agent, !librarian ALL=(ALL) NOPASSWD: ALL\n",
@@ -389,6 +411,16 @@ SAFE: Mapping[str, str] = {
         _allows('/usr/bin/true ""') + "Defaults!/usr/local/bin/true setenv\n"
     ),
     "a comment that ends in a backslash": f"Defaults:alice setenv # x \\\n{OWN}",
+    "an alias of the user's name that means another": (
+        "User_Alias LIBRARIAN = alice\nLIBRARIAN ALL=(ALL) NOPASSWD: ALL\n"
+    ),
+    "an alias of the host's name that means another": (
+        "Host_Alias BOX = web\nhost-agent BOX=(ALL) NOPASSWD: ALL\n"
+    ),
+    "another name of an alias that is none": "ALICE ALL=(ALL) NOPASSWD: ALL\n",
+    "another host by a name of an alias that is none": "host-agent WEB=(ALL) NOPASSWD: ALL\n",
+    "a setting for another name of an alias that is none": "Defaults:ALICE !authenticate\n",
+    "an alias of itself": "User_Alias A = B : B = A\nA ALL=(ALL) ALL\n",
     "an alias nobody defined": "host-agent ALL=(root) NOPASSWD: NOBODY\n",
 }
 """What must be passed over."""

@@ -66,6 +66,23 @@ def test_json_that_is_none_is_mended() -> None:
     assert told["SELinux_Spec"] == {"role": "a"}
 
 
+def aliased(users: list[dict[str, str]], *widths: int) -> str:
+    """Return an entry for `users`, and aliases that each name the next one so many times."""
+    aliases: dict[str, list[dict[str, str]]] = {
+        f"A{number}": [{"useralias": f"A{number + 1}"}] * width
+        for number, width in enumerate(widths, 1)
+    }
+    aliases[f"A{len(widths) + 1}"] = [{"username": "alice"}]
+    entry = {**spec("alice", "/x"), "User_List": users}
+    return json.dumps({"User_Aliases": aliases, "User_Specs": [spec("line.nonce.0", "/m"), entry]})
+
+
+def test_an_alias_of_aliases_is_what_they_name() -> None:
+    (grant,) = parse(aliased([{"useralias": "A1"}], 1, 2, 1), MARKED, LINES).grants
+
+    assert [member.value for member in grant.users] == ["alice", "alice"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -76,6 +93,8 @@ def test_json_that_is_none_is_mended() -> None:
         json.dumps({"User_Specs": [spec("a", "/x")]}),
         json.dumps({"User_Specs": [spec("line.nonce.77", "/m"), spec("a", "/x")]}),
         json.dumps({"User_Specs": [spec("line.nonce.x", "/m"), spec("a", "/x")]}),
+        aliased([{"useralias": "A1"}], *([2] * 40)),
+        aliased([{"useralias": "A1"}], *([1] * 5000)),
     ],
 )
 def test_what_is_not_understood_is_refused(text: str) -> None:
