@@ -348,8 +348,10 @@ def test_a_package_of_no_configured_source_is_not_there(apt: AptHost) -> None:
     package = Package(name=apt.fresh(), version="1.0")
     file = apt.repository.build(package)
     apt.machine.write(f"/root/{file.name}", file.read_bytes())
-    apt.machine.write(f"/var/cache/apt/archives/{file.name}", file.read_bytes())
+    cached = f"/var/cache/apt/archives/{file.name}"
+    apt.machine.write(cached, file.read_bytes())
     assert isinstance(apt.refusal("apt.install", package.name), HostNotFoundError)
+    apt.machine.path(cached).unlink()
     apt.publish(package)
     apt.change("apt.install", package.name)
 

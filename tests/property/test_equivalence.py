@@ -12,6 +12,7 @@ POOLS: dict[str, tuple[JsonValue, ...]] = {
     "snapshot": ("tank/old@daily", "tank/older@daily"),
     "unit": ("nginx.service", "nginx.socket", "backup.service"),
     "vmid": ("101", "102"),
+    "package": ("nginx", "nginx-core"),
     "repository": ("/srv/app", "/srv/app2"),
     "arguments": (
         {},
