@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from host_agent.clock import SystemClock
@@ -404,3 +405,17 @@ async def test_c46_a_store_that_is_replaced_is_not_written(site: Site) -> None:
         await visit.decide(held)
         assert (await visit.ended(held))["state"] == "succeeded"
     require_whole(site)
+
+
+async def test_metrics_are_shown_while_the_store_cannot_be_read(visit: Visit) -> None:
+    await visit.held()
+    counted = 'host_agent_refusals_total{code="store:unavailable"}'
+    async with httpx.AsyncClient(base_url=visit.agent.metrics_address) as scraper:
+        visit.site.store_path.rename(visit.site.store_path.with_suffix(".aside"))
+        assert (await scraper.get("/ready")).status_code == 503
+        scraped = await scraper.get("/metrics")
+        assert scraped.status_code == 200
+        assert "host_agent_requests_pending 1.0" in scraped.text
+        held = await visit.ask("git.switch", {**visit.site.status(), "branch": "topic"})
+        assert (held.status_code, problem(held)) == (503, "store:unavailable")
+        assert f"{counted} 1.0" in (await scraper.get("/metrics")).text
