@@ -315,7 +315,8 @@ async def test_unknown_request_cannot_move(store: RequestStore) -> None:
     assert await store.get(request.id) is None
 
 
-async def test_c29_many_decisions_at_once_have_one_winner(store: RequestStore) -> None:
+@pytest.mark.promise("c29")
+async def test_many_decisions_at_once_have_one_winner(store: RequestStore) -> None:
     request = a_request()
     await put(store, request)
     denials = [
@@ -331,7 +332,8 @@ async def test_c29_many_decisions_at_once_have_one_winner(store: RequestStore) -
     assert await store.get(request.id) == wishes[won.index(True)]
 
 
-async def test_c28_running_is_entered_once(store: RequestStore) -> None:
+@pytest.mark.promise("c28")
+async def test_running_is_entered_once(store: RequestStore) -> None:
     request = a_request()
     await put(store, request)
     request = await step(store, request, approved(request))
@@ -598,7 +600,8 @@ async def test_codes_are_one_an_approver_and_channel_and_the_newest_counts(
     assert await store.codes("other") == []
 
 
-async def test_c28_code_belongs_to_one_request(store: RequestStore) -> None:
+@pytest.mark.promise("c28")
+async def test_code_belongs_to_one_request(store: RequestStore) -> None:
     await put(store, a_request(0))
     await put(store, a_request(1))
     code = a_code(a_request(0))
@@ -607,8 +610,9 @@ async def test_c28_code_belongs_to_one_request(store: RequestStore) -> None:
     assert await store.code(code.code_hash) == code
 
 
+@pytest.mark.promise("c28")
 @pytest.mark.parametrize("end", ["approve", "deny", "cancel", "expire"])
-async def test_c28_codes_die_with_the_decision(store: RequestStore, end: str) -> None:
+async def test_codes_die_with_the_decision(store: RequestStore, end: str) -> None:
     request, code = a_request(), a_code(a_request())
     await put(store, request)
     await store.add_code(code)

@@ -227,7 +227,8 @@ async def test_full_scope_refuses_until_some_expire(store: RequestStore) -> None
     assert await spend(store, "4", expires_at=late, now=after, capacity=2) is Spent.FULL
 
 
-async def test_c44_replays_at_the_same_time_are_new_once(store: RequestStore) -> None:
+@pytest.mark.promise("c44")
+async def test_replays_at_the_same_time_are_new_once(store: RequestStore) -> None:
     spent = await asyncio.gather(*(spend(store) for _ in range(30)))
     assert sorted(spent) == [Spent.NEW, *[Spent.REPLAYED] * 29]
 

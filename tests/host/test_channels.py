@@ -497,7 +497,8 @@ def is_delivered(host: Host, request: dict[str, Any], owner: str) -> bool:
     return any((row["approver"], row["state"]) == (owner, "delivered") for row in rows)
 
 
-def test_c44_a_killed_agent_loses_neither_prompt_nor_answer(host: Host, phone: Phone) -> None:
+@pytest.mark.promise("c44")
+def test_a_killed_agent_loses_neither_prompt_nor_answer(host: Host, phone: Phone) -> None:
     request = held(host, "killed")
     code = phone.code(ALICE, request)
     host.machine.until(lambda: is_delivered(host, request, "alice"), "it is not on record")
@@ -511,7 +512,8 @@ def test_c44_a_killed_agent_loses_neither_prompt_nor_answer(host: Host, phone: P
     assert "tank/media@killed" not in snapshots(host)
 
 
-def test_c44_a_dead_server_delays_and_then_delivers(host: Host, phone: Phone) -> None:
+@pytest.mark.promise("c44")
+def test_a_dead_server_delays_and_then_delivers(host: Host, phone: Phone) -> None:
     host.machine.must("systemctl", "stop", "signal-cli.service")
     request = held(host, "later")
     host.machine.until(

@@ -46,7 +46,8 @@ def processes(host: Host, words: str) -> list[str]:
 # -- C35 -------------------------------------------------------------------------------------------
 
 
-def test_c35_a_wrapper_that_changes_after_the_approval_was_asked_does_not_run(host: Host) -> None:
+@pytest.mark.promise("c35")
+def test_a_wrapper_that_changes_after_the_approval_was_asked_does_not_run(host: Host) -> None:
     host.machine.must("zfs", "snapshot", "tank/media@c35")
     held = host.held("zfs.destroy", dataset="tank/media@c35")
     with changed(host, f"{WRAPPERS}/zfs-destroy"):
@@ -58,6 +59,7 @@ def test_c35_a_wrapper_that_changes_after_the_approval_was_asked_does_not_run(ho
     host.machine.must("zfs", "list", "tank/media@c35")
 
 
+@pytest.mark.promise("c35")
 @pytest.mark.parametrize(
     "drift",
     [
@@ -68,7 +70,7 @@ def test_c35_a_wrapper_that_changes_after_the_approval_was_asked_does_not_run(ho
         "rm {}",
     ],
 )
-def test_c35_a_wrapper_that_is_not_roots_own_any_more_is_not_run(host: Host, drift: str) -> None:
+def test_a_wrapper_that_is_not_roots_own_any_more_is_not_run(host: Host, drift: str) -> None:
     wrapper = f"{WRAPPERS}/zfs-list"
     with changed(host, wrapper):
         host.machine.must("bash", "-c", drift.replace("{}", wrapper))
@@ -79,7 +81,8 @@ def test_c35_a_wrapper_that_is_not_roots_own_any_more_is_not_run(host: Host, dri
     assert host.ask("zfs.list", {}).status_code == 200
 
 
-def test_c35_without_its_fragment_sudo_refuses_and_the_answer_says_so(host: Host) -> None:
+@pytest.mark.promise("c35")
+def test_without_its_fragment_sudo_refuses_and_the_answer_says_so(host: Host) -> None:
     with changed(host, FRAGMENT):
         host.machine.must("rm", FRAGMENT)
         before = host.state()
@@ -110,7 +113,8 @@ def _with_command(host: Host, script: str) -> str:
     return text
 
 
-def test_c36_what_ignores_every_signal_is_ended_by_its_scope_on_time(host: Host) -> None:
+@pytest.mark.promise("c36")
+def test_what_ignores_every_signal_is_ended_by_its_scope_on_time(host: Host) -> None:
     wrapper = f"{WRAPPERS}/exec-run"
     with (
         changed(host, f"{WRAPPERS}/commands"),
@@ -128,7 +132,8 @@ def test_c36_what_ignores_every_signal_is_ended_by_its_scope_on_time(host: Host)
         host.machine.until(lambda: not processes(host, "sleep 600"), "a child is left")
 
 
-def test_c37_a_child_of_root_that_hangs_is_answered_for_on_time_and_ends(host: Host) -> None:
+@pytest.mark.promise("c37")
+def test_a_child_of_root_that_hangs_is_answered_for_on_time_and_ends(host: Host) -> None:
     host.machine.write("/var/lib/pct.state/fault", "status hang\n")
     try:
         with reloaded(host, configuration(execution=f"timeout_seconds = {SECONDS:.0f}")):
@@ -161,7 +166,8 @@ print(count)
 """
 
 
-def test_c39_what_runs_as_root_has_a_bound_on_processes_and_memory(host: Host) -> None:
+@pytest.mark.promise("c39")
+def test_what_runs_as_root_has_a_bound_on_processes_and_memory(host: Host) -> None:
     wrapper = f"{WRAPPERS}/exec-run"
     with (
         changed(host, f"{WRAPPERS}/commands"),
@@ -188,7 +194,8 @@ exec python3 -c 'print(len(b"x" * (1 << 30)))'
 """
 
 
-def test_c39_a_git_that_takes_too_much_memory_is_killed_alone(host: Host) -> None:
+@pytest.mark.promise("c39")
+def test_a_git_that_takes_too_much_memory_is_killed_alone(host: Host) -> None:
     show = ("systemctl", "show", "-P")
     shipped = [host.machine.must(*show, name, UNIT).strip() for name in _MEMORY]
     assert shipped == [str(1 << 30), str(2 << 30), str(512 << 20), "continue"]
@@ -220,7 +227,8 @@ def _scopes(host: Host) -> list[str]:
     return [line.split()[0] for line in listed.splitlines()]
 
 
-def test_c39_a_fork_bomb_stays_in_its_scope_and_ends_with_it(host: Host) -> None:
+@pytest.mark.promise("c39")
+def test_a_fork_bomb_stays_in_its_scope_and_ends_with_it(host: Host) -> None:
     if host.machine.must("systemctl", "show", "-P", "TasksCurrent", UNIT).strip() == "[not set]":
         pytest.skip("the kernel's pids controller does not reach into the machine here")
     wrapper = f"{WRAPPERS}/exec-run"
@@ -235,7 +243,8 @@ def test_c39_a_fork_bomb_stays_in_its_scope_and_ends_with_it(host: Host) -> None
         host.machine.until(lambda: not processes(host, "more.sh"), "some are left")
 
 
-def test_c40_process_numbers_that_come_round_harm_nobody(host: Host) -> None:
+@pytest.mark.promise("c40")
+def test_process_numbers_that_come_round_harm_nobody(host: Host) -> None:
     release = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
     if release < (6, 14):
         pytest.skip("before Linux 6.14 the greatest process number is one for the whole machine")

@@ -158,7 +158,8 @@ def test_a_foreign_certificate_and_none_at_all_get_nowhere(host: Host, tmp_path:
     assert host.ask("zfs.list", {}).status_code == 200
 
 
-def test_c9_a_revoked_caller_is_refused_on_its_next_request(host: Host) -> None:
+@pytest.mark.promise("c9")
+def test_a_revoked_caller_is_refused_on_its_next_request(host: Host) -> None:
     text = configuration().replace('cn = "stranger"', 'cn = "leaver"')
     issue(host.machine, "leaver", "--usage", "client")
     assert host.reload(text)["event"] == "config.loaded"
@@ -243,7 +244,8 @@ def test_a_reload_of_an_agent_that_is_stopped_in_its_tracks_is_no_success(host: 
     assert (other.exit_code, "Permission denied" in other.stderr) == (69, True)
 
 
-def test_c6_logrotate_renames_a_log_that_the_agent_keeps_and_the_chain_goes_on(host: Host) -> None:
+@pytest.mark.promise("c6")
+def test_logrotate_renames_a_log_that_the_agent_keeps_and_the_chain_goes_on(host: Host) -> None:
     own = f"{STATE_DIR}/audit.jsonl"
     host.leave()
     host.machine.must("systemctl", "stop", UNIT)
@@ -278,7 +280,8 @@ def test_logrotate_leaves_a_log_that_root_keeps_alone(host: Host) -> None:
     host.require_whole()
 
 
-def test_c1_killed_it_is_started_again_by_systemd_with_its_queue(host: Host) -> None:
+@pytest.mark.promise("c1")
+def test_killed_it_is_started_again_by_systemd_with_its_queue(host: Host) -> None:
     host.machine.must("zfs", "snapshot", "tank/media@kept")
     held = host.held("zfs.destroy", dataset="tank/media@kept")
     pid, restarts = host.main_pid, int(show(host, "NRestarts"))
@@ -318,10 +321,9 @@ def test_a_broken_configuration_stops_the_start_and_is_not_tried_again(host: Hos
     assert host.machine.run(PROGRAM, "config", "check", "--user", USER).exit_code == 0
 
 
+@pytest.mark.promise("c13", "c35")
 @pytest.mark.parametrize("loosened", [f"chmod 0666 {CONFIGURATION}", f"chmod 0777 {WRAPPERS}/git"])
-def test_c13_c35_it_does_not_start_with_files_that_others_may_write(
-    host: Host, loosened: str
-) -> None:
+def test_it_does_not_start_with_files_that_others_may_write(host: Host, loosened: str) -> None:
     _, mode, path = loosened.split()
     usual = host.machine.must("stat", "-c", "%a", path).strip()
     host.leave()

@@ -104,7 +104,8 @@ def _files(host: Host) -> str:
     return host.machine.must("find", *places, "-printf", r"%p %u:%g %m %T@ %s\n")
 
 
-def test_c34_what_comes_along_in_the_environment_runs_nothing(host: Host) -> None:
+@pytest.mark.promise("c34")
+def test_what_comes_along_in_the_environment_runs_nothing(host: Host) -> None:
     script = (
         "echo 'touch /tmp/canary' >/tmp/evil; "
         "export BASH_ENV=/tmp/evil ENV=/tmp/evil PATH=/tmp:$PATH LD_PRELOAD=/tmp/evil.so; "
@@ -158,10 +159,9 @@ def finished(host: Host) -> str:
     return f"{LOG_DIR}/{done.stdout.strip()}"
 
 
+@pytest.mark.promise("c7")
 @pytest.mark.parametrize("script", WRITES.values(), ids=WRITES.keys())
-def test_c7_the_service_user_cannot_change_a_past_line(
-    host: Host, finished: str, script: str
-) -> None:
+def test_the_service_user_cannot_change_a_past_line(host: Host, finished: str, script: str) -> None:
     assert host.ask("zfs.list", {}).status_code == 200
     before = {file: host.machine.path(file).read_bytes() for file in host.audit_files()}
     assert {AUDIT, finished} <= set(before)
@@ -195,7 +195,8 @@ def test_a_log_of_its_own_it_could_change(host: Host, script: str) -> None:
         host.machine.must("rm", "-rf", own, "/var/lib/host-agent/log")
 
 
-def test_c6_whoever_finishes_the_file_the_chain_goes_on_in_the_next(host: Host) -> None:
+@pytest.mark.promise("c6")
+def test_whoever_finishes_the_file_the_chain_goes_on_in_the_next(host: Host) -> None:
     wrapper = f"{WRAPPERS}/audit-rotate"
     for is_root in (False, True):
         assert host.ask("zfs.list", {}).status_code == 200
@@ -211,7 +212,8 @@ def test_c6_whoever_finishes_the_file_the_chain_goes_on_in_the_next(host: Host) 
         host.require_whole()
 
 
-def test_c6_while_others_have_files_finished_nothing_is_refused_or_lost(host: Host) -> None:
+@pytest.mark.promise("c6")
+def test_while_others_have_files_finished_nothing_is_refused_or_lost(host: Host) -> None:
     often = f"for ((turn = 0; turn < 15; turn++)); do {WRAPPERS}/audit-rotate || exit 1; done"
     before = host.sequence
     with ThreadPoolExecutor(1) as others:
@@ -287,7 +289,8 @@ def test_a_log_of_the_agents_own_moves_to_root_and_the_chain_goes_on(host: Host)
         host.start()
 
 
-def test_c7_a_line_changed_by_root_is_found(host: Host) -> None:
+@pytest.mark.promise("c7")
+def test_a_line_changed_by_root_is_found(host: Host) -> None:
     host.ask("zfs.list", {})
     lines = host.machine.path(AUDIT).read_bytes().splitlines(keepends=True)
     copy = "/root/audit.copy"

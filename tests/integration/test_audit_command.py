@@ -39,7 +39,8 @@ def test_an_untouched_file_verifies(path: Path) -> None:
     assert "completeness: from 1, no gap" in done.stdout
 
 
-def test_c7_one_changed_byte_is_named_by_its_sequence(path: Path) -> None:
+@pytest.mark.promise("c7")
+def test_one_changed_byte_is_named_by_its_sequence(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b'"number":6', b'"number":7', 1))
     done = command("verify", path)
     assert done.returncode == 1
@@ -49,7 +50,8 @@ def test_c7_one_changed_byte_is_named_by_its_sequence(path: Path) -> None:
     assert (answer["ok"], answer["first_bad"], answer["completeness"]) == (False, 7, True)
 
 
-def test_c7_a_cut_end_is_found_with_the_head(path: Path) -> None:
+@pytest.mark.promise("c7")
+def test_a_cut_end_is_found_with_the_head(path: Path) -> None:
     _, head = lines(20)
     assert "to the given head" in command("verify", path, "--head", head.hash).stdout
     made, _ = lines(15)
@@ -60,7 +62,8 @@ def test_c7_a_cut_end_is_found_with_the_head(path: Path) -> None:
     assert "completeness: BROKEN" in done.stdout
 
 
-def test_c3_a_torn_end_is_told_and_passes(path: Path) -> None:
+@pytest.mark.promise("c3")
+def test_a_torn_end_is_told_and_passes(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
     done = command("verify", path)
     assert done.returncode == 0
@@ -122,7 +125,8 @@ def test_tail_finds_the_file_of_the_configuration(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 3, done.stderr
 
 
-async def test_c31_hostile_text_is_shown_escaped(tmp_path: Path) -> None:
+@pytest.mark.promise("c31")
+async def test_hostile_text_is_shown_escaped(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     async with opened(path) as log:
         await log.append(

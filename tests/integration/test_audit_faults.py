@@ -69,8 +69,9 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.promise("c4")
 @pytest.mark.parametrize("room", [0, 1, 10, 299, 300, 301, 700])
-def test_c4_a_size_limit_refuses_and_no_intent_is_told_that_is_not_there(
+def test_a_size_limit_refuses_and_no_intent_is_told_that_is_not_there(
     tmp_path: Path, room: int
 ) -> None:
     path = tmp_path / "audit.jsonl"
@@ -132,9 +133,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+@pytest.mark.promise("c4")
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_c4_a_full_disk_refuses_and_recovers_alone_when_space_returns(small_disk: Path) -> None:
+def test_a_full_disk_refuses_and_recovers_alone_when_space_returns(small_disk: Path) -> None:
     path = small_disk / "audit.jsonl"
     result = run(FULL_DISK, path)
     started = [sequence for sequence, event in events(path) if event == "operation.started"]
@@ -177,7 +179,8 @@ asyncio.run(main())
 """
 
 
-def test_c5_a_sync_that_fails_once_is_a_failure_for_good(tmp_path: Path) -> None:
+@pytest.mark.promise("c5")
+def test_a_sync_that_fails_once_is_a_failure_for_good(tmp_path: Path) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler to make the failing fdatasync with")
@@ -221,7 +224,8 @@ asyncio.run(main())
 """
 
 
-def test_c3_kill_9_loses_nothing_that_was_told_and_breaks_no_chain(tmp_path: Path) -> None:
+@pytest.mark.promise("c3")
+def test_kill_9_loses_nothing_that_was_told_and_breaks_no_chain(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     for kill in range(6):
         with subprocess.Popen(

@@ -36,7 +36,8 @@ def test_the_head_is_the_newest_records_hash(
     assert capsys.readouterr().out == f"{newest['sequence']} {newest['hash']}\n"
 
 
-def test_c7_a_cut_tail_is_found_with_a_signed_head_only(
+@pytest.mark.promise("c7")
+def test_a_cut_tail_is_found_with_a_signed_head_only(
     site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = checkpoint(site, tmp_path / "kept", capsys)

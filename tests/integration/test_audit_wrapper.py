@@ -416,7 +416,8 @@ def test_what_lies_at_the_path_and_is_no_file_of_roots_stays(place: Place, kind:
     assert place.log.parent.stat().st_mode & 0o777 == 0o750  # it is open again
 
 
-def test_c34_what_comes_along_in_the_environment_runs_nothing(place: Place) -> None:
+@pytest.mark.promise("c34")
+def test_what_comes_along_in_the_environment_runs_nothing(place: Place) -> None:
     canary = place.folder / "canary"
     evil = place.folder / "evil"
     evil.write_text(f"touch {canary}\n")
@@ -442,7 +443,8 @@ def test_c34_what_comes_along_in_the_environment_runs_nothing(place: Place) -> N
 # -- half done ------------------------------------------------------------------------------------
 
 
-def test_c3_killed_anywhere_nothing_is_lost_and_the_next_run_completes_it(place: Place) -> None:
+@pytest.mark.promise("c3")
+def test_killed_anywhere_nothing_is_lost_and_the_next_run_completes_it(place: Place) -> None:
     place.rotate()
     written = b""
     for turn in range(40):

@@ -119,7 +119,8 @@ async def test_what_a_plugin_raises_is_not_repeated(stand_in: StandIn, tmp_path:
     assert error.__context__ is None or "secret" not in str(error.__context__)
 
 
-async def test_c44_hangs(stand_in: StandIn, tmp_path: Path) -> None:
+@pytest.mark.promise("c44")
+async def test_hangs(stand_in: StandIn, tmp_path: Path) -> None:
     stand_in.answer = "hang"
     sender = channel(tmp_path, "json://a", deadline_seconds=0.1)
     for _ in range(5):
@@ -191,10 +192,11 @@ async def test_the_package_itself_tells_a_service(
     assert "secret-path" not in caplog.text
 
 
+@pytest.mark.promise("c44")
 @needs_apprise
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("mode", ["500", "redirect", "drop"])
-async def test_c44_the_package_itself_with_a_service_that_fails(
+async def test_the_package_itself_with_a_service_that_fails(
     receiver: Receiver, tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.mode = mode

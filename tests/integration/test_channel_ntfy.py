@@ -173,7 +173,8 @@ async def test_a_token_that_may_not_write_is_refused_for_good(
     assert not ntfy.server.published
 
 
-async def test_c44_rate_limit_is_honoured(ntfy: NtfyServer, tmp_path: Path) -> None:
+@pytest.mark.promise("c44")
+async def test_rate_limit_is_honoured(ntfy: NtfyServer, tmp_path: Path) -> None:
     ntfy.server.refuse_with = (429, {"Retry_After": "9"})
     with pytest.raises(ChannelError) as caught:
         await send(channel(ntfy.url, tmp_path))
@@ -252,6 +253,7 @@ async def heard_afterwards(ntfy: NtfyServer, ears: Ears, expected: list[str]) ->
     ]
 
 
+@pytest.mark.promise("c44")
 @pytest.mark.parametrize(
     "line",
     [
@@ -266,7 +268,7 @@ async def heard_afterwards(ntfy: NtfyServer, ears: Ears, expected: list[str]) ->
         b"x" * 10_000_000,
     ],
 )
-async def test_c44_what_is_no_message_is_passed_over(
+async def test_what_is_no_message_is_passed_over(
     ntfy: NtfyServer, tmp_path: Path, line: bytes
 ) -> None:
     async with listening(channel(ntfy.url, tmp_path)) as ears:
@@ -282,9 +284,8 @@ async def test_words_that_approve_are_not_heard(ntfy: NtfyServer, tmp_path: Path
         await heard_afterwards(ntfy, ears, [])
 
 
-async def test_c44_a_broken_stream_is_taken_up_where_it_ended(
-    ntfy: NtfyServer, tmp_path: Path
-) -> None:
+@pytest.mark.promise("c44")
+async def test_a_broken_stream_is_taken_up_where_it_ended(ntfy: NtfyServer, tmp_path: Path) -> None:
     pauses: list[float] = []
     async with listening(channel(ntfy.url, tmp_path, pause=counting(pauses))) as ears:
         last = say(ntfy, f"deny {CODE}")
@@ -322,7 +323,8 @@ def counting(pauses: list[float], limit: int = 50) -> Callable[[float], Any]:
     return pause
 
 
-async def test_c44_down_and_back(tmp_path: Path) -> None:
+@pytest.mark.promise("c44")
+async def test_down_and_back(tmp_path: Path) -> None:
     with NtfyServer() as gone:
         url, port = gone.url, gone.port
     pauses: list[float] = []
@@ -341,7 +343,8 @@ async def test_c44_down_and_back(tmp_path: Path) -> None:
     assert pauses[:3] == [1.0, 2.0, 4.0][: len(pauses)]
 
 
-async def test_c44_backoff_grows_has_an_end_and_honours_what_is_asked(
+@pytest.mark.promise("c44")
+async def test_backoff_grows_has_an_end_and_honours_what_is_asked(
     ntfy: NtfyServer, tmp_path: Path
 ) -> None:
     pauses: list[float] = []

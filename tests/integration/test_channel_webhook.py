@@ -117,9 +117,8 @@ async def test_a_replaced_secret_counts_without_a_restart(
         check(second, KEY)
 
 
-async def test_c44_redirected_webhook_reaches_nobody_else(
-    receiver: Receiver, tmp_path: Path
-) -> None:
+@pytest.mark.promise("c44")
+async def test_redirected_webhook_reaches_nobody_else(receiver: Receiver, tmp_path: Path) -> None:
     receiver.mode = "redirect-home"
     hook = channel(receiver.url, tmp_path)
     with pytest.raises(ChannelError, match="redirects") as caught:
@@ -129,8 +128,9 @@ async def test_c44_redirected_webhook_reaches_nobody_else(
     assert [got.path for got in receiver.received] == ["/hook"]
 
 
+@pytest.mark.promise("c44")
 @pytest.mark.parametrize("mode", ["hang", "drop", "garbage", "500", "redirect", "big", "slow"])
-async def test_c44_every_failure_is_a_channel_error_and_the_next_message_goes_out(
+async def test_every_failure_is_a_channel_error_and_the_next_message_goes_out(
     receiver: Receiver, tmp_path: Path, mode: str
 ) -> None:
     hook = channel(receiver.url, tmp_path, deadline_seconds=0.4)

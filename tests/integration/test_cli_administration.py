@@ -190,7 +190,8 @@ def test_no_grants_are_said(agent: FakeAgent, run: Run) -> None:
     assert (run.out, "No grants" in run.err) == ("", True)
 
 
-def test_c31_hostile_grants_stay_text(agent: FakeAgent, run: Run) -> None:
+@pytest.mark.promise("c31")
+def test_hostile_grants_stay_text(agent: FakeAgent, run: Run) -> None:
     names = ("grant_id", "caller", "operation", "resource")
     hostile = {**GRANT, **dict.fromkeys(names, HOSTILE), "params": {HOSTILE: HOSTILE}}
     agent.script("GET", "/grants", Answer(body={"grants": [{**hostile, "given_by": [HOSTILE]}]}))

@@ -636,7 +636,8 @@ def test_the_client_bounds_an_answer(agent: FakeAgent, librarian: Leaf) -> None:
         connected.health()
 
 
-def test_c16_an_agent_that_never_answers_does_not_hold_the_client(
+@pytest.mark.promise("c16")
+def test_an_agent_that_never_answers_does_not_hold_the_client(
     agent: FakeAgent, librarian: Leaf
 ) -> None:
     silent = threading.Event()

@@ -154,8 +154,9 @@ def hostile_view() -> dict[str, Any]:
     )
 
 
+@pytest.mark.promise("c31")
 @pytest.mark.parametrize("columns", [40, 100])
-def test_c31_a_hostile_request_stays_text_while_it_is_approved(
+def test_a_hostile_request_stays_text_while_it_is_approved(
     agent: FakeAgent, environ: dict[str, str], columns: int
 ) -> None:
     agent.script("GET", REQUEST, Answer(body=hostile_view()))
@@ -178,8 +179,9 @@ def test_c31_a_hostile_request_stays_text_while_it_is_approved(
     assert decisions(agent) == []
 
 
+@pytest.mark.promise("c31")
 @pytest.mark.parametrize("arguments", [["show", REQUEST_ID], ["list"]], ids=["show", "list"])
-def test_c31_hostile_requests_stay_text_in_every_listing(
+def test_hostile_requests_stay_text_in_every_listing(
     agent: FakeAgent, environ: dict[str, str], arguments: list[str]
 ) -> None:
     agent.script("GET", REQUEST, Answer(body=hostile_view()))
@@ -194,7 +196,8 @@ def test_c31_hostile_requests_stay_text_in_every_listing(
     assert "\\u{1b}" in terminal.text
 
 
-def test_c31_a_commands_output_stays_text_on_a_terminal(
+@pytest.mark.promise("c31")
+def test_a_commands_output_stays_text_on_a_terminal(
     agent: FakeAgent, environ: dict[str, str]
 ) -> None:
     outcome = fake_agent.ran(stdout=HOSTILE + "\nnext\n", stderr=HOSTILE + FORGED)
@@ -208,7 +211,8 @@ def test_c31_a_commands_output_stays_text_on_a_terminal(
     assert "\nnext\n" in terminal.text
 
 
-def test_c31_a_problem_stays_text_on_a_terminal(agent: FakeAgent, environ: dict[str, str]) -> None:
+@pytest.mark.promise("c31")
+def test_a_problem_stays_text_on_a_terminal(agent: FakeAgent, environ: dict[str, str]) -> None:
     agent.script("POST", "/host/op", fake_agent.problem("policy:denied", 403, HOSTILE + FORGED))
 
     with Terminal(["call", "git.log"], environ=environ) as terminal:

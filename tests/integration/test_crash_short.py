@@ -58,13 +58,15 @@ async def unbroken(directory: Path, points: Sequence[str], kills: int) -> Report
     return report
 
 
-async def test_c1_killed_between_approval_and_run_it_runs_once(tmp_path: Path) -> None:
+@pytest.mark.promise("c1")
+async def test_killed_between_approval_and_run_it_runs_once(tmp_path: Path) -> None:
     report = await unbroken(tmp_path, BEFORE_THE_RUN, 8)
     assert all(report.kills[point] for point in BEFORE_THE_RUN)
     assert report.states["succeeded"]
 
 
-async def test_c2_killed_between_run_and_record_it_is_unknown_and_not_run_again(
+@pytest.mark.promise("c2")
+async def test_killed_between_run_and_record_it_is_unknown_and_not_run_again(
     tmp_path: Path,
 ) -> None:
     report = await unbroken(tmp_path, AROUND_THE_RUN, 8)
@@ -72,7 +74,8 @@ async def test_c2_killed_between_run_and_record_it_is_unknown_and_not_run_again(
     assert report.states["unknown"]
 
 
-async def test_c3_killed_in_an_audit_write_the_log_goes_on_and_verifies(tmp_path: Path) -> None:
+@pytest.mark.promise("c3")
+async def test_killed_in_an_audit_write_the_log_goes_on_and_verifies(tmp_path: Path) -> None:
     report = await unbroken(tmp_path, (TORN,), 4)
     assert report.kills[TORN] == 4
     assert 1 <= report.recoveries <= 4  # one accounts for a torn line and for its torn repair

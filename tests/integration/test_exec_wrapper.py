@@ -99,7 +99,8 @@ def test_the_exit_status_of_the_command_is_its_own(host: PctHost) -> None:
     assert isinstance(asked().spec.failure(asked().params, output), HostFailedError)
 
 
-def test_c50_the_environment_does_not_reach_the_command(host: PctHost) -> None:
+@pytest.mark.promise("c50")
+def test_the_environment_does_not_reach_the_command(host: PctHost) -> None:
     digest = host.install("/run/tools/plain", SCRIPT)
     host.register(f"plain {digest} change /run/tools/plain\n")
     hostile = {"BASH_ENV": "/run/evil", "LD_PRELOAD": "/run/evil.so", "IFS": "r", "SUDO_UID": "0"}
@@ -134,6 +135,7 @@ def test_an_unregistered_command_does_not_run(host: PctHost) -> None:
     refused(host, HostNotFoundError, operation("exec.run", name="other"))
 
 
+@pytest.mark.promise("c35")
 @pytest.mark.parametrize(
     "damage",
     [
@@ -158,7 +160,7 @@ def test_an_unregistered_command_does_not_run(host: PctHost) -> None:
         f"sed -i 's,=daily,=(daily,' {PLACE}/commands",
     ],
 )
-def test_c35_what_is_not_as_it_was_registered_does_not_run(host: PctHost, damage: str) -> None:
+def test_what_is_not_as_it_was_registered_does_not_run(host: PctHost, damage: str) -> None:
     host.must("/bin/bash", "-c", damage)
     refused(host, PolicyDeniedError)
 
@@ -168,7 +170,8 @@ def test_a_program_that_is_gone_is_not_found(host: PctHost) -> None:
     refused(host, HostNotFoundError)
 
 
-def test_c27_another_program_registered_by_the_same_name_does_not_run(host: PctHost) -> None:
+@pytest.mark.promise("c27")
+def test_another_program_registered_by_the_same_name_does_not_run(host: PctHost) -> None:
     found = host.inspect(asked())
     digest = host.install(PROGRAM, f"{SCRIPT}# newer\n")
     host.register(commands_file(section(digest)))
@@ -184,7 +187,8 @@ HOSTILE_VALUES = (
 )
 
 
-def test_c20_c21_hostile_values_are_refused_before_the_program_starts(host: PctHost) -> None:
+@pytest.mark.promise("c20", "c21")
+def test_hostile_values_are_refused_before_the_program_starts(host: PctHost) -> None:
     digest = str(host.inspect(asked()).precondition["sha256"]).removeprefix("sha256:")
     for value in HOSTILE_VALUES:
         for verb in (("inspect", "report"), ("run", "report", digest)):
@@ -219,7 +223,8 @@ def test_arguments_of_another_form_are_refused(host: PctHost, arguments: tuple[s
     assert not has_run(host)
 
 
-def test_c36_c39_a_command_runs_in_a_scope_with_limits_where_systemd_runs(host: PctHost) -> None:
+@pytest.mark.promise("c36", "c39")
+def test_a_command_runs_in_a_scope_with_limits_where_systemd_runs(host: PctHost) -> None:
     recorder = (
         '#!/bin/bash\nprintf "%s\\n" "$@" >/run/scope\nwhile [[ $1 != -- ]]; do shift; done\n'
     )

@@ -50,7 +50,8 @@ async def until_polled(agent: Api, *, times: int = 1) -> None:
             await asyncio.sleep(0)
 
 
-async def test_c9_revocation_bites_on_the_next_request_of_an_open_connection(
+@pytest.mark.promise("c9")
+async def test_revocation_bites_on_the_next_request_of_an_open_connection(
     door: Door, agent: Api, deployer: Leaf
 ) -> None:
     async with door.dial(deployer) as wire:
@@ -128,7 +129,8 @@ async def test_a_prefix_of_a_name_is_another_name(door: Door) -> None:
             assert (reply.status, reply.code) == (403, "identity:unknown")
 
 
-async def test_c17_a_body_over_the_limit_is_counted_and_refused(
+@pytest.mark.promise("c17")
+async def test_a_body_over_the_limit_is_counted_and_refused(
     door: Door, agent: Api, deployer: Leaf
 ) -> None:
     async with door.dial(deployer) as wire:

@@ -278,8 +278,9 @@ C17: dict[str, tuple[bytes, int, str]] = {
 }
 
 
+@pytest.mark.promise("c17")
 @pytest.mark.parametrize(("data", "status", "code"), C17.values(), ids=C17.keys())
-async def test_c17_a_request_that_is_none_is_a_problem_and_the_end(
+async def test_a_request_that_is_none_is_a_problem_and_the_end(
     door: Door, wire: Wire, data: bytes, status: int, code: str
 ) -> None:
     smuggled = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -296,6 +297,7 @@ async def test_c17_a_request_that_is_none_is_a_problem_and_the_end(
     assert await door.is_alive()
 
 
+@pytest.mark.promise("c17")
 @pytest.mark.parametrize(
     "body",
     [
@@ -308,7 +310,7 @@ async def test_c17_a_request_that_is_none_is_a_problem_and_the_end(
         b"0\r\nTrailer: " + LONG,
     ],
 )
-async def test_c17_a_malformed_chunked_body_is_a_problem_and_the_end(
+async def test_a_malformed_chunked_body_is_a_problem_and_the_end(
     door: Door, wire: Wire, body: bytes
 ) -> None:
     reply = await wire.ask(post(body, b"Transfer-Encoding: chunked"))
@@ -318,7 +320,8 @@ async def test_c17_a_malformed_chunked_body_is_a_problem_and_the_end(
     assert not door.probe.bodies
 
 
-async def test_c17_a_chunked_bomb_is_too_large_on_the_wire(door: Door, wire: Wire) -> None:
+@pytest.mark.promise("c17")
+async def test_a_chunked_bomb_is_too_large_on_the_wire(door: Door, wire: Wire) -> None:
     # Each byte of the body costs ten thousand of framing.
     wire.send(post(b"", b"Transfer-Encoding: chunked"))
     chunk = b"1;" + b"x" * 10_000 + b"\r\na\r\n"
@@ -329,7 +332,8 @@ async def test_c17_a_chunked_bomb_is_too_large_on_the_wire(door: Door, wire: Wir
     assert await wire.rest() == b""
 
 
-async def test_c17_two_gigabytes_are_refused_unread_and_the_answer_arrives(tmp_path: Path) -> None:
+@pytest.mark.promise("c17")
+async def test_two_gigabytes_are_refused_unread_and_the_answer_arrives(tmp_path: Path) -> None:
     async with speaking(tmp_path) as (agent, wire):
         head = (b"Content-Type: application/json", b"Content-Length: 2147483648")
         wire.send(post(b"", *head, path=b"/host/op"))
@@ -352,7 +356,8 @@ async def speaking(directory: Path) -> AsyncIterator[tuple[Api, Wire]]:
         yield agent, wire
 
 
-async def test_c17_an_endless_body_is_cut(tmp_path: Path) -> None:
+@pytest.mark.promise("c17")
+async def test_an_endless_body_is_cut(tmp_path: Path) -> None:
     async with speaking(tmp_path) as (agent, wire):
         head = (b"Content-Type: application/json", b"Transfer-Encoding: chunked")
         wire.send(post(b"", *head, path=b"/host/op"))

@@ -44,7 +44,8 @@ async def drip(wire: Wire, data: bytes) -> None:
 # -- deadlines are totals --------------------------------------------------------------------------
 
 
-async def test_c16_a_handshake_that_is_not_finished_is_closed(door: Door) -> None:
+@pytest.mark.promise("c16")
+async def test_a_handshake_that_is_not_finished_is_closed(door: Door) -> None:
     async with door.plain() as silent, door.plain() as slow:
         dripping = asyncio.ensure_future(drip(slow, b"\x16\x03\x01\x02\x00\x01" + b"\0" * 200))
         assert await silent.rest() == b""
@@ -54,7 +55,8 @@ async def test_c16_a_handshake_that_is_not_finished_is_closed(door: Door) -> Non
     assert not door.probe.scopes
 
 
-async def test_c16_a_connection_that_a_reload_ends_before_it_has_begun_is_closed() -> None:
+@pytest.mark.promise("c16")
+async def test_a_connection_that_a_reload_ends_before_it_has_begun_is_closed() -> None:
     lost: list[TlsStream] = []
     events = StreamEvents(opened=lost.append, lost=lost.append, rejected=lambda *_: None)
     buffer = memoryview(bytearray(1024))
@@ -68,7 +70,8 @@ async def test_c16_a_connection_that_a_reload_ends_before_it_has_begun_is_closed
     assert lost == [stream]
 
 
-async def test_c16_a_header_section_that_drips_is_answered_408_and_closed(door: Door) -> None:
+@pytest.mark.promise("c16")
+async def test_a_header_section_that_drips_is_answered_408_and_closed(door: Door) -> None:
     async with door.dial() as wire:
         dripping = asyncio.ensure_future(drip(wire, GET[:-2] + b"X: " + b"y" * 1000))
         reply = await wire.reply()
@@ -79,7 +82,8 @@ async def test_c16_a_header_section_that_drips_is_answered_408_and_closed(door: 
     assert [code for code, _, _ in door.refusals] == ["request:timeout"]
 
 
-async def test_c16_a_body_that_drips_is_answered_408_and_closed(door: Door) -> None:
+@pytest.mark.promise("c16")
+async def test_a_body_that_drips_is_answered_408_and_closed(door: Door) -> None:
     async with door.dial() as wire:
         wire.send(post(b"", b"Content-Length: 1000"))
         dripping = asyncio.ensure_future(drip(wire, b"a" * 999))
@@ -91,7 +95,8 @@ async def test_c16_a_body_that_drips_is_answered_408_and_closed(door: Door) -> N
     assert door.probe.failures == ["RequestTimeoutError"]
 
 
-async def test_c16_a_peer_that_never_reads_is_closed(door: Door) -> None:
+@pytest.mark.promise("c16")
+async def test_a_peer_that_never_reads_is_closed(door: Door) -> None:
     wire = await door.open(door.client_context(door.pki.client()), limit=1000)
     wire.send(b"GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await asyncio.wait_for(door.probe.left.wait(), PATIENCE)
@@ -101,7 +106,8 @@ async def test_c16_a_peer_that_never_reads_is_closed(door: Door) -> None:
     assert await door.is_alive()
 
 
-async def test_c16_a_stream_that_nobody_reads_holds_one_piece_and_ends(
+@pytest.mark.promise("c16")
+async def test_a_stream_that_nobody_reads_holds_one_piece_and_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond what the kernel took, one piece waits; no second one is asked for until it is gone."""
@@ -123,7 +129,8 @@ async def test_c16_a_stream_that_nobody_reads_holds_one_piece_and_ends(
         assert await door.is_alive()
 
 
-async def test_c16_answers_that_nobody_reads_are_made_one_at_a_time(tmp_path: Path) -> None:
+@pytest.mark.promise("c16")
+async def test_answers_that_nobody_reads_are_made_one_at_a_time(tmp_path: Path) -> None:
     """Requests that are sent ahead wait on the wire, not as answers in memory."""
     async with Door(tmp_path / "pki", limits=QUICK) as door:
         wire = await door.open(door.client_context(door.pki.client()), limit=1000)
@@ -145,7 +152,8 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not(door: Door) ->
         assert (await busy.reply()).json["held"]
 
 
-async def test_c16_many_slow_peers_hold_up_nobody(tmp_path: Path) -> None:
+@pytest.mark.promise("c16")
+async def test_many_slow_peers_hold_up_nobody(tmp_path: Path) -> None:
     """Two hundred of each kind at once; good clients are answered all the while."""
     patient = ConnectionLimits(
         handshake_seconds=OUTLASTING, head_seconds=OUTLASTING, body_seconds=OUTLASTING
@@ -210,7 +218,8 @@ class StarvedSocket(socket.socket):
         return super().accept()
 
 
-async def test_c39_an_accept_without_file_descriptors_backs_off_and_recovers(
+@pytest.mark.promise("c39")
+async def test_an_accept_without_file_descriptors_backs_off_and_recovers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     listener = StarvedSocket()

@@ -126,7 +126,8 @@ async def test_curl_falls_back(door: Door, option: str) -> None:
     assert out.splitlines()[-1] == b"1.1 200"
 
 
-async def test_c15_the_name_that_a_client_asks_for_changes_nothing(door: Door) -> None:
+@pytest.mark.promise("c15")
+async def test_the_name_that_a_client_asks_for_changes_nothing(door: Door) -> None:
     context = door.client_context(door.pki.client())
     context.check_hostname = False
     for name in ("evil.test", "a" * 60 + ".test", "127.0.0.1", "xn--e1afmkfd.test"):
@@ -162,8 +163,9 @@ TWINS: dict[str, tuple[Callable[[Pki, Pki], Leaf | None], TlsRejection, str]] = 
 }
 
 
+@pytest.mark.promise("c15")
 @pytest.mark.parametrize(("make", "reason", "alert"), TWINS.values(), ids=TWINS.keys())
-async def test_c15_a_client_that_is_not_ours_gets_an_alert_and_no_handler(
+async def test_a_client_that_is_not_ours_gets_an_alert_and_no_handler(
     door: Door,
     tmp_path: Path,
     make: Callable[[Pki, Pki], Leaf | None],
@@ -178,7 +180,8 @@ async def test_c15_a_client_that_is_not_ours_gets_an_alert_and_no_handler(
     assert await door.is_alive()
 
 
-async def test_c15_tls_12_gets_an_alert_and_no_handler(door: Door) -> None:
+@pytest.mark.promise("c15")
+async def test_tls_12_gets_an_alert_and_no_handler(door: Door) -> None:
     context = door.client_context(door.pki.client())
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     assert "PROTOCOL_VERSION" in (await refused(door, context)).upper().replace(" ", "_")
@@ -186,6 +189,7 @@ async def test_c15_tls_12_gets_an_alert_and_no_handler(door: Door) -> None:
     assert door.rejections == [TlsRejection.BAD_PROTOCOL]
 
 
+@pytest.mark.promise("c15")
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -198,7 +202,7 @@ async def test_c15_tls_12_gets_an_alert_and_no_handler(door: Door) -> None:
         (b"\0" * 100, None),
     ],
 )
-async def test_c15_bytes_that_are_no_tls_are_closed_and_counted(
+async def test_bytes_that_are_no_tls_are_closed_and_counted(
     door: Door, data: bytes, reason: TlsRejection | None
 ) -> None:
     async with door.plain() as wire:
@@ -210,7 +214,8 @@ async def test_c15_bytes_that_are_no_tls_are_closed_and_counted(
     assert await door.is_alive()
 
 
-async def test_c15_every_refusal_leaves_its_reason_in_the_log(
+@pytest.mark.promise("c15")
+async def test_every_refusal_leaves_its_reason_in_the_log(
     door: Door, caplog: pytest.LogCaptureFixture
 ) -> None:
     older = door.client_context(door.pki.client())
@@ -231,14 +236,16 @@ async def test_c15_every_refusal_leaves_its_reason_in_the_log(
     assert len(caplog.records) == len(said)
 
 
-async def test_c15_a_connection_that_ends_unsaid_is_counted_once(door: Door) -> None:
+@pytest.mark.promise("c15")
+async def test_a_connection_that_ends_unsaid_is_counted_once(door: Door) -> None:
     async with door.plain() as wire:
         wire.writer.write_eof()
         assert await wire.rest() == b""
     assert door.rejections == [TlsRejection.OTHER]
 
 
-async def test_c10_there_is_no_ticket_to_resume_with(door: Door, tmp_path: Path) -> None:
+@pytest.mark.promise("c10")
+async def test_there_is_no_ticket_to_resume_with(door: Door, tmp_path: Path) -> None:
     """OpenSSL sends one (there is no call against it) of a session that is kept nowhere."""
     leaf = door.pki.client()
     context = door.client_context(leaf)
@@ -269,8 +276,9 @@ async def test_c10_there_is_no_ticket_to_resume_with(door: Door, tmp_path: Path)
     assert len(door.probe.scopes) == 2
 
 
+@pytest.mark.promise("c14")
 @pytest.mark.parametrize("make", HOSTILE_SHAPES.values(), ids=HOSTILE_SHAPES.keys())
-async def test_c14_no_hostile_certificate_becomes_an_identity(
+async def test_no_hostile_certificate_becomes_an_identity(
     tmp_path: Path, make: Callable[[Pki], Leaf]
 ) -> None:
     async with api(tmp_path / "agent") as agent, Door(tmp_path / "pki", agent.app) as door:
@@ -320,7 +328,8 @@ async def test_a_new_context_serves_from_the_next_handshake_on(door: Door, tmp_p
     await wire.close()
 
 
-def test_c12_a_context_names_every_file_that_is_wrong(tmp_path: Path) -> None:
+@pytest.mark.promise("c12")
+def test_a_context_names_every_file_that_is_wrong(tmp_path: Path) -> None:
     pki = make_pki(tmp_path)
     server, other = pki.server(), pki.server(file_name="other")
     empty = tmp_path / "empty"
@@ -356,7 +365,8 @@ def test_every_cause_has_a_name() -> None:
     assert HandshakeError.of_certificate(9999, 0).rejection is TlsRejection.BAD_CERTIFICATE
 
 
-async def test_c31_the_log_says_why_a_certificate_was_refused_and_is_not_flooded(
+@pytest.mark.promise("c31")
+async def test_the_log_says_why_a_certificate_was_refused_and_is_not_flooded(
     door: Door, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever is refused in the handshake gets an alert only; the administrator looks here."""

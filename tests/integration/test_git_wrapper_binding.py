@@ -47,6 +47,7 @@ def assert_changed(asked: Operation, output: Output) -> None:
 # -- C27: what the approval assumed ----------------------------------------------------------------
 
 
+@pytest.mark.promise("c27")
 @pytest.mark.parametrize(("name", "params"), MOVING)
 @pytest.mark.parametrize(
     "move",
@@ -58,7 +59,7 @@ def assert_changed(asked: Operation, output: Output) -> None:
     ],
     ids=["commit", "other branch", "detached", "moved back"],
 )
-def test_c27_head_that_moved_since_is_refused(
+def test_head_that_moved_since_is_refused(
     app: Checkout, name: str, params: dict[str, JsonValue], move: Callable[[Checkout], object]
 ) -> None:
     asked = ask(app, name, params)
@@ -69,7 +70,8 @@ def test_c27_head_that_moved_since_is_refused(
     assert app.snapshot() == before
 
 
-def test_c27_remote_branch_that_moved_since_is_refused(app: Checkout) -> None:
+@pytest.mark.promise("c27")
+def test_remote_branch_that_moved_since_is_refused(app: Checkout) -> None:
     asked = ask(app, *CHANGES[1])
     precondition = inspect(asked).precondition
     app.push_elsewhere("later.txt")
@@ -81,7 +83,8 @@ def test_c27_remote_branch_that_moved_since_is_refused(app: Checkout) -> None:
     assert (app.path / "later.txt").exists()
 
 
-def test_c27_remote_branch_that_was_rewound_is_refused(app: Checkout) -> None:
+@pytest.mark.promise("c27")
+def test_remote_branch_that_was_rewound_is_refused(app: Checkout) -> None:
     asked = ask(app, *CHANGES[1])
     precondition = inspect(asked).precondition
     run_git(app.elsewhere, "push", "-q", "-f", "origin", "main~1:main")
@@ -90,9 +93,10 @@ def test_c27_remote_branch_that_was_rewound_is_refused(app: Checkout) -> None:
     assert app.snapshot() == before
 
 
+@pytest.mark.promise("c27")
 @pytest.mark.parametrize(("name", "params"), CHANGES[2:])
 @pytest.mark.parametrize("is_gone", [False, True])
-def test_c27_local_branch_that_moved_since_is_refused(
+def test_local_branch_that_moved_since_is_refused(
     app: Checkout, name: str, params: dict[str, JsonValue], is_gone: bool
 ) -> None:
     asked = ask(app, name, params)
@@ -107,6 +111,7 @@ def test_c27_local_branch_that_moved_since_is_refused(
     assert app.snapshot() == before
 
 
+@pytest.mark.promise("c27")
 @pytest.mark.parametrize(
     "edit",
     [
@@ -118,7 +123,7 @@ def test_c27_local_branch_that_moved_since_is_refused(
     ],
     ids=["other content", "other file", "staged", "reverted", "mode"],
 )
-def test_c27_reset_loses_only_the_changes_that_were_shown(
+def test_reset_loses_only_the_changes_that_were_shown(
     app: Checkout, edit: Callable[[Checkout], object]
 ) -> None:
     app.write("file.txt", "mine\n")
@@ -163,11 +168,12 @@ def deep(tmp_path: Path) -> Checkout:
     return checkout
 
 
+@pytest.mark.promise("c26")
 @pytest.mark.parametrize(("name", "params"), CHANGES)
 @pytest.mark.parametrize(
     "swap", [replace_by_copy, replace_by_symlink, replace_git_directory, replace_parent]
 )
-def test_c26_other_directory_at_the_path_is_refused(
+def test_other_directory_at_the_path_is_refused(
     deep: Checkout,
     name: str,
     params: dict[str, JsonValue],
@@ -181,8 +187,9 @@ def test_c26_other_directory_at_the_path_is_refused(
     assert deep.snapshot() == before
 
 
+@pytest.mark.promise("c26")
 @pytest.mark.parametrize(("name", "params"), CHANGES)
-def test_c26_repository_that_is_gone_is_not_found(
+def test_repository_that_is_gone_is_not_found(
     app: Checkout, name: str, params: dict[str, JsonValue]
 ) -> None:
     asked = ask(app, name, params)
@@ -221,11 +228,10 @@ def swapping(here: Path, there: Path) -> Iterator[subprocess.Popen[str]]:
             assert process.wait(PATIENCE) == 0
 
 
+@pytest.mark.promise("c26")
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "renameat2"), reason="needs renameat2")
 @pytest.mark.parametrize("rounds", [300])
-def test_c26_symlink_that_is_swapped_in_all_the_time_has_no_effect(
-    tmp_path: Path, rounds: int
-) -> None:
+def test_symlink_that_is_swapped_in_all_the_time_has_no_effect(tmp_path: Path, rounds: int) -> None:
     """A link to another, hostile repository takes the place of the right one, again and again.
 
     A reset is the operation that would overwrite what it finds. It does so in the repository it was

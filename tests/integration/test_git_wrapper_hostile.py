@@ -171,10 +171,9 @@ RUNS = [
 ]
 
 
+@pytest.mark.promise("c22")
 @pytest.mark.parametrize("setting", RUNS)
-def test_c22_hostile_configuration_key_is_refused(
-    refused: Trap, tmp_path: Path, setting: str
-) -> None:
+def test_hostile_configuration_key_is_refused(refused: Trap, tmp_path: Path, setting: str) -> None:
     key, _, value = setting.partition("=")
     included = tmp_path / "included"
     included.write_text(f"[core]\n\tfsmonitor = {refused.program}\n")
@@ -201,6 +200,7 @@ def test_c22_hostile_configuration_key_is_refused(
     assert refused.app.snapshot() == before
 
 
+@pytest.mark.promise("c22")
 @pytest.mark.parametrize(
     "url",
     [
@@ -226,7 +226,7 @@ def test_c22_hostile_configuration_key_is_refused(
         "",
     ],
 )
-def test_c22_hostile_remote_url_is_refused(refused: Trap, url: str) -> None:
+def test_hostile_remote_url_is_refused(refused: Trap, url: str) -> None:
     url = url.replace("PROGRAM", str(refused.program))
     refused.app.configure("remote.origin.url", url)
     before = refused.app.snapshot()
@@ -237,6 +237,7 @@ def test_c22_hostile_remote_url_is_refused(refused: Trap, url: str) -> None:
     assert refused.app.snapshot() == before
 
 
+@pytest.mark.promise("c22")
 @pytest.mark.parametrize(
     "refspec",
     [
@@ -250,7 +251,7 @@ def test_c22_hostile_remote_url_is_refused(refused: Trap, url: str) -> None:
         "+refs/heads/main:HEAD",
     ],
 )
-def test_c22_fetch_outside_the_remotes_own_refs_is_refused(refused: Trap, refspec: str) -> None:
+def test_fetch_outside_the_remotes_own_refs_is_refused(refused: Trap, refspec: str) -> None:
     refused.app.configure("remote.origin.fetch", refspec)
     before = refused.app.snapshot()
     for verb, output in refused.spring():
@@ -258,6 +259,7 @@ def test_c22_fetch_outside_the_remotes_own_refs_is_refused(refused: Trap, refspe
     assert refused.app.snapshot() == before
 
 
+@pytest.mark.promise("c22")
 @pytest.mark.parametrize(
     "text",
     [
@@ -276,7 +278,7 @@ def test_c22_fetch_outside_the_remotes_own_refs_is_refused(refused: Trap, refspe
         "[remote]\n\turl = ext::PROGRAM\n",
     ],
 )
-def test_c22_no_way_of_writing_hides_a_key(refused: Trap, text: str) -> None:
+def test_no_way_of_writing_hides_a_key(refused: Trap, text: str) -> None:
     config = refused.app.path / ".git" / "config"
     with config.open("a") as file:
         file.write(text.replace("PROGRAM", str(refused.program)))
@@ -287,7 +289,8 @@ def test_c22_no_way_of_writing_hides_a_key(refused: Trap, text: str) -> None:
     assert refused.app.snapshot() == before
 
 
-def test_c22_worktree_configuration_is_held_to_the_same_list(trap: Trap) -> None:
+@pytest.mark.promise("c22")
+def test_worktree_configuration_is_held_to_the_same_list(trap: Trap) -> None:
     trap.app.configure("extensions.worktreeConfig", "true")
     worktree = trap.app.path / ".git" / "config.worktree"
     worktree.write_text("[core]\n\tsparseCheckout = false\n")
@@ -300,7 +303,8 @@ def test_c22_worktree_configuration_is_held_to_the_same_list(trap: Trap) -> None
     assert trap.app.snapshot() == before
 
 
-def test_c22_hostile_key_is_a_policy_refusal_that_names_it(trap: Trap) -> None:
+@pytest.mark.promise("c22")
+def test_hostile_key_is_a_policy_refusal_that_names_it(trap: Trap) -> None:
     trap.app.configure("core.fsmonitor", str(trap.program))
     asked = operation("git.status", repository=str(trap.app.path))
     error = asked.spec.failure(asked.params, run(asked))
@@ -314,6 +318,7 @@ FLAGS = (
 )
 
 
+@pytest.mark.promise("c23")
 @pytest.mark.parametrize(
     ("key", "command"),
     [
@@ -325,7 +330,7 @@ FLAGS = (
         ("remote.origin.uploadpack", ("fetch",)),
     ],
 )
-def test_c23_flags_alone_would_run_what_the_wrapper_refuses(
+def test_flags_alone_would_run_what_the_wrapper_refuses(
     trap: Trap, key: str, command: tuple[str, ...]
 ) -> None:
     trap.app.configure(key, str(trap.program))
@@ -405,7 +410,8 @@ def plant_hooks(trap: Trap) -> None:
             shutil.copy(trap.program, directory / hook)
 
 
-def test_c25_hooks_of_the_repository_and_of_its_remote_do_not_run(trap: Trap) -> None:
+@pytest.mark.promise("c25")
+def test_hooks_of_the_repository_and_of_its_remote_do_not_run(trap: Trap) -> None:
     without_filter(trap)
     plant_hooks(trap)
     path = str(trap.app.path)
@@ -423,7 +429,8 @@ def test_c25_hooks_of_the_repository_and_of_its_remote_do_not_run(trap: Trap) ->
     assert not trap.canary.exists(), trap.canary.read_text()
 
 
-def test_c25_configuration_of_the_remote_repository_does_not_run(trap: Trap) -> None:
+@pytest.mark.promise("c25")
+def test_configuration_of_the_remote_repository_does_not_run(trap: Trap) -> None:
     without_filter(trap)
     for key in ("core.fsmonitor", "uploadpack.packObjectsHook", "core.alternateRefsCommand"):
         run_git(trap.app.origin, "config", key, str(trap.program))
@@ -470,7 +477,8 @@ def arm(trap: Trap, place: Path) -> None:
     (place / "file.txt").write_text("changed\n")
 
 
-def test_c25_submodule_is_never_entered(trap: Trap) -> None:
+@pytest.mark.promise("c25")
+def test_submodule_is_never_entered(trap: Trap) -> None:
     without_filter(trap)
     place = make_submodule(trap, "sub")
     arm(trap, place)
@@ -503,16 +511,18 @@ def test_c25_submodule_is_never_entered(trap: Trap) -> None:
     assert trap.canary.exists(), "the canary is dead: this test shows nothing"
 
 
-def test_c25_submodule_with_a_command_as_update_is_refused(trap: Trap) -> None:
+@pytest.mark.promise("c25")
+def test_submodule_with_a_command_as_update_is_refused(trap: Trap) -> None:
     trap.app.configure("submodule.sub.update", f"!{trap.program}")
     for verb, output in trap.spring():
         assert output.exit_code == 78, verb
     assert not trap.canary.exists()
 
 
+@pytest.mark.promise("c25")
 @pytest.mark.parametrize("mode", ["100644", "120000"], ids=["file", "symlink"])
 @pytest.mark.parametrize("name", ["../../outside", "a/../../b", "-x"])
-def test_c25_gitmodules_with_a_bad_name_or_as_a_symlink_does_nothing(
+def test_gitmodules_with_a_bad_name_or_as_a_symlink_does_nothing(
     trap: Trap, tmp_path: Path, name: str, mode: str
 ) -> None:
     without_filter(trap)
@@ -545,7 +555,8 @@ def test_c25_gitmodules_with_a_bad_name_or_as_a_symlink_does_nothing(
     assert not trap.canary.exists()
 
 
-def test_c24_repository_inside_the_working_tree_is_not_entered(trap: Trap) -> None:
+@pytest.mark.promise("c24")
+def test_repository_inside_the_working_tree_is_not_entered(trap: Trap) -> None:
     for name, bare in (("nested", ()), ("embedded", ("--bare",))):
         run_git(trap.app.path, "init", "-q", *bare, name)
         inner = trap.app.path / name
@@ -600,6 +611,7 @@ def alternates(app: Checkout) -> None:
     file.write_text(f"{app.elsewhere}/.git/objects\n")
 
 
+@pytest.mark.promise("c24")
 @pytest.mark.parametrize(
     "twist",
     [
@@ -623,7 +635,7 @@ def alternates(app: Checkout) -> None:
         *("tags", "pack", "logs", "commondir", "alternates"),
     ],
 )
-def test_c24_git_directory_that_leads_elsewhere_is_refused(
+def test_git_directory_that_leads_elsewhere_is_refused(
     trap: Trap, twist: Callable[[Checkout], None]
 ) -> None:
     twist(trap.app)
@@ -631,8 +643,9 @@ def test_c24_git_directory_that_leads_elsewhere_is_refused(
         assert output.exit_code == 78, (verb, output.stderr)
 
 
+@pytest.mark.promise("c27")
 @pytest.mark.parametrize("is_link", [False, True], ids=["symbolic ref", "symbolic link"])
-def test_c27_branch_that_is_an_alias_is_refused(trap: Trap, *, is_link: bool) -> None:
+def test_branch_that_is_an_alias_is_refused(trap: Trap, *, is_link: bool) -> None:
     app = trap.app
     app.git("branch", "-q", "kept")
     main = app.path / ".git" / "refs" / "heads" / "main"
@@ -646,7 +659,8 @@ def test_c27_branch_that_is_an_alias_is_refused(trap: Trap, *, is_link: bool) ->
         assert output.exit_code == 78, output.stderr
 
 
-def test_c27_pull_moves_no_branch_that_a_remote_branch_is_an_alias_of(trap: Trap) -> None:
+@pytest.mark.promise("c27")
+def test_pull_moves_no_branch_that_a_remote_branch_is_an_alias_of(trap: Trap) -> None:
     without_filter(trap)
     app = trap.app
     app.git("branch", "-q", "kept")
@@ -695,7 +709,8 @@ def test_configuration_that_git_itself_writes_is_accepted(trap: Trap) -> None:
     assert output.exit_code == 0, output.stderr
 
 
-def test_c33_password_in_a_url_is_not_told(trap: Trap) -> None:
+@pytest.mark.promise("c33")
+def test_password_in_a_url_is_not_told(trap: Trap) -> None:
     trap.app.configure("remote.origin.url", "https://user:secret@example.org/app.git")
     found = inspect(operation("git.fetch", repository=str(trap.app.path), remote="origin"))
     assert found.precondition["remote_url"] == "https://example.org/app.git"
@@ -725,9 +740,10 @@ def run_as(uid: int | None, app: Checkout, *arguments: str) -> Output:
     return run_wrapper(*arguments, wrapper=app.path.parent / "git", uid=uid)
 
 
+@pytest.mark.promise("c24")
 @pytest.mark.root
 @needs_root
-def test_c24_user_works_on_an_own_repository(shared: Checkout) -> None:
+def test_user_works_on_an_own_repository(shared: Checkout) -> None:
     give(shared.path, NOBODY)
     give(shared.origin, NOBODY)
     path = str(shared.path)
@@ -736,11 +752,12 @@ def test_c24_user_works_on_an_own_repository(shared: Checkout) -> None:
     assert output.exit_code == 0, output.stderr
 
 
+@pytest.mark.promise("c24")
 @pytest.mark.root
 @needs_root
 @pytest.mark.parametrize("uid", [None, NOBODY])
 @pytest.mark.parametrize("part", ["all", "top", ".git", ".git/config"])
-def test_c24_repository_of_another_user_is_refused(
+def test_repository_of_another_user_is_refused(
     shared: Checkout, uid: int | None, part: str
 ) -> None:
     mine, other = (0, 12345) if uid is None else (NOBODY, 0)
@@ -758,9 +775,10 @@ def test_c24_repository_of_another_user_is_refused(
     assert isinstance(asked.spec.failure(asked.params, output), PolicyDeniedError)
 
 
+@pytest.mark.promise("c24")
 @pytest.mark.root
 @needs_root
-def test_c24_safe_directory_of_the_user_changes_nothing(shared: Checkout) -> None:
+def test_safe_directory_of_the_user_changes_nothing(shared: Checkout) -> None:
     give(shared.path, 12345)
     home = shared.path.parent / "home"
     home.mkdir()
@@ -769,9 +787,10 @@ def test_c24_safe_directory_of_the_user_changes_nothing(shared: Checkout) -> Non
     assert output.exit_code == 77
 
 
+@pytest.mark.promise("c24")
 @pytest.mark.root
 @needs_root
-def test_c24_directory_that_cannot_be_entered_is_refused(shared: Checkout) -> None:
+def test_directory_that_cannot_be_entered_is_refused(shared: Checkout) -> None:
     shared.path.chmod(0o700)
     assert run_as(NOBODY, shared, "status", str(shared.path)).exit_code == 77
 

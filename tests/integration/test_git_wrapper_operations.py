@@ -105,6 +105,7 @@ def test_log_takes_tags_remote_branches_and_commits(app: Checkout, ref: str) -> 
     assert data["commits"][0]["commit"] == app.head
 
 
+@pytest.mark.promise("c48")
 @pytest.mark.parametrize(
     "message",
     [
@@ -114,7 +115,7 @@ def test_log_takes_tags_remote_branches_and_commits(app: Checkout, ref: str) -> 
         "caf\u00e9 \u202e",
     ],
 )
-def test_c48_hostile_message_stays_data(app: Checkout, message: str) -> None:
+def test_hostile_message_stays_data(app: Checkout, message: str) -> None:
     app.commit(message=message)
     path = str(app.path)
     output = run(operation("git.log", repository=path, limit=2))
@@ -368,11 +369,13 @@ def test_place_without_a_repository_is_not_found(tmp_path: Path) -> None:
         assert run_wrapper("status", name).exit_code == 66, name
 
 
-def test_c24_bare_repository_is_not_found(app: Checkout) -> None:
+@pytest.mark.promise("c24")
+def test_bare_repository_is_not_found(app: Checkout) -> None:
     assert run_wrapper("status", str(app.origin)).exit_code == 66
 
 
-def test_c24_path_through_a_symlink_is_denied(app: Checkout, tmp_path: Path) -> None:
+@pytest.mark.promise("c24")
+def test_path_through_a_symlink_is_denied(app: Checkout, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(app.path)
     (tmp_path / "parent").symlink_to(app.path.parent)
     for path in (tmp_path / "link", tmp_path / "parent" / "app"):
@@ -409,6 +412,7 @@ def test_other_argument_lists_are_refused(app: Checkout, arguments: list[str]) -
     assert app.snapshot() == before
 
 
+@pytest.mark.promise("c20", "c21")
 @pytest.mark.parametrize(
     "value",
     [
@@ -427,7 +431,7 @@ def test_other_argument_lists_are_refused(app: Checkout, arguments: list[str]) -
         "\u202e",
     ],
 )
-def test_c20_c21_wrapper_takes_nothing_that_a_shell_or_git_would_run(
+def test_wrapper_takes_nothing_that_a_shell_or_git_would_run(
     app: Checkout, tmp_path: Path, value: str
 ) -> None:
     canary = tmp_path / "canary"
@@ -456,7 +460,8 @@ def test_c20_c21_wrapper_takes_nothing_that_a_shell_or_git_would_run(
     assert app.snapshot() == before
 
 
-def test_c34_environment_reaches_neither_the_wrapper_nor_git(app: Checkout, tmp_path: Path) -> None:
+@pytest.mark.promise("c34")
+def test_environment_reaches_neither_the_wrapper_nor_git(app: Checkout, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     program = tmp_path / "program"
     program.write_text(f"#!/bin/sh\ntouch {canary}\n")
@@ -501,7 +506,8 @@ def test_c34_environment_reaches_neither_the_wrapper_nor_git(app: Checkout, tmp_
     assert not canary.exists()
 
 
-def test_c34_exported_function_is_not_run(app: Checkout, tmp_path: Path) -> None:
+@pytest.mark.promise("c34")
+def test_exported_function_is_not_run(app: Checkout, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     environment = {"BASH_FUNC_printf%%": f"() {{ touch {canary}; }}"}
     output = run_wrapper("status", str(app.path), environment=environment)
@@ -509,7 +515,8 @@ def test_c34_exported_function_is_not_run(app: Checkout, tmp_path: Path) -> None
     assert not canary.exists()
 
 
-def test_c36_termination_ends_git_and_takes_its_lock_away(app: Checkout, tmp_path: Path) -> None:
+@pytest.mark.promise("c36")
+def test_termination_ends_git_and_takes_its_lock_away(app: Checkout, tmp_path: Path) -> None:
     """SIGTERM while git waits for the remote: the child is gone with the wrapper."""
     asked = operation("git.pull", repository=str(app.path), remote="origin", branch="main")
     app.push_elsewhere()

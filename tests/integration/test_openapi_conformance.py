@@ -36,8 +36,9 @@ CHECKS = (
 """All but "valid data is accepted": grammars and opaque cursors say more than a schema can."""
 
 
+@pytest.mark.promise("c19")
 @pytest.mark.parametrize("cn", ["deployer", "alice", "root-admin"])
-def test_c19_the_served_interface_is_the_described_one(tmp_path: Path, cn: str) -> None:
+def test_the_served_interface_is_the_described_one(tmp_path: Path, cn: str) -> None:
     site = make_site(tmp_path / "site", extra=LIMITS)
     leaf = site.client(cn)
     both = tmp_path / "client.pem"

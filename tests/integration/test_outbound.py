@@ -120,20 +120,23 @@ async def test_connections_are_used_again_and_made_again(receiver: Receiver) -> 
 # -- what goes wrong -------------------------------------------------------------------------------
 
 
-async def test_c44_down() -> None:
+@pytest.mark.promise("c44")
+async def test_down() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     error = await refused(Outbound(f"http://127.0.0.1:{port}/hook"))
     assert (error.failure, error.is_final) == (Failure.UNREACHABLE, False)
 
 
-async def test_c44_hangs(receiver: Receiver) -> None:
+@pytest.mark.promise("c44")
+async def test_hangs(receiver: Receiver) -> None:
     receiver.mode = "hang"
     error = await refused(Outbound(receiver.url, deadline_seconds=SHORT_SECONDS))
     assert (error.failure, error.is_final) == (Failure.TIMED_OUT, False)
 
 
-async def test_c44_accepts_and_says_nothing_in_tls(tmp_path: Path) -> None:
+@pytest.mark.promise("c44")
+async def test_accepts_and_says_nothing_in_tls(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/hook"
         error = await refused(
@@ -142,15 +145,17 @@ async def test_c44_accepts_and_says_nothing_in_tls(tmp_path: Path) -> None:
     assert error.failure is Failure.TIMED_OUT
 
 
+@pytest.mark.promise("c44")
 @pytest.mark.parametrize("mode", ["500", "502", "503"])
-async def test_c44_500(receiver: Receiver, mode: str) -> None:
+async def test_500(receiver: Receiver, mode: str) -> None:
     receiver.mode = mode
     error = await refused(Outbound(receiver.url))
     assert (error.failure, error.is_final) == (Failure.REFUSED, False)
 
 
+@pytest.mark.promise("c44")
 @pytest.mark.parametrize("mode", ["redirect", "redirect-home"])
-async def test_c44_redirects_to_metadata_are_not_followed(receiver: Receiver, mode: str) -> None:
+async def test_redirects_to_metadata_are_not_followed(receiver: Receiver, mode: str) -> None:
     receiver.mode = mode
     error = await refused(Outbound(receiver.url))
     assert (error.failure, error.is_final) == (Failure.REFUSED, False)
@@ -158,16 +163,18 @@ async def test_c44_redirects_to_metadata_are_not_followed(receiver: Receiver, mo
     assert len(receiver.received) == 1
 
 
+@pytest.mark.promise("c44")
 @pytest.mark.parametrize("mode", ["drop", "garbage"])
-async def test_c44_breaks_off(receiver: Receiver, mode: str) -> None:
+async def test_breaks_off(receiver: Receiver, mode: str) -> None:
     receiver.mode = mode
     error = await refused(Outbound(receiver.url))
     assert error.failure in {Failure.UNREACHABLE, Failure.BAD_ANSWER}
     assert not error.is_final
 
 
+@pytest.mark.promise("c44")
 @pytest.mark.parametrize("mode", ["big", "endless"])
-async def test_c44_oversized_answer_is_cut_off(receiver: Receiver, mode: str) -> None:
+async def test_oversized_answer_is_cut_off(receiver: Receiver, mode: str) -> None:
     receiver.mode = mode
     outbound = Outbound(receiver.url)
     error = await refused(outbound)
@@ -176,8 +183,9 @@ async def test_c44_oversized_answer_is_cut_off(receiver: Receiver, mode: str) ->
     assert await post(outbound) == 200
 
 
+@pytest.mark.promise("c44")
 @pytest.mark.parametrize("mode", ["slow", "slow-head"])
-async def test_c44_slow_reply_ends_at_the_deadline(receiver: Receiver, mode: str) -> None:
+async def test_slow_reply_ends_at_the_deadline(receiver: Receiver, mode: str) -> None:
     receiver.mode = mode
     started = time.monotonic()
     error = await refused(Outbound(receiver.url, deadline_seconds=SHORT_SECONDS))
@@ -185,12 +193,13 @@ async def test_c44_slow_reply_ends_at_the_deadline(receiver: Receiver, mode: str
     assert time.monotonic() - started < PATIENCE
 
 
+@pytest.mark.promise("c44")
 @pytest.mark.parametrize(
     ("mode", "is_final"),
     [("400", True), ("401", True), ("403", True), ("404", True), ("410", True), ("413", True),
      ("408", False), ("409", False), ("425", False)],
 )  # fmt: skip
-async def test_c44_refusals_that_last_and_that_do_not(
+async def test_refusals_that_last_and_that_do_not(
     receiver: Receiver, mode: str, is_final: bool
 ) -> None:
     receiver.mode = mode
@@ -198,7 +207,8 @@ async def test_c44_refusals_that_last_and_that_do_not(
     assert (error.failure, error.is_final) == (Failure.REFUSED, is_final)
 
 
-async def test_c44_rate_limit_is_honoured(receiver: Receiver) -> None:
+@pytest.mark.promise("c44")
+async def test_rate_limit_is_honoured(receiver: Receiver) -> None:
     receiver.mode = "rate-limited"
     error = await refused(Outbound(receiver.url))
     assert error.failure is Failure.RATE_LIMITED
@@ -208,22 +218,26 @@ async def test_c44_rate_limit_is_honoured(receiver: Receiver) -> None:
 # -- TLS -------------------------------------------------------------------------------------------
 
 
-async def test_c44_bad_tls_of_another_authority(tmp_path: Path) -> None:
+@pytest.mark.promise("c44")
+async def test_bad_tls_of_another_authority(tmp_path: Path) -> None:
     pki, foreign = make_pki(tmp_path / "ours"), make_pki(tmp_path / "foreign")
     await refused_in_tls(server_tls(foreign.server()), pki)
 
 
-async def test_c44_bad_tls_of_another_name(tmp_path: Path) -> None:
+@pytest.mark.promise("c44")
+async def test_bad_tls_of_another_name(tmp_path: Path) -> None:
     pki = make_pki(tmp_path)
     await refused_in_tls(server_tls(pki.server(names=("other.example",))), pki)
 
 
-async def test_c44_bad_tls_expired(tmp_path: Path) -> None:
+@pytest.mark.promise("c44")
+async def test_bad_tls_expired(tmp_path: Path) -> None:
     pki = make_pki(tmp_path / "old", now=datetime.now(UTC).replace(microsecond=0) - timedelta(200))
     await refused_in_tls(server_tls(pki.server(days=90)), pki)
 
 
-async def test_c44_bad_tls_too_old_a_protocol(tmp_path: Path) -> None:
+@pytest.mark.promise("c44")
+async def test_bad_tls_too_old_a_protocol(tmp_path: Path) -> None:
     pki = make_pki(tmp_path)
     context = server_tls(pki.server())
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
@@ -244,7 +258,8 @@ async def refused_in_tls(tls: ssl.SSLContext, pki: Pki, *, words: str = "certifi
         assert not receiver.received
 
 
-async def test_c44_bad_tls_of_no_public_authority(tmp_path: Path) -> None:
+@pytest.mark.promise("c44")
+async def test_bad_tls_of_no_public_authority(tmp_path: Path) -> None:
     pki = make_pki(tmp_path)
     with Receiver(tls=server_tls(pki.server())) as receiver:
         error = await refused(Outbound(receiver.url))
@@ -265,7 +280,8 @@ async def test_the_environment_names_no_authority_and_no_proxy(
         assert not secure.received
 
 
-async def test_c44_tls_spoken_to_a_plain_port(tmp_path: Path, receiver: Receiver) -> None:
+@pytest.mark.promise("c44")
+async def test_tls_spoken_to_a_plain_port(tmp_path: Path, receiver: Receiver) -> None:
     url = receiver.url.replace("http:", "https:")
     error = await refused(Outbound(url, ca_file=make_pki(tmp_path).ca_path))
     assert error.failure is Failure.UNREACHABLE
@@ -301,13 +317,15 @@ class Resolver:
         return found
 
 
-async def test_c44_dns_fails() -> None:
+@pytest.mark.promise("c44")
+async def test_dns_fails() -> None:
     error = await refused(Outbound("https://chat.example/hook", resolve=names()))
     assert (error.failure, error.is_final) == (Failure.UNREACHABLE, False)
     assert "cannot be resolved" in str(error)
 
 
-async def test_c44_dns_hangs() -> None:
+@pytest.mark.promise("c44")
+async def test_dns_hangs() -> None:
     release = threading.Event()
 
     def hang(host: str, port: int) -> Sequence[str]:
@@ -322,6 +340,7 @@ async def test_c44_dns_hangs() -> None:
         release.set()
 
 
+@pytest.mark.promise("c44")
 @pytest.mark.parametrize(
     "found",
     [
@@ -336,7 +355,7 @@ async def test_c44_dns_hangs() -> None:
         ["fe80::1%2"],
     ],
 )
-async def test_c44_a_name_that_leads_to_metadata_or_here_is_refused(
+async def test_a_name_that_leads_to_metadata_or_here_is_refused(
     found: list[str], receiver: Receiver
 ) -> None:
     url = f"https://chat.example:{receiver.port}/hook"
@@ -346,7 +365,8 @@ async def test_c44_a_name_that_leads_to_metadata_or_here_is_refused(
     assert not receiver.received
 
 
-async def test_c44_rebinding_cannot_help(tmp_path: Path) -> None:
+@pytest.mark.promise("c44")
+async def test_rebinding_cannot_help(tmp_path: Path) -> None:
     """The address that was looked at is the one that is connected to, with one question asked."""
     pki = make_pki(tmp_path)
     with Receiver(tls=server_tls(pki.server())) as receiver:

@@ -112,7 +112,8 @@ async def test_h4_requests_grants_and_streams_of_the_old_authority_end(
         assert "grant.revoked" not in visit.site.events()
 
 
-async def test_c01_a_list_in_another_string_type_serves_and_nobody_is_locked_out(
+@pytest.mark.promise("c11")
+async def test_a_list_in_another_string_type_serves_and_nobody_is_locked_out(
     visit: Visit,
 ) -> None:
     """The list's issuer is the CA's name, written anew in another type; it serves and bites."""

@@ -45,7 +45,8 @@ def full_disk(visit: Visit) -> Iterator[None]:
         file._fsync = sync
 
 
-async def test_c4_without_room_for_the_log_nothing_runs_and_it_recovers_alone(
+@pytest.mark.promise("c4")
+async def test_without_room_for_the_log_nothing_runs_and_it_recovers_alone(
     visit: Visit,
 ) -> None:
     held = await visit.held()
@@ -73,7 +74,8 @@ async def test_c4_without_room_for_the_log_nothing_runs_and_it_recovers_alone(
     assert (await visit.ended(again))["state"] == "succeeded"
 
 
-async def test_c4_what_has_happened_is_told_where_its_end_cannot_be_written(site: Site) -> None:
+@pytest.mark.promise("c4")
+async def test_what_has_happened_is_told_where_its_end_cannot_be_written(site: Site) -> None:
     with Gate(site, "status") as gate:
         async with visited(site, sync_fails=True) as visit:
             asking = asyncio.ensure_future(visit.status())
@@ -85,8 +87,9 @@ async def test_c4_what_has_happened_is_told_where_its_end_cannot_be_written(site
             assert answer.json()["outcome"]["audited"] is False
 
 
+@pytest.mark.promise("c6")
 @pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
-async def test_c6_a_log_that_is_taken_away_is_noticed_and_the_chain_goes_on(
+async def test_a_log_that_is_taken_away_is_noticed_and_the_chain_goes_on(
     site: Site, how: str
 ) -> None:
     path, aside = site.audit_path, site.audit_path.with_name("audit-0.jsonl")
@@ -121,8 +124,9 @@ class Shifted:
         )
 
 
+@pytest.mark.promise("c8")
 @pytest.mark.parametrize("hours", [-1, -24 * 365 * 50])
-async def test_c8_a_clock_set_back_revives_nothing(site: Site, hours: int) -> None:
+async def test_a_clock_set_back_revives_nothing(site: Site, hours: int) -> None:
     host = Shifted()
     async with visited(site, clock=host.clock) as visit:
         held = await visit.held()
@@ -142,7 +146,8 @@ async def test_c8_a_clock_set_back_revives_nothing(site: Site, hours: int) -> No
         assert "operation.started" not in site.events()
 
 
-async def test_c8_a_clock_set_forward_accepts_nothing_late(site: Site) -> None:
+@pytest.mark.promise("c8")
+async def test_a_clock_set_forward_accepts_nothing_late(site: Site) -> None:
     host = Shifted()
     async with visited(site, clock=host.clock) as visit:
         held = await visit.held()
@@ -154,7 +159,8 @@ async def test_c8_a_clock_set_forward_accepts_nothing_late(site: Site) -> None:
         assert "operation.started" not in site.events()
 
 
-async def test_c8_a_clock_set_back_while_the_agent_is_down_revives_nothing(site: Site) -> None:
+@pytest.mark.promise("c8")
+async def test_a_clock_set_back_while_the_agent_is_down_revives_nothing(site: Site) -> None:
     host = Shifted()
     async with visited(site, clock=host.clock) as visit:
         held = await visit.held()
@@ -184,7 +190,8 @@ def local_port(answer: object) -> int:
     return int(stream.get_extra_info("client_addr")[1])
 
 
-async def test_c9_revocation_bites_on_the_next_request_of_an_open_connection(
+@pytest.mark.promise("c9")
+async def test_revocation_bites_on_the_next_request_of_an_open_connection(
     visit: Visit,
 ) -> None:
     held = await visit.held()
@@ -205,14 +212,16 @@ async def test_c9_revocation_bites_on_the_next_request_of_an_open_connection(
     assert (await visit.status(by="watcher")).status_code == 200
 
 
-async def test_c9_the_list_is_looked_at_by_itself(visit: Visit) -> None:
+@pytest.mark.promise("c9")
+async def test_the_list_is_looked_at_by_itself(visit: Visit) -> None:
     assert (await visit.status()).status_code == 200
     visit.site.pki.revoke(visit.site.client("deployer"))
     await until(lambda: visit.site.events()[-1] == "config.loaded", "the new list")
     assert problem(await visit.status()) == "identity:revoked"
 
 
-async def test_c9_a_revoked_identity_stops_waiting(visit: Visit) -> None:
+@pytest.mark.promise("c9")
+async def test_a_revoked_identity_stops_waiting(visit: Visit) -> None:
     held = await visit.held()
     polls = visit.agent.pipeline.views._polls
     poll = asyncio.ensure_future(visit.look(held, wait=60))
@@ -224,7 +233,8 @@ async def test_c9_a_revoked_identity_stops_waiting(visit: Visit) -> None:
     assert (await theirs).json()["state"] == "cancelled"
 
 
-async def test_c9_an_identity_that_is_removed_is_unknown_on_its_next_request(
+@pytest.mark.promise("c9")
+async def test_an_identity_that_is_removed_is_unknown_on_its_next_request(
     visit: Visit,
 ) -> None:
     held = await visit.held()
@@ -276,8 +286,9 @@ CHANGES: dict[str, Callable[[Site], None]] = {
 }
 
 
+@pytest.mark.promise("c27")
 @pytest.mark.parametrize("what", CHANGES)
-async def test_c27_what_changes_after_the_ask_is_not_run_over(visit: Visit, what: str) -> None:
+async def test_what_changes_after_the_ask_is_not_run_over(visit: Visit, what: str) -> None:
     held = await visit.held()
     CHANGES[what](visit.site)
     assert await visit.agent.reload()
@@ -291,8 +302,9 @@ async def test_c27_what_changes_after_the_ask_is_not_run_over(visit: Visit, what
     assert "operation.started" not in visit.site.events()
 
 
+@pytest.mark.promise("c27")
 @pytest.mark.parametrize("what", CHANGES)
-async def test_c27_what_changes_after_the_approval_is_not_run_over(site: Site, what: str) -> None:
+async def test_what_changes_after_the_approval_is_not_run_over(site: Site, what: str) -> None:
     with Gate(site, "fetch") as gate:
         async with visited(site) as visit:
             held = await visit.held()
@@ -311,7 +323,8 @@ async def test_c27_what_changes_after_the_approval_is_not_run_over(site: Site, w
             assert [record["operation"] for record in started] == ["git.fetch"]
 
 
-async def test_c27_a_branch_that_has_left_its_remote_meanwhile_is_not_run_over(
+@pytest.mark.promise("c27")
+async def test_a_branch_that_has_left_its_remote_meanwhile_is_not_run_over(
     visit: Visit,
 ) -> None:
     """The second look cannot say what would happen: git's own refusal is told then."""
@@ -327,7 +340,8 @@ async def test_c27_a_branch_that_has_left_its_remote_meanwhile_is_not_run_over(
     assert "operation.started" not in visit.site.events()
 
 
-async def test_c27_a_reload_that_changes_nothing_for_it_leaves_it_alone(visit: Visit) -> None:
+@pytest.mark.promise("c27")
+async def test_a_reload_that_changes_nothing_for_it_leaves_it_alone(visit: Visit) -> None:
     """The twin: other limits, and one more identity."""
     held = await visit.held()
     visit.site.configure(
@@ -367,7 +381,8 @@ async def test_what_policy_denies_by_now_is_cancelled(
 # -- the store ------------------------------------------------------------------------------------
 
 
-async def test_c46_a_locked_store_refuses_and_loses_nothing(visit: Visit) -> None:
+@pytest.mark.promise("c46")
+async def test_a_locked_store_refuses_and_loses_nothing(visit: Visit) -> None:
     held = await visit.held()
     repository = visit.site.repository.snapshot()
     with contextlib.closing(sqlite3.connect(visit.site.store_path, isolation_level=None)) as other:
@@ -389,7 +404,8 @@ async def test_c46_a_locked_store_refuses_and_loses_nothing(visit: Visit) -> Non
     assert (await visit.ended(held))["state"] == "succeeded"
 
 
-async def test_c46_a_store_that_is_replaced_is_not_written(site: Site) -> None:
+@pytest.mark.promise("c46")
+async def test_a_store_that_is_replaced_is_not_written(site: Site) -> None:
     async with visited(site) as visit:
         held = await visit.held()
         aside = site.store_path.with_suffix(".aside")

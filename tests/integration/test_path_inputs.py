@@ -29,7 +29,8 @@ async def visit(tmp_path: Path) -> AsyncIterator[Visit]:
 # -- replays --------------------------------------------------------------------------------------
 
 
-async def test_c28_an_answer_is_good_once_and_for_one_request(visit: Visit) -> None:
+@pytest.mark.promise("c28")
+async def test_an_answer_is_good_once_and_for_one_request(visit: Visit) -> None:
     first = await visit.held()
     switch = {**visit.site.status(), "branch": "topic"}
     second = (await visit.ask("git.switch", switch)).json()
@@ -45,7 +46,8 @@ async def test_c28_an_answer_is_good_once_and_for_one_request(visit: Visit) -> N
     assert visit.site.events().count("operation.started") == 1
 
 
-async def test_c28_an_answer_after_a_denial_is_refused_and_written_down(visit: Visit) -> None:
+@pytest.mark.promise("c28")
+async def test_an_answer_after_a_denial_is_refused_and_written_down(visit: Visit) -> None:
     held = await visit.held()
     await visit.decide(held, "deny")
     repository = visit.site.repository.snapshot()
@@ -56,7 +58,8 @@ async def test_c28_an_answer_after_a_denial_is_refused_and_written_down(visit: V
     assert visit.site.repository.snapshot() == repository
 
 
-async def test_c28_a_link_that_is_looked_at_decides_nothing(visit: Visit) -> None:
+@pytest.mark.promise("c28")
+async def test_a_link_that_is_looked_at_decides_nothing(visit: Visit) -> None:
     """Mail scanners and chat previews follow links with GET and HEAD."""
     held = await visit.held()
     world = visit.world()
@@ -71,7 +74,8 @@ async def test_c28_a_link_that_is_looked_at_decides_nothing(visit: Visit) -> Non
 # -- races ----------------------------------------------------------------------------------------
 
 
-async def test_c29_a_hundred_hands_on_one_request_have_one_winner(visit: Visit) -> None:
+@pytest.mark.promise("c29")
+async def test_a_hundred_hands_on_one_request_have_one_winner(visit: Visit) -> None:
     won: Counter[str] = Counter()
     for turn in range(3):
         visit.site.repository.push_elsewhere(text=f"turn {turn}\n")
@@ -109,7 +113,8 @@ async def test_c29_a_hundred_hands_on_one_request_have_one_winner(visit: Visit) 
 # -- look-alikes and hidden characters ------------------------------------------------------------
 
 
-async def test_c30_a_target_that_looks_like_another_is_refused(visit: Visit) -> None:
+@pytest.mark.promise("c30")
+async def test_a_target_that_looks_like_another_is_refused(visit: Visit) -> None:
     world = visit.world()
     for name, value in (
         ("branch", "m\u0430in"),
@@ -130,7 +135,8 @@ async def test_c30_a_target_that_looks_like_another_is_refused(visit: Visit) -> 
 HIDDEN = "fine\u202e\u200b\x1b[2J\x07\x9b\n{}"
 
 
-async def test_c30_hidden_characters_in_a_reason_are_shown_in_the_log(visit: Visit) -> None:
+@pytest.mark.promise("c30")
+async def test_hidden_characters_in_a_reason_are_shown_in_the_log(visit: Visit) -> None:
     held = await visit.held(reason=HIDDEN)
     await visit.decide(held, "deny", reason=HIDDEN)
     text = "".join(path.read_text(encoding="utf-8") for path in visit.site.audit_files)
@@ -147,7 +153,8 @@ async def test_c30_hidden_characters_in_a_reason_are_shown_in_the_log(visit: Vis
 FORGED = '\n{"event":"operation.finished","sequence":1,"outcome":{"state":"succeeded"}}\n'
 
 
-async def test_c32_no_words_make_a_second_line_in_the_log(visit: Visit) -> None:
+@pytest.mark.promise("c32")
+async def test_no_words_make_a_second_line_in_the_log(visit: Visit) -> None:
     client = visit.who("deployer")
     headers = {"User-Agent": 'x"}{"event":"forged"}', "X-Request-Id": "forged"}
     body = {"operation": "git.pull", "params": visit.site.pull(), "reason": FORGED}
@@ -170,7 +177,8 @@ async def test_c32_no_words_make_a_second_line_in_the_log(visit: Visit) -> None:
     assert "operation.finished" not in visit.site.events()
 
 
-async def test_c32_hostile_output_of_the_host_stays_inside_its_field(visit: Visit) -> None:
+@pytest.mark.promise("c32")
+async def test_hostile_output_of_the_host_stays_inside_its_field(visit: Visit) -> None:
     visit.site.repository.push_elsewhere(message='"}]} state: approved {"event":"forged"}')
     held = await visit.held()
     await visit.decide(held)
@@ -184,7 +192,8 @@ async def test_c32_hostile_output_of_the_host_stays_inside_its_field(visit: Visi
 # -- secrets --------------------------------------------------------------------------------------
 
 
-async def test_c33_a_code_is_nowhere_but_with_its_approver(visit: Visit) -> None:
+@pytest.mark.promise("c33")
+async def test_a_code_is_nowhere_but_with_its_approver(visit: Visit) -> None:
     held = await visit.held()
     code = codes.make()
     store = visit.agent.context.store
@@ -220,7 +229,8 @@ async def test_c33_a_code_is_nowhere_but_with_its_approver(visit: Visit) -> None
         assert code.lower() not in text
 
 
-async def test_c33_the_wrapper_is_told_nothing_that_could_approve(tmp_path: Path) -> None:
+@pytest.mark.promise("c33")
+async def test_the_wrapper_is_told_nothing_that_could_approve(tmp_path: Path) -> None:
     site = make_site(tmp_path / "site")
     wrapper = site.directory / "wrappers" / "git"
     behind, seen = site.directory / "behind", site.directory / "seen"
@@ -253,7 +263,8 @@ def series(text: str) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
     }
 
 
-async def test_c47_a_flood_of_names_makes_no_label(visit: Visit) -> None:
+@pytest.mark.promise("c47")
+async def test_a_flood_of_names_makes_no_label(visit: Visit) -> None:
     async with httpx.AsyncClient(base_url=visit.agent.metrics_address) as scraper:
         await visit.status()
         await visit.ask("git.push", {})
@@ -273,7 +284,8 @@ async def test_c47_a_flood_of_names_makes_no_label(visit: Visit) -> None:
         assert "forged" not in scraped
 
 
-async def test_c47_a_scrape_without_a_certificate_holds_no_secret(visit: Visit) -> None:
+@pytest.mark.promise("c47")
+async def test_a_scrape_without_a_certificate_holds_no_secret(visit: Visit) -> None:
     held = await visit.held(reason="words of the caller")
     async with httpx.AsyncClient(base_url=visit.agent.metrics_address) as scraper:
         load = asyncio.gather(*(visit.status() for _ in range(30)))
@@ -300,7 +312,8 @@ async def test_c47_a_scrape_without_a_certificate_holds_no_secret(visit: Visit) 
 # -- targets --------------------------------------------------------------------------------------
 
 
-async def test_c50_no_spelling_leads_out_of_the_allow_list(visit: Visit) -> None:
+@pytest.mark.promise("c50")
+async def test_no_spelling_leads_out_of_the_allow_list(visit: Visit) -> None:
     site = visit.site
     path = str(site.repository.path)
     link = site.directory / "link"
@@ -362,7 +375,8 @@ COMMANDS = (
 )
 
 
-async def test_c20_no_value_of_a_parameter_is_an_option_or_a_command(visit: Visit) -> None:
+@pytest.mark.promise("c20")
+async def test_no_value_of_a_parameter_is_an_option_or_a_command(visit: Visit) -> None:
     world = visit.world()
     pull, status = visit.site.pull(), visit.site.status()
     for value in COMMANDS:
@@ -378,7 +392,8 @@ async def test_c20_no_value_of_a_parameter_is_an_option_or_a_command(visit: Visi
     assert "operation.started" not in visit.site.events()
 
 
-async def test_c50_targets_of_other_adapters_do_not_escape_either(visit: Visit) -> None:
+@pytest.mark.promise("c50")
+async def test_targets_of_other_adapters_do_not_escape_either(visit: Visit) -> None:
     """Whether or not this build has the adapter: it is refused by name, grammar or policy."""
     world = visit.world()
     for operation, params in (
@@ -401,14 +416,16 @@ async def test_c50_targets_of_other_adapters_do_not_escape_either(visit: Visit) 
     assert visit.world() == world
 
 
-async def test_c50_a_name_is_an_operation_only_as_it_is_written(visit: Visit) -> None:
+@pytest.mark.promise("c50")
+async def test_a_name_is_an_operation_only_as_it_is_written(visit: Visit) -> None:
     for name in ("git.status; id", "GIT.status", "git.status\n", " git.status", "git", "git.*"):
         answer = await visit.ask(name, visit.site.status())
         assert (answer.status_code, problem(answer)) == (404, "request:unknown-operation")
     assert "operation.started" not in visit.site.events()
 
 
-async def test_c19_fields_that_claim_an_identity_or_an_approval_are_refused(visit: Visit) -> None:
+@pytest.mark.promise("c19")
+async def test_fields_that_claim_an_identity_or_an_approval_are_refused(visit: Visit) -> None:
     client, world = visit.who("deployer"), visit.world()
     body = {"operation": "git.pull", "params": visit.site.pull()}
     for claim in ({"approved": True}, {"caller": "robot"}, {"user": "root"}, {"argv": ["id"]}):
@@ -427,7 +444,8 @@ async def test_c19_fields_that_claim_an_identity_or_an_approval_are_refused(visi
     assert visit.site.repository.snapshot() == world[0]
 
 
-async def test_c31_a_very_long_reason_is_bounded_in_the_log(visit: Visit) -> None:
+@pytest.mark.promise("c31")
+async def test_a_very_long_reason_is_bounded_in_the_log(visit: Visit) -> None:
     held = await visit.held(reason="w" * 2000)
     body = {"operation": "git.pull", "params": visit.site.pull(), "reason": "w" * 2001}
     answer = await visit.who("deployer").post("/host/op", json=body)

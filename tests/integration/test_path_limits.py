@@ -118,7 +118,8 @@ async def test_deciding_has_a_rate_of_its_own(tmp_path: Path) -> None:
         assert (await visit.decide(held, "deny", by="erin")).status_code == 200
 
 
-async def test_c45_a_flood_of_the_same_ask_is_one_request_and_one_prompt(tmp_path: Path) -> None:
+@pytest.mark.promise("c45")
+async def test_a_flood_of_the_same_ask_is_one_request_and_one_prompt(tmp_path: Path) -> None:
     site = make_site(tmp_path / "site")
     async with visited(site) as visit:
         answers = await asyncio.gather(
@@ -166,7 +167,8 @@ async def test_a_long_poll_is_a_minute_at_most(tmp_path: Path) -> None:
             assert problem(answer) == "request:invalid-parameter", query
 
 
-async def test_c45_the_seventeenth_long_poll_is_refused(tmp_path: Path) -> None:
+@pytest.mark.promise("c45")
+async def test_the_seventeenth_long_poll_is_refused(tmp_path: Path) -> None:
     async with visited(make_site(tmp_path / "site")) as visit:
         held = await visit.held()
         polls = visit.agent.pipeline.views._polls

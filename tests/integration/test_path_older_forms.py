@@ -100,7 +100,8 @@ async def test_approving_by_the_older_route_is_for_the_same_people(visit: Visit)
     assert visit.world() == world
 
 
-async def test_c28_five_wrong_tokens_mute_their_sender(visit: Visit) -> None:
+@pytest.mark.promise("c28")
+async def test_five_wrong_tokens_mute_their_sender(visit: Visit) -> None:
     held = await visit.held()
     world = visit.world()
     digest = held["digest"]

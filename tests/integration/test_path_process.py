@@ -56,7 +56,8 @@ def children(pid: int) -> list[int]:
 # -- killed ---------------------------------------------------------------------------------------
 
 
-async def test_c1_killed_between_approval_and_run_it_runs_once_after_the_restart(
+@pytest.mark.promise("c1")
+async def test_killed_between_approval_and_run_it_runs_once_after_the_restart(
     site: Site,
 ) -> None:
     before = site.repository.head
@@ -87,7 +88,8 @@ async def test_c1_killed_between_approval_and_run_it_runs_once_after_the_restart
     assert started.count(held["request_id"]) == 1
 
 
-async def test_c2_killed_while_it_runs_the_outcome_is_unknown_and_it_is_not_run_again(
+@pytest.mark.promise("c2")
+async def test_killed_while_it_runs_the_outcome_is_unknown_and_it_is_not_run_again(
     site: Site,
 ) -> None:
     with Gate(site, "pull") as gate, in_one_directory(site) as served:
@@ -117,7 +119,8 @@ async def test_c2_killed_while_it_runs_the_outcome_is_unknown_and_it_is_not_run_
     ]
 
 
-async def test_c2_an_allowed_change_that_was_killed_is_unknown_too(site: Site) -> None:
+@pytest.mark.promise("c2")
+async def test_an_allowed_change_that_was_killed_is_unknown_too(site: Site) -> None:
     with Gate(site, "fetch") as gate, in_one_directory(site) as served:
         fetch = {**site.status(), "remote": "origin"}
         async with Visitors(site, served.url) as people:
@@ -201,7 +204,8 @@ async def test_sigterm_does_not_wait_for_ever_and_says_what_is_unknown(site: Sit
 # -- children -------------------------------------------------------------------------------------
 
 
-async def test_c41_runs_leave_no_child_and_no_zombie(site: Site) -> None:
+@pytest.mark.promise("c41")
+async def test_runs_leave_no_child_and_no_zombie(site: Site) -> None:
     with in_one_directory(site) as served:
         assert served.process is not None
         pid = served.process.pid
@@ -213,7 +217,8 @@ async def test_c41_runs_leave_no_child_and_no_zombie(site: Site) -> None:
         await until(lambda: children(pid) == before, "the end of every child")
 
 
-async def test_c41_a_child_that_outlives_a_killed_agent_disturbs_nothing(site: Site) -> None:
+@pytest.mark.promise("c41")
+async def test_a_child_that_outlives_a_killed_agent_disturbs_nothing(site: Site) -> None:
     with Gate(site, "pull") as gate, in_one_directory(site) as served:
         assert served.process is not None
         async with Visitors(site, served.url) as people:
@@ -245,7 +250,8 @@ def is_alive(pid: int) -> bool:
 # -- hung up on -----------------------------------------------------------------------------------
 
 
-async def test_c42_sighup_with_a_broken_file_keeps_the_old_configuration(site: Site) -> None:
+@pytest.mark.promise("c42")
+async def test_sighup_with_a_broken_file_keeps_the_old_configuration(site: Site) -> None:
     good = site.config_path.read_text()
     with in_one_directory(site) as served:
         async with Visitors(site, served.url) as people:
@@ -267,7 +273,8 @@ async def test_c42_sighup_with_a_broken_file_keeps_the_old_configuration(site: S
 # -- out of room ----------------------------------------------------------------------------------
 
 
-async def test_c4_a_short_write_is_no_record_and_the_log_goes_on_when_there_is_room(
+@pytest.mark.promise("c4")
+async def test_a_short_write_is_no_record_and_the_log_goes_on_when_there_is_room(
     site: Site,
 ) -> None:
     """A limit on the size of files: the write before the error is short, half a line remains."""
@@ -297,7 +304,8 @@ async def test_c4_a_short_write_is_no_record_and_the_log_goes_on_when_there_is_r
 # -- two of them ----------------------------------------------------------------------------------
 
 
-async def test_c29_a_second_agent_on_the_same_store_does_not_start(site: Site) -> None:
+@pytest.mark.promise("c29")
+async def test_a_second_agent_on_the_same_store_does_not_start(site: Site) -> None:
     with in_one_directory(site) as served:
         second = Served(site)
         second.log = site.directory / "second.log"

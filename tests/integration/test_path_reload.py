@@ -70,7 +70,8 @@ async def test_monitors_are_answered_before_and_after_a_reload(visit: Visit) -> 
     assert len(streams) == 1
 
 
-async def test_c12_a_new_pair_serves_after_the_reload(visit: Visit) -> None:
+@pytest.mark.promise("c12")
+async def test_a_new_pair_serves_after_the_reload(visit: Visit) -> None:
     fresh = visit.site.pki.server(file_name="fresh")
     before = await serial(visit)
     visit.site.server = fresh
@@ -80,8 +81,9 @@ async def test_c12_a_new_pair_serves_after_the_reload(visit: Visit) -> None:
     assert (await visit.status()).status_code == 200
 
 
+@pytest.mark.promise("c12")
 @pytest.mark.parametrize("how", ["other key", "expired", "no certificate", "empty", "missing"])
-async def test_c12_a_bad_pair_is_not_served_and_the_old_one_is(visit: Visit, how: str) -> None:
+async def test_a_bad_pair_is_not_served_and_the_old_one_is(visit: Visit, how: str) -> None:
     site, before = visit.site, await serial(visit)
     now = site.pki.now
     site.pki.now = now - timedelta(days=2 if how == "expired" else 0)
@@ -114,7 +116,8 @@ async def test_c12_a_bad_pair_is_not_served_and_the_old_one_is(visit: Visit, how
     assert b"host_agent_config_reload_ok 1.0" in await visit.agent.scrape()
 
 
-async def test_c12_another_client_ca_ends_the_connections_of_the_old_one(visit: Visit) -> None:
+@pytest.mark.promise("c12")
+async def test_another_client_ca_ends_the_connections_of_the_old_one(visit: Visit) -> None:
     assert (await visit.status()).status_code == 200
     other = make_pki(visit.site.directory / "other")
     text = visit.site.config_path.read_text()
@@ -148,7 +151,8 @@ BROKEN: dict[str, Callable[[str], str]] = {
 }
 
 
-async def test_c42_a_broken_configuration_changes_nothing_and_is_named(visit: Visit) -> None:
+@pytest.mark.promise("c42")
+async def test_a_broken_configuration_changes_nothing_and_is_named(visit: Visit) -> None:
     held = await visit.held()
     good, snapshot = visit.site.config_path.read_text(), visit.agent.context.snapshot
     for how, broken in BROKEN.items():
@@ -164,8 +168,9 @@ async def test_c42_a_broken_configuration_changes_nothing_and_is_named(visit: Vi
     assert (await visit.ended(held))["state"] == "succeeded"
 
 
+@pytest.mark.promise("c43")
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory", "open to all", "gone"])
-async def test_c43_a_file_that_is_none_is_not_loaded(visit: Visit, kind: str) -> None:
+async def test_a_file_that_is_none_is_not_loaded(visit: Visit, kind: str) -> None:
     path = visit.site.config_path
     aside = path.rename(path.with_suffix(".aside"))
     match kind:
@@ -182,7 +187,8 @@ async def test_c43_a_file_that_is_none_is_not_loaded(visit: Visit, kind: str) ->
     assert (await visit.status()).status_code == 200
 
 
-async def test_c42_a_hundred_reloads_under_load_never_show_half_a_state(visit: Visit) -> None:
+@pytest.mark.promise("c42")
+async def test_a_hundred_reloads_under_load_never_show_half_a_state(visit: Visit) -> None:
     """Reads run all the time; of two rule sets each answer belongs to one, and none is an error."""
     site, random_ = visit.site, random.Random(42)
     good = site.config_path.read_text()
@@ -225,7 +231,8 @@ async def test_c42_a_hundred_reloads_under_load_never_show_half_a_state(visit: V
     assert events["config.rejected"] == 90
 
 
-async def test_c42_what_is_under_way_keeps_its_configuration(site: Site) -> None:
+@pytest.mark.promise("c42")
+async def test_what_is_under_way_keeps_its_configuration(site: Site) -> None:
     with Gate(site, "status") as gate:
         async with visited(site) as visit:
             asking = asyncio.ensure_future(visit.status())

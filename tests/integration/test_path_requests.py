@@ -143,7 +143,8 @@ async def test_one_denial_ends_a_quorum(visit: Visit) -> None:
 # -- who counts -----------------------------------------------------------------------------------
 
 
-async def test_c33_nobody_approves_their_own_with_another_certificate(visit: Visit) -> None:
+@pytest.mark.promise("c33")
+async def test_nobody_approves_their_own_with_another_certificate(visit: Visit) -> None:
     """bobs-phone is owner `Bob`, deployer is owner `bob`."""
     held = await visit.held()
     world = visit.world()
@@ -156,7 +157,8 @@ async def test_c33_nobody_approves_their_own_with_another_certificate(visit: Vis
     assert refused["digest"] == held["digest"]
 
 
-async def test_c33_an_admin_is_not_exempt(tmp_path: Path) -> None:
+@pytest.mark.promise("c33")
+async def test_an_admin_is_not_exempt(tmp_path: Path) -> None:
     identities = IDENTITIES.replace('owner = "frank"', 'owner = "BOB"')
     async with visited(make_site(tmp_path / "site", identities=identities)) as visit:
         held = await visit.held()
@@ -186,7 +188,8 @@ async def test_callers_do_not_decide(visit: Visit) -> None:
     assert visit.world() == world
 
 
-async def test_c28_an_approval_is_for_one_digest(visit: Visit) -> None:
+@pytest.mark.promise("c28")
+async def test_an_approval_is_for_one_digest(visit: Visit) -> None:
     held = await visit.held()
     world = visit.world()
     digest = held["digest"]

@@ -234,8 +234,9 @@ def test_faults_of_pct_are_mapped(host: PctHost, fault: str, error: type[HostAge
 # -- what was approved is what runs ----------------------------------------------------------------
 
 
+@pytest.mark.promise("c27")
 @pytest.mark.parametrize("name", ["pct.stop", "pct.shutdown"])
-def test_c27_a_container_configured_otherwise_is_left_alone(host: PctHost, name: str) -> None:
+def test_a_container_configured_otherwise_is_left_alone(host: PctHost, name: str) -> None:
     asked = operation(name, vmid="101")
     found = host.inspect(asked)
     host.put("101", container("running", memory="1024"))
@@ -245,7 +246,8 @@ def test_c27_a_container_configured_otherwise_is_left_alone(host: PctHost, name:
     assert host.changes() == []
 
 
-def test_c27_another_snapshot_of_the_same_name_is_not_rolled_back_to(host: PctHost) -> None:
+@pytest.mark.promise("c27")
+def test_another_snapshot_of_the_same_name_is_not_rolled_back_to(host: PctHost) -> None:
     host.perform(operation("pct.snapshot", vmid="101", name="daily"))
     asked = operation("pct.rollback", vmid="101", name="daily")
     found = host.inspect(asked)
@@ -299,10 +301,9 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
 }
 
 
+@pytest.mark.promise("c20", "c21", "c50")
 @pytest.mark.parametrize("name", list(ARGUMENTS))
-def test_c20_c21_c50_hostile_arguments_are_refused_before_pct_starts(
-    host: PctHost, name: str
-) -> None:
+def test_hostile_arguments_are_refused_before_pct_starts(host: PctHost, name: str) -> None:
     for place in range(len(ARGUMENTS[name])):
         for hostile in HOSTILE:
             arguments = list(ARGUMENTS[name])
@@ -313,6 +314,7 @@ def test_c20_c21_c50_hostile_arguments_are_refused_before_pct_starts(
     assert host.run("/usr/bin/test", "-e", "/run/canary").exit_code == 1
 
 
+@pytest.mark.promise("c20")
 @pytest.mark.parametrize(
     "option",
     [
@@ -323,7 +325,7 @@ def test_c20_c21_c50_hostile_arguments_are_refused_before_pct_starts(
         *("swap=00", "swap=a[$(touch /run/canary)]", "hostname=" + "a" * 65, "Hostname=web"),
     ],
 )
-def test_c20_no_other_option_reaches_pct(host: PctHost, option: str) -> None:
+def test_no_other_option_reaches_pct(host: PctHost, option: str) -> None:
     output = host.wrapper("pct-create", "120", TEMPLATE, option)
     assert (output.exit_code, host.calls()) == (64, [])
 
@@ -341,6 +343,7 @@ def test_options_come_once_and_in_order(host: PctHost, arguments: tuple[str, ...
     assert host.calls() == []
 
 
+@pytest.mark.promise("c20")
 @pytest.mark.parametrize(
     "template",
     [
@@ -349,7 +352,7 @@ def test_options_come_once_and_in_order(host: PctHost, arguments: tuple[str, ...
         *("local:vztmpl/x.tar.gz --force", "http://x/y.tar.gz", "local:backup/vzdump-lxc.tar.zst"),
     ],
 )
-def test_c20_nothing_but_a_template_of_a_storage_is_unpacked(host: PctHost, template: str) -> None:
+def test_nothing_but_a_template_of_a_storage_is_unpacked(host: PctHost, template: str) -> None:
     assert host.wrapper("pct-create", "120", template).exit_code == 64
     assert host.calls() == []
 
@@ -364,7 +367,8 @@ def test_the_number_of_arguments_is_exact(host: PctHost, name: str) -> None:
     assert host.calls() == []
 
 
-def test_c50_the_environment_does_not_reach_pct(host: PctHost) -> None:
+@pytest.mark.promise("c50")
+def test_the_environment_does_not_reach_pct(host: PctHost) -> None:
     hostile = {
         "PERL5OPT": "-Mbase=/tmp",
         "PERL5LIB": "/tmp",
@@ -386,6 +390,7 @@ def test_c50_the_environment_does_not_reach_pct(host: PctHost) -> None:
 # -- root's own list -------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("c35")
 @pytest.mark.parametrize(
     "damage",
     [
@@ -398,7 +403,7 @@ def test_c50_the_environment_does_not_reach_pct(host: PctHost) -> None:
         f"echo 'pct' >>{PLACE}/protected",
     ],
 )
-def test_c35_without_a_list_of_its_own_root_changes_nothing(host: PctHost, damage: str) -> None:
+def test_without_a_list_of_its_own_root_changes_nothing(host: PctHost, damage: str) -> None:
     asked = operation("pct.start", vmid="102")
     found = host.inspect(asked)
     host.must("/bin/bash", "-c", damage)
@@ -426,7 +431,8 @@ def test_a_missing_pct_is_said(host: PctHost) -> None:
 # -- limits ----------------------------------------------------------------------------------------
 
 
-def test_c36_c37_a_change_runs_in_a_scope_with_limits_where_systemd_runs(host: PctHost) -> None:
+@pytest.mark.promise("c36", "c37")
+def test_a_change_runs_in_a_scope_with_limits_where_systemd_runs(host: PctHost) -> None:
     recorder = (
         '#!/bin/bash\nprintf "%s\\n" "$@" >/run/scope\nwhile [[ $1 != -- ]]; do shift; done\n'
     )
@@ -440,7 +446,8 @@ def test_c36_c37_a_change_runs_in_a_scope_with_limits_where_systemd_runs(host: P
     assert told[-3:] == ["/usr/sbin/pct", "start", "102"]
 
 
-def test_c36_a_hung_pct_ends_with_its_wrapper(host: PctHost, tmp_path: Path) -> None:
+@pytest.mark.promise("c36")
+def test_a_hung_pct_ends_with_its_wrapper(host: PctHost, tmp_path: Path) -> None:
     """SIGTERM, as sudo relays it, goes on to pct, and SIGKILL after it: pct ignores the first."""
     host.fault("status hang")
     process = subprocess.Popen(
@@ -457,7 +464,8 @@ def test_c36_a_hung_pct_ends_with_its_wrapper(host: PctHost, tmp_path: Path) -> 
     assert "/usr/sbin/pct status" not in left.stdout
 
 
-def test_c38_a_flood_of_pct_passes_through_and_ends(host: PctHost) -> None:
+@pytest.mark.promise("c38")
+def test_a_flood_of_pct_passes_through_and_ends(host: PctHost) -> None:
     host.fault("list flood")
     output = host.wrapper("pct-list")
     assert output.exit_code == 0

@@ -214,8 +214,9 @@ def test_verify_needs_the_ca_and_its_list(shell: Shell) -> None:
     assert "ca.crl" in ended.err
 
 
+@pytest.mark.promise("c14")
 @pytest.mark.parametrize("shape", HOSTILE_SHAPES)
-def test_c14_verify_says_why_a_hostile_shape_would_not_be_let_in(
+def test_verify_says_why_a_hostile_shape_would_not_be_let_in(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], shape: str
 ) -> None:
     pki = make_pki(tmp_path)

@@ -21,7 +21,8 @@ from tests.support.stored_requests import NOW, a_decision, a_request
 SEED = 20_261_121
 
 
-async def test_c29_processes_that_race_for_a_request_have_one_winner_and_one_run(
+@pytest.mark.promise("c29")
+async def test_processes_that_race_for_a_request_have_one_winner_and_one_run(
     tmp_path: Path,
 ) -> None:
     report = await Driver(Settings(races=300, seed=SEED, directory=tmp_path)).run()

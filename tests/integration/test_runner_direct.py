@@ -144,7 +144,8 @@ async def test_arguments_reach_the_wrapper_byte_for_byte(wrappers: Wrappers) -> 
 # -- what a process gets --------------------------------------------------------------------------
 
 
-async def test_c34_the_environment_is_built_from_nothing(
+@pytest.mark.promise("c34")
+async def test_the_environment_is_built_from_nothing(
     wrappers: Wrappers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("BASH_ENV", "LD_PRELOAD", "IFS", "GIT_SSH_COMMAND", "PYTHONPATH", "HOME"):
@@ -183,7 +184,8 @@ async def test_it_leads_a_session_of_its_own_in_the_root_directory(wrappers: Wra
 # -- bounded output -------------------------------------------------------------------------------
 
 
-async def test_c38_output_over_the_limit_is_cut_counted_and_hashed(wrappers: Wrappers) -> None:
+@pytest.mark.promise("c38")
+async def test_output_over_the_limit_is_cut_counted_and_hashed(wrappers: Wrappers) -> None:
     output = await wrappers.run("head -c 100000 /dev/zero | tr '\\0' x")
     assert output.truncated
     assert output.stdout == "x" * 4096
@@ -192,13 +194,15 @@ async def test_c38_output_over_the_limit_is_cut_counted_and_hashed(wrappers: Wra
     assert output.exit_code == 0
 
 
-async def test_c38_exactly_the_limit_is_not_cut(wrappers: Wrappers) -> None:
+@pytest.mark.promise("c38")
+async def test_exactly_the_limit_is_not_cut(wrappers: Wrappers) -> None:
     output = await wrappers.run("head -c 4096 /dev/zero")
     assert not output.truncated
     assert output.stdout_bytes == 4096
 
 
-async def test_c38_both_pipes_full_at_once_do_not_block(wrappers: Wrappers) -> None:
+@pytest.mark.promise("c38")
+async def test_both_pipes_full_at_once_do_not_block(wrappers: Wrappers) -> None:
     output = await wrappers.run(
         """
         for ((i = 0; i < 40; i++)); do
@@ -212,14 +216,16 @@ async def test_c38_both_pipes_full_at_once_do_not_block(wrappers: Wrappers) -> N
     assert len(output.stderr) == 4096
 
 
-async def test_c38_binary_output_is_text_with_replacements(wrappers: Wrappers) -> None:
+@pytest.mark.promise("c38")
+async def test_binary_output_is_text_with_replacements(wrappers: Wrappers) -> None:
     output = await wrappers.run(r"printf 'a\xff\x00\xc3\xa9'; head -c 9000 /dev/urandom >&2")
     assert output.stdout == "a\ufffd\x00é"
     assert output.stderr_bytes == 9000
     output.stderr.encode("utf-8")
 
 
-async def test_c38_a_gibibyte_without_a_newline_stays_out_of_memory(wrappers: Wrappers) -> None:
+@pytest.mark.promise("c38")
+async def test_a_gibibyte_without_a_newline_stays_out_of_memory(wrappers: Wrappers) -> None:
     Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak is the present from here on
     before = resident_peak()
     output = await wrappers.run("exec head -c 1073741824 /dev/zero")
@@ -268,7 +274,8 @@ async def test_a_process_that_cleans_up_at_sigterm_is_heard(wrappers: Wrappers) 
     assert (output.exit_code, output.stdout) == (7, "cleaned\n")
 
 
-async def test_c36_a_group_that_ignores_sigterm_is_killed(wrappers: Wrappers) -> None:
+@pytest.mark.promise("c36")
+async def test_a_group_that_ignores_sigterm_is_killed(wrappers: Wrappers) -> None:
     started = time.monotonic()
     output = await wrappers.run(
         f"""
@@ -285,7 +292,8 @@ async def test_c36_a_group_that_ignores_sigterm_is_killed(wrappers: Wrappers) ->
     await eventually(lambda: not children())
 
 
-async def test_c36_a_grandchild_of_another_session_does_not_delay_the_answer(
+@pytest.mark.promise("c36")
+async def test_a_grandchild_of_another_session_does_not_delay_the_answer(
     wrappers: Wrappers,
 ) -> None:
     started = time.monotonic()
@@ -299,7 +307,8 @@ async def test_c36_a_grandchild_of_another_session_does_not_delay_the_answer(
         os.kill(int(output.stdout), signal.SIGKILL)
 
 
-async def test_c36_a_grandchild_that_holds_the_pipe_does_not_delay_the_answer(
+@pytest.mark.promise("c36")
+async def test_a_grandchild_that_holds_the_pipe_does_not_delay_the_answer(
     wrappers: Wrappers,
 ) -> None:
     started = time.monotonic()
@@ -312,7 +321,8 @@ async def test_c36_a_grandchild_that_holds_the_pipe_does_not_delay_the_answer(
         os.kill(int(output.stdout), signal.SIGKILL)
 
 
-async def test_c36_what_is_left_in_the_group_ends_with_its_leader(wrappers: Wrappers) -> None:
+@pytest.mark.promise("c36")
+async def test_what_is_left_in_the_group_ends_with_its_leader(wrappers: Wrappers) -> None:
     output = await wrappers.run("sleep 60 >&- 2>&- <&- & echo $!")
     assert output.exit_code == 0
     await eventually(lambda: not is_alive(int(output.stdout)))
@@ -400,8 +410,9 @@ async def test_a_run_cancelled_while_a_grandchild_holds_its_pipe_ends_at_once(
 # -- shortage and broken wrappers -----------------------------------------------------------------
 
 
+@pytest.mark.promise("c39")
 @pytest.mark.parametrize("free", range(10))
-async def test_c39_without_descriptors_it_is_refused_or_runs_and_never_leaks(
+async def test_without_descriptors_it_is_refused_or_runs_and_never_leaks(
     wrappers: Wrappers, free: int
 ) -> None:
     wrappers.write("echo done")
@@ -431,8 +442,9 @@ async def test_c39_without_descriptors_it_is_refused_or_runs_and_never_leaks(
     assert (await wrappers.runner.run(probe(), unix_user=None)).stdout == "done\n"
 
 
+@pytest.mark.promise("c39")
 @pytest.mark.parametrize("body", ["echo done", "echo done; exec sleep 60"])
-async def test_c39_a_process_that_cannot_be_watched_at_first_is_not_lost(
+async def test_a_process_that_cannot_be_watched_at_first_is_not_lost(
     wrappers: Wrappers, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
     real, refusals = os.pidfd_open, [errno.EMFILE] * 3
@@ -449,7 +461,8 @@ async def test_c39_a_process_that_cannot_be_watched_at_first_is_not_lost(
     assert not children()
 
 
-async def test_c40_a_status_that_was_taken_away_is_not_success(wrappers: Wrappers) -> None:
+@pytest.mark.promise("c40")
+async def test_a_status_that_was_taken_away_is_not_success(wrappers: Wrappers) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: wait(2), NOTES
     try:
         output = await wrappers.run("exit 0")
@@ -459,7 +472,8 @@ async def test_c40_a_status_that_was_taken_away_is_not_success(wrappers: Wrapper
     assert not output.timed_out
 
 
-async def test_c40_a_process_reaped_before_it_was_watched_is_not_signalled(
+@pytest.mark.promise("c40")
+async def test_a_process_reaped_before_it_was_watched_is_not_signalled(
     wrappers: Wrappers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.pidfd_open
@@ -509,7 +523,8 @@ async def test_an_argument_beyond_the_hosts_limit_is_unavailable(wrappers: Wrapp
 # -- many -----------------------------------------------------------------------------------------
 
 
-async def test_c41_many_runs_leave_no_zombie_and_no_descriptor(wrappers: Wrappers) -> None:
+@pytest.mark.promise("c41")
+async def test_many_runs_leave_no_zombie_and_no_descriptor(wrappers: Wrappers) -> None:
     wrappers.write('echo "$1"')
     await wrappers.runner.run(probe("0"), unix_user=None)
     before = open_descriptors()
@@ -524,7 +539,8 @@ async def test_c41_many_runs_leave_no_zombie_and_no_descriptor(wrappers: Wrapper
     assert open_descriptors() <= before
 
 
-async def test_c40_a_signal_after_the_end_reaches_nobody_else(wrappers: Wrappers) -> None:
+@pytest.mark.promise("c40")
+async def test_a_signal_after_the_end_reaches_nobody_else(wrappers: Wrappers) -> None:
     # The bystander leads a group of its own; everything the runner signals is bound to its child.
     bystander = await asyncio.create_subprocess_exec("sleep", "30", start_new_session=True)
     try:

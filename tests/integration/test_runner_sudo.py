@@ -82,7 +82,8 @@ async def test_a_wrappers_own_exit_status_1_is_an_output(tmp_path: Path) -> None
     assert (output.exit_code, output.stderr) == (1, "fatal: no\n")
 
 
-async def test_c37_a_sudo_that_resists_gets_sigterm_only_and_the_answer_comes(
+@pytest.mark.promise("c37")
+async def test_a_sudo_that_resists_gets_sigterm_only_and_the_answer_comes(
     tmp_path: Path,
 ) -> None:
     resisting = runner(
@@ -142,7 +143,8 @@ class TestRealSudo:
         with pytest.raises(AdapterUnavailableError):
             await sudo.run(probe(), unix_user="nobody")
 
-    async def test_c37_the_deadline_reaches_the_wrapper_through_sudo(self, tmp_path: Path) -> None:
+    @pytest.mark.promise("c37")
+    async def test_the_deadline_reaches_the_wrapper_through_sudo(self, tmp_path: Path) -> None:
         started = time.monotonic()
         output = await self.real(tmp_path, f"echo $$; exec sleep {OUTLASTING}").run(
             probe(timeout_seconds=0.5), unix_user="nobody"
@@ -154,7 +156,8 @@ class TestRealSudo:
             while Path(f"/proc/{pid}").exists():
                 await asyncio.sleep(0.01)
 
-    async def test_c36_a_root_child_that_resists_does_not_delay_the_answer(
+    @pytest.mark.promise("c36")
+    async def test_a_root_child_that_resists_does_not_delay_the_answer(
         self, tmp_path: Path
     ) -> None:
         started = time.monotonic()

@@ -54,7 +54,8 @@ def holder(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 # -- C1: killed ---------------------------------------------------------------------------------
 
 
-async def test_c1_approved_and_killed_is_approved_and_runs_once(tmp_path: Path) -> None:
+@pytest.mark.promise("c1")
+async def test_approved_and_killed_is_approved_and_runs_once(tmp_path: Path) -> None:
     side = tmp_path / "ran"
     said: list[str] = []
     rng = random.Random(1)
@@ -92,7 +93,8 @@ async def test_c1_approved_and_killed_is_approved_and_runs_once(tmp_path: Path) 
 # -- C29: races of processes ----------------------------------------------------------------------
 
 
-async def test_c29_processes_on_one_file_have_one_winner(tmp_path: Path) -> None:
+@pytest.mark.promise("c29")
+async def test_processes_on_one_file_have_one_winner(tmp_path: Path) -> None:
     count, side = 300, tmp_path / "ran"
     await fill(tmp_path, count)
     racers = [process("race", str(file(tmp_path)), str(side), str(number)) for number in range(4)]
@@ -119,7 +121,8 @@ async def test_c29_processes_on_one_file_have_one_winner(tmp_path: Path) -> None
             assert len(request.decisions) <= 1
 
 
-async def test_c29_two_stores_attach_to_one_request(tmp_path: Path) -> None:
+@pytest.mark.promise("c29")
+async def test_two_stores_attach_to_one_request(tmp_path: Path) -> None:
     async with opened(tmp_path) as one, opened(tmp_path) as other:
         for number in range(50):
             request = a_request(number)
@@ -133,8 +136,9 @@ async def test_c29_two_stores_attach_to_one_request(tmp_path: Path) -> None:
 # -- C46: the file --------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("c46")
 @pytest.mark.usefixtures("short_busy_timeout")
-async def test_c46_locked_store_refuses_and_recovers(
+async def test_locked_store_refuses_and_recovers(
     tmp_path: Path, holder: sqlite3.Connection
 ) -> None:
     async with opened(tmp_path) as store:
@@ -150,8 +154,9 @@ async def test_c46_locked_store_refuses_and_recovers(
         assert (await put(store, a_request())).created
 
 
+@pytest.mark.promise("c46")
 @pytest.mark.usefixtures("short_busy_timeout")
-async def test_c46_locked_store_does_not_open(tmp_path: Path, holder: sqlite3.Connection) -> None:
+async def test_locked_store_does_not_open(tmp_path: Path, holder: sqlite3.Connection) -> None:
     holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(StoreUnavailableError, match="locked"):
         await RequestStore(file(tmp_path)).open()
@@ -160,7 +165,8 @@ async def test_c46_locked_store_does_not_open(tmp_path: Path, holder: sqlite3.Co
         await store.ping()
 
 
-async def test_c46_every_waiting_caller_gets_an_error_of_their_own(
+@pytest.mark.promise("c46")
+async def test_every_waiting_caller_gets_an_error_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holder: sqlite3.Connection
 ) -> None:
     monkeypatch.setattr(database, "BUSY_TIMEOUT_SECONDS", 0.05)
@@ -174,8 +180,9 @@ async def test_c46_every_waiting_caller_gets_an_error_of_their_own(
         holder.execute("ROLLBACK")
 
 
+@pytest.mark.promise("c46")
 @pytest.mark.parametrize("content", [b"not a database at all, but long enough" * 30, b"\0" * 4096])
-async def test_c46_file_that_is_no_database_is_refused_untouched(
+async def test_file_that_is_no_database_is_refused_untouched(
     tmp_path: Path, content: bytes
 ) -> None:
     file(tmp_path).parent.mkdir()
@@ -194,14 +201,16 @@ def spoil(path: Path) -> None:
             stream.write(b"\xa5" * 4096)
 
 
-async def test_c46_damaged_page_is_found_at_start(tmp_path: Path) -> None:
+@pytest.mark.promise("c46")
+async def test_damaged_page_is_found_at_start(tmp_path: Path) -> None:
     await fill(tmp_path, 200)
     spoil(file(tmp_path))
     with pytest.raises(StoreUnavailableError, match="damaged"):
         await RequestStore(file(tmp_path)).open()
 
 
-async def test_c46_damage_of_a_large_file_is_found_beside_the_service(
+@pytest.mark.promise("c46")
+async def test_damage_of_a_large_file_is_found_beside_the_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(tmp_path, 200)
@@ -220,7 +229,8 @@ async def test_c46_damage_of_a_large_file_is_found_beside_the_service(
                 await write
 
 
-async def test_c46_sound_large_file_is_checked_beside_the_service(
+@pytest.mark.promise("c46")
+async def test_sound_large_file_is_checked_beside_the_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(tmp_path, 50)
@@ -237,7 +247,8 @@ async def test_c46_sound_large_file_is_checked_beside_the_service(
     assert store._integrity.beside.done()
 
 
-async def test_c46_page_that_goes_bad_while_running_is_a_503(tmp_path: Path) -> None:
+@pytest.mark.promise("c46")
+async def test_page_that_goes_bad_while_running_is_a_503(tmp_path: Path) -> None:
     await fill(tmp_path, 200)
     async with opened(tmp_path) as store:
         spoil(file(tmp_path))
@@ -245,7 +256,8 @@ async def test_c46_page_that_goes_bad_while_running_is_a_503(tmp_path: Path) -> 
             await store.live()
 
 
-async def test_c46_row_that_does_not_fit_is_a_503(tmp_path: Path) -> None:
+@pytest.mark.promise("c46")
+async def test_row_that_does_not_fit_is_a_503(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await put(store, a_request())
 
@@ -258,7 +270,8 @@ async def test_c46_row_that_does_not_fit_is_a_503(tmp_path: Path) -> None:
         await store.ping()
 
 
-async def test_c46_journal_deleted_while_running_refuses_and_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.promise("c46")
+async def test_journal_deleted_while_running_refuses_and_loses_nothing(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await put(store, a_request(0))
         file(tmp_path, "-wal").unlink()
@@ -270,7 +283,8 @@ async def test_c46_journal_deleted_while_running_refuses_and_loses_nothing(tmp_p
         assert await store.live() == [a_request(0)]
 
 
-async def test_c46_journal_deleted_after_a_kill_is_noticed(tmp_path: Path) -> None:
+@pytest.mark.promise("c46")
+async def test_journal_deleted_after_a_kill_is_noticed(tmp_path: Path) -> None:
     crashed = tmp_path / "crashed"
     async with opened(tmp_path) as store:
         await put(store, a_request(0))
@@ -284,7 +298,8 @@ async def test_c46_journal_deleted_after_a_kill_is_noticed(tmp_path: Path) -> No
         await store.ping()
 
 
-async def test_c1_kill_with_its_journal_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.promise("c1")
+async def test_kill_with_its_journal_loses_nothing(tmp_path: Path) -> None:
     crashed = tmp_path / "crashed"
     async with opened(tmp_path) as store:
         await put(store, a_request(0))
@@ -298,7 +313,8 @@ async def test_c1_kill_with_its_journal_loses_nothing(tmp_path: Path) -> None:
         assert await store.live() == [a_request(0)]
 
 
-async def test_c28_older_copy_of_the_store_is_refused(tmp_path: Path) -> None:
+@pytest.mark.promise("c28")
+async def test_older_copy_of_the_store_is_refused(tmp_path: Path) -> None:
     await fill(tmp_path, 1)
     backup = file(tmp_path).read_bytes()
     async with opened(tmp_path) as store:
@@ -311,8 +327,9 @@ async def test_c28_older_copy_of_the_store_is_refused(tmp_path: Path) -> None:
         await RequestStore(file(tmp_path)).open()
 
 
+@pytest.mark.promise("c46")
 @pytest.mark.parametrize("how", ["removed", "replaced"])
-async def test_c46_file_taken_away_while_running_is_noticed(tmp_path: Path, how: str) -> None:
+async def test_file_taken_away_while_running_is_noticed(tmp_path: Path, how: str) -> None:
     async with opened(tmp_path) as store:
         await put(store, a_request(0))
         if how == "removed":
@@ -327,7 +344,8 @@ async def test_c46_file_taken_away_while_running_is_noticed(tmp_path: Path, how:
             await store.ping()
 
 
-async def test_c46_newer_schema_is_refused_untouched(
+@pytest.mark.promise("c46")
+async def test_newer_schema_is_refused_untouched(
     tmp_path: Path, holder: sqlite3.Connection
 ) -> None:
     await fill(tmp_path, 1)
@@ -337,7 +355,8 @@ async def test_c46_newer_schema_is_refused_untouched(
     assert holder.execute("SELECT count(*) FROM requests").fetchone() == (1,)
 
 
-async def test_c46_database_of_another_program_is_refused(
+@pytest.mark.promise("c46")
+async def test_database_of_another_program_is_refused(
     tmp_path: Path, holder: sqlite3.Connection
 ) -> None:
     holder.execute("CREATE TABLE bookmarks (id INTEGER)")
@@ -350,7 +369,8 @@ async def fill_up(store: RequestStore) -> None:
         await put(store, a_request(number, reason="x" * 5000))
 
 
-async def test_c46_no_room_left_refuses_and_recovers(tmp_path: Path) -> None:
+@pytest.mark.promise("c46")
+async def test_no_room_left_refuses_and_recovers(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await limit_pages(store, 1)
         with pytest.raises(StoreUnavailableError, match="no room"):
@@ -361,7 +381,8 @@ async def test_c46_no_room_left_refuses_and_recovers(tmp_path: Path) -> None:
         assert len(await store.live()) == kept + 1
 
 
-async def test_c46_read_only_store_is_refused() -> None:
+@pytest.mark.promise("c46")
+async def test_read_only_store_is_refused() -> None:
     directory = Path(tempfile.mkdtemp())
     try:
         await fill(directory, 1)
@@ -380,8 +401,9 @@ async def test_c46_read_only_store_is_refused() -> None:
         shutil.rmtree(directory)
 
 
+@pytest.mark.promise("c46")
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
-async def test_c46_path_that_is_no_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
+async def test_path_that_is_no_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
     file(tmp_path).parent.mkdir()
     target = tmp_path / "target"
     if kind == "symlink":
@@ -396,7 +418,8 @@ async def test_c46_path_that_is_no_regular_file_is_refused(tmp_path: Path, kind:
     assert kind != "symlink" or target.read_bytes() == b""
 
 
-async def test_c13_files_are_made_for_the_agent_alone(tmp_path: Path) -> None:
+@pytest.mark.promise("c13")
+async def test_files_are_made_for_the_agent_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         async with opened(tmp_path) as store:

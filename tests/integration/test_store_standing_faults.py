@@ -79,7 +79,8 @@ def a_grant(name: str, *, uses_left: int | None) -> Grant:
 # -- C29: races of processes ----------------------------------------------------------------------
 
 
-async def test_c29_processes_on_one_file_take_what_can_be_taken_once(tmp_path: Path) -> None:
+@pytest.mark.promise("c29")
+async def test_processes_on_one_file_take_what_can_be_taken_once(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         for index in range(CLAIMED):
             await offer_claims(store, index)
@@ -107,6 +108,7 @@ async def test_c29_processes_on_one_file_take_what_can_be_taken_once(tmp_path: P
 # -- C46: the file --------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("c46")
 @pytest.mark.parametrize(
     ("bad", "read"),
     [
@@ -124,7 +126,7 @@ async def test_c29_processes_on_one_file_take_what_can_be_taken_once(tmp_path: P
         ),
     ],
 )
-async def test_c46_row_beside_a_request_that_does_not_fit_is_a_503(
+async def test_row_beside_a_request_that_does_not_fit_is_a_503(
     tmp_path: Path,
     bad: str,
     read: Callable[[RequestStore], Awaitable[object]],
@@ -202,8 +204,9 @@ async def refused_all(store: RequestStore, match: str) -> None:
             await write()
 
 
+@pytest.mark.promise("c46")
 @pytest.mark.usefixtures("short_busy_timeout")
-async def test_c46_locked_store_takes_nothing_that_stands(
+async def test_locked_store_takes_nothing_that_stands(
     tmp_path: Path, holder: sqlite3.Connection
 ) -> None:
     async with opened(tmp_path) as store:
@@ -218,7 +221,8 @@ async def test_c46_locked_store_takes_nothing_that_stands(
         assert await everything(store) != before
 
 
-async def test_c46_no_room_left_takes_nothing_that_stands(tmp_path: Path) -> None:
+@pytest.mark.promise("c46")
+async def test_no_room_left_takes_nothing_that_stands(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await offer_claims(store, 0)
         await limit_pages(store, 1)
@@ -234,7 +238,8 @@ async def test_c46_no_room_left_takes_nothing_that_stands(tmp_path: Path) -> Non
         assert len(await everything(store)) == len(full) + 50
 
 
-async def test_c46_damaged_store_takes_nothing_that_stands(
+@pytest.mark.promise("c46")
+async def test_damaged_store_takes_nothing_that_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(tmp_path) as store:

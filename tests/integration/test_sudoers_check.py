@@ -180,7 +180,8 @@ async def test_an_entry_cannot_pass_for_a_marker_or_another_line() -> None:
     assert {finding.origin.line for finding in found.findings} == {3}
 
 
-async def test_c35_a_replaceable_wrapper_and_an_extra_sudoers_file_are_found() -> None:
+@pytest.mark.promise("c35")
+async def test_a_replaceable_wrapper_and_an_extra_sudoers_file_are_found() -> None:
     tool, files = ToolRunner(), {SUDOERS: "@includedir /etc/sudoers.d\n", f"{LIBRARY}/agent": OWN}
     clean = await Auditor(tool=tool, host=FakeHost(), audience=AUDIENCE).audit(
         FakeSource(files), now=NOW

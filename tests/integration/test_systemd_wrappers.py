@@ -114,6 +114,7 @@ class TestReads:
 class TestArguments:
     pytestmark = stand_in
 
+    @pytest.mark.promise("c20", "c21")
     @pytest.mark.parametrize("wrapper", ALL)
     @pytest.mark.parametrize(
         "unit",
@@ -131,7 +132,7 @@ class TestArguments:
             ),
         ],
     )
-    def test_c20_c21_hostile_units_reach_no_program(
+    def test_hostile_units_reach_no_program(
         self, host: SystemdHost, wrapper: str, unit: str
     ) -> None:
         output = host.run(wrapper, *arguments_of(wrapper, unit))
@@ -145,8 +146,9 @@ class TestArguments:
             assert host.run(wrapper).exit_code == 64
         assert host.calls() == []
 
+    @pytest.mark.promise("c21")
     @pytest.mark.parametrize("lines", ["0", "10001", "-1", "1e3", "a[$(id)]", "", "00", "٣", "+5"])
-    def test_c21_lines_are_no_arithmetic(self, host: SystemdHost, lines: str) -> None:
+    def test_lines_are_no_arithmetic(self, host: SystemdHost, lines: str) -> None:
         assert host.run("systemd-logs", NGINX, lines).exit_code == 64
         assert host.calls() == []
 
@@ -166,8 +168,9 @@ class TestArguments:
         assert host.run("systemd-inspect", "after", verb, NGINX).exit_code == 64
         assert host.calls() == []
 
+    @pytest.mark.promise("c34")
     @pytest.mark.parametrize("wrapper", ALL)
-    def test_c34_nothing_of_the_environment_passes(self, host: SystemdHost, wrapper: str) -> None:
+    def test_nothing_of_the_environment_passes(self, host: SystemdHost, wrapper: str) -> None:
         canary = host.directory / "canary"
         script = host.directory / "script"
         script.write_text(f"touch {canary}\n")
@@ -209,10 +212,9 @@ class TestChanges:
         assert host.changes() == [[*SYSTEMCTL, verb, "--", NGINX]]
         assert host.calls("systemd-run") == []
 
+    @pytest.mark.promise("c36", "c39")
     @pytest.mark.parametrize("verb", CHANGES)
-    def test_c36_c39_a_change_is_bounded_where_systemd_runs(
-        self, host: SystemdHost, verb: str
-    ) -> None:
+    def test_a_change_is_bounded_where_systemd_runs(self, host: SystemdHost, verb: str) -> None:
         host.is_booted = True
         assert host.perform(operation(f"systemd.{verb}", unit=NGINX)).exit_code == 0
         (bounded,) = host.calls("systemd-run")
@@ -221,8 +223,9 @@ class TestChanges:
         assert "--scope" in bounded
         assert host.changes() == [[*SYSTEMCTL, verb, "--", NGINX]]
 
+    @pytest.mark.promise("c27")
     @pytest.mark.parametrize("verb", CHANGES)
-    def test_c27_another_definition_is_another_target(self, host: SystemdHost, verb: str) -> None:
+    def test_another_definition_is_another_target(self, host: SystemdHost, verb: str) -> None:
         asked = operation(f"systemd.{verb}", unit=NGINX)
         held = host.inspect(asked).precondition
         (host.directory / NGINX).write_text("[Service]\nExecStart=/bin/evil\n")
@@ -231,7 +234,8 @@ class TestChanges:
         assert isinstance(refusal(output), TargetChangedError)
         assert host.changes() == []
 
-    def test_c27_a_drop_in_with_an_unusual_name_is_part_of_the_definition(
+    @pytest.mark.promise("c27")
+    def test_a_drop_in_with_an_unusual_name_is_part_of_the_definition(
         self, host: SystemdHost
     ) -> None:
         drop_in = host.directory / 'a "b" $c.conf'
@@ -245,6 +249,7 @@ class TestChanges:
         assert host.perform(asked, held).exit_code == 75
         assert host.changes() == []
 
+    @pytest.mark.promise("c27")
     @pytest.mark.parametrize(
         "changed",
         [
@@ -255,7 +260,7 @@ class TestChanges:
         ],
         ids=str,
     )
-    def test_c27_what_is_bound_makes_an_approval_stale(
+    def test_what_is_bound_makes_an_approval_stale(
         self, host: SystemdHost, changed: dict[str, str]
     ) -> None:
         host.unit("app.service")
@@ -364,6 +369,7 @@ class TestProtections:
             assert isinstance(refusal(output), ProtectedError)
         assert host.changes() == []
 
+    @pytest.mark.promise("c50")
     @pytest.mark.parametrize("verb", CHANGES)
     @pytest.mark.parametrize(
         "unit",
@@ -379,20 +385,22 @@ class TestProtections:
             *("hibernate.target", "hybrid-sleep.target", "ctrl-alt-del.target", "system.slice"),
         ],
     )
-    def test_c50_root_refuses_what_the_host_needs(
+    def test_root_refuses_what_the_host_needs(
         self, host: SystemdHost, verb: str, unit: str
     ) -> None:
         host.unit(unit)
         self.refused(host, verb, unit)
 
+    @pytest.mark.promise("c50")
     @pytest.mark.parametrize("verb", CHANGES)
-    def test_c50_root_refuses_another_name_of_it(self, host: SystemdHost, verb: str) -> None:
+    def test_root_refuses_another_name_of_it(self, host: SystemdHost, verb: str) -> None:
         host.unit("poweroff.target")
         host.alias("harmless.target", "poweroff.target")
         self.refused(host, verb, "harmless.target")
 
+    @pytest.mark.promise("c50")
     @pytest.mark.parametrize("verb", CHANGES)
-    def test_c50_root_has_a_list_of_its_own(self, host: SystemdHost, verb: str) -> None:
+    def test_root_has_a_list_of_its_own(self, host: SystemdHost, verb: str) -> None:
         host.unit("vault-a.service")
         self.refused(host, verb, "vault-a.service")
         host.alias("a.service", "vault-a.service")
@@ -437,11 +445,12 @@ class TestProtections:
         host.change(NGINX, RequiredBy=" ".join(f"u{n}.service" for n in range(600)))
         assert host.run("systemd-inspect", "stop", NGINX).exit_code == 77
 
+    @pytest.mark.promise("c35")
     @pytest.mark.parametrize("verb", CHANGES)
     @pytest.mark.parametrize(
         "spoil", ["missing", "group", "others", "link", "directory", "owner", "pattern"]
     )
-    def test_c35_without_a_list_that_root_alone_writes_nothing_changes(
+    def test_without_a_list_that_root_alone_writes_nothing_changes(
         self, host: SystemdHost, verb: str, spoil: str
     ) -> None:
         match spoil:

@@ -150,9 +150,10 @@ def trap(wrapper: Path, tmp_path: Path) -> Trap:
 # -- every wrapper, as it is -----------------------------------------------------------------------
 
 
+@pytest.mark.promise("c34")
 @every_wrapper
 @pytest.mark.parametrize("arguments", [(), (REFUSED_ARGUMENT,)], ids=["none", "refused"])
-def test_c34_what_comes_along_changes_nothing_and_runs_nothing(
+def test_what_comes_along_changes_nothing_and_runs_nothing(
     alone: Path, trap: Trap, arguments: tuple[str, ...]
 ) -> None:
     plain = run(alone, *arguments, environment=THROUGH_SUDO)
@@ -165,8 +166,9 @@ def test_c34_what_comes_along_changes_nothing_and_runs_nothing(
     assert trap.canary.exists()
 
 
+@pytest.mark.promise("c34")
 @every_wrapper
-def test_c34_an_exported_function_is_a_refusal_and_is_not_run(alone: Path, tmp_path: Path) -> None:
+def test_an_exported_function_is_a_refusal_and_is_not_run(alone: Path, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     for name in ("printf", "exit", "die", "mapfile", "unset", "export", "cd", "exec", "log", "x-y"):
         hostile = {f"BASH_FUNC_{name}%%": f"() {{ : >{canary}; }}"}
@@ -175,9 +177,10 @@ def test_c34_an_exported_function_is_a_refusal_and_is_not_run(alone: Path, tmp_p
     assert not canary.exists()
 
 
+@pytest.mark.promise("c34")
 @every_wrapper
 @pytest.mark.parametrize("name", BELIEVED)
-def test_c34_what_only_bash_can_say_is_not_said_by_the_environment(alone: Path, name: str) -> None:
+def test_what_only_bash_can_say_is_not_said_by_the_environment(alone: Path, name: str) -> None:
     for value in ("2",) if name == "BASH_XTRACEFD" else ("0", "1000"):
         done = run(alone, REFUSED_ARGUMENT, environment={name: value, **THROUGH_SUDO})
         assert refusal(done) == f"the environment has {name}, which is bash's own to say"
@@ -185,8 +188,9 @@ def test_c34_what_only_bash_can_say_is_not_said_by_the_environment(alone: Path, 
     assert outcome(near) == outcome(run(alone, REFUSED_ARGUMENT, environment=THROUGH_SUDO))
 
 
+@pytest.mark.promise("c34")
 @every_wrapper
-def test_c34_a_name_that_is_none_is_a_refusal(alone: Path) -> None:
+def test_a_name_that_is_none_is_a_refusal(alone: Path) -> None:
     for name in ("a.b", "1a", "a b", "é", "a\n", "a-"):
         done = run(alone, REFUSED_ARGUMENT, environment={name: "x"})
         assert refusal(done) == "a name in the environment has another form"
@@ -203,8 +207,9 @@ def test_a_refusal_is_a_sentence_that_the_agent_picks_up(alone: Path) -> None:
 # -- what is left behind each wrapper's own preamble -----------------------------------------------
 
 
+@pytest.mark.promise("c34")
 @every_wrapper
-def test_c34_programs_get_path_and_locale_and_nothing_else(probe: Path, trap: Trap) -> None:
+def test_programs_get_path_and_locale_and_nothing_else(probe: Path, trap: Trap) -> None:
     done = run(probe, environment={**trap.environment, "LD_PRELOAD": "/nonexistent.so"})
 
     environment = [line for line in done.stdout.rpartition("\n")[2].split("\0") if line]
@@ -258,8 +263,9 @@ def known_names() -> list[str]:
     return sorted({*said.stdout.split(), *UNSET_BY_DEFAULT})
 
 
+@pytest.mark.promise("c34")
 @pytest.mark.parametrize("name", known_names())
-def test_c34_a_name_that_bash_knows_is_refused_or_as_if_it_were_not_there(
+def test_a_name_that_bash_knows_is_refused_or_as_if_it_were_not_there(
     tmp_path: Path, name: str
 ) -> None:
     """On one wrapper: all have the same preamble, which another test holds."""

@@ -183,8 +183,9 @@ def test_a_hold_that_comes_in_between_stops_a_destroy_by_release(host: ZfsHost) 
     assert "tank/media@old" in host.datasets()
 
 
+@pytest.mark.promise("c50")
 @pytest.mark.parametrize("is_deferred", [False, True])
-def test_c50_no_hold_is_taken_off_what_is_protected(host: ZfsHost, is_deferred: bool) -> None:
+def test_no_hold_is_taken_off_what_is_protected(host: ZfsHost, is_deferred: bool) -> None:
     zfs(host, "hold", "keep", "tank/vault@old")
     if is_deferred:
         zfs(host, "destroy", "-d", "tank/vault@old")
@@ -238,7 +239,8 @@ def test_an_origin_with_another_clone_stays_and_is_not_shown(host: ZfsHost) -> N
     assert "tank/media@old" in host.datasets()
 
 
-def test_c50_a_clone_whose_end_would_take_a_protected_snapshot_along_stays(host: ZfsHost) -> None:
+@pytest.mark.promise("c50")
+def test_a_clone_whose_end_would_take_a_protected_snapshot_along_stays(host: ZfsHost) -> None:
     clone(host, "tank/vault@old", "tank/top/clones/one")
     for target, is_recursive in (("tank/top/clones/one", False), ("tank/top/clones", True)):
         refused = refusal(host, "zfs.destroy", dataset=target, recursive=is_recursive)

@@ -159,6 +159,7 @@ def test_a_snapshot_of_the_same_name_is_another_one(host: ZfsHost) -> None:
     assert "tank/media@new" in names(host)
 
 
+@pytest.mark.promise("c50")
 @pytest.mark.parametrize(
     ("name", "dataset", "recursive"),
     [
@@ -169,9 +170,7 @@ def test_a_snapshot_of_the_same_name_is_another_one(host: ZfsHost) -> None:
         ("zfs.rollback", "tank@root", False),
     ],
 )
-def test_c50_what_is_protected_stays(
-    host: ZfsHost, name: str, dataset: str, recursive: bool
-) -> None:
+def test_what_is_protected_stays(host: ZfsHost, name: str, dataset: str, recursive: bool) -> None:
     if dataset == "tank@root" and dataset not in names(host):
         host.must("zfs", "snapshot", dataset)
     before = names(host)

@@ -297,8 +297,9 @@ def protected_operations() -> list[tuple[str, dict[str, JsonValue]]]:
     ]
 
 
+@pytest.mark.promise("c50")
 @pytest.mark.parametrize(("name", "params"), protected_operations())
-def test_c50_root_refuses_what_is_protected_whatever_it_is_asked(
+def test_root_refuses_what_is_protected_whatever_it_is_asked(
     name: str, params: dict[str, JsonValue]
 ) -> None:
     with ZfsHost.with_stand_in(state(**{"tank@old": snapshot(12)})) as host:
@@ -339,6 +340,7 @@ def test_the_list_has_comments_other_adapters_and_a_last_line_without_an_end() -
         assert isinstance(refused, ProtectedError)
 
 
+@pytest.mark.promise("c35")
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -351,7 +353,7 @@ def test_the_list_has_comments_other_adapters_and_a_last_line_without_an_end() -
         f"rm {PLACE}/protected; mkfifo {PLACE}/protected",
     ],
 )
-def test_c35_no_change_without_roots_own_list(host: ZfsHost, spoil: str) -> None:
+def test_no_change_without_roots_own_list(host: ZfsHost, spoil: str) -> None:
     host.must("/bin/bash", "-c", spoil)
     before = host.datasets()
     for name, params, _ in CHANGES:
@@ -478,8 +480,9 @@ def test_every_wrapper_of_zfs_is_tried() -> None:
     assert {path.name for path in WRAPPERS.glob("zfs-*")} == set(GOOD_ARGUMENTS)
 
 
+@pytest.mark.promise("c21")
 @pytest.mark.parametrize("wrapper", GOOD_ARGUMENTS)
-def test_c21_a_hostile_argument_in_any_place_is_refused(host: ZfsHost, wrapper: str) -> None:
+def test_a_hostile_argument_in_any_place_is_refused(host: ZfsHost, wrapper: str) -> None:
     good = GOOD_ARGUMENTS[wrapper]
     for place in range(len(good)):
         for hostile in HOSTILE + (NO_NUMBERS if good[place].isdigit() else []):
@@ -491,15 +494,17 @@ def test_c21_a_hostile_argument_in_any_place_is_refused(host: ZfsHost, wrapper: 
     assert host.run("/usr/bin/test", "-e", "/run/openzfs/argv").exit_code == 1  # zfs was not run
 
 
+@pytest.mark.promise("c20")
 @pytest.mark.parametrize("wrapper", GOOD_ARGUMENTS)
-def test_c20_another_number_of_arguments_is_refused(host: ZfsHost, wrapper: str) -> None:
+def test_another_number_of_arguments_is_refused(host: ZfsHost, wrapper: str) -> None:
     good = GOOD_ARGUMENTS[wrapper]
     for arguments in ((), good[:1], (*good, "tank/b"), (*good, "-R"), (*good, *good)):
         assert host.wrapper(wrapper, *arguments).exit_code == 64
     assert host.run("/usr/bin/test", "-e", "/run/openzfs/argv").exit_code == 1
 
 
-def test_c34_nothing_of_the_environment_reaches_zfs(host: ZfsHost) -> None:
+@pytest.mark.promise("c34")
+def test_nothing_of_the_environment_reaches_zfs(host: ZfsHost) -> None:
     hostile = {
         "BASH_ENV": "/run/evil",
         "ENV": "/run/evil",
@@ -551,7 +556,8 @@ def replace_zfs(host: ZfsHost, body: str) -> None:
     )
 
 
-def test_c37_a_wrapper_that_is_told_to_end_ends_a_zfs_that_resists(host: ZfsHost) -> None:
+@pytest.mark.promise("c37")
+def test_a_wrapper_that_is_told_to_end_ends_a_zfs_that_resists(host: ZfsHost) -> None:
     replace_zfs(
         host, "[[ $1 != version ]] || exit 1\ntrap '' TERM\necho $$ >/run/pid\nsleep 60 &\nwait"
     )
@@ -603,8 +609,9 @@ def put(host: ZfsHost, path: str, body: str) -> None:
     )
 
 
+@pytest.mark.promise("c36")
 @pytest.mark.parametrize(("name", "params", "call"), CHANGES)
-def test_c36_a_change_runs_in_a_bounded_scope_where_systemd_runs(
+def test_a_change_runs_in_a_bounded_scope_where_systemd_runs(
     host: ZfsHost, name: str, params: dict[str, JsonValue], call: list[str]
 ) -> None:
     host.must("/bin/mkdir", "-p", "/run/systemd/system")
@@ -633,10 +640,9 @@ def test_what_mounts_runs_in_the_mount_namespace_of_process_1(
     assert (json.loads(last)["mounts"] == first_process) == mounts
 
 
+@pytest.mark.promise("c32")
 @pytest.mark.parametrize("wrapper", GOOD_ARGUMENTS)
-def test_c32_a_run_is_logged_once_with_the_user_that_sudo_names(
-    host: ZfsHost, wrapper: str
-) -> None:
+def test_a_run_is_logged_once_with_the_user_that_sudo_names(host: ZfsHost, wrapper: str) -> None:
     put(host, "/usr/bin/logger", 'printf "%s\\n" "$*" >>/run/logged')
     arguments = GOOD_ARGUMENTS[wrapper]
     for uid in ("1000", "1000\nforged", "x", ""):

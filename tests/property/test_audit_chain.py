@@ -5,6 +5,7 @@ import re
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,8 +49,9 @@ def test_visible_text_can_be_told_from_any_other(text: str) -> None:
     assert restored(visible(text)) == text
 
 
+@pytest.mark.promise("c32")
 @given(st.lists(st.tuples(st.sampled_from(Event), MEMBERS), min_size=1, max_size=6))
-def test_c32_whatever_is_told_makes_one_readable_line_each(
+def test_whatever_is_told_makes_one_readable_line_each(
     told: list[tuple[Event, dict[str, JsonValue]]],
 ) -> None:
     made, after = [], ORIGIN
@@ -70,12 +72,13 @@ LINES, _ = lines(12)
 CONTENT = joined(LINES)
 
 
+@pytest.mark.promise("c7")
 @given(
     st.integers(0, len(CONTENT) - 2),
     st.integers(0, 60),
     st.binary(max_size=60),
 )
-def test_c7_any_other_bytes_in_the_place_of_any_bytes_are_found(
+def test_any_other_bytes_in_the_place_of_any_bytes_are_found(
     at: int, length: int, put: bytes
 ) -> None:
     length = min(length, len(CONTENT) - 1 - at)
@@ -84,13 +87,15 @@ def test_c7_any_other_bytes_in_the_place_of_any_bytes_are_found(
         assert found_in(changed) > 0
 
 
+@pytest.mark.promise("c7")
 @given(st.permutations(LINES))
-def test_c7_no_other_order_passes(order: list[bytes]) -> None:
+def test_no_other_order_passes(order: list[bytes]) -> None:
     assert (found_in(joined(order)) == 0) == (order == LINES)
 
 
+@pytest.mark.promise("c7")
 @given(st.sets(st.integers(0, 11), min_size=1, max_size=11))
-def test_c7_lines_left_out_are_found_unless_they_are_an_end(left_out: set[int]) -> None:
+def test_lines_left_out_are_found_unless_they_are_an_end(left_out: set[int]) -> None:
     kept = [line for number, line in enumerate(LINES) if number not in left_out]
     first, last = LINES.index(kept[0]), LINES.index(kept[-1])
     is_one_piece = kept == LINES[first : last + 1]

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -48,8 +49,9 @@ def test_wrapper_holds_the_same_grammar(name: str) -> None:
     assert output.exit_code == (66 if is_ref(name) else 64)
 
 
+@pytest.mark.promise("c20")
 @given(name=st.sampled_from([spec.name for spec in SPECS]), values=st.lists(_TEXTS, max_size=4))
-def test_c20_no_argument_is_an_option_or_holds_a_separator(name: str, values: list[str]) -> None:
+def test_no_argument_is_an_option_or_holds_a_separator(name: str, values: list[str]) -> None:
     spec = CATALOGUE.spec(name)
     params: dict[str, JsonValue] = dict(zip(spec.parameters.positional, values, strict=False))
     params["repository"] = "/srv/app"

@@ -50,6 +50,7 @@ def test_digits_and_integer_are_one_operation(number: int) -> None:
     assert arguments("pct.stop", {"vmid": number}) == arguments("pct.stop", {"vmid": str(number)})
 
 
+@pytest.mark.promise("c20")
 @given(
     options=st.fixed_dictionaries(
         {},
@@ -58,19 +59,21 @@ def test_digits_and_integer_are_one_operation(number: int) -> None:
         ),
     )
 )
-def test_c20_no_argument_of_create_is_an_option_or_two_words(options: dict[str, JsonValue]) -> None:
+def test_no_argument_of_create_is_an_option_or_two_words(options: dict[str, JsonValue]) -> None:
     got = arguments("pct.create", {"vmid": 101, "template": TEMPLATE, **options})
     assert got is None or all(SAFE.fullmatch(argument) for argument in got)
 
 
+@pytest.mark.promise("c20")
 @given(name=TEXTS)
-def test_c20_no_snapshot_name_is_an_option_or_two_words(name: str) -> None:
+def test_no_snapshot_name_is_an_option_or_two_words(name: str) -> None:
     got = arguments("pct.snapshot", {"vmid": 101, "name": name})
     assert got is None or re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]+", got[1], re.ASCII)
 
 
+@pytest.mark.promise("c20", "c21")
 @given(name=TEXTS, given_arguments=st.dictionaries(TEXTS, VALUES, max_size=3))
-def test_c20_c21_no_argument_of_a_command_is_an_option_or_two_words(
+def test_no_argument_of_a_command_is_an_option_or_two_words(
     name: str, given_arguments: dict[str, JsonValue]
 ) -> None:
     got = arguments("exec.run", {"name": name, "arguments": given_arguments})

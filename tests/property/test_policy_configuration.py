@@ -66,9 +66,10 @@ def assert_whole_or_refused(found: Config | list[str]) -> None:
         assert all(fault and "\n" not in fault for fault in found)
 
 
+@pytest.mark.promise("c42")
 @given(edits)
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_c42_an_edited_file_is_whole_or_refused(
+def test_an_edited_file_is_whole_or_refused(
     site: Path, changes: list[tuple[int, int, bytes]]
 ) -> None:
     data = GOOD
@@ -78,25 +79,28 @@ def test_c42_an_edited_file_is_whole_or_refused(
     assert_whole_or_refused(outcome(lambda: load(site)))
 
 
+@pytest.mark.promise("c42")
 @given(st.binary(max_size=200))
 @settings(max_examples=100, deadline=None)
-def test_c42_random_bytes_are_refused(site: Path, data: bytes) -> None:
+def test_random_bytes_are_refused(site: Path, data: bytes) -> None:
     site.write_bytes(data)
     found = outcome(lambda: load(site))
     assert isinstance(found, list)
     assert_whole_or_refused(found)
 
 
+@pytest.mark.promise("c42")
 @given(st.integers(0, len(GOOD)))
 @settings(max_examples=100, deadline=None)
-def test_c42_a_partial_file_is_whole_or_refused(site: Path, length: int) -> None:
+def test_a_partial_file_is_whole_or_refused(site: Path, length: int) -> None:
     site.write_bytes(GOOD[:length])
     assert_whole_or_refused(outcome(lambda: load(site)))
 
 
+@pytest.mark.promise("c42")
 @given(st.sampled_from(SECTIONS), values)
 @settings(max_examples=300, deadline=None)
-def test_c42_a_section_of_any_shape_is_whole_or_refused(
+def test_a_section_of_any_shape_is_whole_or_refused(
     site: Path, section: str, value: object
 ) -> None:
     table = {**tomllib.loads(MINIMAL), section: value}

@@ -5,6 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,13 +68,14 @@ def test_the_wrapper_takes_the_tags_that_the_agent_takes(tag: str) -> None:
     assert _status("hold", "tank/a@b", tag) == expected
 
 
+@pytest.mark.promise("c20")
 @settings(max_examples=300, deadline=None)
 @given(
     name=st.sampled_from([spec.name for spec in SPECS]),
     values=st.lists(_NAMES | _TEXTS, max_size=3),
     recursive=st.booleans(),
 )
-def test_c20_no_argument_is_an_option_or_holds_a_separator(
+def test_no_argument_is_an_option_or_holds_a_separator(
     name: str, values: list[str], recursive: bool
 ) -> None:
     spec = CATALOGUE.spec(name)

@@ -567,7 +567,8 @@ def test_an_answer_is_bounded_in_size_and_time() -> None:
         late.add(b"x")
 
 
-def test_c17_an_encoded_answer_is_not_unpacked() -> None:
+@pytest.mark.promise("c17")
+def test_an_encoded_answer_is_not_unpacked() -> None:
     response = httpx.Response(
         200, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"")
     )

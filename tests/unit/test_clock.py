@@ -33,8 +33,9 @@ def test_time_passes() -> None:
     assert clock.monotonic() == 190.0
 
 
+@pytest.mark.promise("c8")
 @pytest.mark.parametrize("back", [3600.0, START.timestamp(), 1.0])
-def test_c8_a_clock_set_back_goes_on_from_where_it_was(back: float) -> None:
+def test_a_clock_set_back_goes_on_from_where_it_was(back: float) -> None:
     hands = Hands()
     clock = hands.clock()
     hands.pass_time(60)
@@ -45,7 +46,8 @@ def test_c8_a_clock_set_back_goes_on_from_where_it_was(back: float) -> None:
     assert clock.now() == START + timedelta(seconds=90)
 
 
-def test_c8_a_clock_set_forward_is_followed_and_not_left_again() -> None:
+@pytest.mark.promise("c8")
+def test_a_clock_set_forward_is_followed_and_not_left_again() -> None:
     hands = Hands()
     clock = hands.clock()
     hands.wall += 3600
@@ -55,14 +57,16 @@ def test_c8_a_clock_set_forward_is_followed_and_not_left_again() -> None:
     assert clock.now() == START + timedelta(hours=1, seconds=10)
 
 
-def test_c8_a_clock_set_back_before_the_start_begins_at_the_floor() -> None:
+@pytest.mark.promise("c8")
+def test_a_clock_set_back_before_the_start_begins_at_the_floor() -> None:
     hands = Hands()
     floor = START + timedelta(days=1)
     assert hands.clock(floor=floor).now() == floor
     assert hands.clock(floor=START - timedelta(days=1)).now() == START
 
 
-def test_c8_the_floor_can_be_raised_and_never_lowered() -> None:
+@pytest.mark.promise("c8")
+def test_the_floor_can_be_raised_and_never_lowered() -> None:
     hands = Hands()
     clock = hands.clock()
     clock.raise_floor(START + timedelta(hours=2))
@@ -72,7 +76,8 @@ def test_c8_the_floor_can_be_raised_and_never_lowered() -> None:
     assert clock.now() == START + timedelta(hours=2, seconds=5)
 
 
-def test_c8_a_jump_is_told_once() -> None:
+@pytest.mark.promise("c8")
+def test_a_jump_is_told_once() -> None:
     hands = Hands()
     clock = hands.clock()
     hands.pass_time(1)

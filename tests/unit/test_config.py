@@ -549,60 +549,70 @@ def test_only_toml_files_of_conf_d_are_read(tmp_path: Path) -> None:
 # -- C42, C43: what is not a configuration file --------------------------------------------------
 
 
-def test_c43_a_missing_file_is_no_empty_configuration(tmp_path: Path) -> None:
+@pytest.mark.promise("c43")
+def test_a_missing_file_is_no_empty_configuration(tmp_path: Path) -> None:
     (fault,) = faults_of(tmp_path / "config.toml")
     assert fault.startswith(f"{tmp_path}/config.toml: cannot be read")
 
 
-def test_c43_a_symlink_is_refused(tmp_path: Path) -> None:
+@pytest.mark.promise("c43")
+def test_a_symlink_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path)
     link = tmp_path / "link.toml"
     link.symlink_to(path)
     assert faults_of(link) == [f"{link}: cannot be read (it is a symbolic link)"]
 
 
-def test_c43_a_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
+@pytest.mark.promise("c43")
+def test_a_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     os.mkfifo(path, 0o600)
     assert faults_of(path) == [f"{path}: is not a regular file"]
 
 
-def test_c43_an_endless_device_is_refused() -> None:
+@pytest.mark.promise("c43")
+def test_an_endless_device_is_refused() -> None:
     assert faults_of(Path("/dev/zero"))[0].startswith("/dev/zero: is not a regular file")
 
 
-def test_c43_a_directory_is_refused(tmp_path: Path) -> None:
+@pytest.mark.promise("c43")
+def test_a_directory_is_refused(tmp_path: Path) -> None:
     assert faults_of(tmp_path) == [f"{tmp_path}: is not a regular file"]
 
 
-def test_c43_a_huge_file_is_read_to_the_limit_only(tmp_path: Path) -> None:
+@pytest.mark.promise("c43")
+def test_a_huge_file_is_read_to_the_limit_only(tmp_path: Path) -> None:
     path = write(tmp_path)
     os.truncate(path, 1 << 30)
     assert faults_of(path) == [f"{path}: is larger than 1048576 bytes"]
 
 
-def test_c43_duplicate_keys_are_refused(tmp_path: Path) -> None:
+@pytest.mark.promise("c43")
+def test_duplicate_keys_are_refused(tmp_path: Path) -> None:
     (fault,) = faults_in(tmp_path, "[limits]\nask_burst = 1\nask_burst = 2\n")
     assert "is not TOML" in fault
 
 
-def test_c43_a_file_replaced_by_rename_is_read_whole(tmp_path: Path) -> None:
+@pytest.mark.promise("c43")
+def test_a_file_replaced_by_rename_is_read_whole(tmp_path: Path) -> None:
     path = write(tmp_path)
     fresh = write(tmp_path, MINIMAL + "[limits]\nask_burst = 7\n", name="fresh.toml")
     fresh.replace(path)
     assert load(path).limits.ask_burst == 7
 
 
+@pytest.mark.promise("c43")
 @pytest.mark.parametrize("mode", [0o602, 0o620, 0o666])
-def test_c43_a_file_that_others_may_write_is_not_read(tmp_path: Path, mode: int) -> None:
+def test_a_file_that_others_may_write_is_not_read(tmp_path: Path, mode: int) -> None:
     path = write(tmp_path)
     path.chmod(mode)
     (fault,) = faults_of(path)
     assert f"is mode {mode:04o}" in fault
 
 
+@pytest.mark.promise("c43")
 @pytest.mark.root
-def test_c43_a_file_of_another_user_is_not_read(tmp_path: Path) -> None:
+def test_a_file_of_another_user_is_not_read(tmp_path: Path) -> None:
     path = write(tmp_path)
     os.chown(path, 12345, -1)
     (fault,) = faults_of(path)
@@ -622,8 +632,9 @@ def _folder(path: Path) -> None:
     path.mkdir(mode=0o700)
 
 
+@pytest.mark.promise("c43")
 @pytest.mark.parametrize("make", [_fifo, _link, _folder])
-def test_c43_conf_d_takes_plain_files_only(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_conf_d_takes_plain_files_only(tmp_path: Path, make: Callable[[Path], None]) -> None:
     path = write(tmp_path)
     (tmp_path / "conf.d").mkdir(mode=0o700)
     make(tmp_path / "conf.d" / "a.toml")
@@ -631,7 +642,8 @@ def test_c43_conf_d_takes_plain_files_only(tmp_path: Path, make: Callable[[Path]
     assert fault.startswith(f"{tmp_path}/conf.d/a.toml: ")
 
 
-def test_c43_a_flood_of_parts_is_refused(tmp_path: Path) -> None:
+@pytest.mark.promise("c43")
+def test_a_flood_of_parts_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path)
     (tmp_path / "conf.d").mkdir(mode=0o700)
     for number in range(201):
@@ -639,6 +651,7 @@ def test_c43_a_flood_of_parts_is_refused(tmp_path: Path) -> None:
     assert faults_of(path) == [f"{tmp_path}/conf.d: holds more than 200 files"]
 
 
+@pytest.mark.promise("c42")
 @pytest.mark.parametrize(
     "text",
     [
@@ -654,7 +667,7 @@ def test_c43_a_flood_of_parts_is_refused(tmp_path: Path) -> None:
     ],
     ids=["latin", "bom", "deep", "dotted", "digits", "hex", "nul", "partial", "cut"],
 )
-def test_c42_hostile_bytes_are_faults_and_nothing_else(tmp_path: Path, text: bytes) -> None:
+def test_hostile_bytes_are_faults_and_nothing_else(tmp_path: Path, text: bytes) -> None:
     path = write(tmp_path)
     path.write_bytes(text)
     assert faults_of(path)

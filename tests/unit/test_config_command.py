@@ -112,7 +112,8 @@ def test_a_missing_file_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "cannot be read" in capsys.readouterr().err
 
 
-def test_c31_hostile_text_of_a_file_reaches_no_terminal_raw(
+@pytest.mark.promise("c31")
+def test_hostile_text_of_a_file_reaches_no_terminal_raw(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config.write_text(MINIMAL + '"\\u001b[31m\\u202e" = 1\n')

@@ -218,8 +218,9 @@ def test_a_plugin_that_others_may_replace_is_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.promise("c13")
 @pytest.mark.parametrize("name", ["webhook", "ntfy", "apprise", "bridge"])
-def test_c13_a_secret_of_a_channel_gives_nothing_away(tmp_path: Path, name: str) -> None:
+def test_a_secret_of_a_channel_gives_nothing_away(tmp_path: Path, name: str) -> None:
     path = place(tmp_path, CHANNELS + ALICE + IDENTITIES + BRIDGE)
     assert check_permissions(load(path), uid=os.geteuid()) == []
     (tmp_path / "secrets" / name).chmod(0o640)

@@ -25,11 +25,13 @@ def site(tmp_path: Path) -> Path:
     return path
 
 
-def test_c13_a_tight_site_has_no_fault(site: Path) -> None:
+@pytest.mark.promise("c13")
+def test_a_tight_site_has_no_fault(site: Path) -> None:
     assert faults(site) == []
 
 
-def test_c13_missing_state_is_no_fault(tmp_path: Path) -> None:
+@pytest.mark.promise("c13")
+def test_missing_state_is_no_fault(tmp_path: Path) -> None:
     path = write(tmp_path)
     (tmp_path / "state").rmdir()
     assert faults(path) == []
@@ -44,9 +46,10 @@ SECRETS = {
 }
 
 
+@pytest.mark.promise("c13")
 @pytest.mark.parametrize("extra", [0o040, 0o020, 0o010, 0o004, 0o002, 0o001])
 @pytest.mark.parametrize(("name", "key"), SECRETS.items())
-def test_c13_a_secret_gives_nothing_away(site: Path, name: str, key: str, extra: int) -> None:
+def test_a_secret_gives_nothing_away(site: Path, name: str, key: str, extra: int) -> None:
     path = site.parent / name
     mode = 0o700 if path.is_dir() else 0o600
     path.chmod(mode | extra)
@@ -63,8 +66,9 @@ TRUSTED = {
 }
 
 
+@pytest.mark.promise("c13")
 @pytest.mark.parametrize(("name", "key"), TRUSTED.items())
-def test_c13_what_is_trusted_is_not_written_by_others(site: Path, name: str, key: str) -> None:
+def test_what_is_trusted_is_not_written_by_others(site: Path, name: str, key: str) -> None:
     path = site.parent / name
     path.chmod(0o757)
     assert f"{key}: {path} is mode 0757 and must not be writable by others (chmod go-w)" in faults(
@@ -72,8 +76,9 @@ def test_c13_what_is_trusted_is_not_written_by_others(site: Path, name: str, key
     )
 
 
+@pytest.mark.promise("c13")
 @pytest.mark.parametrize("name", ["pki/ca.crt", "conf.d"])
-def test_c13_what_is_trusted_is_not_written_by_its_group(site: Path, name: str) -> None:
+def test_what_is_trusted_is_not_written_by_its_group(site: Path, name: str) -> None:
     path = site.parent / name
     path.chmod(0o770)
     assert any(
@@ -81,8 +86,9 @@ def test_c13_what_is_trusted_is_not_written_by_its_group(site: Path, name: str) 
     )
 
 
+@pytest.mark.promise("c13")
 @pytest.mark.parametrize("name", ["wrappers", "wrappers/git"])
-def test_c13_wrappers_of_a_group_are_accepted_under_direct_only(site: Path, name: str) -> None:
+def test_wrappers_of_a_group_are_accepted_under_direct_only(site: Path, name: str) -> None:
     path = site.parent / name
     path.chmod(0o775)
     assert faults(site) == []
@@ -90,14 +96,16 @@ def test_c13_wrappers_of_a_group_are_accepted_under_direct_only(site: Path, name
     assert any(f"{path} is mode 0775 and must not be writable" in fault for fault in faults(site))
 
 
-def test_c13_readable_configuration_is_accepted(site: Path) -> None:
+@pytest.mark.promise("c13")
+def test_readable_configuration_is_accepted(site: Path) -> None:
     site.chmod(0o644)
     (site.parent / "conf.d").chmod(0o755)
     (site.parent / "pki" / "ca.crt").chmod(0o644)
     assert faults(site) == []
 
 
-def test_c13_a_directory_above_that_others_write_is_a_fault(tmp_path: Path) -> None:
+@pytest.mark.promise("c13")
+def test_a_directory_above_that_others_write_is_a_fault(tmp_path: Path) -> None:
     above = tmp_path / "above"
     path = write(above / "site")
     above.chmod(0o777)
@@ -106,16 +114,18 @@ def test_c13_a_directory_above_that_others_write_is_a_fault(tmp_path: Path) -> N
     assert all(f"{above}, above " in fault for fault in found)
 
 
+@pytest.mark.promise("c13")
 @pytest.mark.root
-def test_c13_a_sticky_directory_of_root_above_is_accepted(tmp_path: Path) -> None:
+def test_a_sticky_directory_of_root_above_is_accepted(tmp_path: Path) -> None:
     above = tmp_path / "above"
     path = write(above / "site")
     above.chmod(0o1777)
     assert faults(path) == []
 
 
+@pytest.mark.promise("c13")
 @pytest.mark.root
-def test_c13_a_sticky_directory_of_somebody_else_above_is_a_fault(tmp_path: Path) -> None:
+def test_a_sticky_directory_of_somebody_else_above_is_a_fault(tmp_path: Path) -> None:
     above = tmp_path / "above"
     path = write(above / "site")
     above.chmod(0o1777)
@@ -123,7 +133,8 @@ def test_c13_a_sticky_directory_of_somebody_else_above_is_a_fault(tmp_path: Path
     assert any(f"belongs to uid {FOREIGN}" in fault for fault in faults(path))
 
 
-def test_c13_a_link_does_not_hide_where_it_leads(tmp_path: Path) -> None:
+@pytest.mark.promise("c13")
+def test_a_link_does_not_hide_where_it_leads(tmp_path: Path) -> None:
     path = write(tmp_path / "site")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)
@@ -138,34 +149,39 @@ def test_c13_a_link_does_not_hide_where_it_leads(tmp_path: Path) -> None:
     assert any(f"{key} is mode 0644" in fault for fault in faults(path))
 
 
+@pytest.mark.promise("c13")
 @pytest.mark.root
 @pytest.mark.parametrize("name", [*SECRETS, *TRUSTED])
-def test_c13_a_file_of_another_user_is_a_fault(site: Path, name: str) -> None:
+def test_a_file_of_another_user_is_a_fault(site: Path, name: str) -> None:
     path = site.parent / name
     os.chown(path, FOREIGN, -1)
     found = [fault for fault in faults(site) if f"{path} belongs to uid {FOREIGN}" in fault]
     assert len(found) == 1
 
 
+@pytest.mark.promise("c13")
 @pytest.mark.root
-def test_c13_files_of_the_agents_user_and_of_root_are_accepted(site: Path) -> None:
+def test_files_of_the_agents_user_and_of_root_are_accepted(site: Path) -> None:
     os.chown(site.parent / "pki" / "server.key", FOREIGN, -1)
     config = load(site)
     assert check_permissions(config, uid=FOREIGN) == []
 
 
-def test_c13_a_path_that_cannot_be_looked_at_is_a_fault(tmp_path: Path) -> None:
+@pytest.mark.promise("c13")
+def test_a_path_that_cannot_be_looked_at_is_a_fault(tmp_path: Path) -> None:
     path = write(tmp_path, MINIMAL + '[audit]\npath = "pki/ca.crt/audit.jsonl"\n')
     assert any("cannot be looked at (Not a directory)" in fault for fault in faults(path))
 
 
-def test_c13_every_fault_is_said_once(site: Path) -> None:
+@pytest.mark.promise("c13")
+def test_every_fault_is_said_once(site: Path) -> None:
     site.parent.chmod(0o707)
     found = faults(site)
     assert len(found) == len(set(found))
 
 
-def test_c13_an_audit_log_in_a_shared_directory_is_accepted(tmp_path: Path) -> None:
+@pytest.mark.promise("c13")
+def test_an_audit_log_in_a_shared_directory_is_accepted(tmp_path: Path) -> None:
     logs = tmp_path / "log"
     path = write(tmp_path, MINIMAL + '[audit]\npath = "log/audit.jsonl"\n')
     logs.mkdir(mode=0o755)
@@ -185,26 +201,29 @@ def kept(tmp_path: Path) -> Path:
     return write(tmp_path, f'{text}\n[audit]\npath = "log/audit.jsonl"\nappend_only = true\n')
 
 
+@pytest.mark.promise("c13")
 @pytest.mark.root
-def test_c13_a_log_that_root_keeps_may_be_its_groups_to_write(kept: Path) -> None:
+def test_a_log_that_root_keeps_may_be_its_groups_to_write(kept: Path) -> None:
     assert faults(kept, uid=FOREIGN) == [
         fault for fault in faults(kept, uid=FOREIGN) if not fault.startswith("audit.path")
     ]
 
 
+@pytest.mark.promise("c13")
 @pytest.mark.root
 @pytest.mark.parametrize("name", ["log", "log/audit.jsonl"])
-def test_c13_a_log_that_root_keeps_is_not_the_agents_own(kept: Path, name: str) -> None:
+def test_a_log_that_root_keeps_is_not_the_agents_own(kept: Path, name: str) -> None:
     os.chown(kept.parent / name, FOREIGN, -1)
     (fault,) = [f for f in faults(kept, uid=FOREIGN) if f.startswith("audit.path")]
     assert "with append_only it must be root's" in fault
 
 
+@pytest.mark.promise("c13")
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("name", "mode"), [("log", 0o770), ("log", 0o757), ("log/audit.jsonl", 0o662)]
 )
-def test_c13_a_log_that_root_keeps_is_not_others_to_write(kept: Path, name: str, mode: int) -> None:
+def test_a_log_that_root_keeps_is_not_others_to_write(kept: Path, name: str, mode: int) -> None:
     (kept.parent / name).chmod(mode)
     assert [f for f in faults(kept, uid=FOREIGN) if f.startswith("audit.path")] != []
 
@@ -225,7 +244,8 @@ def run(tmp_path: Path) -> Path:
     return run
 
 
-def test_c13_the_place_of_signals_socket(tmp_path: Path, run: Path) -> None:
+@pytest.mark.promise("c13")
+def test_the_place_of_signals_socket(tmp_path: Path, run: Path) -> None:
     path = write(tmp_path, MINIMAL + SIGNAL)
     assert faults(path) == []
     (run / "socket").touch(0o666)  # who may speak to it is the daemon's to say
@@ -235,8 +255,9 @@ def test_c13_the_place_of_signals_socket(tmp_path: Path, run: Path) -> None:
     assert [fault.startswith(place) for fault in faults(path)] == [True]
 
 
+@pytest.mark.promise("c13")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a directory away")
-def test_c13_the_place_of_signals_socket_is_the_daemons_or_ours(tmp_path: Path, run: Path) -> None:
+def test_the_place_of_signals_socket_is_the_daemons_or_ours(tmp_path: Path, run: Path) -> None:
     path = write(tmp_path, MINIMAL + SIGNAL)
     os.chown(run, 65534, 65534)
     assert faults(path) == []

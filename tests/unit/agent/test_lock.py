@@ -31,7 +31,8 @@ def test_a_second_agent_is_refused_and_the_first_keeps_its_lock(tmp_path: Path) 
     first.release()
 
 
-def test_c43_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
+@pytest.mark.promise("c43")
+def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "agent.lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StoreUnavailableError, match="cannot be used"):
         AgentLock(tmp_path).take()

@@ -118,8 +118,9 @@ BAD_ASKS: list[tuple[str, dict[str, Any], int, str]] = [
 ]
 
 
+@pytest.mark.promise("c19")
 @pytest.mark.parametrize(("body", "status", "code"), [row[1:] for row in BAD_ASKS])
-async def test_c19_bad_asks_are_refused_and_recorded(
+async def test_bad_asks_are_refused_and_recorded(
     door: Api, body: dict[str, Any], status: int, code: str
 ) -> None:
     reply = await door("POST", "/host/op", body=body)
@@ -131,8 +132,9 @@ async def test_c19_bad_asks_are_refused_and_recorded(
     assert door.bench.records()[-1]["request_id"] == EXCHANGE_ID
 
 
+@pytest.mark.promise("c18")
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b'{"operation":NaN}', b"[" * 100_000])
-async def test_c18_a_body_that_is_no_json_object_is_malformed(door: Api, data: bytes) -> None:
+async def test_a_body_that_is_no_json_object_is_malformed(door: Api, data: bytes) -> None:
     headers = {"content-type": "application/json"}
     reply = await door("POST", "/host/op", body=data, headers=headers)
     assert (reply.status, reply.code) == (400, "request:malformed")

@@ -78,15 +78,17 @@ C18: Mapping[str, bytes] = {
 }
 
 
+@pytest.mark.promise("c18")
 @pytest.mark.parametrize("data", C18.values(), ids=C18.keys())
-def test_c18_invalid_json_is_malformed_and_quickly_so(data: bytes) -> None:
+def test_invalid_json_is_malformed_and_quickly_so(data: bytes) -> None:
     begin = time.process_time()
     with pytest.raises(MalformedRequestError):
         parse_object(data)
     assert time.process_time() - begin < 1
 
 
-def test_c18_a_text_of_50_mb_is_too_large_before_it_is_read() -> None:
+@pytest.mark.promise("c18")
+def test_a_text_of_50_mb_is_too_large_before_it_is_read() -> None:
     with pytest.raises(RequestTooLargeError):
         check_length(str(50 * 1024 * 1024))
 
@@ -163,8 +165,9 @@ def test_other_types_are_refused(content_type: str | None) -> None:
         require_json(content_type, None)
 
 
+@pytest.mark.promise("c17")
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "gzip, identity"])
-def test_c17_an_encoded_body_is_refused(encoding: str) -> None:
+def test_an_encoded_body_is_refused(encoding: str) -> None:
     with pytest.raises(NotJsonError):
         require_json("application/json", encoding)
 
@@ -215,14 +218,16 @@ async def test_a_body_of_the_largest_size_is_taken() -> None:
     )
 
 
-async def test_c17_an_announced_size_is_refused_unread() -> None:
+@pytest.mark.promise("c17")
+async def test_an_announced_size_is_refused_unread() -> None:
     chunks = Chunks(b"a")
     with pytest.raises(RequestTooLargeError):
         await read_body(chunks, str(2 * 1024**3), places())
     assert chunks.asked == 0
 
 
-async def test_c17_a_body_without_a_length_is_counted() -> None:
+@pytest.mark.promise("c17")
+async def test_a_body_without_a_length_is_counted() -> None:
     chunks = Chunks(*[b"a" * 65536] * 100)
     with pytest.raises(RequestTooLargeError):
         await read_body(chunks, None, places())
@@ -240,7 +245,8 @@ async def test_a_peer_that_leaves_in_the_middle_is_no_body() -> None:
         await read_body(Chunks(b"{}", leaves=True), None, places())
 
 
-async def test_c16_slow_senders_of_large_bodies_hold_a_bounded_amount_of_memory() -> None:
+@pytest.mark.promise("c16")
+async def test_slow_senders_of_large_bodies_hold_a_bounded_amount_of_memory() -> None:
     large = places(2)
     halves = [SlowChunks(SMALL_BODY_BYTES + 1) for _ in range(2)]
     reading = [asyncio.ensure_future(read_body(half, None, large)) for half in halves]
@@ -277,8 +283,9 @@ C19: Mapping[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.promise("c19")
 @pytest.mark.parametrize("value", C19.values(), ids=C19.keys())
-def test_c19_unknown_fields_and_wrong_types_are_refused(value: dict[str, Any]) -> None:
+def test_unknown_fields_and_wrong_types_are_refused(value: dict[str, Any]) -> None:
     with pytest.raises(MalformedRequestError):
         fit(TypedAsk, value)
 
@@ -295,8 +302,9 @@ C19_OLDER: Mapping[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.promise("c19")
 @pytest.mark.parametrize("value", C19_OLDER.values(), ids=C19_OLDER.keys())
-def test_c19_the_older_form_is_as_strict(value: dict[str, Any]) -> None:
+def test_the_older_form_is_as_strict(value: dict[str, Any]) -> None:
     with pytest.raises(MalformedRequestError):
         fit(OlderAsk, value)
 

@@ -214,7 +214,8 @@ async def test_two_agents_never_write_one_file(path: Path) -> None:
         assert await append(log) == [2]
 
 
-async def test_c43_a_symlink_is_refused(path: Path, tmp_path: Path) -> None:
+@pytest.mark.promise("c43")
+async def test_a_symlink_is_refused(path: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_bytes(b"")
     path.symlink_to(target)
@@ -224,7 +225,8 @@ async def test_c43_a_symlink_is_refused(path: Path, tmp_path: Path) -> None:
     assert target.read_bytes() == b""
 
 
-async def test_c43_a_fifo_or_a_directory_is_refused_at_once(path: Path) -> None:
+@pytest.mark.promise("c43")
+async def test_a_fifo_or_a_directory_is_refused_at_once(path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(AuditUnavailableError, match="not a regular file"):
         async with opened(path):
@@ -267,7 +269,8 @@ async def test_a_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
 # -- C3: torn lines -------------------------------------------------------------------------------
 
 
-async def test_c3_a_line_torn_at_any_byte_stays_and_the_chain_goes_on(path: Path) -> None:
+@pytest.mark.promise("c3")
+async def test_a_line_torn_at_any_byte_stays_and_the_chain_goes_on(path: Path) -> None:
     made, _ = lines(3)
     whole = joined(made)
     start = len(joined(made[:2]))
@@ -294,7 +297,8 @@ async def test_c3_a_line_torn_at_any_byte_stays_and_the_chain_goes_on(path: Path
         path.unlink()
 
 
-async def test_c3_a_torn_first_line_is_followed_by_a_recovery_that_begins_the_chain(
+@pytest.mark.promise("c3")
+async def test_a_torn_first_line_is_followed_by_a_recovery_that_begins_the_chain(
     path: Path,
 ) -> None:
     path.write_bytes(b'{"caller":"lib')
@@ -304,7 +308,8 @@ async def test_c3_a_torn_first_line_is_followed_by_a_recovery_that_begins_the_ch
     assert verify([path]).found == 0
 
 
-async def test_c3_a_recovery_that_was_torn_itself_is_recovered(path: Path) -> None:
+@pytest.mark.promise("c3")
+async def test_a_recovery_that_was_torn_itself_is_recovered(path: Path) -> None:
     made, _ = lines(2)
     torn = joined(made) + b'{"caller":"lib'
     path.write_bytes(torn)
@@ -320,7 +325,8 @@ async def test_c3_a_recovery_that_was_torn_itself_is_recovered(path: Path) -> No
         assert len(report.torn) >= 1
 
 
-async def test_c3_zeros_that_a_power_cut_leaves_are_torn_bytes(path: Path) -> None:
+@pytest.mark.promise("c3")
+async def test_zeros_that_a_power_cut_leaves_are_torn_bytes(path: Path) -> None:
     made, _ = lines(2)
     path.write_bytes(joined(made) + bytes(4096))
     async with opened(path) as log:
@@ -361,7 +367,8 @@ class Disk:
         return written
 
 
-async def test_c4_a_full_disk_refuses_and_recovers_alone(
+@pytest.mark.promise("c4")
+async def test_a_full_disk_refuses_and_recovers_alone(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk(monkeypatch)
@@ -396,7 +403,8 @@ async def test_c4_a_full_disk_refuses_and_recovers_alone(
     assert (report.found, [torn.length for torn in report.torn]) == (0, [10])
 
 
-async def test_c4_at_every_byte_what_was_told_as_written_is_what_is_in_the_chain(
+@pytest.mark.promise("c4")
+async def test_at_every_byte_what_was_told_as_written_is_what_is_in_the_chain(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk(monkeypatch)
@@ -423,7 +431,8 @@ async def test_c4_at_every_byte_what_was_told_as_written_is_what_is_in_the_chain
         path.unlink()
 
 
-async def test_c4_a_new_file_that_the_disk_has_no_room_for_is_made_anew(
+@pytest.mark.promise("c4")
+async def test_a_new_file_that_the_disk_has_no_room_for_is_made_anew(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk(monkeypatch)
@@ -445,7 +454,8 @@ async def test_c4_a_new_file_that_the_disk_has_no_room_for_is_made_anew(
 # -- C5: failed sync ------------------------------------------------------------------------------
 
 
-async def test_c5_a_file_whose_sync_failed_is_never_written_again(path: Path) -> None:
+@pytest.mark.promise("c5")
+async def test_a_file_whose_sync_failed_is_never_written_again(path: Path) -> None:
     sync, seen = failing(0, BROKEN)
     calls = {"fail": False}
 
@@ -479,7 +489,8 @@ async def test_c5_a_file_whose_sync_failed_is_never_written_again(path: Path) ->
     assert len(seen) == 3
 
 
-async def test_c5_what_a_failed_sync_left_may_be_lost_and_may_not_be_changed(path: Path) -> None:
+@pytest.mark.promise("c5")
+async def test_what_a_failed_sync_left_may_be_lost_and_may_not_be_changed(path: Path) -> None:
     calls = {"fail": False}
 
     def fsync(_descriptor: int) -> None:
@@ -528,7 +539,8 @@ async def test_whole_records_are_not_passed_over_for_a_write_that_was_cut_short(
     assert "whole records, 11 to 50," in finding.message
 
 
-async def test_c5_a_disk_that_stays_broken_leaves_no_litter(path: Path) -> None:
+@pytest.mark.promise("c5")
+async def test_a_disk_that_stays_broken_leaves_no_litter(path: Path) -> None:
     broken = {"is": False}
 
     def fsync(_descriptor: int) -> None:
@@ -549,7 +561,8 @@ async def test_c5_a_disk_that_stays_broken_leaves_no_litter(path: Path) -> None:
     assert verify(everything(path)).concerns == {Concern.COMPLETENESS}
 
 
-async def test_c5_a_first_sync_that_fails_begins_the_chain_anew(path: Path) -> None:
+@pytest.mark.promise("c5")
+async def test_a_first_sync_that_fails_begins_the_chain_anew(path: Path) -> None:
     sync, _ = failing(1, BROKEN)
     async with opened(path, fsync=sync) as log:
         with pytest.raises(AuditUnavailableError):
@@ -562,7 +575,8 @@ async def test_c5_a_first_sync_that_fails_begins_the_chain_anew(path: Path) -> N
 # -- C6: the file goes away -----------------------------------------------------------------------
 
 
-async def test_c6_an_unlinked_file_is_noticed_and_nothing_is_written_to_it(path: Path) -> None:
+@pytest.mark.promise("c6")
+async def test_an_unlinked_file_is_noticed_and_nothing_is_written_to_it(path: Path) -> None:
     async with opened(path) as log:
         await append(log, 3)
         head = log.head
@@ -577,7 +591,8 @@ async def test_c6_an_unlinked_file_is_noticed_and_nothing_is_written_to_it(path:
     assert (report.found, report.first, report.records) == (0, 4, 2)
 
 
-async def test_c6_a_file_unlinked_under_the_write_is_written_anew(path: Path) -> None:
+@pytest.mark.promise("c6")
+async def test_a_file_unlinked_under_the_write_is_written_anew(path: Path) -> None:
     doomed = {"is": False}
 
     def sync(descriptor: int) -> None:
@@ -593,7 +608,8 @@ async def test_c6_a_file_unlinked_under_the_write_is_written_anew(path: Path) ->
     assert events(path) == [(3, "audit.rotated"), (4, "operation.started")]
 
 
-async def test_c6_a_file_that_goes_away_every_time_is_a_failure(path: Path) -> None:
+@pytest.mark.promise("c6")
+async def test_a_file_that_goes_away_every_time_is_a_failure(path: Path) -> None:
     def sync(_descriptor: int) -> None:
         path.unlink()
 
@@ -603,7 +619,8 @@ async def test_c6_a_file_that_goes_away_every_time_is_a_failure(path: Path) -> N
         assert not is_healthy(log)
 
 
-async def test_c6_a_moved_file_is_followed_by_one_that_links_to_it(path: Path) -> None:
+@pytest.mark.promise("c6")
+async def test_a_moved_file_is_followed_by_one_that_links_to_it(path: Path) -> None:
     moved = path.with_name("audit.jsonl.1")
     async with opened(path) as log:
         await append(log, 3)
@@ -616,7 +633,8 @@ async def test_c6_a_moved_file_is_followed_by_one_that_links_to_it(path: Path) -
     assert (report.found, report.records) == (0, 5)
 
 
-async def test_c6_a_replaced_file_is_kept_and_not_written(path: Path) -> None:
+@pytest.mark.promise("c6")
+async def test_a_replaced_file_is_kept_and_not_written(path: Path) -> None:
     async with opened(path) as log:
         await append(log)
         path.rename(path.with_name("audit.jsonl.1"))
@@ -626,7 +644,8 @@ async def test_c6_a_replaced_file_is_kept_and_not_written(path: Path) -> None:
     assert path.with_name("audit.jsonl.displaced-0").read_bytes() == b"somebody else's\n"
 
 
-async def test_c6_an_empty_file_that_logrotate_made_is_replaced(path: Path) -> None:
+@pytest.mark.promise("c6")
+async def test_an_empty_file_that_logrotate_made_is_replaced(path: Path) -> None:
     async with opened(path) as log:
         await append(log)
         path.rename(path.with_name("audit.jsonl.1"))
@@ -636,7 +655,8 @@ async def test_c6_an_empty_file_that_logrotate_made_is_replaced(path: Path) -> N
     assert not list(path.parent.glob("*.displaced-*"))
 
 
-async def test_c6_a_symlink_put_in_its_place_is_not_followed(path: Path, tmp_path: Path) -> None:
+@pytest.mark.promise("c6")
+async def test_a_symlink_put_in_its_place_is_not_followed(path: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_bytes(b"precious")
     async with opened(path) as log:
@@ -648,8 +668,9 @@ async def test_c6_a_symlink_put_in_its_place_is_not_followed(path: Path, tmp_pat
     assert not path.is_symlink()
 
 
+@pytest.mark.promise("c6")
 @pytest.mark.parametrize("change", ["append", "truncate"])
-async def test_c6_a_file_that_others_changed_is_left_and_the_change_is_found(
+async def test_a_file_that_others_changed_is_left_and_the_change_is_found(
     path: Path, change: str
 ) -> None:
     made, _ = lines(9)
@@ -665,7 +686,8 @@ async def test_c6_a_file_that_others_changed_is_left_and_the_change_is_found(
     assert verify(everything(path)).found >= 1
 
 
-async def test_c6_an_idle_log_notices_when_it_is_asked_to_look(path: Path) -> None:
+@pytest.mark.promise("c6")
+async def test_an_idle_log_notices_when_it_is_asked_to_look(path: Path) -> None:
     noticed = asyncio.Event()
     async with opened(path, on_records=lambda _: noticed.set()) as log:
         await append(log)
@@ -676,7 +698,8 @@ async def test_c6_an_idle_log_notices_when_it_is_asked_to_look(path: Path) -> No
     assert events(path) == [(2, "audit.rotated")]
 
 
-async def test_c6_a_directory_that_is_gone_fails_closed_and_recovers(path: Path) -> None:
+@pytest.mark.promise("c6")
+async def test_a_directory_that_is_gone_fails_closed_and_recovers(path: Path) -> None:
     log_path = path.parent / "log" / "audit.jsonl"
     async with opened(log_path) as log:
         await append(log)
@@ -915,7 +938,8 @@ async def test_a_defect_of_the_writer_refuses_and_the_log_lives_on(
 # -- C32 ------------------------------------------------------------------------------------------
 
 
-async def test_c32_hostile_text_stays_one_json_object_a_line(path: Path) -> None:
+@pytest.mark.promise("c32")
+async def test_hostile_text_stays_one_json_object_a_line(path: Path) -> None:
     hostile = [
         '\n{"sequence":2,"event":"operation.finished"}',
         "\r\n\x85\u2028\u2029\x0b\x0c",

@@ -93,7 +93,8 @@ def test_a_log_whose_loop_has_ended_says_so_and_is_given_up(
     assert "the event loop ended before the log was closed" in caplog.text
 
 
-async def test_c5_a_sync_that_fails_behind_a_line_without_its_newline(path: Path) -> None:
+@pytest.mark.promise("c5")
+async def test_a_sync_that_fails_behind_a_line_without_its_newline(path: Path) -> None:
     made, _ = lines(2)
     path.write_bytes(joined(made).removesuffix(b"\n"))
     path.chmod(0o600)

@@ -79,7 +79,8 @@ def test_no_member_shadows_the_chains_own(name: str) -> None:
 # -- what people could not see --------------------------------------------------------------------
 
 
-def test_c31_every_control_format_and_surrogate_character_becomes_visible() -> None:
+@pytest.mark.promise("c31")
+def test_every_control_format_and_surrogate_character_becomes_visible() -> None:
     for code in range(0x110000):
         character = chr(code)
         if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
@@ -117,7 +118,8 @@ def test_hidden_text_becomes_visible_and_an_escape_that_was_there_is_told_apart(
     assert visible(text) == shown
 
 
-def test_c32_hidden_text_is_made_visible_in_keys_and_at_any_depth() -> None:
+@pytest.mark.promise("c32")
+def test_hidden_text_is_made_visible_in_keys_and_at_any_depth() -> None:
     hostile = 'x\n{"sequence":1}\u2028\u202e\x00'
     line, _ = link(
         build(

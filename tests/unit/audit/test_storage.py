@@ -147,14 +147,16 @@ def closed(monkeypatch: pytest.MonkeyPatch, root: Root) -> list[int]:
     return left
 
 
-async def test_c6_a_record_waits_while_files_change_places(root: Root, closed: list[int]) -> None:
+@pytest.mark.promise("c6")
+async def test_a_record_waits_while_files_change_places(root: Root, closed: list[int]) -> None:
     async with opened(root.path, rotate=root) as log:
         closed[0] = 100
         assert await log.append(Event.AGENT_STARTED) == 1
     assert (closed, root.runs) == ([0], 1)
 
 
-async def test_c6_a_directory_that_nobody_opens_again_is_opened_by_root(
+@pytest.mark.promise("c6")
+async def test_a_directory_that_nobody_opens_again_is_opened_by_root(
     root: Root, closed: list[int]
 ) -> None:
     async with opened(root.path, rotate=root) as log:
@@ -165,9 +167,8 @@ async def test_c6_a_directory_that_nobody_opens_again_is_opened_by_root(
     assert [name for _, name in events(root.path)] == ["audit.rotated", "agent.started"]
 
 
-async def test_c6_a_directory_that_stays_closed_takes_no_record(
-    root: Root, closed: list[int]
-) -> None:
+@pytest.mark.promise("c6")
+async def test_a_directory_that_stays_closed_takes_no_record(root: Root, closed: list[int]) -> None:
     async with opened(root.path, rotate=root) as log:
         closed[0] = 1000
         with pytest.raises(AuditUnavailableError):
@@ -204,8 +205,9 @@ class Meanwhile:
         path.touch()
 
 
+@pytest.mark.promise("c6")
 @pytest.mark.parametrize("keeps", [None, 0, 1, 40])
-async def test_c6_what_root_did_not_copy_is_written_again_and_nothing_twice(
+async def test_what_root_did_not_copy_is_written_again_and_nothing_twice(
     root: Root, keeps: int | None
 ) -> None:
     meanwhile = Meanwhile(root, keeps)
@@ -228,7 +230,8 @@ def whole_lines(file: Path) -> list[bytes]:
     return [line for line in file.read_bytes().split(b"\n") if line.endswith(b"}")]
 
 
-async def test_c6_a_log_that_somebody_wrote_to_and_had_finished_is_left(root: Root) -> None:
+@pytest.mark.promise("c6")
+async def test_a_log_that_somebody_wrote_to_and_had_finished_is_left(root: Root) -> None:
     async with opened(root.path, rotate=root) as log:
         await log.append(Event.AGENT_STARTED)
         with root.path.open("ab") as file:
@@ -240,7 +243,8 @@ async def test_c6_a_log_that_somebody_wrote_to_and_had_finished_is_left(root: Ro
         assert await log.append(Event.AGENT_STARTED) == 4
 
 
-async def test_c6_what_is_no_log_is_put_aside_by_root_at_a_start(root: Root) -> None:
+@pytest.mark.promise("c6")
+async def test_what_is_no_log_is_put_aside_by_root_at_a_start(root: Root) -> None:
     async with opened(root.path, rotate=root) as log:
         await log.append(Event.AGENT_STARTED)
     root()
@@ -250,7 +254,8 @@ async def test_c6_what_is_no_log_is_put_aside_by_root_at_a_start(root: Root) -> 
     assert [name for _, name in events(root.path)] == ["audit.rotated", "agent.started"]
 
 
-async def test_c6_a_finished_file_that_cannot_be_read_is_not_passed_over(
+@pytest.mark.promise("c6")
+async def test_a_finished_file_that_cannot_be_read_is_not_passed_over(
     root: Root, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(root.path, rotate=root) as log:

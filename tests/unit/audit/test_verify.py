@@ -116,21 +116,24 @@ def check_every_mutation(path: Path, before: list[bytes], made: list[bytes]) -> 
         assert report.first_bad == expected, (at, changed[max(0, at - 20) : at + 20], report)
 
 
-def test_c7_every_edited_byte_is_found_and_its_sequence_named(path: Path) -> None:
+@pytest.mark.promise("c7")
+def test_every_edited_byte_is_found_and_its_sequence_named(path: Path) -> None:
     made, _ = lines(8)
     check_every_mutation(path, [], made)
 
 
+@pytest.mark.promise("c7")
 @pytest.mark.slow
 @pytest.mark.parametrize("begin", range(0, 100, 10))
-def test_c7_every_edited_byte_of_100_lines_is_found_and_its_sequence_named(
+def test_every_edited_byte_of_100_lines_is_found_and_its_sequence_named(
     path: Path, begin: int
 ) -> None:
     made, _ = lines(100)
     check_every_mutation(path, made[begin - 1 : begin], made[begin : begin + 10])
 
 
-def test_c7_every_deleted_line_is_found_and_named(path: Path) -> None:
+@pytest.mark.promise("c7")
+def test_every_deleted_line_is_found_and_named(path: Path) -> None:
     made, last = lines(20)
     for at in range(1, 19):
         report = check(path, joined(made[:at] + made[at + 1 :]))
@@ -141,7 +144,8 @@ def test_c7_every_deleted_line_is_found_and_named(path: Path) -> None:
     assert check(path, joined(made[:-1]), last.hash).first_bad == 20
 
 
-def test_c7_swapped_and_repeated_lines_are_found(path: Path) -> None:
+@pytest.mark.promise("c7")
+def test_swapped_and_repeated_lines_are_found(path: Path) -> None:
     made, _ = lines(12)
     for at in range(1, 11):
         swapped = [*made[:at], made[at + 1], made[at], *made[at + 2 :]]
@@ -152,17 +156,19 @@ def test_c7_swapped_and_repeated_lines_are_found(path: Path) -> None:
         assert "repeated" in report.findings[0].message
 
 
+@pytest.mark.promise("c7")
 @pytest.mark.parametrize(
     "inserted", [b"{}", b"", b"junk", b'{"sequence":6}', b"[1]", b" ", b'{"caller":"cut']
 )
-def test_c7_an_inserted_line_is_the_only_finding(path: Path, inserted: bytes) -> None:
+def test_an_inserted_line_is_the_only_finding(path: Path, inserted: bytes) -> None:
     made, _ = lines(10)
     report = check(path, joined([*made[:5], inserted, *made[5:]]))
     assert (report.found, report.first_bad, report.records) == (1, 6, 10)
     assert report.findings[0].line == 6
 
 
-def test_c7_a_line_of_another_chain_is_found(path: Path) -> None:
+@pytest.mark.promise("c7")
+def test_a_line_of_another_chain_is_found(path: Path) -> None:
     made, _ = lines(10)
     other, _ = lines(10, Link(sequence=0, hash="sha256:" + 64 * "f"))
     report = check(path, joined([*made[:5], other[5], *made[6:]]))
@@ -170,7 +176,8 @@ def test_c7_a_line_of_another_chain_is_found(path: Path) -> None:
     assert "does not link" in report.findings[0].message
 
 
-def test_c7_a_chain_that_was_computed_anew_is_found_only_with_the_head(path: Path) -> None:
+@pytest.mark.promise("c7")
+def test_a_chain_that_was_computed_anew_is_found_only_with_the_head(path: Path) -> None:
     made, last = lines(10)
     anew, _ = lines(4)
     line, after = link(
@@ -186,14 +193,16 @@ def test_c7_a_chain_that_was_computed_anew_is_found_only_with_the_head(path: Pat
     assert check(path, joined(made), last.hash).found == 0
 
 
-def test_c7_a_cut_tail_is_found_only_with_the_head(path: Path) -> None:
+@pytest.mark.promise("c7")
+def test_a_cut_tail_is_found_only_with_the_head(path: Path) -> None:
     made, last = lines(10)
     for keep in range(1, 10):
         assert check(path, joined(made[:keep])).found == 0
         assert check(path, joined(made[:keep]), last.hash).found == 1
 
 
-def test_c7_an_older_head_is_found_inside_the_chain(path: Path) -> None:
+@pytest.mark.promise("c7")
+def test_an_older_head_is_found_inside_the_chain(path: Path) -> None:
     made, _ = lines(10)
     _, older = lines(4)
     report = check(path, joined(made), older.hash)
@@ -223,7 +232,8 @@ def test_findings_are_kept_in_bounded_number_and_all_counted(path: Path) -> None
 # -- C3: torn lines -------------------------------------------------------------------------------
 
 
-def test_c3_a_torn_end_passes_and_is_named(path: Path) -> None:
+@pytest.mark.promise("c3")
+def test_a_torn_end_passes_and_is_named(path: Path) -> None:
     made, _ = lines(4)
     whole = joined(made)
     start = len(joined(made[:3]))
@@ -233,12 +243,14 @@ def test_c3_a_torn_end_passes_and_is_named(path: Path) -> None:
         assert [(torn.sequence, torn.length) for torn in report.torn] == [(4, cut - start)]
 
 
-def test_c3_a_torn_end_that_ends_with_a_newline_is_a_finding(path: Path) -> None:
+@pytest.mark.promise("c3")
+def test_a_torn_end_that_ends_with_a_newline_is_a_finding(path: Path) -> None:
     made, _ = lines(4)
     assert check(path, joined([*made[:3], made[3][:50]])).first_bad == 4
 
 
-def test_c3_a_recovered_line_passes(path: Path) -> None:
+@pytest.mark.promise("c3")
+def test_a_recovered_line_passes(path: Path) -> None:
     made, last = lines(3)
     rest = b'{"caller":"lib'
     line, after = recovered(rest, last)
@@ -248,6 +260,7 @@ def test_c3_a_recovered_line_passes(path: Path) -> None:
     assert [(torn.sequence, torn.line, torn.length) for torn in report.torn] == [(4, 4, len(rest))]
 
 
+@pytest.mark.promise("c3")
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -261,7 +274,7 @@ def test_c3_a_recovered_line_passes(path: Path) -> None:
         lambda made, rest, _line: [*made, rest],
     ],
 )
-def test_c3_torn_bytes_that_nothing_accounts_for_are_a_finding(
+def test_torn_bytes_that_nothing_accounts_for_are_a_finding(
     path: Path, spoil: Callable[[list[bytes], bytes, bytes], list[bytes]]
 ) -> None:
     made, last = lines(3)
@@ -271,7 +284,8 @@ def test_c3_torn_bytes_that_nothing_accounts_for_are_a_finding(
     assert check(path, joined(spoil(made, rest, line))).found > 0
 
 
-def test_c3_an_edited_whole_line_is_no_torn_one_even_where_a_recovery_tells_of_it(
+@pytest.mark.promise("c3")
+def test_an_edited_whole_line_is_no_torn_one_even_where_a_recovery_tells_of_it(
     path: Path,
 ) -> None:
     made, last = lines(3)
@@ -282,7 +296,8 @@ def test_c3_an_edited_whole_line_is_no_torn_one_even_where_a_recovery_tells_of_i
     assert report.first_bad == 4
 
 
-def test_c3_only_a_torn_first_line(path: Path) -> None:
+@pytest.mark.promise("c3")
+def test_only_a_torn_first_line(path: Path) -> None:
     report = check(path, b'{"caller":"lib')
     assert (report.found, report.records) == (0, 0)
     assert [torn.sequence for torn in report.torn] == [1]

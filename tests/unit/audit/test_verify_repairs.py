@@ -17,7 +17,8 @@ def check(path: Path, data: bytes) -> ChainReport:
     return verify([path])
 
 
-def test_c3_a_torn_repair_of_a_torn_line_passes_wherever_it_is_cut(tmp_path: Path) -> None:
+@pytest.mark.promise("c3")
+def test_a_torn_repair_of_a_torn_line_passes_wherever_it_is_cut(tmp_path: Path) -> None:
     made, last = lines(3)
     repair, _ = recovered(REST, last)
     for cut in range(1, len(repair)):
@@ -35,6 +36,7 @@ def test_c3_a_torn_repair_of_a_torn_line_passes_wherever_it_is_cut(tmp_path: Pat
         assert digest_of(left) in second.decode()
 
 
+@pytest.mark.promise("c3")
 @pytest.mark.parametrize(
     "left",
     [
@@ -45,7 +47,7 @@ def test_c3_a_torn_repair_of_a_torn_line_passes_wherever_it_is_cut(tmp_path: Pat
         REST + b"\n",
     ],
 )
-def test_c3_lines_at_the_end_that_no_kill_leaves_are_a_finding(tmp_path: Path, left: bytes) -> None:
+def test_lines_at_the_end_that_no_kill_leaves_are_a_finding(tmp_path: Path, left: bytes) -> None:
     made, _ = lines(3)
     report = check(tmp_path / "audit.jsonl", joined(made) + left)
     assert report.first_bad == 4

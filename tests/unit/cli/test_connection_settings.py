@@ -85,7 +85,8 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, word: str) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_c43_a_fifo_or_a_directory_does_not_hang_the_client(tmp_path: Path) -> None:
+@pytest.mark.promise("c43")
+def test_a_fifo_or_a_directory_does_not_hang_the_client(tmp_path: Path) -> None:
     path = write(tmp_path, "")
     path.unlink()
     os.mkfifo(path)

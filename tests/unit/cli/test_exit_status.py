@@ -76,7 +76,8 @@ def test_every_code_of_the_tree_ends_with_a_status_of_the_table() -> None:
     assert {errors.exit_status(code) for code in errors.BY_CODE} <= table
 
 
-def test_c31_a_problems_words_cannot_control_the_terminal(
+@pytest.mark.promise("c31")
+def test_a_problems_words_cannot_control_the_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     exit_status.end(

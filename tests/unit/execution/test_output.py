@@ -38,7 +38,8 @@ def test_an_empty_stream_has_the_hash_of_nothing() -> None:
     assert fed(16).text() == ""
 
 
-def test_c38_invalid_utf8_and_nul_are_shown_and_never_raise() -> None:
+@pytest.mark.promise("c38")
+def test_invalid_utf8_and_nul_are_shown_and_never_raise() -> None:
     assert fed(99, b"a\xff\xfeb\x00c").text() == "a\ufffd\ufffdb\x00c"
 
 
@@ -54,7 +55,8 @@ def test_a_character_that_the_process_itself_left_unfinished_is_shown_as_such() 
     assert fed(99, b"caf\xc3").text() == "caf\ufffd"
 
 
-def test_c38_memory_stays_within_the_limit() -> None:
+@pytest.mark.promise("c38")
+def test_memory_stays_within_the_limit() -> None:
     capture = fed(1000, *(b"x" * 65536 for _ in range(100)))
     assert len(capture.start) == 1000
     assert capture.size == 6553600

@@ -59,20 +59,23 @@ PARTS = [
 ]
 
 
+@pytest.mark.promise("c49")
 @pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
 @pytest.mark.parametrize("around", ["{}", "remote: {} ok", 'x="{}"\n', "https://h/{}?a=1"])
-def test_c49_a_token_is_taken_out(token: str, around: str) -> None:
+def test_a_token_is_taken_out(token: str, around: str) -> None:
     text = redact(around.format(token))
     assert token not in text
     assert MARK in text
 
 
+@pytest.mark.promise("c49")
 @pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
-def test_c49_a_token_inside_base64_is_taken_out(token: str) -> None:
+def test_a_token_inside_base64_is_taken_out(token: str) -> None:
     encoded = base64.b64encode(f"user:{token}\n".encode()).decode()
     assert redact(f"auth {encoded} end") == f"auth {MARK} end"
 
 
+@pytest.mark.promise("c49")
 @pytest.mark.parametrize(
     "line",
     [
@@ -86,18 +89,20 @@ def test_c49_a_token_inside_base64_is_taken_out(token: str) -> None:
         "aws_secret_access_key = 'hunter22hunter22hunter22hunter22hunter22'",
     ],
 )
-def test_c49_what_is_assigned_to_a_secret_name_is_taken_out(line: str) -> None:
+def test_what_is_assigned_to_a_secret_name_is_taken_out(line: str) -> None:
     text = redact(line)
     assert "hunter22" not in text
     assert MARK in text
 
 
-def test_c49_a_private_key_of_many_lines_is_taken_out() -> None:
+@pytest.mark.promise("c49")
+def test_a_private_key_of_many_lines_is_taken_out() -> None:
     whole = f"before\n{PEM}-----END OPENSSH PRIVATE KEY-----\nafter"
     assert redact(whole) == f"before\n{MARK}\nafter"
 
 
-def test_c49_a_private_key_in_a_long_text_is_not_divided() -> None:
+@pytest.mark.promise("c49")
+def test_a_private_key_in_a_long_text_is_not_divided() -> None:
     filler = "an ordinary line of some length\n"
     key = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEowIBAAKCAQEA\n" * 100
     for lines in range(960, 1050, 3):
@@ -105,11 +110,13 @@ def test_c49_a_private_key_in_a_long_text_is_not_divided() -> None:
         assert redact(whole) == filler * lines + MARK + "\n" + filler * 500
 
 
-def test_c49_a_private_key_that_was_cut_is_taken_out() -> None:
+@pytest.mark.promise("c49")
+def test_a_private_key_that_was_cut_is_taken_out() -> None:
     assert redact(f"before\n{PEM}") == f"before\n{MARK}"
 
 
-def test_c49_a_token_that_the_cap_cut_in_two_does_not_stay() -> None:
+@pytest.mark.promise("c49")
+def test_a_token_that_the_cap_cut_in_two_does_not_stay() -> None:
     half = TOKENS["github"][:20]
     output = redact_output(Output(exit_code=0, stdout=f"line one\nkey {half}", truncated=True))
     assert output.stdout == "line one\nkey "
@@ -161,10 +168,11 @@ FORMS = [
 ]
 
 
+@pytest.mark.promise("c49")
 @pytest.mark.parametrize(("group", "form", "with_case"), FORMS)
 @given(data=st.data())
 @settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
-def test_c49_a_group_is_searched_wherever_one_of_its_expressions_matches(
+def test_a_group_is_searched_wherever_one_of_its_expressions_matches(
     data: st.DataObject, group: redaction._Group, form: str, with_case: bool
 ) -> None:
     text = data.draw(st.from_regex(re.compile(form, re.ASCII), alphabet=ASCII))
@@ -245,8 +253,9 @@ def test_every_detector_of_detect_secrets_has_a_sample() -> None:
     assert detectors().keys() == SAMPLES.keys()
 
 
+@pytest.mark.promise("c49")
 @pytest.mark.parametrize("name", SAMPLES)
-def test_c49_what_detect_secrets_finds_is_taken_out(name: str) -> None:
+def test_what_detect_secrets_finds_is_taken_out(name: str) -> None:
     found = detectors()[name].analyze_string(SAMPLES[name])
     secrets = [secret for secret in found if secret]
     assert secrets

@@ -52,8 +52,9 @@ async def test_a_wrapper_is_a_plain_name(direct: Runner, sudo: Runner, wrapper: 
             )
 
 
+@pytest.mark.promise("c21")
 @pytest.mark.parametrize("argument", ["a\0b", "\ud800"])
-async def test_c21_an_argument_that_cannot_be_one_is_refused(direct: Runner, argument: str) -> None:
+async def test_an_argument_that_cannot_be_one_is_refused(direct: Runner, argument: str) -> None:
     with pytest.raises(InvalidParameterError):
         await direct.run(invocation("status", argument), unix_user=None)
 

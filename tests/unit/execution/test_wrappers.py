@@ -24,8 +24,9 @@ def test_a_wrapper_has_the_hash_of_its_bytes(wrapper: Path) -> None:
     assert digests.digest(wrapper.name) != before
 
 
+@pytest.mark.promise("c35")
 @pytest.mark.parametrize("mode", [0o757, 0o777, 0o775])
-def test_c35_a_wrapper_that_others_may_write_is_not_run(wrapper: Path, mode: int) -> None:
+def test_a_wrapper_that_others_may_write_is_not_run(wrapper: Path, mode: int) -> None:
     digests = WrapperDigests(wrapper.parent)
     digests.digest(wrapper.name)
     wrapper.chmod(mode)
@@ -33,7 +34,8 @@ def test_c35_a_wrapper_that_others_may_write_is_not_run(wrapper: Path, mode: int
         digests.digest(wrapper.name)
 
 
-def test_c35_a_group_may_write_a_wrapper_that_has_no_more_rights(wrapper: Path) -> None:
+@pytest.mark.promise("c35")
+def test_a_group_may_write_a_wrapper_that_has_no_more_rights(wrapper: Path) -> None:
     wrapper.chmod(0o775)
     assert WrapperDigests(wrapper.parent, group_may_write=True).digest(wrapper.name)
     wrapper.chmod(0o757)
@@ -41,8 +43,9 @@ def test_c35_a_group_may_write_a_wrapper_that_has_no_more_rights(wrapper: Path) 
         WrapperDigests(wrapper.parent, group_may_write=True).digest(wrapper.name)
 
 
+@pytest.mark.promise("c35")
 @pytest.mark.parametrize("spoil", ["remove", "link", "directory", "plain"])
-def test_c35_what_is_no_program_is_not_run(wrapper: Path, spoil: str) -> None:
+def test_what_is_no_program_is_not_run(wrapper: Path, spoil: str) -> None:
     if spoil == "plain":
         wrapper.chmod(0o644)
     else:

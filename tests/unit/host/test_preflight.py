@@ -52,8 +52,9 @@ def test_a_good_site_has_no_fault(tmp_path: Path, pki: Pki) -> None:
     assert faults(tmp_path, pki.now) == []
 
 
+@pytest.mark.promise("c11")
 @pytest.mark.parametrize("mode", [0o666, 0o660])
-def test_c11_a_revocation_list_that_others_could_put_back_is_a_fault(
+def test_a_revocation_list_that_others_could_put_back_is_a_fault(
     tmp_path: Path, pki: Pki, mode: int
 ) -> None:
     pki.crl_path.chmod(mode)
@@ -83,12 +84,14 @@ def test_permissions_and_contents_are_said_together(tmp_path: Path, pki: Pki) ->
     assert keys == ["server.private_key", "server.crl"]
 
 
-def test_c12_an_expired_server_certificate_is_a_fault(tmp_path: Path, pki: Pki) -> None:
+@pytest.mark.promise("c12")
+def test_an_expired_server_certificate_is_a_fault(tmp_path: Path, pki: Pki) -> None:
     (fault, *_) = faults(tmp_path, pki.now + timedelta(days=91))
     assert fault.startswith("server.certificate: the certificate expired at")
 
 
-def test_c12_a_key_of_another_certificate_is_a_fault(tmp_path: Path, pki: Pki) -> None:
+@pytest.mark.promise("c12")
+def test_a_key_of_another_certificate_is_a_fault(tmp_path: Path, pki: Pki) -> None:
     other = pki.server(file_name="other")
     (tmp_path / "pki" / "server.key").write_bytes(other.key_pem)
     assert faults(tmp_path, pki.now) == [
@@ -118,8 +121,9 @@ BAD_LISTS: dict[str, Callable[[Pki], bytes]] = {
 }
 
 
+@pytest.mark.promise("c11")
 @pytest.mark.parametrize("kind", BAD_LISTS)
-def test_c11_a_bad_revocation_list_stops_the_start(tmp_path: Path, pki: Pki, kind: str) -> None:
+def test_a_bad_revocation_list_stops_the_start(tmp_path: Path, pki: Pki, kind: str) -> None:
     pki.crl_path.write_bytes(BAD_LISTS[kind](pki))
     (fault,) = faults(tmp_path, pki.now)
     assert fault.startswith("server.crl: ")

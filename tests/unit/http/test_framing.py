@@ -13,6 +13,7 @@ def test_no_part_of_a_good_head_is_a_fault(end: int) -> None:
     assert head_fault(GOOD[:end], max_bytes=16384) is None
 
 
+@pytest.mark.promise("c17")
 @pytest.mark.parametrize(
     "head",
     [
@@ -26,15 +27,17 @@ def test_no_part_of_a_good_head_is_a_fault(end: int) -> None:
         b"GET / HTTP/1.1\r\nA: b\r\n\tc\r\n\r\n",
     ],
 )
-def test_c17_bare_and_folded_lines_are_malformed(head: bytes) -> None:
+def test_bare_and_folded_lines_are_malformed(head: bytes) -> None:
     assert isinstance(head_fault(head, max_bytes=16384), MalformedRequestError)
 
 
-def test_c17_a_long_head_is_too_large() -> None:
+@pytest.mark.promise("c17")
+def test_a_long_head_is_too_large() -> None:
     head = b"GET / HTTP/1.1\r\nA: " + b"b" * 20000
     assert isinstance(head_fault(head, max_bytes=16384), HeadersTooLargeError)
 
 
+@pytest.mark.promise("c17")
 @pytest.mark.parametrize(
     "line",
     [
@@ -50,7 +53,7 @@ def test_c17_a_long_head_is_too_large() -> None:
         b"Content-Length: 9999999999999999999999",
     ],
 )
-def test_c17_ambiguous_lengths_are_malformed(line: bytes) -> None:
+def test_ambiguous_lengths_are_malformed(line: bytes) -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\n" + line + b"\r\n\r\n"
     assert isinstance(length_fault(head), MalformedRequestError)
 
@@ -84,19 +87,22 @@ def test_bad_hosts_are_malformed(host: bytes) -> None:
     assert isinstance(fault((b"host", host)), MalformedRequestError)
 
 
-def test_c17_two_hosts_or_none_are_malformed() -> None:
+@pytest.mark.promise("c17")
+def test_two_hosts_or_none_are_malformed() -> None:
     assert isinstance(fault(HOST, HOST), MalformedRequestError)
     assert isinstance(fault(), MalformedRequestError)
 
 
-def test_c17_both_framings_are_malformed() -> None:
+@pytest.mark.promise("c17")
+def test_both_framings_are_malformed() -> None:
     both = ((b"transfer-encoding", b"chunked"), (b"content-length", b"1"))
     assert isinstance(fault(HOST, *both), MalformedRequestError)
     assert fault(HOST, both[0]) is None
     assert fault(HOST, both[1]) is None
 
 
-def test_c17_many_fields_are_too_large() -> None:
+@pytest.mark.promise("c17")
+def test_many_fields_are_too_large() -> None:
     assert isinstance(fault(HOST, *[(b"a", b"b")] * 5), HeadersTooLargeError)
 
 
@@ -129,6 +135,7 @@ def test_an_absolute_target_is_split_and_names_the_host(target: bytes, path: byt
     assert fault(*named, target=split) is None
 
 
+@pytest.mark.promise("c17")
 @pytest.mark.parametrize(
     ("target", "fields"),
     [
@@ -145,7 +152,7 @@ def test_an_absolute_target_is_split_and_names_the_host(target: bytes, path: byt
         (b"https://a/\xff", (HOST,)),
     ],
 )
-def test_c17_an_absolute_target_of_another_kind_is_malformed(
+def test_an_absolute_target_of_another_kind_is_malformed(
     target: bytes, fields: tuple[tuple[bytes, bytes], ...]
 ) -> None:
     split, named = origin_form(target, fields, scheme=b"https")

@@ -42,8 +42,9 @@ def test_a_certificate_for_both_sides_is_accepted() -> None:
     assert parse_peer_certificate(leaf.der).common_name == "librarian"
 
 
+@pytest.mark.promise("c14")
 @pytest.mark.parametrize("shape", HOSTILE_SHAPES)
-def test_c14_hostile_shape_is_refused(shape: str) -> None:
+def test_hostile_shape_is_refused(shape: str) -> None:
     leaf = HOSTILE_SHAPES[shape](PKI)
 
     with pytest.raises(InvalidIdentityError) as caught:
@@ -55,13 +56,15 @@ def test_c14_hostile_shape_is_refused(shape: str) -> None:
     assert "evil" not in caught.value.detail, "the detail repeats nothing of the certificate"
 
 
+@pytest.mark.promise("c14")
 @pytest.mark.parametrize("data", [b"", b"\x30", b"not a certificate", PKI.client().pem])
-def test_c14_bytes_that_are_no_certificate_are_refused(data: bytes) -> None:
+def test_bytes_that_are_no_certificate_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidIdentityError):
         parse_peer_certificate(data)
 
 
-def test_c14_oversized_certificate_is_refused() -> None:
+@pytest.mark.promise("c14")
+def test_oversized_certificate_is_refused() -> None:
     blob = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"x" * 70_000)
     leaf = PKI.client(extra=[blob])
     assert len(leaf.der) > MAX_CERTIFICATE_BYTES
@@ -70,9 +73,10 @@ def test_c14_oversized_certificate_is_refused() -> None:
         parse_peer_certificate(leaf.der)
 
 
+@pytest.mark.promise("c14")
 @settings(max_examples=300)
 @given(position=st.integers(min_value=0), value=st.integers(min_value=0, max_value=255))
-def test_c14_a_damaged_certificate_is_parsed_or_refused_and_never_fails_otherwise(
+def test_a_damaged_certificate_is_parsed_or_refused_and_never_fails_otherwise(
     position: int, value: int
 ) -> None:
     der = bytearray(_GOOD_DER)

@@ -143,13 +143,15 @@ def _partial(*, only_user_certs: bool) -> x509.IssuingDistributionPoint:
     )
 
 
+@pytest.mark.promise("c11")
 @pytest.mark.parametrize("kind", BAD_LISTS)
-def test_c11_bad_list_is_refused(pki: Pki, kind: str) -> None:
+def test_bad_list_is_refused(pki: Pki, kind: str) -> None:
     with pytest.raises(ValueError, match=r"list"):
         load_lists(BAD_LISTS[kind](pki), Authorities([pki.ca_certificate]), pki.now)
 
 
-def test_c11_list_of_a_ca_that_may_not_sign_lists_is_refused(pki: Pki) -> None:
+@pytest.mark.promise("c11")
+def test_list_of_a_ca_that_may_not_sign_lists_is_refused(pki: Pki) -> None:
     """The leaf's own key signs a list in its own name, and the leaf lies in the CA file."""
     leaf = pki.client("librarian")
     crl = (
@@ -199,7 +201,8 @@ def test_nobody_is_let_in_before_the_list_is_loaded(pki: Pki) -> None:
             admits(revocation, pki.client(), pki.now)
 
 
-def test_c9_revocation_bites_on_the_next_request_of_an_open_connection(pki: Pki) -> None:
+@pytest.mark.promise("c9")
+def test_revocation_bites_on_the_next_request_of_an_open_connection(pki: Pki) -> None:
     leaf, other = pki.client("librarian"), pki.client("gardener")
     revocation = loaded(pki)
     peer = parse_peer_certificate(leaf.der)  # parsed once, when the connection was made
@@ -217,7 +220,8 @@ def test_c9_revocation_bites_on_the_next_request_of_an_open_connection(pki: Pki)
     revocation.recheck(remembered(pki, other), pki.now)
 
 
-def test_c10_a_resumed_session_of_a_revoked_certificate_is_refused(pki: Pki) -> None:
+@pytest.mark.promise("c10")
+def test_a_resumed_session_of_a_revoked_certificate_is_refused(pki: Pki) -> None:
     """A resumed session brings the old certificate without a new chain check: ours is asked."""
     leaf = pki.client()
     pki.revoke(leaf)
@@ -225,16 +229,18 @@ def test_c10_a_resumed_session_of_a_revoked_certificate_is_refused(pki: Pki) -> 
     assert not admits(loaded(pki), leaf, pki.now)
 
 
+@pytest.mark.promise("c11")
 @pytest.mark.parametrize("kind", ["missing", "fifo", "folder", *BAD_LISTS])
-def test_c11_start_refuses_a_bad_list(pki: Pki, kind: str) -> None:
+def test_start_refuses_a_bad_list(pki: Pki, kind: str) -> None:
     spoil(pki, kind)
 
     with pytest.raises(ValueError, match=r"ca\.crl"):
         loaded(pki)
 
 
+@pytest.mark.promise("c11")
 @pytest.mark.parametrize("kind", ["missing", "fifo", "folder", "older", *BAD_LISTS])
-def test_c11_running_a_bad_list_is_rejected_and_the_old_one_serves_to_its_end(
+def test_running_a_bad_list_is_rejected_and_the_old_one_serves_to_its_end(
     pki: Pki, kind: str
 ) -> None:
     leaf, other = pki.client("librarian"), pki.client("gardener")
@@ -279,7 +285,8 @@ def without_privileges() -> Iterator[None]:
         os.seteuid(own)
 
 
-def test_c11_an_unreadable_list_is_refused_at_start_and_rejected_later(pki: Pki) -> None:
+@pytest.mark.promise("c11")
+def test_an_unreadable_list_is_refused_at_start_and_rejected_later(pki: Pki) -> None:
     leaf = pki.client()
     revocation = loaded(pki)
     pki.crl_path.chmod(0)
@@ -292,7 +299,8 @@ def test_c11_an_unreadable_list_is_refused_at_start_and_rejected_later(pki: Pki)
     assert admits(revocation, leaf, pki.now)
 
 
-def test_c11_a_renewed_list_ends_the_refusals(pki: Pki) -> None:
+@pytest.mark.promise("c11")
+def test_a_renewed_list_ends_the_refusals(pki: Pki) -> None:
     revocation = loaded(pki)
     late = pki.now + 31 * DAY
     with pytest.raises(RevocationUnavailableError):
@@ -304,7 +312,8 @@ def test_c11_a_renewed_list_ends_the_refusals(pki: Pki) -> None:
     assert admits(revocation, pki.client(), late)
 
 
-def test_c11_a_reload_does_not_bring_back_an_older_list(pki: Pki) -> None:
+@pytest.mark.promise("c11")
+def test_a_reload_does_not_bring_back_an_older_list(pki: Pki) -> None:
     leaf = pki.client()
     older = pki.crl_pem
     pki.revoke(leaf)
@@ -317,7 +326,8 @@ def test_c11_a_reload_does_not_bring_back_an_older_list(pki: Pki) -> None:
     assert not admits(running, leaf, pki.now)
 
 
-def test_c11_a_ca_with_a_new_key_may_begin_its_numbers_again(tmp_path: Path) -> None:
+@pytest.mark.promise("c11")
+def test_a_ca_with_a_new_key_may_begin_its_numbers_again(tmp_path: Path) -> None:
     first, second = make_pki(tmp_path / "first"), make_pki(tmp_path / "second")
     first.sign_crl(number=40)
 

@@ -67,7 +67,8 @@ def test_l2_an_older_list_does_not_come_back_by_another_authoritys(tmp_path: Pat
             revocation.check(peer(leaf), NOW)
 
 
-def test_c11_a_list_of_a_point_covers_who_names_it(tmp_path: Path) -> None:
+@pytest.mark.promise("c11")
+def test_a_list_of_a_point_covers_who_names_it(tmp_path: Path) -> None:
     ca = a_ca()
     mine, other = ca.leaf(more=[points(POINT)]), ca.leaf()
     crl = ca.crl(mine.certificate.serial_number, more=[point(POINT, users=True)])
@@ -120,7 +121,8 @@ def test_two_lists_of_two_points_are_each_for_their_own(tmp_path: Path) -> None:
         revocation.check(peer(two), NOW)
 
 
-def test_c26_links_are_followed_and_their_change_is_seen(tmp_path: Path) -> None:
+@pytest.mark.promise("c26")
+def test_links_are_followed_and_their_change_is_seen(tmp_path: Path) -> None:
     """As secret volumes and certificate tools do it: a folder of each version, and links."""
     ca = a_ca()
     leaf = ca.leaf()

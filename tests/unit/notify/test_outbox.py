@@ -422,7 +422,8 @@ async def test_a_defect_of_the_store_ends_nothing(
 # -- a channel in trouble -------------------------------------------------------------------------
 
 
-async def test_c44_a_channel_that_is_down_delays_and_then_delivers(at: Bench) -> None:
+@pytest.mark.promise("c44")
+async def test_a_channel_that_is_down_delays_and_then_delivers(at: Bench) -> None:
     at.use(signal := ScriptedChannel("signal", *[DOWN] * 4))
     request = await at.hold()
     for seconds in (2, 4, 8, 16):
@@ -436,7 +437,8 @@ async def test_c44_a_channel_that_is_down_delays_and_then_delivers(at: Bench) ->
     assert await at.state(request) is State.PENDING
 
 
-async def test_c44_a_channel_that_hangs_stops_no_other_and_no_request(tmp_path: Path) -> None:
+@pytest.mark.promise("c44")
+async def test_a_channel_that_hangs_stops_no_other_and_no_request(tmp_path: Path) -> None:
     async with bench(tmp_path) as at:
         gate = asyncio.Event()
         signal, ntfy = ScriptedChannel("signal", always=gate), ScriptedChannel("ntfy")
@@ -454,7 +456,8 @@ async def test_c44_a_channel_that_hangs_stops_no_other_and_no_request(tmp_path: 
         assert signal.most_under_way == CONCURRENCY
 
 
-async def test_c44_a_channel_that_never_answers_is_cut_off(tmp_path: Path) -> None:
+@pytest.mark.promise("c44")
+async def test_a_channel_that_never_answers_is_cut_off(tmp_path: Path) -> None:
     async with bench(tmp_path) as at:
         signal = ScriptedChannel("signal", asyncio.Event())
         signal.changed = at.news.set
@@ -468,10 +471,11 @@ async def test_c44_a_channel_that_never_answers_is_cut_off(tmp_path: Path) -> No
             assert await at.state(request) is State.PENDING
 
 
+@pytest.mark.promise("c44")
 @pytest.mark.parametrize(
     "failure", [Failure.UNREACHABLE, Failure.TIMED_OUT, Failure.REFUSED, Failure.BAD_ANSWER]
 )
-async def test_c44_no_failure_approves_anything(at: Bench, failure: Failure) -> None:
+async def test_no_failure_approves_anything(at: Bench, failure: Failure) -> None:
     at.draw = lambda _low, _high: 0.0
     at.use(signal := ScriptedChannel("signal", always=ChannelError(failure, "no")))
     request = await at.hold()
@@ -482,7 +486,8 @@ async def test_c44_no_failure_approves_anything(at: Bench, failure: Failure) -> 
     assert found == request
 
 
-async def test_c44_rows_of_a_channel_that_hangs_hide_no_others(at: Bench) -> None:
+@pytest.mark.promise("c44")
+async def test_rows_of_a_channel_that_hangs_hide_no_others(at: Bench) -> None:
     signal, ntfy = ScriptedChannel("signal", always=asyncio.Event()), ScriptedChannel("ntfy")
     made = await at.hold(0)
     rows = await at.store.notifications_of(made.id)
@@ -498,7 +503,8 @@ async def test_c44_rows_of_a_channel_that_hangs_hide_no_others(at: Bench) -> Non
     assert len(signal.sent) == CONCURRENCY
 
 
-async def test_c44_rows_beyond_the_widest_look_are_put_off(
+@pytest.mark.promise("c44")
+async def test_rows_beyond_the_widest_look_are_put_off(
     at: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("host_agent.notify.outbox.BATCH", 10)
@@ -532,7 +538,8 @@ async def test_an_owner_gets_one_message_after_the_other(at: Bench) -> None:
     assert [message.request.id for message in signal.sent if message.owner == "bob"] == ids
 
 
-async def test_c45_an_approver_is_not_spammed(at: Bench) -> None:
+@pytest.mark.promise("c45")
+async def test_an_approver_is_not_spammed(at: Bench) -> None:
     at.per_minute = 3
     signal = ScriptedChannel()
     at.use(signal)
@@ -550,7 +557,8 @@ async def test_c45_an_approver_is_not_spammed(at: Bench) -> None:
     assert len(await at.store.codes(requests[7].id)) == 1
 
 
-async def test_c45_a_prompt_whose_turn_comes_too_late_tries_the_next_channel(at: Bench) -> None:
+@pytest.mark.promise("c45")
+async def test_a_prompt_whose_turn_comes_too_late_tries_the_next_channel(at: Bench) -> None:
     at.per_minute = 1
     at.use(signal := ScriptedChannel(), ntfy := ScriptedChannel("ntfy"))
     soon = at.clock.now() + timedelta(seconds=50)
@@ -562,7 +570,8 @@ async def test_c45_a_prompt_whose_turn_comes_too_late_tries_the_next_channel(at:
     assert at.failed[0].failure is Failure.RATE_LIMITED
 
 
-async def test_c45_outcomes_are_not_held_back(at: Bench) -> None:
+@pytest.mark.promise("c45")
+async def test_outcomes_are_not_held_back(at: Bench) -> None:
     at.per_minute = 1
     at.use(signal := ScriptedChannel())
     request = await at.hold()
@@ -572,7 +581,8 @@ async def test_c45_outcomes_are_not_held_back(at: Bench) -> None:
     assert signal.sent[1].kind is Kind.OUTCOME
 
 
-async def test_c45_a_flood_stays_in_the_store(at: Bench) -> None:
+@pytest.mark.promise("c45")
+async def test_a_flood_stays_in_the_store(at: Bench) -> None:
     made = await at.hold(0)
     (row,) = await at.store.notifications_of(made.id)
     await at.store.add_notifications(

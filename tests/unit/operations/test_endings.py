@@ -7,9 +7,10 @@ from host_agent.operations.catalogue import Adapter, Output
 from tests.support.operation_cases import CASES, Case
 
 
+@pytest.mark.promise("c36")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.operation)
 @pytest.mark.parametrize("code", [124, 137, 143, -9, -15])
-def test_c36_a_command_that_was_killed_has_timed_out_whichever_way_that_is_told(
+def test_a_command_that_was_killed_has_timed_out_whichever_way_that_is_told(
     case: Case, code: int
 ) -> None:
     asked = CATALOGUE.parse(case.operation, case.params)

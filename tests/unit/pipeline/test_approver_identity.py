@@ -100,8 +100,9 @@ async def test_a_voice_through_a_bridge_names_the_bridge(bench: Workbench) -> No
     assert (record["approver_owner"], record["through"]) == ("erin", "chat-bridge")
 
 
+@pytest.mark.promise("c33")
 @pytest.mark.parametrize("verb", list(Verb))
-async def test_c33_the_requesters_own_owner_has_no_voice(bench: Workbench, verb: Verb) -> None:
+async def test_the_requesters_own_owner_has_no_voice(bench: Workbench, verb: Verb) -> None:
     request = await bench.held()
     before = await bench.request(request.id)
     with pytest.raises(SelfApprovalError) as caught:
@@ -186,8 +187,9 @@ async def taken_back(bench: Workbench, request: Request, gate: asyncio.Event) ->
     assert bench.host.changes == []
 
 
+@pytest.mark.promise("c44")
 @pytest.mark.parametrize("change", [without_alice, another_aci, signal_taken_away])
-async def test_c44_an_approver_changed_before_the_run_takes_the_consent_back(
+async def test_an_approver_changed_before_the_run_takes_the_consent_back(
     bench: Workbench,
     monkeypatch: pytest.MonkeyPatch,
     change: Callable[[Workbench], dict[str, str]],
@@ -198,7 +200,8 @@ async def test_c44_an_approver_changed_before_the_run_takes_the_consent_back(
     await taken_back(bench, request, gate)
 
 
-async def test_c44_an_approver_whose_key_changed_before_the_run_does_not_count(
+@pytest.mark.promise("c44")
+async def test_an_approver_whose_key_changed_before_the_run_does_not_count(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("host_agent.pipeline.decide.CHECK_SECONDS", 0.01)
@@ -235,6 +238,7 @@ def webhook_taken_away(bench: Workbench) -> dict[str, str]:
     return {"people": CHANNELS + ALICE_ENTRY + entry, "identities": IDENTITIES_AND_BRIDGE}
 
 
+@pytest.mark.promise("c44")
 @pytest.mark.parametrize(
     "change",
     [
@@ -245,7 +249,7 @@ def webhook_taken_away(bench: Workbench) -> dict[str, str]:
         webhook_taken_away,
     ],
 )
-async def test_c44_a_bridge_changed_before_the_run_takes_the_consent_back(
+async def test_a_bridge_changed_before_the_run_takes_the_consent_back(
     bench: Workbench,
     monkeypatch: pytest.MonkeyPatch,
     change: Callable[[Workbench], dict[str, str]],

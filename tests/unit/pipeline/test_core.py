@@ -47,7 +47,8 @@ async def test_revocation_and_removal_bite_at_once(bench: Workbench) -> None:
         bench.who("robot")
 
 
-async def test_c11_without_a_revocation_list_nobody_gets_in(bench: Workbench) -> None:
+@pytest.mark.promise("c11")
+async def test_without_a_revocation_list_nobody_gets_in(bench: Workbench) -> None:
     bench.revocations.is_late = True
     with pytest.raises(RevocationUnavailableError):
         bench.who("deployer")
@@ -208,7 +209,8 @@ async def test_refusals_of_nobody_in_particular_are_bounded_too(bench: Workbench
     assert "fingerprint" not in last
 
 
-async def test_c4_a_refusal_stands_where_it_cannot_be_written(
+@pytest.mark.promise("c4")
+async def test_a_refusal_stands_where_it_cannot_be_written(
     bench: Workbench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.audit.refused = frozenset({Event.POLICY_DENIED})

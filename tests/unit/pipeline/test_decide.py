@@ -100,14 +100,16 @@ async def test_an_admin_may_approve(bench: Workbench) -> None:
     assert await bench.state(request) is State.SUCCEEDED
 
 
-async def test_c28_an_approval_must_repeat_the_digest(bench: Workbench) -> None:
+@pytest.mark.promise("c28")
+async def test_an_approval_must_repeat_the_digest(bench: Workbench) -> None:
     request = await bench.held()
     other = await bench.held(operation="git.switch", params=ASIDE)
     for wrong in (None, "", other.digest, request.digest[:-1], request.digest.upper()):
         await undecided(bench, DigestMismatchError, request, digest=wrong)
 
 
-async def test_c33_nobody_approves_for_themselves(bench: Workbench) -> None:
+@pytest.mark.promise("c33")
+async def test_nobody_approves_for_themselves(bench: Workbench) -> None:
     request = await bench.held()
     for verb in Verb:
         error = await undecided(bench, SelfApprovalError, request, verb, by="bobs-phone")
@@ -116,7 +118,8 @@ async def test_c33_nobody_approves_for_themselves(bench: Workbench) -> None:
         assert error.about["decision"] == verb.value
 
 
-async def test_c33_an_admin_of_the_same_owner_is_not_exempt(tmp_path: Path) -> None:
+@pytest.mark.promise("c33")
+async def test_an_admin_of_the_same_owner_is_not_exempt(tmp_path: Path) -> None:
     identities = IDENTITIES.replace('owner = "frank"', 'owner = "BOB"')
     async with opened(tmp_path, identities=identities) as bench:
         request = await bench.held()
@@ -137,7 +140,8 @@ async def test_who_does_not_count_for_the_rule_is_refused(tmp_path: Path, terms:
         assert await bench.state(request) is State.SUCCEEDED
 
 
-async def test_c27_a_target_that_changed_is_told_to_the_approver(bench: Workbench) -> None:
+@pytest.mark.promise("c27")
+async def test_a_target_that_changed_is_told_to_the_approver(bench: Workbench) -> None:
     request = await bench.held()
     bench.host.tip = "c" * 40
     with pytest.raises(TargetChangedError) as caught:
@@ -147,7 +151,8 @@ async def test_c27_a_target_that_changed_is_told_to_the_approver(bench: Workbenc
     assert await bench.state(request) is State.FAILED
 
 
-async def test_c8_an_expired_request_is_not_approved(bench: Workbench) -> None:
+@pytest.mark.promise("c8")
+async def test_an_expired_request_is_not_approved(bench: Workbench) -> None:
     request = await bench.held()
     bench.clock.advance(minutes=30)
     for _ in range(2):  # it is told by whoever notices, once
@@ -158,7 +163,8 @@ async def test_c8_an_expired_request_is_not_approved(bench: Workbench) -> None:
     assert bench.host.changes == []
 
 
-async def test_c4_a_yes_that_is_not_written_down_is_no_yes(bench: Workbench) -> None:
+@pytest.mark.promise("c4")
+async def test_a_yes_that_is_not_written_down_is_no_yes(bench: Workbench) -> None:
     request = await bench.held()
     bench.audit.refused = frozenset({Event.REQUEST_DECIDED})
     with pytest.raises(AuditUnavailableError):
@@ -171,7 +177,8 @@ async def test_c4_a_yes_that_is_not_written_down_is_no_yes(bench: Workbench) -> 
     assert bench.host.changes == []
 
 
-async def test_c4_a_no_that_is_not_written_down_is_still_a_no(
+@pytest.mark.promise("c4")
+async def test_a_no_that_is_not_written_down_is_still_a_no(
     bench: Workbench, caplog: pytest.LogCaptureFixture
 ) -> None:
     request = await bench.held()
@@ -180,7 +187,8 @@ async def test_c4_a_no_that_is_not_written_down_is_still_a_no(
     assert "is not in the audit log" in caplog.text
 
 
-async def test_c46_a_decision_that_cannot_be_stored_is_none(bench: Workbench) -> None:
+@pytest.mark.promise("c46")
+async def test_a_decision_that_cannot_be_stored_is_none(bench: Workbench) -> None:
     request = await bench.held()
     bench.store.refused = frozenset({"transition"})
     await undecided(bench, StoreUnavailableError, request)
@@ -278,7 +286,8 @@ async def test_a_voice_of_a_quorum_that_lost_its_role_does_not_count(bench: Work
     assert bench.host.changes == []
 
 
-async def test_c4_a_voice_that_is_not_written_down_ends_the_quorum(bench: Workbench) -> None:
+@pytest.mark.promise("c4")
+async def test_a_voice_that_is_not_written_down_ends_the_quorum(bench: Workbench) -> None:
     request = await bench.held(operation="git.reset", params=RESET, reason="undo")
     bench.audit.refused = frozenset({Event.REQUEST_DECIDED})
     with pytest.raises(AuditUnavailableError):
@@ -286,7 +295,8 @@ async def test_c4_a_voice_that_is_not_written_down_ends_the_quorum(bench: Workbe
     assert await bench.state(request) is State.CANCELLED
 
 
-async def test_c4_an_unwritten_voice_does_not_count_for_one_that_came_after_it(
+@pytest.mark.promise("c4")
+async def test_an_unwritten_voice_does_not_count_for_one_that_came_after_it(
     bench: Workbench,
 ) -> None:
     request = await bench.held(operation="git.reset", params=RESET, reason="undo")
@@ -308,7 +318,8 @@ async def test_c4_an_unwritten_voice_does_not_count_for_one_that_came_after_it(
     assert bench.host.changes == []
 
 
-async def test_c4_an_unwritten_voice_on_what_has_ended_meanwhile_changes_nothing(
+@pytest.mark.promise("c4")
+async def test_an_unwritten_voice_on_what_has_ended_meanwhile_changes_nothing(
     bench: Workbench,
 ) -> None:
     request = await bench.held(operation="git.reset", params=RESET, reason="undo")
@@ -327,7 +338,8 @@ async def test_c4_an_unwritten_voice_on_what_has_ended_meanwhile_changes_nothing
 # -- races ----------------------------------------------------------------------------------------
 
 
-async def test_c29_who_is_slower_is_told_who_was_first(bench: Workbench) -> None:
+@pytest.mark.promise("c29")
+async def test_who_is_slower_is_told_who_was_first(bench: Workbench) -> None:
     request = await bench.held()
 
     async def denied_first(_lifecycle: Request) -> None:
@@ -341,7 +353,8 @@ async def test_c29_who_is_slower_is_told_who_was_first(bench: Workbench) -> None
     assert bench.host.changes == []
 
 
-async def test_c29_two_voices_at_once_both_count(bench: Workbench) -> None:
+@pytest.mark.promise("c29")
+async def test_two_voices_at_once_both_count(bench: Workbench) -> None:
     request = await bench.held(operation="git.reset", params=RESET, reason="undo")
     await asyncio.gather(bench.decide(request), bench.decide(request, by="erin"))
     await bench.settle()
@@ -349,7 +362,8 @@ async def test_c29_two_voices_at_once_both_count(bench: Workbench) -> None:
     assert len(bench.host.changes) == 1
 
 
-async def test_c29_approve_deny_cancel_and_expire_have_one_winner(bench: Workbench) -> None:
+@pytest.mark.promise("c29")
+async def test_approve_deny_cancel_and_expire_have_one_winner(bench: Workbench) -> None:
     """A hundred at once on one request, ten times over."""
     for _ in range(10):
         bench.host.head, ran = "a" * 40, len(bench.host.changes)
@@ -423,7 +437,8 @@ async def test_the_digest_is_a_token(bench: Workbench) -> None:
     assert await bench.state(request) is State.SUCCEEDED
 
 
-async def test_c28_a_code_is_for_its_approver_and_dies_with_the_decision(
+@pytest.mark.promise("c28")
+async def test_a_code_is_for_its_approver_and_dies_with_the_decision(
     bench: Workbench,
 ) -> None:
     request = await bench.held()
@@ -441,7 +456,8 @@ async def test_c28_a_code_is_for_its_approver_and_dies_with_the_decision(
     assert len(bench.host.changes) == 1
 
 
-async def test_c28_five_wrong_codes_mute_the_approver_and_nobody_else(bench: Workbench) -> None:
+@pytest.mark.promise("c28")
+async def test_five_wrong_codes_mute_the_approver_and_nobody_else(bench: Workbench) -> None:
     request = await bench.held()
     approve = bench.pipeline.decisions.decide_by_token
     for number in range(5):
@@ -516,7 +532,8 @@ async def test_what_runs_or_has_ended_is_not_cancelled(bench: Workbench) -> None
     assert await bench.state(request) is State.SUCCEEDED
 
 
-async def test_c29_a_cancellation_goes_on_where_another_voice_was_quicker(
+@pytest.mark.promise("c29")
+async def test_a_cancellation_goes_on_where_another_voice_was_quicker(
     bench: Workbench,
 ) -> None:
     request = await bench.held(operation="git.reset", params=RESET, reason="undo")
@@ -529,7 +546,8 @@ async def test_c29_a_cancellation_goes_on_where_another_voice_was_quicker(
     assert shown.state == "cancelled"
 
 
-async def test_c4_a_cancellation_that_is_not_written_down_still_holds(
+@pytest.mark.promise("c4")
+async def test_a_cancellation_that_is_not_written_down_still_holds(
     bench: Workbench, caplog: pytest.LogCaptureFixture
 ) -> None:
     request = await bench.held()

@@ -76,8 +76,9 @@ async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
         yield bench
 
 
+@pytest.mark.promise("c45")
 @pytest.mark.slow
-async def test_c45_a_flood_of_one_identity_is_held_to_its_quota(bench: Workbench) -> None:
+async def test_a_flood_of_one_identity_is_held_to_its_quota(bench: Workbench) -> None:
     begun = await flooded(bench, "caller0", first=0, last=1_000)
     assert begun == {"202": ROOM, "approval:queue-full": 1_000 - ROOM}
     rest = await flooded(bench, "caller0", first=1_000, last=FLOOD - 1_000)
@@ -96,8 +97,9 @@ async def test_c45_a_flood_of_one_identity_is_held_to_its_quota(bench: Workbench
     assert bench.host.changes == []
 
 
+@pytest.mark.promise("c45")
 @pytest.mark.slow
-async def test_c45_ten_thousand_pending_are_room_for_no_more(tmp_path: Path) -> None:
+async def test_ten_thousand_pending_are_room_for_no_more(tmp_path: Path) -> None:
     share = FLOOD // len(CALLERS)
     room = f"max_pending = {FLOOD}\nmax_pending_per_caller = {share + 1}\n"
     async with opened(

@@ -76,7 +76,8 @@ async def test_an_approved_request_runs_once_and_is_verified(bench: Workbench) -
     assert (started["request_id"], started["digest"]) == (request.id, request.digest)
 
 
-async def test_c29_the_same_approval_started_many_times_runs_once(bench: Workbench) -> None:
+@pytest.mark.promise("c29")
+async def test_the_same_approval_started_many_times_runs_once(bench: Workbench) -> None:
     request = await approved(bench)
     ends = await asyncio.gather(*(bench.pipeline.lifecycle.start(request) for _ in range(20)))
     assert len(bench.host.changes) == 1
@@ -124,7 +125,8 @@ async def test_a_wrapper_that_could_not_start_has_failed_without_an_outcome(
     assert bench.events()[-1] == "operation.finished"
 
 
-async def test_c4_an_approved_request_does_not_run_where_its_start_cannot_be_written(
+@pytest.mark.promise("c4")
+async def test_an_approved_request_does_not_run_where_its_start_cannot_be_written(
     bench: Workbench,
 ) -> None:
     bench.audit.refused = frozenset({Event.OPERATION_STARTED})
@@ -135,7 +137,8 @@ async def test_c4_an_approved_request_does_not_run_where_its_start_cannot_be_wri
     assert bench.host.changes == []
 
 
-async def test_c46_an_end_that_cannot_be_stored_is_in_the_log_and_unknown_later(
+@pytest.mark.promise("c46")
+async def test_an_end_that_cannot_be_stored_is_in_the_log_and_unknown_later(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(tmp_path) as bench:
@@ -151,7 +154,8 @@ async def test_c46_an_end_that_cannot_be_stored_is_in_the_log_and_unknown_later(
         assert bench.host.changes == []
 
 
-async def test_c46_a_run_that_cannot_be_stored_as_begun_does_not_begin(
+@pytest.mark.promise("c46")
+async def test_a_run_that_cannot_be_stored_as_begun_does_not_begin(
     bench: Workbench,
 ) -> None:
     request = await approved(bench)
@@ -160,7 +164,8 @@ async def test_c46_a_run_that_cannot_be_stored_as_begun_does_not_begin(
     await ended(bench, request, State.FAILED, "store:unavailable")
 
 
-async def test_c46_a_run_refused_by_a_store_that_stays_locked_is_told_in_the_log(
+@pytest.mark.promise("c46")
+async def test_a_run_refused_by_a_store_that_stays_locked_is_told_in_the_log(
     bench: Workbench, caplog: pytest.LogCaptureFixture
 ) -> None:
     request = await approved(bench)
@@ -176,7 +181,8 @@ async def test_c46_a_run_refused_by_a_store_that_stays_locked_is_told_in_the_log
     await ended(bench, request, State.EXPIRED, "approval:expired")
 
 
-async def test_c46_what_was_approved_runs_once_the_store_can_be_written_again(
+@pytest.mark.promise("c46")
+async def test_what_was_approved_runs_once_the_store_can_be_written_again(
     bench: Workbench,
 ) -> None:
     request = await approved(bench)
@@ -207,7 +213,8 @@ async def test_an_end_that_another_process_made_stays(
 # -- asked again ----------------------------------------------------------------------------------
 
 
-async def test_c27_a_target_that_has_moved_is_not_touched(bench: Workbench) -> None:
+@pytest.mark.promise("c27")
+async def test_a_target_that_has_moved_is_not_touched(bench: Workbench) -> None:
     request = await approved(bench)
     bench.host.tip = "c" * 40
     await bench.pipeline.lifecycle.start(request)
@@ -216,10 +223,9 @@ async def test_c27_a_target_that_has_moved_is_not_touched(bench: Workbench) -> N
     assert "target" in stored.problem.detail
 
 
+@pytest.mark.promise("c27")
 @pytest.mark.parametrize("what", ["wrapper", "rule", "identity", "section"])
-async def test_c27_another_policy_or_wrapper_is_a_changed_target(
-    bench: Workbench, what: str
-) -> None:
+async def test_another_policy_or_wrapper_is_a_changed_target(bench: Workbench, what: str) -> None:
     request = await approved(bench)
     match what:
         case "wrapper":
@@ -237,7 +243,8 @@ async def test_c27_another_policy_or_wrapper_is_a_changed_target(
     assert "policy, the wrapper or the host" in stored.problem.detail
 
 
-async def test_c27_a_rule_that_allows_by_now_is_still_another_rule(bench: Workbench) -> None:
+@pytest.mark.promise("c27")
+async def test_a_rule_that_allows_by_now_is_still_another_rule(bench: Workbench) -> None:
     request = await approved(bench)
     bench.reconfigure(rules=RULES.replace('verdict = "ask"', 'verdict = "allow"', 1))
     await bench.pipeline.lifecycle.start(request)
@@ -292,6 +299,7 @@ async def test_an_adapter_that_is_gone_fails_it(bench: Workbench) -> None:
     await ended(bench, request, State.FAILED, "adapter:unavailable")
 
 
+@pytest.mark.promise("c27")
 @pytest.mark.parametrize(
     ("exit_code", "code"),
     [
@@ -302,7 +310,7 @@ async def test_an_adapter_that_is_gone_fails_it(bench: Workbench) -> None:
     ],
     ids=["gone", "another's", "not possible any more", "no git"],
 )
-async def test_c27_a_resource_that_cannot_be_looked_at_again_is_not_touched(
+async def test_a_resource_that_cannot_be_looked_at_again_is_not_touched(
     bench: Workbench, exit_code: int, code: str
 ) -> None:
     request = await approved(bench)
@@ -318,14 +326,16 @@ async def test_an_operation_that_this_build_lacks_fails_it(bench: Workbench) -> 
     await ended(bench, request, State.FAILED, "request:unknown-operation")
 
 
-async def test_c8_an_approval_does_not_outlive_its_time(bench: Workbench) -> None:
+@pytest.mark.promise("c8")
+async def test_an_approval_does_not_outlive_its_time(bench: Workbench) -> None:
     request = await approved(bench)
     bench.clock.advance(minutes=30)
     await bench.pipeline.lifecycle.start(request)
     await ended(bench, request, State.EXPIRED, "approval:expired")
 
 
-async def test_c8_an_approval_that_expires_while_it_is_asked_again_does_not_run(
+@pytest.mark.promise("c8")
+async def test_an_approval_that_expires_while_it_is_asked_again_does_not_run(
     bench: Workbench,
 ) -> None:
     request = await approved(bench)
@@ -379,7 +389,8 @@ async def test_a_caller_revoked_while_it_is_asked_again_does_not_run(bench: Work
     await ended(bench, request, State.CANCELLED, "identity:revoked")
 
 
-async def test_c46_an_end_that_could_not_be_stored_is_stored_when_it_can(
+@pytest.mark.promise("c46")
+async def test_an_end_that_could_not_be_stored_is_stored_when_it_can(
     bench: Workbench,
 ) -> None:
     request = await approved(bench)
@@ -477,7 +488,8 @@ async def test_the_loop_wakes_by_itself_when_something_falls_due(bench: Workbenc
 # -- recover --------------------------------------------------------------------------------------
 
 
-async def test_c1_after_a_restart_pending_stays_and_approved_runs_once(tmp_path: Path) -> None:
+@pytest.mark.promise("c1")
+async def test_after_a_restart_pending_stays_and_approved_runs_once(tmp_path: Path) -> None:
     async with opened(tmp_path) as bench:
         waiting = await bench.held(operation="git.switch", params=ASIDE)
         request = await approved(bench)
@@ -493,7 +505,8 @@ async def test_c1_after_a_restart_pending_stays_and_approved_runs_once(tmp_path:
         assert bench.host.changes == []
 
 
-async def test_c2_after_a_restart_what_ran_is_unknown_and_is_not_run_again(
+@pytest.mark.promise("c2")
+async def test_after_a_restart_what_ran_is_unknown_and_is_not_run_again(
     tmp_path: Path,
 ) -> None:
     async with opened(tmp_path) as bench:
@@ -511,7 +524,8 @@ async def test_c2_after_a_restart_what_ran_is_unknown_and_is_not_run_again(
         assert bench.host.ran == []
 
 
-async def test_c8_what_expired_while_the_agent_was_down_does_not_run(tmp_path: Path) -> None:
+@pytest.mark.promise("c8")
+async def test_what_expired_while_the_agent_was_down_does_not_run(tmp_path: Path) -> None:
     async with opened(tmp_path) as bench:
         waiting = await bench.held(operation="git.switch", params=ASIDE)
         request = await approved(bench)
@@ -524,7 +538,8 @@ async def test_c8_what_expired_while_the_agent_was_down_does_not_run(tmp_path: P
         await ended(bench, request, State.EXPIRED, "approval:expired")
 
 
-async def test_c29_two_agents_that_recover_tell_of_an_unknown_outcome_once(
+@pytest.mark.promise("c29")
+async def test_two_agents_that_recover_tell_of_an_unknown_outcome_once(
     tmp_path: Path,
 ) -> None:
     async with opened(tmp_path) as bench:
@@ -543,7 +558,8 @@ async def test_c29_two_agents_that_recover_tell_of_an_unknown_outcome_once(
 # -- callers that are gone ------------------------------------------------------------------------
 
 
-async def test_c9_the_pending_requests_of_a_revoked_caller_are_cancelled(tmp_path: Path) -> None:
+@pytest.mark.promise("c9")
+async def test_the_pending_requests_of_a_revoked_caller_are_cancelled(tmp_path: Path) -> None:
     plain = IDENTITIES.replace('autonomy = "full"\nskip_ask = true', "")
     async with opened(tmp_path, identities=plain) as bench:
         mine, others = await bench.held(), await bench.held(by="robot")
@@ -567,7 +583,8 @@ async def test_the_pending_requests_of_a_removed_caller_are_cancelled(bench: Wor
     await ended(bench, request, State.CANCELLED, "identity:unknown")
 
 
-async def test_c11_without_a_revocation_list_nothing_is_cancelled(bench: Workbench) -> None:
+@pytest.mark.promise("c11")
+async def test_without_a_revocation_list_nothing_is_cancelled(bench: Workbench) -> None:
     request = await bench.held()
     bench.revocations.is_late = True
     await bench.pipeline.lifecycle.cancel_callers_gone()

@@ -96,8 +96,9 @@ async def still_waits(bench: Workbench, request: Request, given: int = 1) -> Non
     assert Event.OPERATION_STARTED not in bench.events()
 
 
+@pytest.mark.promise("c33")
 @pytest.mark.parametrize("order", [(frank, carols_phone), (carols_phone, frank)])
-async def test_c33_an_admin_and_the_phone_that_they_enrolled_are_one_voice(
+async def test_an_admin_and_the_phone_that_they_enrolled_are_one_voice(
     bench: Workbench, request_of_two: Request, order: tuple[object, object]
 ) -> None:
     for speak in order:
@@ -148,7 +149,8 @@ async def test_after_her_own_certificate_the_phone_says_nothing_more(
     await still_waits(bench, request_of_two)
 
 
-async def test_c33_two_users_of_one_bridge_are_one_voice(
+@pytest.mark.promise("c33")
+async def test_two_users_of_one_bridge_are_one_voice(
     bench: Workbench, request_of_two: Request
 ) -> None:
     await by_bridge(bench, request_of_two, "U1")

@@ -144,7 +144,8 @@ async def test_everybody_is_told_over_one_channel_after_the_other(bench: Workben
     }
 
 
-async def test_c33_the_callers_own_owner_is_never_told(bench: Workbench) -> None:
+@pytest.mark.promise("c33")
+async def test_the_callers_own_owner_is_never_told(bench: Workbench) -> None:
     request = await bench.held()
     assert "bob" not in {row.owner for row in await bench.store.notifications_of(request.id)}
     changed = IDENTITIES.replace('owner = "bob"', 'owner = "ALICE"')

@@ -59,7 +59,8 @@ async def approved(bench: Workbench) -> Request:
     return await store(bench, request, decided(bench, request))
 
 
-async def test_c1_a_start_records_the_decision_before_it_runs(bench: Workbench) -> None:
+@pytest.mark.promise("c1")
+async def test_a_start_records_the_decision_before_it_runs(bench: Workbench) -> None:
     request = await approved(bench)
     await bench.pipeline.lifecycle.recover()
     await bench.settle()
@@ -160,7 +161,8 @@ async def test_an_end_without_a_run_is_recorded(bench: Workbench, state: State, 
     assert await catch_up(bench.context) == 0
 
 
-async def test_c2_an_unknown_end_is_recorded_by_the_next_start(bench: Workbench) -> None:
+@pytest.mark.promise("c2")
+async def test_an_unknown_end_is_recorded_by_the_next_start(bench: Workbench) -> None:
     request = await approved(bench)
     running = await store(bench, request, machine.start(request, now=bench.clock.now()))
     ended = machine.finish(
@@ -202,7 +204,8 @@ async def test_an_empty_log_has_nothing_to_catch_up_with(bench: Workbench) -> No
     assert await catch_up(bench.context) == 0
 
 
-async def test_c4_what_cannot_be_recorded_does_not_run(bench: Workbench) -> None:
+@pytest.mark.promise("c4")
+async def test_what_cannot_be_recorded_does_not_run(bench: Workbench) -> None:
     request = await approved(bench)
     bench.audit.refused = frozenset({Event.REQUEST_DECIDED})
     with pytest.raises(AuditUnavailableError):

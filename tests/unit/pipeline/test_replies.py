@@ -194,7 +194,8 @@ async def test_a_token_to_deny_with_confirms_nowhere(bench: Workbench, chat: Cha
 # -- attacks ---------------------------------------------------------------------------------------
 
 
-async def test_c45_the_same_message_again_is_one_message(bench: Workbench, chat: Chat) -> None:
+@pytest.mark.promise("c45")
+async def test_the_same_message_again_is_one_message(bench: Workbench, chat: Chat) -> None:
     request = await bench.held()
     heard = chat.message(f"CONFIRM {await chat.code(request)}")
     assert await bench.pipeline.replies.hear(heard) is not None
@@ -205,7 +206,8 @@ async def test_c45_the_same_message_again_is_one_message(bench: Workbench, chat:
     assert len(bench.host.changes) == 1
 
 
-async def test_c45_the_same_words_sent_again_are_told_how_it_was_decided(
+@pytest.mark.promise("c45")
+async def test_the_same_words_sent_again_are_told_how_it_was_decided(
     bench: Workbench, chat: Chat
 ) -> None:
     request = await bench.held()
@@ -220,7 +222,8 @@ async def test_c45_the_same_words_sent_again_are_told_how_it_was_decided(
     assert len(bench.host.changes) == 1
 
 
-async def test_c45_the_same_confirmation_twice_at_once_decides_once(
+@pytest.mark.promise("c45")
+async def test_the_same_confirmation_twice_at_once_decides_once(
     bench: Workbench, chat: Chat
 ) -> None:
     request = await bench.held()
@@ -232,7 +235,8 @@ async def test_c45_the_same_confirmation_twice_at_once_decides_once(
     assert bench.events().count(Event.REQUEST_DECIDED) == 1
 
 
-async def test_c45_a_code_from_another_approver_is_refused(bench: Workbench, chat: Chat) -> None:
+@pytest.mark.promise("c45")
+async def test_a_code_from_another_approver_is_refused(bench: Workbench, chat: Chat) -> None:
     request = await bench.held()
     code = await chat.code(request)
     async with Untouched(bench, request):
@@ -242,9 +246,8 @@ async def test_c45_a_code_from_another_approver_is_refused(bench: Workbench, cha
     assert bench.last(Event.DECISION_REFUSED)["request_id"] == request.id
 
 
-async def test_c45_a_stranger_hears_nothing_and_is_written_down(
-    bench: Workbench, chat: Chat
-) -> None:
+@pytest.mark.promise("c45")
+async def test_a_stranger_hears_nothing_and_is_written_down(bench: Workbench, chat: Chat) -> None:
     request = await bench.held()
     code = await chat.code(request)
     await chat.deliver(request)
@@ -258,7 +261,8 @@ async def test_c45_a_stranger_hears_nothing_and_is_written_down(
     assert STRANGER not in str(bench.records())
 
 
-async def test_c45_of_messages_without_end_the_newest_are_known_again(
+@pytest.mark.promise("c45")
+async def test_of_messages_without_end_the_newest_are_known_again(
     bench: Workbench, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("host_agent.pipeline.replies.MAX_REMEMBERED", 3)
@@ -291,7 +295,8 @@ async def test_an_answer_to_what_is_not_kept_any_more_does_nothing(
     assert bench.host.changes == []
 
 
-async def test_c45_after_expiry_it_is_too_late(bench: Workbench, chat: Chat) -> None:
+@pytest.mark.promise("c45")
+async def test_after_expiry_it_is_too_late(bench: Workbench, chat: Chat) -> None:
     request = await bench.held()
     code = await chat.code(request)
     await chat.deliver(request)
@@ -306,7 +311,8 @@ async def test_c45_after_expiry_it_is_too_late(bench: Workbench, chat: Chat) -> 
     assert bench.host.changes == []
 
 
-async def test_c45_a_code_answers_for_its_own_request_only(bench: Workbench, chat: Chat) -> None:
+@pytest.mark.promise("c45")
+async def test_a_code_answers_for_its_own_request_only(bench: Workbench, chat: Chat) -> None:
     request = await bench.held()
     other = await bench.held(operation="git.switch", params=ASIDE)
     await chat.deliver(request)
@@ -317,7 +323,8 @@ async def test_c45_a_code_answers_for_its_own_request_only(bench: Workbench, cha
     assert [run[0] for run in bench.host.changes] == ["switch"]
 
 
-async def test_c45_another_requests_code_in_answer_to_a_prompt_is_refused(
+@pytest.mark.promise("c45")
+async def test_another_requests_code_in_answer_to_a_prompt_is_refused(
     bench: Workbench, chat: Chat
 ) -> None:
     request = await bench.held()
@@ -334,7 +341,8 @@ async def test_c45_another_requests_code_in_answer_to_a_prompt_is_refused(
     assert await bench.state(request) is State.SUCCEEDED
 
 
-async def test_c33_the_requesters_own_owner_is_refused(bench: Workbench, chat: Chat) -> None:
+@pytest.mark.promise("c33")
+async def test_the_requesters_own_owner_is_refused(bench: Workbench, chat: Chat) -> None:
     request = await bench.held()
     code = await chat.code(request, "bob")  # nobody sends them one
     async with Untouched(bench, request):
@@ -344,7 +352,8 @@ async def test_c33_the_requesters_own_owner_is_refused(bench: Workbench, chat: C
     assert refused(bench) == [("bob", "approval:self-approval")] * 2
 
 
-async def test_c44_an_approver_who_was_removed_has_no_voice(bench: Workbench, chat: Chat) -> None:
+@pytest.mark.promise("c44")
+async def test_an_approver_who_was_removed_has_no_voice(bench: Workbench, chat: Chat) -> None:
     request = await bench.held()
     code = await chat.code(request)
     await bench.reload(people=CHANNELS + ERIN_ENTRY)
@@ -353,7 +362,8 @@ async def test_c44_an_approver_who_was_removed_has_no_voice(bench: Workbench, ch
     assert refused(bench) == [(None, "identity:unknown")]
 
 
-async def test_c44_an_approver_with_another_address_has_no_voice_at_the_old_one(
+@pytest.mark.promise("c44")
+async def test_an_approver_with_another_address_has_no_voice_at_the_old_one(
     bench: Workbench, chat: Chat
 ) -> None:
     request = await bench.held()
@@ -365,7 +375,8 @@ async def test_c44_an_approver_with_another_address_has_no_voice_at_the_old_one(
     assert await bench.state(request) is State.SUCCEEDED
 
 
-async def test_c44_an_approver_whose_key_changed_has_no_voice(bench: Workbench, chat: Chat) -> None:
+@pytest.mark.promise("c44")
+async def test_an_approver_whose_key_changed_has_no_voice(bench: Workbench, chat: Chat) -> None:
     request = await bench.held()
     code = await chat.code(request)
     await chat.deliver(request)
@@ -593,8 +604,9 @@ async def test_no_code_token_or_address_is_written_down(bench: Workbench, chat: 
     assert not any(address in log for address in (ALICE, ERIN, BOB, STRANGER))
 
 
+@pytest.mark.promise("c49")
 @pytest.mark.parametrize("form", ["{}", "{:.4}-", "lower"])
-async def test_c49_a_code_in_a_reason_is_not_written_down(
+async def test_a_code_in_a_reason_is_not_written_down(
     bench: Workbench, chat: Chat, form: str
 ) -> None:
     request = await bench.held()
@@ -641,9 +653,8 @@ async def test_who_sends_the_code_is_the_approver_from_then_on(
     assert await bench.state(request) is State.SUCCEEDED
 
 
-async def test_c33_who_enrolled_somebody_is_not_answered_by_them(
-    bench: Workbench, chat: Chat
-) -> None:
+@pytest.mark.promise("c33")
+async def test_who_enrolled_somebody_is_not_answered_by_them(bench: Workbench, chat: Chat) -> None:
     """An admin who enrols a phone of their own as somebody else's is still themselves."""
     code = await offered(bench)
     await chat.say(f"ENROL {code}", by=STRANGER)

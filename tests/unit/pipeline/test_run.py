@@ -158,7 +158,8 @@ async def test_output_of_another_form_is_a_failure_that_keeps_it(bench: Workbenc
     assert performance.outcome["stdout"] == "gibberish\n"
 
 
-async def test_c38_cut_output_is_not_parsed(bench: Workbench) -> None:
+@pytest.mark.promise("c38")
+async def test_cut_output_is_not_parsed(bench: Workbench) -> None:
     bench.host.answers["status"] = output("# branch.oid a", truncated=True)
     performance = await performed(bench, "git.status")
     assert performance.state is State.SUCCEEDED
@@ -177,8 +178,9 @@ async def test_what_could_not_be_started_is_told_in_the_log(bench: Workbench) ->
     assert (finished["code"], finished["outcome"]) == ("host:sudo-refused", {"state": "failed"})
 
 
+@pytest.mark.promise("c2")
 @pytest.mark.parametrize("verb", ["pull", "state"], ids=["run", "probe"])
-async def test_c2_a_run_that_the_shutdown_cuts_short_is_unknown_in_the_log(
+async def test_a_run_that_the_shutdown_cuts_short_is_unknown_in_the_log(
     bench: Workbench, verb: str
 ) -> None:
     bound = await prepared(bench)
@@ -193,8 +195,9 @@ async def test_c2_a_run_that_the_shutdown_cuts_short_is_unknown_in_the_log(
     assert (finished["code"], finished["outcome"]) == ("internal", {"state": "unknown"})
 
 
+@pytest.mark.promise("c4")
 @pytest.mark.parametrize("exit_code", [0, 1])
-async def test_c4_what_happened_is_told_and_marked_where_its_end_cannot_be_written(
+async def test_what_happened_is_told_and_marked_where_its_end_cannot_be_written(
     bench: Workbench, exit_code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.audit.refused = frozenset({Event.OPERATION_FINISHED})
@@ -311,7 +314,8 @@ async def test_a_guard_refuses_what_only_the_host_can_tell(bench: Workbench) -> 
         await prepared(bench)
 
 
-async def test_c49_a_secret_in_long_output_is_not_kept(bench: Workbench) -> None:
+@pytest.mark.promise("c49")
+async def test_a_secret_in_long_output_is_not_kept(bench: Workbench) -> None:
     secret = "ghp_" + "a1B2" * 9
     bench.host.answers["fetch"] = output("line of words\n" * 20_000 + f"token {secret}\n")
     performance = await performed(bench, "git.fetch")

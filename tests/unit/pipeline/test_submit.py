@@ -129,7 +129,8 @@ async def test_the_same_change_while_it_runs_attaches_and_runs_once(bench: Workb
     assert bench.last(Event.REQUEST_ATTACHED)["reason"] == "impatient"
 
 
-async def test_c29_the_same_change_by_another_agent_on_the_store_is_not_run_twice(
+@pytest.mark.promise("c29")
+async def test_the_same_change_by_another_agent_on_the_store_is_not_run_twice(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await bench.ask("git.fetch", FETCH)
@@ -642,7 +643,8 @@ async def test_a_key_survives_a_restart(tmp_path: Path) -> None:
         assert bench.host.ran == []
 
 
-async def test_c46_an_answer_that_could_not_be_kept_is_found_by_its_request(
+@pytest.mark.promise("c46")
+async def test_an_answer_that_could_not_be_kept_is_found_by_its_request(
     bench: Workbench,
 ) -> None:
     bench.store.refused = frozenset({"remember"})
@@ -654,7 +656,8 @@ async def test_c46_an_answer_that_could_not_be_kept_is_found_by_its_request(
     assert len(bench.host.changes) == 1
 
 
-async def test_c46_a_failure_whose_answer_was_not_kept_is_told_again(bench: Workbench) -> None:
+@pytest.mark.promise("c46")
+async def test_a_failure_whose_answer_was_not_kept_is_told_again(bench: Workbench) -> None:
     bench.host.answers["fetch"] = output(exit_code=1, stderr="fatal: no\n")
     with pytest.raises(HostFailedError) as first:
         await bench.ask("git.fetch", FETCH, key="k1")
@@ -666,6 +669,7 @@ async def test_c46_a_failure_whose_answer_was_not_kept_is_told_again(bench: Work
     assert len(bench.host.changes) == 1
 
 
+@pytest.mark.promise("c4")
 @pytest.mark.parametrize(
     ("operation", "params", "event"),
     [
@@ -673,7 +677,7 @@ async def test_c46_a_failure_whose_answer_was_not_kept_is_told_again(bench: Work
         ("git.pull", PULL, Event.REQUEST_HELD),
     ],
 )
-async def test_c4_a_refusal_is_not_stored_where_the_audit_log_was_why(
+async def test_a_refusal_is_not_stored_where_the_audit_log_was_why(
     bench: Workbench, operation: str, params: dict[str, str], event: Event
 ) -> None:
     bench.audit.refused = frozenset({event})
@@ -686,8 +690,9 @@ async def test_c4_a_refusal_is_not_stored_where_the_audit_log_was_why(
     assert await bench.ask(operation, params, key="k1") == again
 
 
+@pytest.mark.promise("c46")
 @pytest.mark.parametrize("verb", list(Verb))
-async def test_c46_a_held_answer_that_was_not_kept_says_how_it_stands_by_now(
+async def test_a_held_answer_that_was_not_kept_says_how_it_stands_by_now(
     bench: Workbench, verb: Verb
 ) -> None:
     bench.store.refused = frozenset({"remember"})

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.support.pipeline import opened, output
 from tests.support.site import RULES
 
@@ -18,7 +20,8 @@ units = ["nginx\\\\.service"]
 """
 
 
-async def test_c49_a_secret_in_the_journal_reaches_nobody(tmp_path: Path) -> None:
+@pytest.mark.promise("c49")
+async def test_a_secret_in_the_journal_reaches_nobody(tmp_path: Path) -> None:
     message = [*b"\x1b[31mpassword=hunter22\x1b[0m"]
     line = json.dumps({"__REALTIME_TIMESTAMP": "1795212000000000", "MESSAGE": message})
     (tmp_path / "wrappers").mkdir(mode=0o700)

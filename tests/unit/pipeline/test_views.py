@@ -293,7 +293,8 @@ async def test_an_admin_who_is_none_any_more_gets_no_output_from_a_long_poll(
     assert "secret" not in str(shown)
 
 
-async def test_c45_the_seventeenth_long_poll_of_an_identity_is_refused(bench: Workbench) -> None:
+@pytest.mark.promise("c45")
+async def test_the_seventeenth_long_poll_of_an_identity_is_refused(bench: Workbench) -> None:
     request = await bench.held()
     polls = [
         asyncio.ensure_future(

@@ -69,8 +69,9 @@ def test_a_revoked_client_is_refused_and_only_with_the_list() -> None:
     assert reason_against(leaf.pem, pki.ca_pem, None, now=pki.now) is None
 
 
+@pytest.mark.promise("c11")
 @pytest.mark.parametrize("kind", ["expired", "foreign", "text"])
-def test_c11_nobody_passes_with_a_bad_list(kind: str) -> None:
+def test_nobody_passes_with_a_bad_list(kind: str) -> None:
     bad = {
         "expired": PKI.make_crl(number=9, days=1, now=PKI.now - 2 * DAY),
         "foreign": make_pki().crl_pem,
@@ -84,8 +85,9 @@ def test_c11_nobody_passes_with_a_bad_list(kind: str) -> None:
         load_lists(bad[kind], Authorities([PKI.ca_certificate]), PKI.now)
 
 
+@pytest.mark.promise("c14")
 @pytest.mark.parametrize("shape", HOSTILE_SHAPES)
-def test_c14_hostile_shape_would_not_be_let_in(shape: str) -> None:
+def test_hostile_shape_would_not_be_let_in(shape: str) -> None:
     leaf = HOSTILE_SHAPES[shape](PKI)
 
     assert reason_against(leaf.pem, PKI.ca_pem, PKI.crl_pem, now=PKI.now) is not None
@@ -121,7 +123,8 @@ def test_a_good_server_pair_passes_and_tells_its_end() -> None:
     assert reason_of_clients(leaf.pem, PKI.ca_pem, PKI.now) is None
 
 
-def test_c12_expired_server_certificate_is_refused() -> None:
+@pytest.mark.promise("c12")
+def test_expired_server_certificate_is_refused() -> None:
     leaf = PKI.server(days=1)
     end = leaf.certificate.not_valid_after_utc
     check_server_pair(leaf.pem, leaf.key_pem, end - timedelta(seconds=1))
@@ -130,22 +133,25 @@ def test_c12_expired_server_certificate_is_refused() -> None:
         check_server_pair(leaf.pem, leaf.key_pem, end)
 
 
-def test_c12_server_certificate_of_tomorrow_is_refused() -> None:
+@pytest.mark.promise("c12")
+def test_server_certificate_of_tomorrow_is_refused() -> None:
     leaf = PKI.server()
 
     with pytest.raises(ValueError, match="not valid before"):
         check_server_pair(leaf.pem, leaf.key_pem, PKI.now - DAY)
 
 
-def test_c12_key_of_another_certificate_is_refused() -> None:
+@pytest.mark.promise("c12")
+def test_key_of_another_certificate_is_refused() -> None:
     leaf, other = PKI.server(), PKI.server()
 
     with pytest.raises(ValueError, match="does not belong"):
         check_server_pair(leaf.pem, other.key_pem, PKI.now)
 
 
+@pytest.mark.promise("c12")
 @pytest.mark.parametrize("kind", ["text", "certificate", "encrypted"])
-def test_c12_what_is_no_plain_key_is_refused(kind: str) -> None:
+def test_what_is_no_plain_key_is_refused(kind: str) -> None:
     leaf = PKI.server()
     encrypted = leaf.credential.private_key.private_bytes(
         serialization.Encoding.PEM,
@@ -158,14 +164,16 @@ def test_c12_what_is_no_plain_key_is_refused(kind: str) -> None:
         check_server_pair(leaf.pem, keys[kind], PKI.now)
 
 
-def test_c12_client_certificate_is_no_server_certificate() -> None:
+@pytest.mark.promise("c12")
+def test_client_certificate_is_no_server_certificate() -> None:
     leaf = PKI.client()
 
     with pytest.raises(ValueError, match="not for a server"):
         check_server_pair(leaf.pem, leaf.key_pem, PKI.now)
 
 
-def test_c12_server_certificate_without_a_host_name_is_refused() -> None:
+@pytest.mark.promise("c12")
+def test_server_certificate_without_a_host_name_is_refused() -> None:
     leaf = PKI.client("localhost", usages=(SERVER_AUTH, CLIENT_AUTH))
 
     with pytest.raises(ValueError, match="subjectAltName"):

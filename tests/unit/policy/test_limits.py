@@ -103,7 +103,8 @@ def test_a_reload_to_a_smaller_burst_cuts_the_level() -> None:
     assert asked(limits, "a", 0.0) == 5
 
 
-def test_c45_memory_is_bounded_and_the_longest_idle_is_forgotten() -> None:
+@pytest.mark.promise("c45")
+def test_memory_is_bounded_and_the_longest_idle_is_forgotten() -> None:
     limits = Limits(SECTION, max_buckets=100)
     for number in range(1000):
         asked(limits, f"caller{number}", float(number))

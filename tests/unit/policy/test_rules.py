@@ -100,8 +100,9 @@ def test_resources_match_as_a_whole(pattern: str, resource: str, matches: bool) 
     assert isinstance(verdict, Allow) is matches
 
 
+@pytest.mark.promise("c50")
 @pytest.mark.parametrize("resource", ["tank/x/../y", "tank@a/b", "tank/data\n", "t\u0430nk/x"])
-def test_c50_a_resource_that_escapes_a_pattern_is_denied(resource: str) -> None:
+def test_a_resource_that_escapes_a_pattern_is_denied(resource: str) -> None:
     allowed = rule("allow", ["git.pull"], resources=["tank/[a-z]+", "tank/[a-z]+@[a-z]+"])
     assert isinstance(judged(allowed, resource=resource), Deny)
 
@@ -277,7 +278,8 @@ IDENTITY = IdentityEntry(cn="librarian", owner="alice")
 SECTION = GitSection(repositories=(Repository(path="/srv/app"),))
 
 
-def test_c27_the_fingerprint_depends_on_identity_rule_and_section() -> None:
+@pytest.mark.promise("c27")
+def test_the_fingerprint_depends_on_identity_rule_and_section() -> None:
     asking = rule("ask", ["git.pull"])
     one = policy_fingerprint(IDENTITY, asking, SECTION)
     assert one.startswith("sha256:")
@@ -292,7 +294,8 @@ def test_c27_the_fingerprint_depends_on_identity_rule_and_section() -> None:
     assert one not in others
 
 
-def test_c27_the_fingerprint_is_the_contents_and_no_counter() -> None:
+@pytest.mark.promise("c27")
+def test_the_fingerprint_is_the_contents_and_no_counter() -> None:
     again = IdentityEntry.model_validate_json(IDENTITY.model_dump_json())
     section = GitSection.model_validate_json(SECTION.model_dump_json())
     first = policy_fingerprint(IDENTITY, rule("ask", ["git.pull"]), SECTION)
@@ -300,7 +303,8 @@ def test_c27_the_fingerprint_is_the_contents_and_no_counter() -> None:
     assert policy_fingerprint(again, rule("ask", ["git.pull"]), section) == first
 
 
-def test_c27_a_key_that_a_newer_agent_has_changes_nothing_until_it_is_set() -> None:
+@pytest.mark.promise("c27")
+def test_a_key_that_a_newer_agent_has_changes_nothing_until_it_is_set() -> None:
     class Newer(IdentityEntry):
         budget: int | None = None
 

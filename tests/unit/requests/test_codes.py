@@ -30,6 +30,7 @@ def test_case_spaces_and_dashes_do_not_matter(typed: str) -> None:
     assert codes.matches(typed, HASHED)
 
 
+@pytest.mark.promise("c28")
 @pytest.mark.parametrize(
     "typed",
     [
@@ -49,25 +50,28 @@ def test_case_spaces_and_dashes_do_not_matter(typed: str) -> None:
         "\0" + CODE,
     ],
 )
-def test_c28_what_is_no_code_never_matches(typed: str) -> None:
+def test_what_is_no_code_never_matches(typed: str) -> None:
     assert codes.normalise(typed) is None
     assert not codes.matches(typed, HASHED)
     assert not codes.matches(typed, codes.hash_code(""))
 
 
+@pytest.mark.promise("c28")
 @given(st.text(alphabet=codes.ALPHABET, min_size=16, max_size=16))
-def test_c28_only_the_code_itself_matches(other: str) -> None:
+def test_only_the_code_itself_matches(other: str) -> None:
     assert codes.matches(other, codes.hash_code(other))
     assert codes.matches(other, HASHED) is (other == CODE)
 
 
+@pytest.mark.promise("c28")
 @given(st.text())
-def test_c28_no_text_breaks_the_comparison(text: str) -> None:
+def test_no_text_breaks_the_comparison(text: str) -> None:
     assert not codes.matches(text, HASHED) or codes.normalise(text) == CODE
 
 
+@pytest.mark.promise("c28")
 @given(st.text(alphabet=codes.ALPHABET, min_size=16, max_size=16), st.integers(0, 15))
-def test_c28_truncated_or_altered_code_is_none(code: str, position: int) -> None:
+def test_truncated_or_altered_code_is_none(code: str, position: int) -> None:
     hashed = codes.hash_code(code)
     assert not codes.matches(code[:position], hashed)
     other = codes.ALPHABET[(codes.ALPHABET.index(code[position]) + 1) % 32]

@@ -97,9 +97,10 @@ def test_one_denial_ends_an_open_quorum() -> None:
     assert [decision.decision for decision in denied.decisions] == [Verb.APPROVE, Verb.DENY]
 
 
+@pytest.mark.promise("c33")
 @pytest.mark.parametrize("own", ["alice", "ALICE", "Alice"])
 @pytest.mark.parametrize("roles", [["approver"], ["admin"], []])
-def test_c33_owner_cannot_decide_on_own_request(own: str, roles: list[str]) -> None:
+def test_owner_cannot_decide_on_own_request(own: str, roles: list[str]) -> None:
     request = a_request()
     with pytest.raises(SelfApprovalError):
         approve(request, own, roles=roles)
@@ -189,8 +190,9 @@ def test_refusals_come_in_this_order(
         approve(request_, owner, roles=roles, digest=OTHER_DIGEST)
 
 
+@pytest.mark.promise("c8")
 @pytest.mark.parametrize("late", [timedelta(0), timedelta(microseconds=1), timedelta(days=400)])
-def test_c8_nothing_is_decided_at_or_after_expiry(late: timedelta) -> None:
+def test_nothing_is_decided_at_or_after_expiry(late: timedelta) -> None:
     request = a_request()
     with pytest.raises(ExpiredError):
         approve(request, now=request.expires_at + late)

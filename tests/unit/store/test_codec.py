@@ -120,6 +120,7 @@ def test_wish_depends_on_values_not_on_order(params: dict[str, Any]) -> None:
         assert codec.wish("git.pull", params) != codec.wish("git.fetch", params)
 
 
+@pytest.mark.promise("c46")
 @pytest.mark.parametrize(
     "bad",
     [
@@ -132,7 +133,7 @@ def test_wish_depends_on_values_not_on_order(params: dict[str, Any]) -> None:
         {"terms": "null"},
     ],
 )
-def test_c46_row_that_does_not_fit_is_refused(bad: dict[str, str]) -> None:
+def test_row_that_does_not_fit_is_refused(bad: dict[str, str]) -> None:
     ((column, value),) = bad.items()
     with stored(a_request()) as connection:
         assert codec.read_request(the_row(connection)) == a_request()
@@ -141,7 +142,8 @@ def test_c46_row_that_does_not_fit_is_refused(bad: dict[str, str]) -> None:
             codec.read_request(the_row(connection))
 
 
-def test_c46_damaged_output_is_refused() -> None:
+@pytest.mark.promise("c46")
+def test_damaged_output_is_refused() -> None:
     with stored(a_request()) as connection:
         connection.execute("UPDATE requests SET outcome = '{}'")
         with pytest.raises(codec.RowError):

@@ -37,7 +37,8 @@ def test_count_goes_up_with_the_commits(files: StoreFiles) -> None:
     ahead.close()
 
 
-def test_c46_fewer_commits_than_counted_is_an_older_copy(files: StoreFiles) -> None:
+@pytest.mark.promise("c46")
+def test_fewer_commits_than_counted_is_an_older_copy(files: StoreFiles) -> None:
     files.watch(0)
     files.committed(8)
     files.close()
@@ -60,8 +61,9 @@ def test_symlinked_count_is_refused(files: StoreFiles, tmp_path: Path) -> None:
         files.watch(0)
 
 
+@pytest.mark.promise("c46")
 @pytest.mark.parametrize("name", ["path", "journal"])
-def test_c46_missing_or_replaced_file_is_noticed(files: StoreFiles, name: str) -> None:
+def test_missing_or_replaced_file_is_noticed(files: StoreFiles, name: str) -> None:
     path: Path = getattr(files, name)
     files.watch(0)
     files.check()

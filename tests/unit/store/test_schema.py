@@ -173,6 +173,7 @@ def our_mark_without_a_number(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
 
 
+@pytest.mark.promise("c46")
 @pytest.mark.parametrize(
     ("make", "why"),
     [
@@ -185,7 +186,7 @@ def our_mark_without_a_number(connection: sqlite3.Connection) -> None:
         (our_mark_without_a_number, "another program"),
     ],
 )
-def test_c46_unknown_schema_is_refused_untouched(
+def test_unknown_schema_is_refused_untouched(
     connection: sqlite3.Connection, make: Callable[[sqlite3.Connection], None], why: str
 ) -> None:
     make(connection)

@@ -13,13 +13,15 @@ from host_agent.cli.terminal import render
 HOSTILE = [*range(0x20), 0x7F, *range(0x80, 0xA0)]
 
 
+@pytest.mark.promise("c31")
 @pytest.mark.parametrize("code", HOSTILE, ids=hex)
-def test_c31_every_control_character_is_shown_escaped(code: int) -> None:
+def test_every_control_character_is_shown_escaped(code: int) -> None:
     shown = render.visible(f"a{chr(code)}b")
 
     assert shown == f"a\\u{{{code:x}}}b"
 
 
+@pytest.mark.promise("c30")
 @pytest.mark.parametrize(
     "code",
     [
@@ -53,7 +55,7 @@ def test_c31_every_control_character_is_shown_escaped(code: int) -> None:
     ],
     ids=hex,
 )
-def test_c30_what_cannot_be_seen_is_shown_escaped(code: int) -> None:
+def test_what_cannot_be_seen_is_shown_escaped(code: int) -> None:
     shown = render.visible(f"tank{chr(code)}data")
 
     assert chr(code) not in shown
@@ -79,7 +81,8 @@ def test_piled_up_marks_are_escaped() -> None:
     assert shown.count("\\u{301}") == 48
 
 
-def test_c31_long_text_is_cut_and_its_hash_told() -> None:
+@pytest.mark.promise("c31")
+def test_long_text_is_cut_and_its_hash_told() -> None:
     first, second = "a" * 5000 + "x", "a" * 5000 + "y"
 
     shown = render.visible(first, limit=100)
@@ -162,7 +165,8 @@ def test_time_spans(seconds: float, shown: str) -> None:
     assert render.duration_text(seconds) == shown
 
 
-def test_c31_nothing_takes_more_columns_than_are_counted() -> None:
+@pytest.mark.promise("c31")
+def test_nothing_takes_more_columns_than_are_counted() -> None:
     """Spacing marks, emoji modifiers and the like, which a terminal draws one or two wide."""
     libc = ctypes.CDLL(None)
     libc.wcwidth.argtypes = [ctypes.c_uint32]

@@ -78,6 +78,7 @@ def test_the_time_left_is_shown_and_ends_at_its_instant() -> None:
     assert shown(expires_at=past)["time left"].startswith("expired ")
 
 
+@pytest.mark.promise("c31")
 @pytest.mark.parametrize(
     "member",
     [
@@ -94,7 +95,7 @@ def test_the_time_left_is_shown_and_ends_at_its_instant() -> None:
         "request_id",
     ],
 )
-def test_c31_no_field_can_control_the_terminal_or_push_others_away(member: str) -> None:
+def test_no_field_can_control_the_terminal_or_push_others_away(member: str) -> None:
     hostile = "\x1b[2J\x9b1A\r\x08\u202eevil\u200b" + "x" * 100_000
 
     rows = request_fields.rows(view(**{member: hostile}), NOW)
@@ -105,7 +106,8 @@ def test_c31_no_field_can_control_the_terminal_or_push_others_away(member: str) 
     assert len(text) < 4000
 
 
-def test_c31_hostile_names_and_values_of_parameters_are_bounded() -> None:
+@pytest.mark.promise("c31")
+def test_hostile_names_and_values_of_parameters_are_bounded() -> None:
     params = {"a\nstate": "approved\x1b[A", "b" * 500: "y" * 5000}
 
     rows = request_fields.rows(view(params=params), NOW)
@@ -118,7 +120,8 @@ def test_c31_hostile_names_and_values_of_parameters_are_bounded() -> None:
     assert all(len(value) < 2000 for _, value in rows)
 
 
-def test_c31_a_long_preview_is_cut_and_counted() -> None:
+@pytest.mark.promise("c31")
+def test_a_long_preview_is_cut_and_counted() -> None:
     preview = {"accuracy": "exact", "summary": "s", "details": ["a\nb"] + ["line"] * 500}
 
     text = shown(preview=preview)["preview (exact)"]

@@ -51,7 +51,8 @@ def test_what_a_table_would_not_show_whole_is_printed_as_it_came(data: JsonValue
     assert drawn(data) is None
 
 
-def test_c31_hostile_data_stays_text() -> None:
+@pytest.mark.promise("c31")
+def test_hostile_data_stays_text() -> None:
     shown = drawn({"rows": [{"a\x1b[2J": "b\x1b[1A\n[red]c"}]})
     assert shown is not None
     assert "\x1b" not in shown

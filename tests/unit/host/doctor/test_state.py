@@ -32,12 +32,14 @@ def test_a_clock_later_than_everything_recorded_is_good() -> None:
     assert clock_check(NOW + timedelta(hours=1), newest()).state is CheckState.OK
 
 
+@pytest.mark.promise("c8")
 @pytest.mark.parametrize("now", [datetime(1970, 1, 1, tzinfo=UTC), NOT_BEFORE - timedelta(days=1)])
-def test_c8_a_clock_before_this_release_is_a_problem(now: datetime) -> None:
+def test_a_clock_before_this_release_is_a_problem(now: datetime) -> None:
     assert clock_check(now, None).state is CheckState.PROBLEM
 
 
-def test_c8_a_clock_behind_the_audit_log_is_a_problem() -> None:
+@pytest.mark.promise("c8")
+def test_a_clock_behind_the_audit_log_is_a_problem() -> None:
     check = clock_check(NOW - timedelta(hours=1), newest())
 
     assert check.state is CheckState.PROBLEM
@@ -69,7 +71,8 @@ def test_a_store_that_is_missing_is_not_made(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_c46_a_damaged_store_is_a_problem(tmp_path: Path) -> None:
+@pytest.mark.promise("c46")
+def test_a_damaged_store_is_a_problem(tmp_path: Path) -> None:
     path = database(tmp_path / "store.db")
     data = bytearray(path.read_bytes())
     data[4096:12288] = b"\xff" * 8192
@@ -81,7 +84,8 @@ def test_c46_a_damaged_store_is_a_problem(tmp_path: Path) -> None:
     assert "restore" in check.remedy
 
 
-def test_c46_what_is_no_database_is_a_problem(tmp_path: Path) -> None:
+@pytest.mark.promise("c46")
+def test_what_is_no_database_is_a_problem(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     path.write_text("nonsense " * 100)
 
@@ -106,7 +110,8 @@ def test_a_log_says_its_head_and_that_it_is_what_was_written(tmp_path: Path) -> 
     assert "3 records" in found["audit chain"].sentence
 
 
-def test_c7_an_edited_line_is_named(tmp_path: Path) -> None:
+@pytest.mark.promise("c7")
+def test_an_edited_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     path.write_bytes(joined(lines(3)[0]).replace(b'"number":1', b'"number":9'))
 
@@ -116,8 +121,9 @@ def test_c7_an_edited_line_is_named(tmp_path: Path) -> None:
     assert "record 2" in check.sentence
 
 
+@pytest.mark.promise("c7")
 @pytest.mark.parametrize("is_altered", [True, False])
-def test_c7_an_edited_line_of_a_finished_file_is_named(tmp_path: Path, is_altered: bool) -> None:
+def test_an_edited_line_of_a_finished_file_is_named(tmp_path: Path, is_altered: bool) -> None:
     path, made = tmp_path / "audit.jsonl", lines(6)[0]
     older = finished_name(path, "2026-11-20T22:00:00.000000Z")
     content = joined(made[:3])

@@ -285,7 +285,8 @@ async def test_who_sends_many_loses_only_their_own(caplog: pytest.LogCaptureFixt
     assert written(caplog).count("the oldest was dropped") == 1
 
 
-async def test_c45_many_who_send_much_push_out_their_own() -> None:
+@pytest.mark.promise("c45")
+async def test_many_who_send_much_push_out_their_own() -> None:
     inbox = Inbox(Complaints(LOG))
     inbox.put(of(ALICE, 0))
     for number in range(1, MAX_QUEUED * 3):

@@ -93,6 +93,7 @@ def test_arguments_may_be_left_out() -> None:
     assert operation.params.canonical() == {"name": "report", "arguments": {}}
 
 
+@pytest.mark.promise("c20", "c30")
 @pytest.mark.parametrize(
     "params",
     [
@@ -107,7 +108,7 @@ def test_arguments_may_be_left_out() -> None:
         {"arguments": {}},
     ],
 )
-def test_c20_c30_what_is_no_command_or_argument_is_refused(params: dict[str, JsonValue]) -> None:
+def test_what_is_no_command_or_argument_is_refused(params: dict[str, JsonValue]) -> None:
     with pytest.raises(InvalidParameterError):
         CATALOGUE.parse("exec.run", params)
 
@@ -125,6 +126,7 @@ def test_an_unregistered_command_is_denied(registered: tuple[dict[str, Any], ...
         SPEC.admit(asked().params, section(*registered))
 
 
+@pytest.mark.promise("c21")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -135,7 +137,7 @@ def test_an_unregistered_command_is_denied(registered: tuple[dict[str, Any], ...
         {"kind": "daily", "target": "$(id).example"},
     ],
 )
-def test_c21_arguments_that_are_not_its_own_are_refused(arguments: dict[str, JsonValue]) -> None:
+def test_arguments_that_are_not_its_own_are_refused(arguments: dict[str, JsonValue]) -> None:
     with pytest.raises(InvalidParameterError) as raised:
         SPEC.admit(asked(**arguments).params, section(COMMAND))
     assert "$(id)" not in raised.value.detail
@@ -150,6 +152,7 @@ def test_the_list_of_root_has_a_line_for_each_command() -> None:
     assert commands_file(None).count("\n") == 1
 
 
+@pytest.mark.promise("c50")
 @pytest.mark.parametrize(
     "path",
     [
@@ -161,7 +164,7 @@ def test_the_list_of_root_has_a_line_for_each_command() -> None:
         *("/sbin/mkfs.ext4", "/bin/nc.openbsd", "/sbin/reboot", "/usr/bin/xargs", "/bin/PYTHON3"),
     ],
 )
-def test_c50_what_runs_or_writes_anything_is_not_registered(path: str) -> None:
+def test_what_runs_or_writes_anything_is_not_registered(path: str) -> None:
     with pytest.raises(ValidationError, match="does one thing"):
         section({**COMMAND, "path": path})
 

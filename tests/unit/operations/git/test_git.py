@@ -124,8 +124,9 @@ def test_limit_takes_its_bounds(limit: int) -> None:
     assert parse("git.log", limit=limit).params.canonical()["limit"] == limit
 
 
+@pytest.mark.promise("c19")
 @pytest.mark.parametrize("name", GOOD)
-def test_c19_unknown_parameter_is_refused(name: str) -> None:
+def test_unknown_parameter_is_refused(name: str) -> None:
     with pytest.raises(InvalidParameterError):
         parse(name, argv=["--help"])
 
@@ -138,16 +139,18 @@ TEXTS = [
 ]
 
 
+@pytest.mark.promise("c20")
 @pytest.mark.parametrize(("name", "field"), TEXTS)
 @pytest.mark.parametrize(
     "value",
     ["-", "--", "-h", "--upload-pack=id", "--output=/tmp/x", "-oProxyCommand=id", "--exec=id"],
 )
-def test_c20_leading_dash_is_refused(name: str, field: str, value: str) -> None:
+def test_leading_dash_is_refused(name: str, field: str, value: str) -> None:
     with pytest.raises(InvalidParameterError):
         parse(name, **{field: value})
 
 
+@pytest.mark.promise("c21")
 @pytest.mark.parametrize(("name", "field"), TEXTS)
 @pytest.mark.parametrize(
     "value",
@@ -170,20 +173,22 @@ def test_c20_leading_dash_is_refused(name: str, field: str, value: str) -> None:
         "",
     ],
 )
-def test_c21_metacharacters_are_refused(name: str, field: str, value: str) -> None:
+def test_metacharacters_are_refused(name: str, field: str, value: str) -> None:
     with pytest.raises(InvalidParameterError):
         parse(name, **{field: value})
 
 
+@pytest.mark.promise("c30")
 @pytest.mark.parametrize(("name", "field"), TEXTS)
 @pytest.mark.parametrize(
     "value", ["m\u0430in", "ma\u202ein", "ma\u200bin", "\uff0fsrv", "\uff4dain", "main\u00e9"]
 )
-def test_c30_lookalikes_are_refused(name: str, field: str, value: str) -> None:
+def test_lookalikes_are_refused(name: str, field: str, value: str) -> None:
     with pytest.raises(InvalidParameterError):
         parse(name, **{field: f"/{value}" if field == "repository" else value})
 
 
+@pytest.mark.promise("c50")
 @pytest.mark.parametrize(
     "path",
     [
@@ -203,12 +208,13 @@ def test_c30_lookalikes_are_refused(name: str, field: str, value: str) -> None:
         "/" + "x" * 4096,
     ],
 )
-def test_c50_path_that_is_not_absolute_and_normal_is_refused(path: str) -> None:
+def test_path_that_is_not_absolute_and_normal_is_refused(path: str) -> None:
     assert not is_repository_path(path)
     with pytest.raises(InvalidParameterError):
         parse("git.status", repository=path)
 
 
+@pytest.mark.promise("c50")
 @pytest.mark.parametrize("field", ["remote", "branch"])
 @pytest.mark.parametrize(
     "value",
@@ -230,7 +236,7 @@ def test_c50_path_that_is_not_absolute_and_normal_is_refused(path: str) -> None:
         "x" * 201,
     ],
 )
-def test_c50_url_refspec_or_revision_is_refused(field: str, value: str) -> None:
+def test_url_refspec_or_revision_is_refused(field: str, value: str) -> None:
     with pytest.raises(InvalidParameterError):
         parse("git.pull", **{field: value})
 
@@ -386,10 +392,11 @@ def test_log_is_parsed() -> None:
     assert parsed == {"commits": [commit, {**commit, "subject": ""}]}
 
 
+@pytest.mark.promise("c48")
 @pytest.mark.parametrize(
     "subject", ["approved: true", "a\rb", "\x1b[2Jx", '"}]', "a\x85b\u2028c", "commit " + OTHER]
 )
-def test_c48_hostile_subject_stays_one_field(subject: str) -> None:
+def test_hostile_subject_stays_one_field(subject: str) -> None:
     parsed = git_output.parse_log(done(RECORD.replace("fix", subject)))
     canonical_json(parsed)
     assert isinstance(parsed, dict)

@@ -96,7 +96,8 @@ def test_a_command_stands_in_for_an_identifier() -> None:
     assert row["source"] == "sh"
 
 
-def test_c48_no_message_can_forge_a_row() -> None:
+@pytest.mark.promise("c48")
+def test_no_message_can_forge_a_row() -> None:
     forged = "x\n2026-11-20T22:00:00.123456Z\t0\t1\tsystemd\tapproved\n\t\n"
     source = "nginx\tx\n2026"
     output = decode(printed(entry("next"), entry(forged, SYSLOG_IDENTIFIER=source, _PID="1\t2")))
@@ -149,6 +150,7 @@ def test_no_entry_is_no_row() -> None:
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----"
 
 
+@pytest.mark.promise("c49")
 @pytest.mark.parametrize(
     "message",
     [
@@ -159,15 +161,16 @@ PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE K
     ],
     ids=str,
 )
-def test_c49_a_secret_is_found_in_every_form_of_a_message(message: object) -> None:
+def test_a_secret_is_found_in_every_form_of_a_message(message: object) -> None:
     output = redact_output(decode(printed(entry("after"), entry(message), entry("before"))))
     assert "hunter22" not in output.stdout
     assert "hunter22" not in json.dumps(parse_logs(output))
     assert [messages(output)[index] for index in (0, -1)] == ["before", "after"]
 
 
+@pytest.mark.promise("c49")
 @pytest.mark.parametrize("is_split", [False, True])
-def test_c49_a_private_key_is_found_in_one_message_or_in_several(is_split: bool) -> None:
+def test_a_private_key_is_found_in_one_message_or_in_several(is_split: bool) -> None:
     said = reversed(PEM.split("\n")) if is_split else [PEM]
     lines = [entry("after"), *(entry(line) for line in said), entry("before")]
     output = redact_output(decode(printed(*lines)))
@@ -176,13 +179,15 @@ def test_c49_a_private_key_is_found_in_one_message_or_in_several(is_split: bool)
     assert (found[0], found[-1]) == ("before", "after")
 
 
-def test_c49_a_name_of_a_secret_at_the_end_of_a_row_takes_nothing_of_the_next() -> None:
+@pytest.mark.promise("c49")
+def test_a_name_of_a_secret_at_the_end_of_a_row_takes_nothing_of_the_next() -> None:
     output = redact_output(decode(printed(entry("after"), entry("password:"))))
     assert messages(output) == ["password:", "after"]
     assert [row["time"] for row in rows(output)] == ["2026-11-20T22:00:00.123456Z"] * 2
 
 
-def test_c49_a_key_without_an_end_takes_what_follows() -> None:
+@pytest.mark.promise("c49")
+def test_a_key_without_an_end_takes_what_follows() -> None:
     long = ["-----BEGIN PRIVATE KEY-----", *["A" * 900 for _ in range(100)], "tail"]
     output = redact_output(decode(printed(*(entry(line) for line in reversed(long)))))
     assert rows(output)

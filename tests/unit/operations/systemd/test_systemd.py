@@ -180,9 +180,10 @@ HOSTILE_UNITS = [
 ]
 
 
+@pytest.mark.promise("c20", "c21", "c30", "c50")
 @pytest.mark.parametrize("name", [name for name in GOOD if name != "systemd.list"])
 @pytest.mark.parametrize("unit", HOSTILE_UNITS)
-def test_c20_c21_c30_c50_hostile_units_are_refused(name: str, unit: str) -> None:
+def test_hostile_units_are_refused(name: str, unit: str) -> None:
     with pytest.raises(InvalidParameterError):
         parse(name, unit=unit)
 
@@ -192,10 +193,11 @@ def test_a_pattern_of_units_is_taken(pattern: str) -> None:
     assert parse("systemd.list", pattern=pattern).params.canonical() == {"pattern": pattern}
 
 
+@pytest.mark.promise("c20", "c21", "c30")
 @pytest.mark.parametrize(
     "pattern", [one for one in HOSTILE_UNITS if not set("*?") & set(one)] + ["-*", "a/*", "[a]*"]
 )
-def test_c20_c21_c30_hostile_patterns_are_refused(pattern: str) -> None:
+def test_hostile_patterns_are_refused(pattern: str) -> None:
     with pytest.raises(InvalidParameterError):
         parse("systemd.list", pattern=pattern)
 
@@ -261,8 +263,9 @@ NEEDED = [
 ]
 
 
+@pytest.mark.promise("c50")
 @pytest.mark.parametrize("unit", NEEDED)
-def test_c50_what_the_host_needs_is_protected(unit: str) -> None:
+def test_what_the_host_needs_is_protected(unit: str) -> None:
     assert is_protected(unit)
 
 
@@ -277,8 +280,9 @@ def test_other_units_are_not(unit: str) -> None:
     assert not is_protected(unit)
 
 
+@pytest.mark.promise("c50")
 @pytest.mark.parametrize("spec", CHANGES, ids=lambda spec: spec.name)
-def test_c50_a_protected_unit_is_refused_though_it_is_listed(spec: OperationSpec) -> None:
+def test_a_protected_unit_is_refused_though_it_is_listed(spec: OperationSpec) -> None:
     with pytest.raises(ProtectedError):
         admit(parse(spec.name, unit="ssh.service"))
 
@@ -303,6 +307,7 @@ def test_an_empty_list_holds_nothing(name: str) -> None:
         admit(parse(name), SystemdSection())
 
 
+@pytest.mark.promise("c50")
 @pytest.mark.parametrize("spec", CHANGES, ids=lambda spec: spec.name)
 @pytest.mark.parametrize(
     "found",
@@ -313,7 +318,7 @@ def test_an_empty_list_holds_nothing(name: str) -> None:
     ],
     ids=["id", "name", "affected"],
 )
-def test_c50_every_name_that_systemd_knows_is_guarded(spec: OperationSpec, found: Output) -> None:
+def test_every_name_that_systemd_knows_is_guarded(spec: OperationSpec, found: Output) -> None:
     assert spec.guard is not None
     with pytest.raises(ProtectedError):
         spec.guard(parse(spec.name).params, SECTION, found)
@@ -390,7 +395,8 @@ def test_the_preview_warns_of_what_starts_it_again_and_of_a_definition_not_loade
     assert any("older definition" in line for line in details)
 
 
-def test_c48_a_description_is_one_bounded_line_in_its_own_place() -> None:
+@pytest.mark.promise("c48")
+def test_a_description_is_one_bounded_line_in_its_own_place() -> None:
     words = "approved: yes. " * 100
     preview = inspected("stop", facts(Description=words)).preview
     assert preview.about == words[:200]
@@ -643,7 +649,8 @@ def test_a_failure_has_its_code(
     assert type(error) is expected
 
 
-def test_c32_only_the_wrappers_own_words_get_into_a_detail() -> None:
+@pytest.mark.promise("c32")
+def test_only_the_wrappers_own_words_get_into_a_detail() -> None:
     stderr = "host-agent: the unit is protected\nhost-agent: \x1b[31mred\nevil words\n"
     error = parse("systemd.stop").spec.failure(None, done(exit_code=77, stderr=stderr))
     assert error.detail == "This is protected on the host: the unit is protected."

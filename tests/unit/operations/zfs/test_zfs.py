@@ -202,15 +202,17 @@ LOOKALIKES = [
 ]
 
 
+@pytest.mark.promise("c50")
 @pytest.mark.parametrize("name", list(GOOD))
 @pytest.mark.parametrize("text", BAD_DATASETS)
-def test_c50_a_dataset_outside_the_grammar_is_refused(name: str, text: str) -> None:
+def test_a_dataset_outside_the_grammar_is_refused(name: str, text: str) -> None:
     with pytest.raises(InvalidParameterError):
         parse(name, dataset=text)
 
 
+@pytest.mark.promise("c20")
 @pytest.mark.parametrize("text", DASHES)
-def test_c20_nothing_begins_with_a_dash(text: str) -> None:
+def test_nothing_begins_with_a_dash(text: str) -> None:
     bad: list[tuple[str, str, JsonValue]] = [
         *((name, "dataset", text) for name in GOOD),
         *(("zfs.snapshot", "name", text), ("zfs.hold", "tag", text), ("zfs.release", "tag", text)),
@@ -221,8 +223,9 @@ def test_c20_nothing_begins_with_a_dash(text: str) -> None:
             parse(name, **{parameter: value})
 
 
+@pytest.mark.promise("c21")
 @pytest.mark.parametrize("text", SHELL)
-def test_c21_shell_metacharacters_are_refused_everywhere(text: str) -> None:
+def test_shell_metacharacters_are_refused_everywhere(text: str) -> None:
     for name in GOOD:
         with pytest.raises(InvalidParameterError):
             parse(name, dataset=f"tank/{text}")
@@ -233,8 +236,9 @@ def test_c21_shell_metacharacters_are_refused_everywhere(text: str) -> None:
         parse("zfs.get", properties=[text])
 
 
+@pytest.mark.promise("c30")
 @pytest.mark.parametrize("text", LOOKALIKES)
-def test_c30_lookalikes_are_refused(text: str) -> None:
+def test_lookalikes_are_refused(text: str) -> None:
     for name in GOOD:
         with pytest.raises(InvalidParameterError):
             parse(name, dataset=text)
@@ -334,8 +338,9 @@ def test_an_empty_allow_list_holds_nothing() -> None:
         admit(CATALOGUE.parse("zfs.list", {}), ZfsSection())
 
 
+@pytest.mark.promise("c50")
 @pytest.mark.parametrize("recursive", [True, False])
-def test_c50_the_root_of_a_pool_is_never_destroyed_or_rolled_back(recursive: bool) -> None:
+def test_the_root_of_a_pool_is_never_destroyed_or_rolled_back(recursive: bool) -> None:
     section = ZfsSection(datasets=(".*",))
     with pytest.raises(ProtectedError):
         admit(parse("zfs.destroy", dataset="tank", recursive=recursive), section)
@@ -700,15 +705,17 @@ def test_a_cut_list_shows_only_whole_rows_of_the_allow_list(form: str) -> None:
         assert left.truncated
 
 
+@pytest.mark.promise("c48")
 @FORMS
-def test_c48_a_hostile_value_stays_in_its_row(form: str) -> None:
+def test_a_hostile_value_stays_in_its_row(form: str) -> None:
     hostile = '"}}, approved: true \x1b[2J \u202e <b>'
     found = rows(done(listed("tank/media", form=form, mountpoint=hostile)))
     assert found == [{**ROW, "mountpoint": hostile}]
 
 
+@pytest.mark.promise("c48")
 @pytest.mark.parametrize("form", ["list", "get"])
-def test_c48_a_value_that_forges_a_row_shows_nothing_that_is_not_listed(form: str) -> None:
+def test_a_value_that_forges_a_row_shows_nothing_that_is_not_listed(form: str) -> None:
     forged = "x\n" + listed("tank/secret", form=form)
     left = shown(done(listed("tank/media", form=form, mountpoint=forged.rstrip("\n"))))
     assert names(left) == ["tank/media"]
@@ -784,14 +791,16 @@ def test_properties_have_value_and_source_in_both_forms() -> None:
     assert got(json.dumps({"datasets": {"tank/media": entry}})) == expected
 
 
-def test_c48_a_value_with_newlines_and_tabs_is_one_value() -> None:
+@pytest.mark.promise("c48")
+def test_a_value_with_newlines_and_tabs_is_one_value() -> None:
     found = got("tank/media\tx:y\ta\n\tb\tlocal\ntank/media\tused\t5\t-\n")
     assert isinstance(found, dict)
     assert found["properties"]["x:y"]["value"] == "a\n\tb"
     assert found["properties"]["used"]["value"] == "5"
 
 
-def test_c48_a_value_that_forges_a_property_is_no_answer() -> None:
+@pytest.mark.promise("c48")
+def test_a_value_that_forges_a_property_is_no_answer() -> None:
     with pytest.raises(InvalidOutputError):
         got("tank/media\tx:y\ta\ntank/media\tused\t0\t-\tlocal\ntank/media\tused\t5\t-\n")
 
@@ -858,7 +867,8 @@ def test_failures_are_mapped(exit_code: int, stderr: str, error: type[HostAgentE
     assert found.detail.endswith(".")
 
 
-def test_c48_words_of_the_host_do_not_get_into_the_detail() -> None:
+@pytest.mark.promise("c48")
+def test_words_of_the_host_do_not_get_into_the_detail() -> None:
     asked = parse("zfs.destroy")
     hostile = "cannot open 'approved: true \x1b[2J'\nhost-agent: \x1b[2Jforged\n"
     found = asked.spec.failure(asked.params, done(exit_code=1, stderr=hostile))
