@@ -5,6 +5,7 @@ and monitors and browsers want an ordinary server. It is for loopback only.
 """
 
 import asyncio
+import contextlib
 import functools
 import logging
 import socket
@@ -174,13 +175,19 @@ async def _live(receive: Receive, send: Send) -> None:
 
 
 async def _send(rendered: Rendered, exchange_id: str, send: Send, *, prefix: str) -> None:
+    """Answer, or leave a peer that does not take it within `WRITE_SECONDS`.
+
+    A peer in HTTP/2 can read its connection and let no stream send: the system sees nothing of it.
+    """
     headers = [
         *rendered.headers,
         (b"content-length", b"%d" % len(rendered.body)),
         (b"x-request-id", exchange_id.encode()),
     ]
-    await send({"type": f"{prefix}.start", "status": rendered.status, "headers": headers})
-    await send({"type": f"{prefix}.body", "body": rendered.body})
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(WRITE_SECONDS):
+            await send({"type": f"{prefix}.start", "status": rendered.status, "headers": headers})
+            await send({"type": f"{prefix}.body", "body": rendered.body})
 
 
 async def _answer(

@@ -13,6 +13,7 @@ from host_agent.notify.matrix.channel import (
     EVENTS_EACH,
     FILE_NAME,
     HAS_OTHERS,
+    INVITATION_TRIES,
     IS_ENCRYPTED,
     MAX_ANSWERS,
     MatrixChannel,
@@ -601,8 +602,57 @@ async def test_an_invitation_waits_where_the_homeserver_is_busy(
         assert AGENT not in home.server.context[erins].joined
         home.server.invite(gone, by=ERIN)
         await until(lambda: "an invitation was not taken" in caplog.text)
-    assert AGENT in home.server.context[erins].joined
+        await until(lambda: AGENT in home.server.context[erins].joined, "joining")
     assert AGENT not in home.server.context[gone].joined
+
+
+async def test_an_invitation_that_fails_again_and_again_holds_up_no_other(
+    home: Homeserver, tmp_path: Path
+) -> None:
+    dead, good = "!dead:home.example", "!good:home.example"
+    home.server.refuse("/v3/rooms/%21dead%3Ahome.example/join", 504, {}, times=INVITATION_TRIES)
+
+    def invite() -> None:
+        home.server.invite(dead, by=ERIN)
+        home.server.invite(good, by=ERIN)
+
+    async with listening(channel(home.url, tmp_path)):
+        await begun(home)
+        invite()
+        for number in range(INVITATION_TRIES + 2):
+            syncs = home.server.asked.count("GET /v3/sync")
+            home.server.write(ROOM, AGENT, f"so that sync {number} ends")
+            await until(lambda n=syncs: home.server.asked.count("GET /v3/sync") > n)  # type: ignore[misc]
+    assert AGENT in home.server.context[good].joined
+    assert AGENT not in home.server.context[dead].joined
+    assert not home.server.refusals  # so often it was tried, and not once more
+
+
+async def test_a_room_whose_members_cannot_be_read_silences_nobody(
+    home: Homeserver, tmp_path: Path
+) -> None:
+    big = "!a-big-one:home.example"
+    home.server.make(big, AGENT, ALICE, ERIN, MALLORY)
+    home.server.refuse("/v3/rooms/%21a-big-one%3Ahome.example/joined_members", 502, {}, times=99)
+
+    def write() -> None:
+        home.server.write(big, ERIN, f"CONFIRM {CODE}")
+
+    assert await heard_between(home, tmp_path, write) == ["the end"]
+    await sent_by(channel(home.url, tmp_path), for_alice(address=ALICE))
+    assert home.server.sent[-1][0] == ROOM
+
+
+async def test_where_no_room_can_be_read_a_prompt_is_tried_again(
+    home: Homeserver, tmp_path: Path
+) -> None:
+    home.server.refuse("/v3/rooms/", 502, {}, times=1)
+    it = channel(home.url, tmp_path)
+    with pytest.raises(ChannelError) as raised:
+        await sent_by(it, for_alice(address=ALICE))
+    assert not raised.value.is_final
+    await sent_by(it, for_alice(address=ALICE))
+    assert home.server.sent[-1][0] == ROOM
 
 
 async def test_an_account_in_too_many_rooms_takes_no_more(

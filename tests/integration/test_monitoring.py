@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 import pytest
 
 from host_agent.api import monitoring
@@ -156,6 +157,31 @@ async def test_who_speaks_http2_at_once_is_answered(wire: Wire) -> None:
                 if isinstance(event, h2.events.DataReceived):
                     body += event.data
     assert body == BODY
+
+
+async def test_streams_that_no_window_lets_send_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peer reads its connection all the time, so for TCP all is well."""
+    monkeypatch.setattr(monitoring, "WRITE_SECONDS", 1)
+    settings: dict[h2.settings.SettingCodes | int, int] = {
+        h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0
+    }
+    before = asyncio.all_tasks()
+    async with MonitoringListener(metrics_app(), bind=("127.0.0.1", 0)) as listener:
+        async with dialled(listener) as wire:
+            client = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+            client.initiate_connection()
+            client.update_settings(settings)
+            fields = [(":method", "GET"), (":path", "/metrics"), (":scheme", "http")]
+            for stream in range(1, 101, 2):
+                client.send_headers(stream, [*fields, (":authority", "localhost")], end_stream=True)
+            wire.send(client.data_to_send())
+            reading = asyncio.create_task(wire.rest())
+            assert (await scraped(listener)).status == 200
+            async with asyncio.timeout(PATIENCE):
+                while len(asyncio.all_tasks() - before) > 20:
+                    await asyncio.sleep(0.05)
+            reading.cancel()
+        assert (await scraped(listener)).status == 200
 
 
 # -- odd peers hold up nobody ----------------------------------------------------------------------

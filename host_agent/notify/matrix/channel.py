@@ -38,6 +38,8 @@ MAX_ANSWERS = 200
 EVENTS_EACH, FEWEST_EACH = 20, 1
 """Events of a room in one sync; fewer where the answer was too large."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
+INVITATION_TRIES, MEMBERS_TRIES = 8, 3
+"""How often a room is tried before it is left out."""
 FINISH_SECONDS = 2.0
 """For answers that wait when listening ends."""
 FILE_NAME = "matrix-since.json"
@@ -91,7 +93,10 @@ class MatrixChannel:
         self._answers: asyncio.Queue[tuple[Arrived, str]] = asyncio.Queue(MAX_ANSWERS)
         self._known: OrderedDict[str, None] = OrderedDict()
         self._rooms: dict[str, str] = {}
-        self._invited: set[str] = set()
+        self._invited: dict[str, int] = {}
+        """Rooms to join, with how often that was tried in vain."""
+        self._unread: dict[str, int] = {}
+        """Rooms whose members could not be read, with how often."""
         self._events_each = EVENTS_EACH
         self._is_heard = False
 
@@ -125,14 +130,22 @@ class MatrixChannel:
         The one that they wrote in last, or else the first by its id.
         """
         encrypted = False
+        unread: ChannelError | None = None
         last = [self._rooms.pop(user)] if user in self._rooms else []
         for room in (*last, *await self._homeserver.rooms()):
-            if not await self._is_of_two(room, user):
+            try:
+                is_of_two = await self._is_of_two(room, user)
+            except ChannelError as error:
+                unread = error  # perhaps another one is theirs
+                continue
+            if not is_of_two:
                 continue
             if not await self._homeserver.is_encrypted(room):
                 self._rooms[user] = room
                 return room
             encrypted = True
+        if unread is not None:
+            raise unread
         text = "This approver shares no room with the agent alone: they have to invite it."
         if encrypted:
             text = "This approver's room is encrypted, so the agent cannot be answered there."
@@ -198,7 +211,8 @@ class MatrixChannel:
                 message = f"{self._homeserver.place} does not answer as a Matrix homeserver."
                 raise ChannelError(Failure.BAD_ANSWER, message)
             self._is_heard = True
-            self._invited.update(self._reader.invitations(sync))
+            for room in self._reader.invitations(sync):
+                self._invited.setdefault(room, 0)
             await self._join()
             if since is not None:
                 await self._take(sync, hear)
@@ -217,8 +231,12 @@ class MatrixChannel:
         return sync
 
     async def _join(self) -> None:
-        """Take invitations; one that cannot be taken is forgotten, unless it may be later."""
-        for room in sorted(self._invited):
+        """Take invitations, the least tried first; one that cannot be taken is forgotten.
+
+        One that may be taken later is tried `INVITATION_TRIES` times, and only one such a sync:
+        a homeserver that does not answer holds up neither other invitations nor what is written.
+        """
+        for room in sorted(self._invited, key=lambda room: (self._invited[room], room)):
             if len(await self._homeserver.rooms()) >= MAX_ROOMS:
                 self._invited.clear()
                 self._complaints.add("the account is in too many rooms: invitations are not taken")
@@ -226,11 +244,12 @@ class MatrixChannel:
             try:
                 await self._homeserver.join(room)
             except ChannelError as error:
-                if not error.is_final:
+                self._invited[room] += 1
+                if not error.is_final and self._invited[room] < INVITATION_TRIES:
                     self._complaints.add(f"an invitation waits ({error})")
                     return
                 self._complaints.add(f"an invitation was not taken ({error})")
-            self._invited.discard(room)
+            del self._invited[room]
 
     async def _take(self, sync: Mapping[str, Any], hear: Hear) -> None:
         if is_limited(sync):
@@ -240,11 +259,31 @@ class MatrixChannel:
             if arrived.event in self._known:
                 continue
             if arrived.room not in members:
-                members[arrived.room] = await self._homeserver.members(arrived.room)
+                members[arrived.room] = await self._members(arrived.room)
             answer = await self._heard(arrived, members[arrived.room], hear)
             self._remember(arrived.event)
             if answer is not None and self._manners.may_answer(arrived.sender):
                 self._answer(arrived, answer)
+
+    async def _members(self, room: str) -> frozenset[str]:
+        """Return who is in a room; nobody where that cannot be read again and again.
+
+        A room of two is read at once. One with too many people, or whose homeserver is gone, must
+        not have everybody else's words come again for ever.
+
+        Raises:
+            ChannelError: it could not be read this time.
+        """
+        try:
+            members = await self._homeserver.members(room)
+        except ChannelError as error:
+            self._unread[room] = self._unread.get(room, 0) + 1
+            if self._unread[room] < MEMBERS_TRIES:
+                raise
+            self._complaints.add(f"a room is left out: its members cannot be read ({error})")
+            members = frozenset()
+        self._unread.pop(room, None)
+        return members
 
     async def _heard(self, arrived: Arrived, members: Collection[str], hear: Hear) -> str | None:
         is_of_two = set(members) == {self._homeserver.user, arrived.sender}

@@ -46,19 +46,26 @@ class SyncReader:
                     yield found
 
     def invitations(self, sync: Mapping[str, Any]) -> Iterator[str]:
-        """Yield the rooms that somebody who is believed to be somebody invites the account to."""
+        """Yield the rooms that somebody who is believed to be somebody invites the account to.
+
+        What comes along with an invitation is whatever its homeserver sent, so where several
+        events say who invites, all of them have to be believed.
+        """
         for room, told in _rooms(sync, "invite"):
             events = _mapping(told.get("invite_state")).get("events")
-            for event in events if isinstance(events, Sequence) else ():
-                is_ours = (
-                    isinstance(event, Mapping)
-                    and event.get("type") == "m.room.member"
-                    and event.get("state_key") == self.user
-                    and _mapping(event.get("content")).get("membership") == "invite"
-                )
-                if is_ours and self._is_believed(event.get("sender")):
-                    yield room
-                    break
+            ours = [
+                event
+                for event in (events if isinstance(events, Sequence) else ())
+                if isinstance(event, Mapping)
+                and event.get("type") == "m.room.member"
+                and event.get("state_key") == self.user
+            ]
+            if ours and all(self._is_invitation(event) for event in ours):
+                yield room
+
+    def _is_invitation(self, event: Mapping[str, Any]) -> bool:
+        is_one = _mapping(event.get("content")).get("membership") == "invite"
+        return is_one and self._is_believed(event.get("sender"))
 
     def _is_believed(self, sender: object) -> TypeGuard[str]:
         return _is_id(sender, "@") and sender != self.user and domain_of(sender) in self.domains

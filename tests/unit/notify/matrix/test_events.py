@@ -180,3 +180,13 @@ def test_an_invitation_of_who_is_believed_is_taken() -> None:
 )
 def test_another_invitation_is_not(changes: dict[str, Any]) -> None:
     assert not list(READER.invitations(invitation(**changes)))
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_an_invitation_that_comes_with_a_forged_one_is_not_taken(is_first: bool) -> None:
+    """What comes along with the invitation is not signed by anybody."""
+    told = invitation()
+    events = told["rooms"]["invite"][ROOM]["invite_state"]["events"]
+    real = {**events[-1], "sender": "@mallory:elsewhere.example"}
+    events.insert(0 if is_first else len(events), real)
+    assert not list(READER.invitations(told))
