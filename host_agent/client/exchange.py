@@ -42,6 +42,7 @@ from host_agent.errors import (
     InvalidAnswerError,
     ProblemError,
 )
+from host_agent.text import ID
 
 LONGEST_POLL_SECONDS = 60
 """The server refuses a longer `wait`."""
@@ -52,7 +53,7 @@ RETRY_AFTER_LIMIT_SECONDS = 5.0
 FOLLOW_PAUSE_SECONDS = 1.0
 """Between two polls, where one was answered early and nothing had changed, or failed."""
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ID = re.compile(ID)
 
 
 class DeadlineError(ConnectionFailedError):

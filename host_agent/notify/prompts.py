@@ -20,11 +20,9 @@ from host_agent.config import CHANNELS
 from host_agent.requests import codes
 from host_agent.requests.facts import RequestFacts
 from host_agent.requests.model import Request
-from host_agent.text import cut, free, name, plain, value
+from host_agent.text import SHOWN_ID, cut, free, name, plain, value
 
 MAX_TITLE = 80
-SHOWN_ID = 8
-"""So many characters of a request's id are shown: the command line takes them."""
 SHOWN_DIGEST = 8
 SHOWN_DETAILS = 6
 """So many lines of a preview are on a phone; `requests show` has all of them."""

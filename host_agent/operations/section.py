@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 from host_agent.operations.patterns import to_extended
+from host_agent.text import DIGEST
 
 MAX_PATTERN_LENGTH = 256
 """Characters of a regular expression. Python's engine can take time exponential in the resource's
@@ -98,7 +99,7 @@ PortablePattern = Annotated[
 Fingerprint = Annotated[
     str,
     grammar(
-        r"sha256:[0-9a-f]{64}",
+        DIGEST,
         "must be 'sha256:' and 64 hex digits in lower case",
     ),
 ]

@@ -16,6 +16,7 @@ from host_agent.errors import InvalidParameterError, RequestNotFoundError
 from host_agent.requests.facts import NEVER, AskedBefore
 from host_agent.requests.model import Digest, Request, State
 from host_agent.store import codec
+from host_agent.text import ID
 
 DUE_AT_ONCE = 500
 ENDED_AT_ONCE = 5000
@@ -72,7 +73,7 @@ def find(connection: Connection, prefix: str, *, caller: str | None = None) -> R
 
 
 _NOT_FOUND = "There is no such request that you may see; `host-agent requests list` shows yours."
-_PREFIX = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
+_PREFIX = re.compile(ID)
 _AFTER_ASCII: Final = "\x7f"
 
 

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from host_agent.errors import ConfigurationError
+from host_agent.text import SHA256
 
 _VERSION = 1
 _PATH = re.compile(r"(?:/[A-Za-z0-9._+@-]+)+", re.ASCII)
-_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_DIGEST = re.compile(SHA256)
 
 
 @dataclass(slots=True, kw_only=True)
