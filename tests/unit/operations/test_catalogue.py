@@ -6,6 +6,7 @@ from host_agent.config import Config
 from host_agent.execution.runner import TOOLS
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Adapter
+from tests.support.operation_cases import CASES, Case
 
 CONTRACT = {
     "git": "status log diff fetch pull switch reset",
@@ -34,3 +35,18 @@ def test_an_adapter_is_one_family_with_a_table_of_its_name(adapter: Adapter) -> 
     assert not Config.model_fields[adapter.name].is_required()
     if adapter.tool is not None:
         assert TOOLS[adapter.tool.name] == adapter.tool.path
+
+
+def test_every_operation_has_a_case() -> None:
+    assert {case.operation for case in CASES} == CATALOGUE.names
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if CATALOGUE.spec(case.operation).inspect is not None],
+    ids=lambda case: case.operation,
+)
+def test_the_digest_covers_the_wrapper_that_looks(case: Case) -> None:
+    operation = CATALOGUE.parse(case.operation, case.params)
+    assert operation.spec.inspect is not None
+    assert operation.spec.inspect(operation.params).wrapper in operation.wrappers
