@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from host_agent.config import load
+from host_agent.host.install.root_list import allowed_list, root_list_state
 from tests.bench.exchange import Exchange, client_context
 from tests.support.site import Served, Site, make_site
 
@@ -171,8 +173,15 @@ def setting(runner: str, place: Path, user: pwd.struct_passwd | None) -> Setting
     if user is None:
         return Setting(runner=runner, site=site, prefix=(wrapper,))
     _quietly("chown", "-R", f"{user.pw_uid}:{user.pw_gid}", str(site.repository.path))
+    render_root_list(site)
     prefix = ("/usr/bin/sudo", "-n", "-u", user.pw_name, "--", wrapper)
     return Setting(runner=runner, site=site, prefix=prefix)
+
+
+def render_root_list(site: Site) -> None:
+    """Write beside the wrappers what they do at all, as `host-agent root render` does."""
+    listed = root_list_state(load(site.config_path))
+    listed.path.write_bytes(allowed_list(load(site.config_path)))
 
 
 def _make_branches(site: Site) -> None:

@@ -16,7 +16,7 @@ from statistics import median
 
 from tests.bench import command
 from tests.bench.exchange import client_context
-from tests.bench.ground import CALLER, LIMITS, callers, why_no_sudo
+from tests.bench.ground import CALLER, LIMITS, callers, render_root_list, why_no_sudo
 from tests.bench.running import IN_FLIGHT, Way, measure
 from tests.bench.table import Row, at_most, skipped
 from tests.support.site import ROOT, Served, make_site
@@ -81,6 +81,7 @@ def _rates(directory: Path) -> dict[str, list[float]]:
         extra=LIMITS,
         execution='runner = "sudo"',
     )
+    render_root_list(site)
     leaf = site.client(CALLER)
     context = client_context(site.pki.ca_path, leaf.certificate_path, leaf.key_path)
     wrapper = str(directory / "wrappers" / "zfs-list")
