@@ -13,7 +13,7 @@ from tests.support.site import Served
 
 ROUNDS = 5
 SLICE_SECONDS = 1.5
-GOAL = 1500
+GOAL = 3500
 
 
 def figures(setting: Setting) -> list[Row]:

@@ -12,7 +12,7 @@ from tests.bench.table import Row, at_least
 
 RECORDS = 200_000
 ROUNDS = 3
-GOAL = 50_000
+GOAL = 100_000
 
 
 def figures(place: Path) -> list[Row]:
