@@ -112,7 +112,7 @@ class Agent:
         self._lock = AgentLock(config.store.path.parent)
         self._exits.callback(self._lock.release)
         self._lock.take()
-        self._door = prepared.door
+        self._tls_files = prepared.tls_files
         runner = self._given_runner or prepared.runner
         audit = await self._open_audit(config, clock, runner)
         store = await self._open_store(config, clock)
@@ -319,7 +319,7 @@ class Agent:
             store=store,
             audit="ok" if self.context.audit.healthy else "cannot be written",
             crl="ok" if ends is None or now < ends else "past its nextUpdate",
-            certificate="ok" if now < self._door.certificate_ends else "expired",
+            certificate="ok" if now < self._tls_files.certificate_ends else "expired",
             configuration=f"the last reload was rejected: {fault}" if fault else "ok",
             serving=self._serving(),
             sudoers=self._privileges.state,
@@ -333,8 +333,8 @@ class Agent:
         """Return what tells the files that serve from those that lie there now."""
         return Serving(
             configuration_sha256=self.config.fingerprint,
-            certificate_sha256=self._door.certificate_sha256,
-            client_ca_sha256=self._door.authority_sha256,
+            certificate_sha256=self._tls_files.certificate_sha256,
+            client_ca_sha256=self._tls_files.authority_sha256,
             crl_sha256=self._revocation.accepted_sha256,
             crl_numbers=tuple(one.number for one in self._revocation.current),
         )
@@ -393,9 +393,9 @@ class Agent:
         self.context.wrappers = prepared.wrappers
         self.context.slots.resize(config.execution.max_concurrent)
         self.context.limits.reconfigure(config.limits)
-        if prepared.door != self._door:
+        if prepared.tls_files != self._tls_files:
             # Connections that the old files let in end; with the same files they stay.
-            self._door = prepared.door
+            self._tls_files = prepared.tls_files
             self._listener.swap_context(prepared.context)
         self._listener.limit_connections(config.server.max_connections)
         self._tell_ends()
@@ -426,8 +426,8 @@ class Agent:
 
     def _tell_ends(self) -> None:
         """Tell when what lets people in comes to its end."""
-        self.metrics.certificate_expires("server", self._door.certificate_ends)
-        self.metrics.certificate_expires("client_ca", self._door.authority_ends)
+        self.metrics.certificate_expires("server", self._tls_files.certificate_ends)
+        self.metrics.certificate_expires("client_ca", self._tls_files.authority_ends)
         self.metrics.crl_expires(self._revocation.next_update)
         self.metrics.crl_file(is_used=self._revocation.complaint is None)
 

@@ -149,7 +149,7 @@ def peer_of(der: bytes) -> PeerCertificate | InvalidIdentityError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
+class TlsFiles:
     """The files that a TLS context is made of: a hash, to notice a change, and when they end.
 
     `certificate_sha256` and `authority_sha256` are hashes of those two files in hexadecimal digits.
@@ -162,7 +162,7 @@ class Door:
     authority_ends: datetime
 
 
-def read_door(config: Config, now: datetime) -> Door:
+def read_tls_files(config: Config, now: datetime) -> TlsFiles:
     """Return what the TLS files are now.
 
     Raises:
@@ -172,7 +172,7 @@ def read_door(config: Config, now: datetime) -> Door:
     try:
         certificate, key = read_linked(server.certificate), read_linked(server.private_key)
         authorities = read_linked(server.client_ca)
-        return Door(
+        return TlsFiles(
             sha256=hashlib.sha256(b"\0".join((certificate, key, authorities))).digest(),
             certificate_sha256=hashlib.sha256(certificate).hexdigest(),
             authority_sha256=hashlib.sha256(authorities).hexdigest(),

@@ -10,13 +10,13 @@ from importlib import import_module
 from pathlib import Path
 
 from host_agent.agent.build import (
-    Door,
+    TlsFiles,
     make_context,
     make_revocation,
     make_runner,
     make_wrapper_digests,
     read_configuration,
-    read_door,
+    read_tls_files,
     refuse_moved,
 )
 from host_agent.agent.build_channels import make_bridge_secrets, make_channels, make_plugin
@@ -42,7 +42,7 @@ class Prepared:
 
     snapshot: Snapshot
     revocation: Revocation
-    door: Door
+    tls_files: TlsFiles
     context: TlsContext
     runner: Runner
     wrappers: WrapperDigests
@@ -78,7 +78,7 @@ def prepare(
     return Prepared(
         snapshot=Snapshot.of(config),
         revocation=make_revocation(config, previous, now),
-        door=read_door(config, now),
+        tls_files=read_tls_files(config, now),
         context=make_context(config),
         runner=make_runner(config),
         wrappers=make_wrapper_digests(config),

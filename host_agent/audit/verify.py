@@ -186,14 +186,14 @@ def _opened(path: Path) -> BinaryIO:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _RawLine:
     """One line without its newline; longer than `MAX_LINE_BYTES` it is cut there."""
 
     data: bytes
     is_ended: bool
 
 
-def _lines(stream: BinaryIO) -> Iterator[_Line]:
+def _lines(stream: BinaryIO) -> Iterator[_RawLine]:
     """Yield the lines of `stream` in bounded memory."""
     rest = b""
     while chunk := stream.read(_CHUNK_BYTES):
@@ -201,10 +201,10 @@ def _lines(stream: BinaryIO) -> Iterator[_Line]:
         if len(rest) <= MAX_LINE_BYTES:
             rest += head
         for following in others:
-            yield _Line(rest, True)
+            yield _RawLine(rest, True)
             rest = following
     if rest:
-        yield _Line(rest, False)
+        yield _RawLine(rest, False)
 
 
 # -- the chain ------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ class _Region:
         """Whether every line but the first could be the beginning of a repair that was cut too."""
         self._hash = sha256()
 
-    def add(self, line: _Line) -> None:
+    def add(self, line: _RawLine) -> None:
         data = line.data if self.lines == 0 else b"\n" + line.data
         if self.lines and not _begins_repair(line.data):
             self.is_under_repair = False
@@ -293,7 +293,7 @@ class _Chain:
     def _next(self) -> int:
         return (self._last.sequence if self._last is not None else 0) + 1 + self._bad_lines
 
-    def _read(self, line: _Line) -> Record | None:
+    def _read(self, line: _RawLine) -> Record | None:
         """Return the record in `line`; what is none is noted or kept for the next to explain."""
         try:
             return read(line.data)
@@ -398,7 +398,7 @@ class _Chain:
             self._note_torn(region, self._next)
         self._end_region()
 
-    def _leave_behind(self, lines: Iterator[_Line], following: Record) -> None:
+    def _leave_behind(self, lines: Iterator[_RawLine], following: Record) -> None:
         """Read what a failed sync left in a file behind the record that the next one links to.
 
         It was never told to anybody as written, and some or all of it may have been lost since.

@@ -41,7 +41,7 @@ MAX_FILE_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class ConnectionSettings:
     """How to reach the agent, and as whom; `host` is the name of the one in `client.toml`."""
 
     url: str
@@ -161,7 +161,7 @@ def client_path(home: Path) -> Path:
     return home / ".config" / "host-agent" / "client.toml"
 
 
-def read(args: argparse.Namespace, environ: Mapping[str, str], home: Path) -> Settings:
+def read(args: argparse.Namespace, environ: Mapping[str, str], home: Path) -> ConnectionSettings:
     """Return the settings, each from the first place that has it.
 
     Raises:
@@ -193,7 +193,7 @@ def read(args: argparse.Namespace, environ: Mapping[str, str], home: Path) -> Se
     if faults:
         raise ConfigurationError(faults)
     values = {key: value for key, value in given.items() if value}
-    return Settings(
+    return ConnectionSettings(
         url=values["url"],
         cert=Path(values["cert"]).expanduser(),
         key=Path(values["key"]).expanduser(),

@@ -50,7 +50,7 @@ MAX_RESPONSE_BYTES = 16 * 1024 * 1024
 T = TypeVar("T")
 
 
-class _Settings:
+class _ClientSettings:
     """What both clients are made of."""
 
     def __init__(
@@ -78,7 +78,7 @@ class _Settings:
         return Received(response, limit=self._max_response_bytes, deadline=deadline)
 
 
-class Client(_Settings):
+class Client(_ClientSettings):
     """The blocking client; a context manager that owns its connections. Not for several threads."""
 
     def __init__(
@@ -276,7 +276,7 @@ class Client(_Settings):
             return received.reply()
 
 
-class AsyncClient(_Settings):
+class AsyncClient(_ClientSettings):
     """The same client for asyncio; see `Client` for what each method promises."""
 
     def __init__(

@@ -86,7 +86,7 @@ class SudoRunner:
     ) -> None:
         self._wrapper_dir = wrapper_dir
         self._sudo = sudo
-        self._door = _Door(timeout_seconds, max_output_bytes, ends_group=False)
+        self._launcher = _Launcher(timeout_seconds, max_output_bytes, ends_group=False)
 
     def user_of(self, run_as: RunAs, unix_user: str | None) -> str | None:
         """Return the user that sudo changes to: root, or the identity's unix user."""
@@ -99,7 +99,7 @@ class SudoRunner:
         wrapper = _wrapper_path(self._wrapper_dir, invocation)
         user = _checked_user(self.user_of(invocation.run_as, unix_user), invocation.run_as)
         argv = [self._sudo, "-n", "-u", user, "--", wrapper, *invocation.arguments]
-        output = await self._door.run(argv, invocation, deadline)
+        output = await self._launcher.run(argv, invocation, deadline)
         if is_sudo_refusal(output):
             _refused_by_sudo(wrapper, user, output)
         return output
@@ -114,7 +114,7 @@ class UnsafeDirectRunner:
     def __init__(self, wrapper_dir: Path, timeout_seconds: float, max_output_bytes: int) -> None:
         self._wrapper_dir = wrapper_dir
         self._own_user = _own_user()
-        self._door = _Door(timeout_seconds, max_output_bytes, ends_group=True)
+        self._launcher = _Launcher(timeout_seconds, max_output_bytes, ends_group=True)
         if os.geteuid() == 0:
             _log.warning(
                 "The direct runner runs as root: every operation runs with all of root's rights. "
@@ -135,10 +135,10 @@ class UnsafeDirectRunner:
             )
             raise PolicyDeniedError(message)
         argv = [_wrapper_path(self._wrapper_dir, invocation), *invocation.arguments]
-        return await self._door.run(argv, invocation, deadline)
+        return await self._launcher.run(argv, invocation, deadline)
 
 
-class _Door:
+class _Launcher:
     """What both runners share: the one place where a process starts."""
 
     def __init__(self, timeout_seconds: float, max_output_bytes: int, *, ends_group: bool) -> None:
@@ -341,7 +341,7 @@ class ToolRunner:
     def __init__(
         self, timeout_seconds: float = 10.0, max_output_bytes: int = 16 * 1024 * 1024
     ) -> None:
-        self._door = _Door(timeout_seconds, max_output_bytes, ends_group=True)
+        self._launcher = _Launcher(timeout_seconds, max_output_bytes, ends_group=True)
 
     async def run(self, tool: str, *arguments: str) -> Output:
         """Run `tool`, a name of `TOOLS`, and return what it left behind.
@@ -354,7 +354,7 @@ class ToolRunner:
             message = f"{path} is not installed on this host, or may not be run."
             raise AdapterUnavailableError(message)
         invocation = Invocation(wrapper=tool, arguments=arguments, run_as=RunAs.UNIX_USER)
-        return await self._door.run([path, *arguments], invocation, None)
+        return await self._launcher.run([path, *arguments], invocation, None)
 
 
 class ProgramRunner:
@@ -366,7 +366,7 @@ class ProgramRunner:
 
     def __init__(self, path: str, *, timeout_seconds: float, max_output_bytes: int) -> None:
         self._path = path
-        self._door = _Door(timeout_seconds, max_output_bytes, ends_group=True)
+        self._launcher = _Launcher(timeout_seconds, max_output_bytes, ends_group=True)
 
     async def run(self, given: bytes) -> Output:
         """Run it with `given` on its standard input, and return what it left behind.
@@ -382,6 +382,6 @@ class ProgramRunner:
         try:
             os.write(stdin, given)  # memory, whole at once
             os.lseek(stdin, 0, os.SEEK_SET)
-            return await self._door.run([self._path], invocation, None, stdin=stdin)
+            return await self._launcher.run([self._path], invocation, None, stdin=stdin)
         finally:
             os.close(stdin)

@@ -24,7 +24,7 @@ class TlsRejection(StrEnum):
     OTHER = "other"
 
 
-class HandshakeError(Exception):
+class HandshakeRefusedError(Exception):
     """A handshake that the server ended.
 
     `reason` is OpenSSL's. Where a certificate was refused, `verify_code` is the number of why and
@@ -38,7 +38,7 @@ class HandshakeError(Exception):
         self.depth = depth
 
     @classmethod
-    def of_certificate(cls, verify_code: int, depth: int) -> "HandshakeError":
+    def of_certificate(cls, verify_code: int, depth: int) -> "HandshakeRefusedError":
         """Return the refusal of a certificate by its number."""
         reason = _SENTENCES.get(verify_code, f"X.509 verification error {verify_code}")
         return cls(reason, verify_code=verify_code, depth=depth)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from host_agent.http.refusals import HandshakeError, TlsRejection
+from host_agent.http.refusals import HandshakeRefusedError, TlsRejection
 from host_agent.http.tls import RECORD_BYTES, TlsContext, TlsSession
 
 READ_BYTES = 64 * 1024
@@ -261,7 +261,7 @@ class TlsStream(asyncio.BufferedProtocol):
     def _shake_hands(self) -> None:
         try:
             is_over = self._tls.shake_hands()
-        except HandshakeError as error:
+        except HandshakeRefusedError as error:
             self._flush()  # the alert
             self.reject(error.rejection, str(error))
             return

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from OpenSSL import SSL, crypto
 
-from host_agent.http.refusals import HandshakeError
+from host_agent.http.refusals import HandshakeRefusedError
 
 ALPN_PROTOCOLS: Final = (b"http/1.1",)
 """HTTP/1.1 is all that the door speaks. Who offers other protocols alone gets none selected."""
@@ -151,7 +151,7 @@ class TlsSession:
         """Go on with the handshake as far as the bytes reach; return whether it is over.
 
         Raises:
-            HandshakeError: it came to nothing. The output has the alert that tells the peer.
+            HandshakeRefusedError: it came to nothing. The output has the alert that tells the peer.
         """
         try:
             self._connection.do_handshake()
@@ -160,8 +160,8 @@ class TlsSession:
         except SSL.Error as error:
             refused = self._connection.get_app_data()
             if refused is not None:
-                raise HandshakeError.of_certificate(*refused) from error
-            raise HandshakeError(_reason(error)) from error
+                raise HandshakeRefusedError.of_certificate(*refused) from error
+            raise HandshakeRefusedError(_reason(error)) from error
         return True
 
     def read(self) -> bytes | None:

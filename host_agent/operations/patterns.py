@@ -50,7 +50,7 @@ def to_extended(pattern: str) -> str:
     Raises:
         ValueError: it has none, or one that is too large. The message is a fragment of a sentence.
     """
-    reader = _Reader(pattern)
+    reader = _PatternReader(pattern)
     try:
         part = reader.alternatives(is_outermost=True)
     except RecursionError:
@@ -70,7 +70,7 @@ def _refuse(reason: str) -> NoReturn:
     raise ValueError(message)
 
 
-class _Reader:
+class _PatternReader:
     """Reads a pattern from left to right."""
 
     def __init__(self, pattern: str) -> None:

@@ -28,7 +28,7 @@ _HELD = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
+class _RequestStep:
     """One step of a request: when it was taken, and its record."""
 
     at: datetime
@@ -68,7 +68,7 @@ def _key(record: Mapping[str, object]) -> tuple[object, ...]:
 
 
 def _is_written(
-    step: _Step, fields: Mapping[str, object], written: set[tuple[object, ...]]
+    step: _RequestStep, fields: Mapping[str, object], written: set[tuple[object, ...]]
 ) -> bool:
     if _key({**fields, "event": step.event.value}) in written:
         return True
@@ -77,9 +77,9 @@ def _is_written(
     return step.event is Event.REQUEST_FAILED and _key(finished) in written
 
 
-def _steps(request: Request, grant: str | None) -> Iterator[_Step]:
+def _steps(request: Request, grant: str | None) -> Iterator[_RequestStep]:
     if request.decisions or request.state in _HELD:
-        yield _Step(
+        yield _RequestStep(
             at=request.created_at,
             event=Event.REQUEST_HELD,
             fields=held_fields(request),
@@ -87,10 +87,10 @@ def _steps(request: Request, grant: str | None) -> Iterator[_Step]:
     yield from _decisions(request, grant)
     event = ENDS.get(request.state)
     if event is not None and request.finished_at is not None:
-        yield _Step(at=request.finished_at, event=event, fields=problem_fields(request))
+        yield _RequestStep(at=request.finished_at, event=event, fields=problem_fields(request))
 
 
-def _decisions(request: Request, grant: str | None) -> Iterator[_Step]:
+def _decisions(request: Request, grant: str | None) -> Iterator[_RequestStep]:
     """Yield the steps of the decisions; `grant` was given with the one that approved it."""
     consents = 0
     for decision in request.decisions:
@@ -104,7 +104,7 @@ def _decisions(request: Request, grant: str | None) -> Iterator[_Step]:
             case _:
                 assert_never(decision.decision)
         given = grant if state is State.APPROVED else None
-        yield _Step(
+        yield _RequestStep(
             at=decision.at,
             event=Event.REQUEST_DECIDED,
             fields=decision_fields(decision, state, given),

@@ -45,7 +45,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class _Line(_Strict):
+class _IndexEntry(_Strict):
     cn: str
     usage: Usage
     serial: str = Field(pattern=r"^[0-9a-f]{1,40}$")
@@ -59,7 +59,7 @@ class _Line(_Strict):
 class _Document(_Strict):
     version: Literal[1]
     crl_number: int = Field(ge=0)
-    certificates: tuple[_Line, ...]
+    certificates: tuple[_IndexEntry, ...]
 
 
 def encode(index: Index) -> bytes:
@@ -85,8 +85,8 @@ def decode(data: bytes) -> Index:
     )
 
 
-def _line(issued: Issued) -> _Line:
-    return _Line(
+def _line(issued: Issued) -> _IndexEntry:
+    return _IndexEntry(
         cn=issued.common_name,
         usage=issued.usage,
         serial=f"{issued.serial:x}",
@@ -98,7 +98,7 @@ def _line(issued: Issued) -> _Line:
     )
 
 
-def _issued(line: _Line) -> Issued:
+def _issued(line: _IndexEntry) -> Issued:
     return Issued(
         common_name=line.cn,
         usage=line.usage,

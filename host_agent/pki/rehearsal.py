@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from host_agent.http.refusals import HandshakeError
+from host_agent.http.refusals import HandshakeRefusedError
 from host_agent.http.tls import TlsContext, TlsSession
 
 _HANDSHAKE, _APPLICATION_DATA = 22, 23
@@ -85,7 +85,7 @@ _CURVES = {
 """Signature schemes of TLS 1.3 by the kind of key (RFC 8446, 4.2.3; RFC 8734; IANA's registry)."""
 
 
-def refusal(context: TlsContext, chain: Sequence[x509.Certificate]) -> HandshakeError | None:
+def refusal(context: TlsContext, chain: Sequence[x509.Certificate]) -> HandshakeRefusedError | None:
     """Return why a server with `context` would refuse a client that sends `chain`; None if not.
 
     The leaf comes first. The dates are judged by the clock of this host, as at the door.
@@ -93,7 +93,7 @@ def refusal(context: TlsContext, chain: Sequence[x509.Certificate]) -> Handshake
     Raises:
         ValueError: the server says something that this client does not understand.
     """
-    client = _Client()
+    client = _Tls13Client()
     server = TlsSession(context)
     server.take(client.hello())
     _expect_more(server)
@@ -102,12 +102,12 @@ def refusal(context: TlsContext, chain: Sequence[x509.Certificate]) -> Handshake
     server.take(client.certificate([one.public_bytes(Encoding.DER) for one in chain], scheme))
     try:
         is_over = server.shake_hands()
-    except HandshakeError as error:
+    except HandshakeRefusedError as error:
         if error.verify_code is not None:
             return error
         # The certificate was taken, and the noise in the place of its signature was not.
         if scheme is None:
-            return HandshakeError("its key is of a kind that cannot sign a handshake here")
+            return HandshakeRefusedError("its key is of a kind that cannot sign a handshake here")
         return None if error.reason == "bad signature" else error
     message = (
         "the server took a signature that is none"
@@ -120,7 +120,7 @@ def refusal(context: TlsContext, chain: Sequence[x509.Certificate]) -> Handshake
 def _expect_more(server: TlsSession) -> None:
     try:
         server.shake_hands()
-    except HandshakeError as error:
+    except HandshakeRefusedError as error:
         message = f"the server does not begin: {error}"
         raise ValueError(message) from error
 
@@ -140,7 +140,7 @@ def _schemes_of(leaf: x509.Certificate) -> tuple[int, ...]:
     return ()
 
 
-class _Client:
+class _Tls13Client:
     """A client of TLS 1.3 up to its certificate (RFC 8446, sections 4 and 7)."""
 
     def __init__(self) -> None:

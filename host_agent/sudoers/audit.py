@@ -23,7 +23,7 @@ from host_agent.sudoers.findings import Audience, judge
 from host_agent.sudoers.host import Host, LiveHost, other_policies
 from host_agent.sudoers.lines import Gathered, LogicalLine, gather
 from host_agent.sudoers.membership import memberships
-from host_agent.sudoers.parse import Marked, Policy, UnparsableError, mark, parse
+from host_agent.sudoers.parse import Marked, SudoersPolicy, UnparsableError, mark, parse
 from host_agent.sudoers.reading import DiskSource, SudoersSource
 from host_agent.sudoers.render import audience
 from host_agent.sudoers.values import AuditReport, Origin, SudoersFinding, report, unknown
@@ -90,13 +90,13 @@ class Auditor:
         ]
         return report(found, (line.text for line in gathered.lines if not line.is_blank))
 
-    def _judged(self, policy: Policy, now: datetime) -> list[SudoersFinding]:
+    def _judged(self, policy: SudoersPolicy, now: datetime) -> list[SudoersFinding]:
         return list(judge(policy, self.audience, self.host, now))
 
-    async def _policy(self, gathered: Gathered) -> tuple[Policy, list[SudoersFinding]]:
+    async def _policy(self, gathered: Gathered) -> tuple[SudoersPolicy, list[SudoersFinding]]:
         """Return what the gathered lines say, lines with a syntax error left out and told."""
         lines, faults = list(gathered.lines), list[SudoersFinding]()
-        nothing = Policy(grants=(), settings=())
+        nothing = SudoersPolicy(grants=(), settings=())
         while any(not line.is_blank for line in lines):
             marked = mark(lines, secrets.token_hex(8))
             try:

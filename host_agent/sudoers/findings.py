@@ -15,7 +15,7 @@ from host_agent.sudoers.host import Host, Subject
 from host_agent.sudoers.matching import Fit, RunasSpec, covers, fit, run_as
 from host_agent.sudoers.membership import POWERS
 from host_agent.sudoers.naming import naming
-from host_agent.sudoers.parse import CommandSpec, Policy, UserSpec
+from host_agent.sudoers.parse import CommandSpec, SudoersPolicy, UserSpec
 from host_agent.sudoers.programs import HARMLESS, ProgramKind, kind_of
 from host_agent.sudoers.settings import DefaultsQuestion, judge_settings
 from host_agent.sudoers.values import Severity, SudoersFinding
@@ -46,7 +46,7 @@ class Audience:
 
 
 def judge(
-    policy: Policy, audience: Audience, host: Host, now: datetime
+    policy: SudoersPolicy, audience: Audience, host: Host, now: datetime
 ) -> Iterator[SudoersFinding]:
     """Yield what `policy` gives away to the users of `audience`; one finding may come twice."""
     names = naming(policy.settings)

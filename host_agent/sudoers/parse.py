@@ -82,7 +82,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class SudoersPolicy:
     """All that a set of sudoers files says, in order."""
 
     grants: tuple[UserSpec, ...]
@@ -193,7 +193,7 @@ def _negated(member: Mapping[str, Any]) -> Mapping[str, Any]:
 # -- reading --------------------------------------------------------------------------------------
 
 
-def parse(text: str, marked: Marked, lines: Sequence[LogicalLine]) -> Policy:
+def parse(text: str, marked: Marked, lines: Sequence[LogicalLine]) -> SudoersPolicy:
     """Return the policy that cvtsudoers told of `marked`.
 
     Raises:
@@ -203,8 +203,8 @@ def parse(text: str, marked: Marked, lines: Sequence[LogicalLine]) -> Policy:
         told = json.loads(mended(text) or "{}", strict=False)
         if not isinstance(told, dict):
             raise UnparsableError(type(told).__name__)
-        reader = _Reader(marked, lines, _Aliases(told))
-        return Policy(
+        reader = _EntryReader(marked, lines, _Aliases(told))
+        return SudoersPolicy(
             grants=tuple(reader.grants(told.get("User_Specs", []))),
             settings=tuple(reader.settings(told.get("Defaults", []))),
             doubts=tuple(reader.doubts),
@@ -224,7 +224,7 @@ def parse(text: str, marked: Marked, lines: Sequence[LogicalLine]) -> Policy:
 _FLAGS = frozenset({"negated"})
 
 
-class _Reader:
+class _EntryReader:
     def __init__(self, marked: Marked, lines: Sequence[LogicalLine], aliases: _Aliases) -> None:
         self._marked = marked
         self._lines = lines

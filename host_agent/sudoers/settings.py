@@ -185,7 +185,7 @@ def judge_settings(
         own = (setting.scope, setting.binding) if setting.scope in ("!", ">") else ("", ())
         scopes.setdefault(own, []).append(setting)
     for scope in scopes.values():
-        state = _State()
+        state = _EffectiveOptions()
         for setting in scope:
             state.take(setting)
         yield from state.findings(question)
@@ -246,7 +246,7 @@ def _may_be_same(one: str, other: str, host: Host) -> bool:
     )
 
 
-class _State:
+class _EffectiveOptions:
     """The options as they are after every line that applies."""
 
     def __init__(self) -> None:

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -291,3 +291,29 @@ def test_the_way_of_a_request_says_where_each_part_stands() -> None:
 def test_no_room_for_odds_and_ends() -> None:
     banned = {"utils", "helpers", "common", "misc", "manager", "base"}
     assert not [path for path in modules() if path.stem in banned]
+
+
+def class_names(sources: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return where each class is made, by name; a leading underscore makes no other name."""
+    found: dict[str, list[str]] = {}
+    for place, source in sources:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name.lstrip("_"), []).append(f"{place}:{node.lineno}")
+    return found
+
+
+def repeated(names: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {name: places for name, places in names.items() if len(places) > 1}
+
+
+def test_a_class_name_occurs_once() -> None:
+    names = class_names((str(path.relative_to(PACKAGE)), path.read_text()) for path in modules())
+    assert "Request" in names
+    assert repeated(names) == {}
+
+
+def test_a_class_name_that_comes_twice_is_found() -> None:
+    sources = [("a.py", "class One:\n    class Inner: ..."), ("b.py", "class _Inner: ...")]
+    assert repeated(class_names(sources)) == {"Inner": ["a.py:2", "b.py:1"]}
+    assert repeated(class_names(sources[:1])) == {}

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from host_agent.errors import ConfigurationError, InvalidIdentityError
-from host_agent.http.refusals import HandshakeError, TlsRejection
+from host_agent.http.refusals import HandshakeRefusedError, TlsRejection
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.pki.door import server_context
 from tests.support.api import api
@@ -359,10 +359,10 @@ def test_an_encrypted_key_is_a_fault_and_no_question_on_the_terminal(tmp_path: P
 
 
 def test_every_cause_has_a_name() -> None:
-    assert HandshakeError("http request").rejection is TlsRejection.PLAIN_HTTP
-    assert HandshakeError("no shared cipher").rejection is TlsRejection.OTHER
-    assert HandshakeError.of_certificate(10, 0).rejection is TlsRejection.EXPIRED
-    assert HandshakeError.of_certificate(9999, 0).rejection is TlsRejection.BAD_CERTIFICATE
+    assert HandshakeRefusedError("http request").rejection is TlsRejection.PLAIN_HTTP
+    assert HandshakeRefusedError("no shared cipher").rejection is TlsRejection.OTHER
+    assert HandshakeRefusedError.of_certificate(10, 0).rejection is TlsRejection.EXPIRED
+    assert HandshakeRefusedError.of_certificate(9999, 0).rejection is TlsRejection.BAD_CERTIFICATE
 
 
 @pytest.mark.promise("c31")

@@ -76,7 +76,7 @@ def _checked(path: Path, uid: int, now: datetime) -> tuple[Config | None, list[s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Policy:
+class _EffectivePolicy:
     """What one identity may do: per operation the verdict, and the rules that can decide."""
 
     identity: IdentityEntry
@@ -84,7 +84,7 @@ class _Policy:
     rules: Mapping[str, tuple[Rule, ...]]
 
 
-def _policy(config: Config, identity: IdentityEntry) -> _Policy:
+def _policy(config: Config, identity: IdentityEntry) -> _EffectivePolicy:
     rules = Rules(config.rules)
     principal = Principal(
         cn=identity.cn,
@@ -96,7 +96,7 @@ def _policy(config: Config, identity: IdentityEntry) -> _Policy:
         credential=Credential(cn=identity.cn, fingerprint=identity.fingerprint or "", serial=0),
     )
     asked = tuple(_configured(config)) if Role.CALLER in identity.roles else ()
-    return _Policy(
+    return _EffectivePolicy(
         identity=identity,
         verdicts={spec.name: rules.summary(principal, spec) for spec in asked},
         rules={spec.name: rules.deciding(identity.cn, spec) for spec in asked},
@@ -109,7 +109,7 @@ def _configured(config: Config) -> Iterator[OperationSpec]:
             yield spec
 
 
-def _write_json(policies: Sequence[_Policy], warnings: Sequence[str]) -> None:
+def _write_json(policies: Sequence[_EffectivePolicy], warnings: Sequence[str]) -> None:
     identities = [
         {
             "cn": policy.identity.cn,
@@ -132,7 +132,7 @@ def _write_json(policies: Sequence[_Policy], warnings: Sequence[str]) -> None:
     sys.stdout.write(render.json_text(answer) + "\n")
 
 
-def _draw(policies: Sequence[_Policy], warnings: Sequence[str]) -> None:
+def _draw(policies: Sequence[_EffectivePolicy], warnings: Sequence[str]) -> None:
     console = render.console()
     console.print(
         render.table(
@@ -161,7 +161,7 @@ def _facts(identity: IdentityEntry) -> tuple[str, ...]:
     )
 
 
-def _verdict_rows(policy: _Policy) -> Iterator[tuple[str, ...]]:
+def _verdict_rows(policy: _EffectivePolicy) -> Iterator[tuple[str, ...]]:
     for verdict in VERDICTS:
         names = [name for name, said in policy.verdicts.items() if said == verdict]
         if names:

@@ -21,7 +21,7 @@ from host_agent.host.install.root_files import Difference, RootFiles
 from host_agent.host.install.root_list import RENDER, ListState, allowed_list, root_list_state
 from host_agent.host.install.source import read_source
 from host_agent.host.install.steps import read_configuration, read_manifest, write_manifest
-from host_agent.host.install.transaction import Step, StepFailedError, alone, carry_out
+from host_agent.host.install.transaction import InstallationStep, StepFailedError, alone, carry_out
 from host_agent.host.install.values import InstallationError, InstallReport
 
 
@@ -105,9 +105,11 @@ def run_render(args: argparse.Namespace) -> int:
             if found and not (args.yes or args.dry_run or _is_agreed()):
                 render.warn("Nothing was changed.")
                 return EX_FAILED
-            steps = [Step(name=name, act=act) for name, act in files.steps()]
+            steps = [InstallationStep(name=name, act=act) for name, act in files.steps()]
             steps.append(
-                Step(name="the record of the installation", act=lambda: write_manifest(work))
+                InstallationStep(
+                    name="the record of the installation", act=lambda: write_manifest(work)
+                )
             )
             carry_out(steps, journal)
     except (StepFailedError, InstallationError) as error:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from host_agent.host.install import layout
 from host_agent.host.install.plan import Work
 from host_agent.host.install.steps import read_manifest
-from host_agent.host.install.transaction import Step
+from host_agent.host.install.transaction import InstallationStep
 from host_agent.host.install.values import FileKind, InstallReport
 
 KEPT = (
@@ -45,7 +45,7 @@ class Removal:
                 if key == "path":
                     yield str(PurePosixPath(value).parent)
 
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[InstallationStep, ...]:
         """Return the steps in the order in which they are done: the way in is closed first."""
         parts: tuple[tuple[str, Callable[[], None]], ...] = (
             ("stopping the service", self._stop),
@@ -55,7 +55,7 @@ class Removal:
             ("removing the record of the installation", self._remove_manifest),
             ("removing the directories", self._remove_directories),
         )
-        return tuple(Step(name=name, act=act) for name, act in parts)
+        return tuple(InstallationStep(name=name, act=act) for name, act in parts)
 
     def _is_kept(self, path: str) -> bool:
         return any(PurePosixPath(path).is_relative_to(kept) for kept in self._kept)

@@ -12,7 +12,7 @@ from host_agent.host.install.manifest import Manifest, decode
 from host_agent.host.install.plan import Work
 from host_agent.host.install.root_files import RootFiles
 from host_agent.host.install.source import ShippedFiles
-from host_agent.host.install.transaction import Step
+from host_agent.host.install.transaction import InstallationStep
 from host_agent.host.install.tree import Attributes
 from host_agent.host.install.values import (
     FileKind,
@@ -67,7 +67,7 @@ class Installation:
         refuse_foreign(self._work, self._source)
         read_configuration(self._work, is_early=True)
 
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[InstallationStep, ...]:
         """Return the steps in the order in which they are done."""
         parts: tuple[tuple[str, Callable[[], None]], ...] = (
             ("the user and group", self._make_account),
@@ -82,7 +82,7 @@ class Installation:
             ("the service", self._put_service),
             ("the record of the installation", self._put_manifest),
         )
-        return tuple(Step(name=name, act=act) for name, act in parts)
+        return tuple(InstallationStep(name=name, act=act) for name, act in parts)
 
     # -- the steps --------------------------------------------------------------------------------
 

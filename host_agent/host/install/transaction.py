@@ -14,7 +14,7 @@ from host_agent.host.install.values import InstallationError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class InstallationStep:
     """One part of the work, by the name that a person is told when it fails."""
 
     name: str
@@ -25,7 +25,7 @@ class StepFailedError(Exception):
     """A step failed, and what was done is undone; the message is one or two sentences."""
 
 
-def carry_out(steps: Iterable[Step], journal: Journal) -> None:
+def carry_out(steps: Iterable[InstallationStep], journal: Journal) -> None:
     """Do the steps in order. When one fails, or is interrupted, undo all of them and raise.
 
     Raises:

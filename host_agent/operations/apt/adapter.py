@@ -73,7 +73,7 @@ PackageName = Annotated[
 ]
 
 
-class ListParameters(Parameters):
+class PackageListParameters(Parameters):
     """`list`: all that is installed, or what the sources have another version of."""
 
     positional: ClassVar[tuple[str, ...]] = ("state",)
@@ -123,7 +123,7 @@ def admit_change(params: PackageParameters, section: AptSection) -> None:
     admit_read(params, section)
 
 
-def admit_list(_params: ListParameters, section: AptSection) -> None:
+def admit_list(_params: PackageListParameters, section: AptSection) -> None:
     """Refuse where no package is listed at all; else the answer is filtered by the list.
 
     Raises:
@@ -201,7 +201,7 @@ def _wrapper(verb: str, *arguments: str, seconds: float | None = None) -> Invoca
     )
 
 
-def _invoke_list(params: ListParameters, _none: Mapping[str, JsonValue]) -> Invocation:
+def _invoke_list(params: PackageListParameters, _none: Mapping[str, JsonValue]) -> Invocation:
     return _wrapper("list", params.state)
 
 
@@ -209,11 +209,11 @@ def _invoke_show(params: PackageParameters, _none: Mapping[str, JsonValue]) -> I
     return _wrapper("show", params.package)
 
 
-def _restrict_list(_params: ListParameters, section: AptSection, output: Output) -> Output:
+def _restrict_list(_params: PackageListParameters, section: AptSection, output: Output) -> Output:
     return restrict_list(output, section.packages)
 
 
-def _parse_list(_params: ListParameters, output: Output) -> JsonValue:
+def _parse_list(_params: PackageListParameters, output: Output) -> JsonValue:
     return parse_list(output)
 
 
@@ -225,7 +225,7 @@ def _package(params: PackageParameters) -> str:
     return params.package
 
 
-def _nothing(_params: ListParameters) -> None:
+def _nothing(_params: PackageListParameters) -> None:
     """Name no resource: the answer is filtered instead."""
 
 
@@ -277,7 +277,7 @@ SPECS = (
         effect=Effect.READ,
         summary="The installed packages that may be worked on, with what the sources have.",
         failure=failure,
-        parameters=ListParameters,
+        parameters=PackageListParameters,
         resource=_nothing,
         admit=admit_list,
         invoke=_invoke_list,

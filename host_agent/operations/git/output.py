@@ -193,13 +193,13 @@ class HeadState:
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
+class _RepositoryFacts:
     """Lines of the form `name value`; some names may come more than once."""
 
     pairs: tuple[tuple[str, str], ...]
 
     @classmethod
-    def of(cls, output: Output) -> "_Facts":
+    def of(cls, output: Output) -> "_RepositoryFacts":
         if output.truncated:
             _refuse("inspection, which is cut,")
         pairs = []
@@ -242,10 +242,10 @@ def parse_state(output: Output) -> HeadState:
     Raises:
         InvalidOutputError: it printed something else.
     """
-    return _Facts.of(output).state()
+    return _RepositoryFacts.of(output).state()
 
 
-def _precondition(facts: _Facts) -> dict[str, JsonValue]:
+def _precondition(facts: _RepositoryFacts) -> dict[str, JsonValue]:
     state = facts.state()
     return {
         **facts.identity(),
@@ -260,7 +260,7 @@ def _place(head_ref: str) -> str:
     return "HEAD (detached)" if head_ref == "detached" else head_ref.removeprefix("refs/heads/")
 
 
-def _listed(facts: _Facts, *names: str) -> tuple[tuple[str, ...], int]:
+def _listed(facts: _RepositoryFacts, *names: str) -> tuple[tuple[str, ...], int]:
     """Return the lines that were shown, and how many were not."""
     shown = tuple(_readable(line) for name in names for line in facts.all(name))
     return shown, sum(facts.count(name) for name in names) - len(shown)
@@ -284,7 +284,7 @@ def parse_fetch_inspection(output: Output, *, remote: str) -> Inspection:
 
     What the remote has now is not asked: that is what the fetch itself does.
     """
-    facts = _Facts.of(output)
+    facts = _RepositoryFacts.of(output)
     url = facts.one("remote_url", r".+")
     summary = "Only what is known of the remote's branches changes, no file and no own branch."
     return Inspection(
@@ -300,7 +300,7 @@ def parse_fetch_inspection(output: Output, *, remote: str) -> Inspection:
 
 def parse_pull_inspection(output: Output, *, remote: str, branch: str) -> Inspection:
     """Return what `pull` is bound to, and the commits that would come, where they are here."""
-    facts = _Facts.of(output)
+    facts = _RepositoryFacts.of(output)
     precondition = _precondition(facts)
     url = facts.one("remote_url", r".+")
     head, target = str(precondition["head"]), facts.target()
@@ -332,7 +332,7 @@ def parse_pull_inspection(output: Output, *, remote: str, branch: str) -> Inspec
 
 def parse_switch_inspection(output: Output) -> Inspection:
     """Return what `switch` is bound to, and the files that differ between the two branches."""
-    facts = _Facts.of(output)
+    facts = _RepositoryFacts.of(output)
     precondition = _precondition(facts)
     origin = _place(str(precondition["head_ref"]))
     notes = []
@@ -356,7 +356,7 @@ def parse_switch_inspection(output: Output) -> Inspection:
 
 def parse_reset_inspection(output: Output) -> Inspection:
     """Return what `reset` is bound to, the uncommitted changes included, and what is lost."""
-    facts = _Facts.of(output)
+    facts = _RepositoryFacts.of(output)
     precondition = _precondition(facts)
     changes = facts.one("changes", r"none|[0-9a-f]{64}")
     lost, left = facts.count("file"), facts.count("commit")

@@ -40,7 +40,7 @@ from host_agent.operations.endings import (
 )
 from host_agent.operations.pct.output import (
     ABSENT,
-    Facts,
+    ContainerFacts,
     inspected_create,
     inspected_destroy,
     inspected_rollback,
@@ -52,10 +52,10 @@ from host_agent.operations.pct.output import (
     restrict_list,
 )
 from host_agent.operations.pct.parameters import (
+    ContainerListParameters,
     ContainerParameters,
+    ContainerSnapshotParameters,
     CreateParameters,
-    ListParameters,
-    SnapshotParameters,
 )
 from host_agent.operations.pct.section import PctSection, vmid_ranges
 
@@ -73,7 +73,7 @@ _SECONDS: Mapping[str, float] = {
 # -- allow-list ------------------------------------------------------------------------------------
 
 
-def admit(params: ListParameters | ContainerParameters, section: PctSection) -> None:
+def admit(params: ContainerListParameters | ContainerParameters, section: PctSection) -> None:
     """Refuse a container that the administrator did not list.
 
     Raises:
@@ -84,7 +84,7 @@ def admit(params: ListParameters | ContainerParameters, section: PctSection) -> 
         raise PolicyDeniedError(message)
 
 
-def _restrict(_params: ListParameters, section: PctSection, output: Output) -> Output:
+def _restrict(_params: ContainerListParameters, section: PctSection, output: Output) -> Output:
     return restrict_list(output, section.covers)
 
 
@@ -112,15 +112,19 @@ def _change(verb: str) -> Callable[[ContainerParameters, Mapping[str, JsonValue]
     return lambda params, held: _wrapper(verb, params.vmid, _hash(held, "config"))
 
 
-def _invoke_list(_params: ListParameters, _none: Mapping[str, JsonValue]) -> Invocation:
+def _invoke_list(_params: ContainerListParameters, _none: Mapping[str, JsonValue]) -> Invocation:
     return _wrapper("list")
 
 
-def _invoke_snapshot(params: SnapshotParameters, held: Mapping[str, JsonValue]) -> Invocation:
+def _invoke_snapshot(
+    params: ContainerSnapshotParameters, held: Mapping[str, JsonValue]
+) -> Invocation:
     return _wrapper("snapshot", params.vmid, params.name, _hash(held, "config"))
 
 
-def _invoke_rollback(params: SnapshotParameters, held: Mapping[str, JsonValue]) -> Invocation:
+def _invoke_rollback(
+    params: ContainerSnapshotParameters, held: Mapping[str, JsonValue]
+) -> Invocation:
     config, snapshot = _hash(held, "config"), _hash(held, "snapshot")
     return _wrapper("rollback", params.vmid, params.name, config, snapshot)
 
@@ -131,7 +135,7 @@ def _invoke_create(params: CreateParameters, _held: Mapping[str, JsonValue]) -> 
 
 def _inspect(verb: str) -> Callable[[ContainerParameters], Invocation]:
     def inspect(params: ContainerParameters) -> Invocation:
-        name = (params.name,) if isinstance(params, SnapshotParameters) else ()
+        name = (params.name,) if isinstance(params, ContainerSnapshotParameters) else ()
         return _wrapper("inspect", verb, params.vmid, *name)
 
     return inspect
@@ -154,11 +158,11 @@ def _state(does: str, undo: str) -> _Inspected:
     return lambda _params, output: inspected_state(output, does, undo)
 
 
-def _inspected_snapshot(_params: SnapshotParameters, output: Output) -> Inspection:
+def _inspected_snapshot(_params: ContainerSnapshotParameters, output: Output) -> Inspection:
     return inspected_snapshot(output)
 
 
-def _inspected_rollback(_params: SnapshotParameters, output: Output) -> Inspection:
+def _inspected_rollback(_params: ContainerSnapshotParameters, output: Output) -> Inspection:
     return inspected_rollback(output)
 
 
@@ -179,25 +183,25 @@ def _is_now(status: str) -> _Probed:
 
 
 def _is_created(_params: object, _held: Mapping[str, JsonValue], output: Output) -> bool:
-    return Facts.of(output).status != ABSENT
+    return ContainerFacts.of(output).status != ABSENT
 
 
 def _is_gone(_params: object, _held: Mapping[str, JsonValue], output: Output) -> bool:
-    return Facts.of(output).status == ABSENT
+    return ContainerFacts.of(output).status == ABSENT
 
 
 def _is_snapshotted(
-    params: SnapshotParameters, _held: Mapping[str, JsonValue], output: Output
+    params: ContainerSnapshotParameters, _held: Mapping[str, JsonValue], output: Output
 ) -> bool:
-    values = Facts.of(output).values
+    values = ContainerFacts.of(output).values
     return values.get("snapshot", ABSENT) != ABSENT and values.get("parent") == params.name
 
 
 def _is_rolled_back(
-    params: SnapshotParameters, held: Mapping[str, JsonValue], output: Output
+    params: ContainerSnapshotParameters, held: Mapping[str, JsonValue], output: Output
 ) -> bool:
     """Return whether the snapshot is still that one, and the container descends from it."""
-    values = Facts.of(output).values
+    values = ContainerFacts.of(output).values
     is_same = values.get("snapshot") == _hash(held, "snapshot")
     return is_same and values.get("parent") == params.name
 
@@ -249,7 +253,7 @@ def failure(_params: object, output: Output) -> HostAgentError:
 # -- the table -------------------------------------------------------------------------------------
 
 
-def _resource(params: ListParameters | ContainerParameters) -> str | None:
+def _resource(params: ContainerListParameters | ContainerParameters) -> str | None:
     return params.vmid if isinstance(params, ContainerParameters) else None
 
 
@@ -273,7 +277,7 @@ SPECS = (
         resource=_resource,
         admit=admit,
         failure=failure,
-        parameters=ListParameters,
+        parameters=ContainerListParameters,
         invoke=_invoke_list,
         restrict=_restrict,
         parse=_parsed(parse_list),
@@ -324,7 +328,7 @@ SPECS = (
         resource=_resource,
         admit=admit,
         failure=failure,
-        parameters=SnapshotParameters,
+        parameters=ContainerSnapshotParameters,
         parse_inspection=_inspected_snapshot,
         invoke=_invoke_snapshot,
         probe=_probe,
@@ -388,7 +392,7 @@ SPECS = (
         resource=_resource,
         admit=admit,
         failure=failure,
-        parameters=SnapshotParameters,
+        parameters=ContainerSnapshotParameters,
         deeds=_deeds("halt", "discard"),  # pct stops a running one for that
         parse_inspection=_inspected_rollback,
         invoke=_invoke_rollback,

@@ -162,14 +162,14 @@ _FACTS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class ContainerFacts:
     """What `pct-inspect` told: each fact once, and lines of the configuration."""
 
     values: Mapping[str, str]
     lines: tuple[str, ...]
 
     @classmethod
-    def of(cls, output: Output) -> "Facts":
+    def of(cls, output: Output) -> "ContainerFacts":
         """Return the facts in `output`.
 
         Raises:
@@ -216,21 +216,21 @@ class Facts:
 
 def inspected_state(output: Output, does: str, undo: str) -> Inspection:
     """Return what a change of the running state assumes; `does` says what happens."""
-    facts = Facts.of(output)
+    facts = ContainerFacts.of(output)
     summary = f"It is {facts.status}; {does}."
     return _inspection({"config": facts.hash_of("config")}, summary, facts, undo)
 
 
 def inspected_snapshot(output: Output) -> Inspection:
     """Return what a snapshot assumes: the container as configured."""
-    facts = Facts.of(output)
+    facts = ContainerFacts.of(output)
     summary = f"It is {facts.status}; nothing is lost."
     return _inspection({"config": facts.hash_of("config")}, summary, facts, "not with this agent")
 
 
 def inspected_rollback(output: Output) -> Inspection:
     """Return what a rollback assumes: the container as configured, and this very snapshot."""
-    facts = Facts.of(output)
+    facts = ContainerFacts.of(output)
     taken = int(facts.values.get("snaptime", "0"))
     when = datetime.fromtimestamp(taken, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if taken else None
     since = f"after {when}" if when else "after it was taken"
@@ -245,7 +245,7 @@ def inspected_rollback(output: Output) -> Inspection:
 
 def inspected_destroy(output: Output) -> Inspection:
     """Return what a destroy assumes: the container as configured, its newest snapshot included."""
-    facts = Facts.of(output)
+    facts = ContainerFacts.of(output)
     newest = facts.values.get("parent")
     taken = f" and its snapshots, the newest of them {newest}" if newest else ""
     summary = f"Lost for good: every volume that it owns{taken}. It is {facts.status}."
@@ -254,7 +254,7 @@ def inspected_destroy(output: Output) -> Inspection:
 
 def inspected_create(output: Output, wanted: tuple[str, ...]) -> Inspection:
     """Return what a create assumes: that there is no such container."""
-    facts = Facts.of(output)
+    facts = ContainerFacts.of(output)
     if facts.status != ABSENT:
         _refuse("inspection")
     summary = "Makes an unprivileged container, stopped and without a network."
@@ -264,7 +264,9 @@ def inspected_create(output: Output, wanted: tuple[str, ...]) -> Inspection:
     return Inspection(precondition={"exists": False}, preview=preview)
 
 
-def _inspection(held: Mapping[str, JsonValue], summary: str, facts: Facts, undo: str) -> Inspection:
+def _inspection(
+    held: Mapping[str, JsonValue], summary: str, facts: ContainerFacts, undo: str
+) -> Inspection:
     preview = Preview(
         accuracy=PreviewAccuracy.ESTIMATE,
         summary=summary,

@@ -133,7 +133,7 @@ Swap = Annotated[int, Field(ge=0, le=MAX_MEBIBYTES, description="Swap in MiB.")]
 Cores = Annotated[int, Field(ge=1, le=8192, description="How many cores it sees.")]
 
 
-class ListParameters(Parameters):
+class ContainerListParameters(Parameters):
     """`list`: nothing; what it shows are the containers of the allow-list."""
 
 
@@ -145,7 +145,7 @@ class ContainerParameters(Parameters):
     vmid: Vmid
 
 
-class SnapshotParameters(ContainerParameters):
+class ContainerSnapshotParameters(ContainerParameters):
     """`snapshot`, `rollback`: one snapshot of one container."""
 
     positional: ClassVar[tuple[str, ...]] = ("vmid", "name")

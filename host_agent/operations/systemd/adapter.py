@@ -211,7 +211,7 @@ class LogsParameters(UnitParameters):
     since: Since | None = None
 
 
-class ListParameters(Parameters):
+class UnitListParameters(Parameters):
     """`list`: the loaded units, or those that a pattern names."""
 
     positional: ClassVar[tuple[str, ...]] = ("pattern",)
@@ -245,7 +245,7 @@ def admit_change(params: UnitParameters, section: SystemdSection) -> None:
     admit_read(params, section)
 
 
-def admit_list(_params: ListParameters, section: SystemdSection) -> None:
+def admit_list(_params: UnitListParameters, section: SystemdSection) -> None:
     """Refuse where no unit is listed at all; else the answer is filtered by the list.
 
     Raises:
@@ -296,11 +296,11 @@ def _seconds(instant: datetime) -> str:
     return f"{whole}.{instant.microsecond:06}" if instant.microsecond else str(whole)
 
 
-def _invoke_list(params: ListParameters, _none: Mapping[str, JsonValue]) -> Invocation:
+def _invoke_list(params: UnitListParameters, _none: Mapping[str, JsonValue]) -> Invocation:
     return _wrapper("list", *(() if params.pattern is None else (params.pattern,)))
 
 
-def _restrict_list(_params: ListParameters, section: SystemdSection, output: Output) -> Output:
+def _restrict_list(_params: UnitListParameters, section: SystemdSection, output: Output) -> Output:
     return restrict_list(output, section.units)
 
 
@@ -353,7 +353,7 @@ def _unit(params: UnitParameters) -> str:
     return params.unit
 
 
-def _nothing(_params: ListParameters) -> None:
+def _nothing(_params: UnitListParameters) -> None:
     """Name no resource: a pattern is none, so the answer is filtered instead."""
 
 
@@ -429,7 +429,7 @@ SPECS = (
         effect=Effect.READ,
         summary="The loaded units that may be worked on, with their states.",
         failure=failure,
-        parameters=ListParameters,
+        parameters=UnitListParameters,
         resource=_nothing,
         admit=admit_list,
         invoke=_invoke_list,

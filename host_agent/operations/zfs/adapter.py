@@ -29,16 +29,16 @@ from host_agent.operations.catalogue import (
 )
 from host_agent.operations.patterns import extended
 from host_agent.operations.zfs.failure import failure
-from host_agent.operations.zfs.output import Facts, parse_get, parse_list, restrict_list
+from host_agent.operations.zfs.output import DatasetFacts, parse_get, parse_list, restrict_list
 from host_agent.operations.zfs.parameters import (
+    DatasetListParameters,
+    DatasetSnapshotParameters,
     DestroyParameters,
     GetParameters,
     HoldParameters,
-    ListParameters,
     NamedParameters,
     ReleaseParameters,
     RollbackParameters,
-    SnapshotParameters,
     base_of,
 )
 from host_agent.operations.zfs.preview import (
@@ -58,7 +58,7 @@ def _matches(patterns: tuple[str, ...], dataset: str) -> bool:
     return any(re.fullmatch(pattern, name, re.ASCII) for pattern in patterns)
 
 
-def admit(params: ListParameters | NamedParameters, section: ZfsSection) -> None:
+def admit(params: DatasetListParameters | NamedParameters, section: ZfsSection) -> None:
     """Refuse a dataset that the administrator did not list; what is protected is never lost.
 
     Raises:
@@ -93,26 +93,28 @@ def _refuse_protected(
 
 def _guard_destroy(_params: DestroyParameters, section: ZfsSection, output: Output) -> None:
     """Refuse to take along what is protected, or not listed: `zfs-inspect` refuses clones."""
-    for name in Facts.of(output).all("dataset"):
+    for name in DatasetFacts.of(output).all("dataset"):
         if _matches(section.protected, name) or not _matches(section.datasets, name):
             message = "Something below it is protected or may not be worked on; nothing is taken."
             raise ProtectedError(message)
 
 
-def _guard_snapshot(_params: SnapshotParameters, section: ZfsSection, output: Output) -> None:
-    if not all(_matches(section.datasets, name) for name in Facts.of(output).all("dataset")):
+def _guard_snapshot(
+    _params: DatasetSnapshotParameters, section: ZfsSection, output: Output
+) -> None:
+    if not all(_matches(section.datasets, name) for name in DatasetFacts.of(output).all("dataset")):
         message = "Something below this dataset may not be worked on here."
         raise PolicyDeniedError(message)
 
 
-def _restrict_list(params: ListParameters, section: ZfsSection, output: Output) -> Output:
+def _restrict_list(params: DatasetListParameters, section: ZfsSection, output: Output) -> Output:
     return restrict_list(
         output,
         lambda name, kind: _matches(section.datasets, name) and _is_asked(params, name, kind),
     )
 
 
-def _is_asked(params: ListParameters, name: str, kind: str) -> bool:
+def _is_asked(params: DatasetListParameters, name: str, kind: str) -> bool:
     """Return whether a row was asked for: zfs cannot always be asked that exactly."""
     if params.types is None:
         is_of_type = kind != "snapshot" or name == params.dataset
@@ -142,7 +144,7 @@ def _bound(held: Mapping[str, JsonValue]) -> tuple[str, str]:
     return str(held["guid"]), str(held["state"]).removeprefix("sha256:")
 
 
-def _invoke_list(params: ListParameters, _none: Mapping[str, JsonValue]) -> Invocation:
+def _invoke_list(params: DatasetListParameters, _none: Mapping[str, JsonValue]) -> Invocation:
     types = ",".join(params.types or ("filesystem", "volume"))
     where = () if params.dataset is None else (params.dataset,)
     return _wrapper("list", _mode(recursive=params.recursive), types, *where)
@@ -152,12 +154,14 @@ def _invoke_get(params: GetParameters, _none: Mapping[str, JsonValue]) -> Invoca
     return _wrapper("get", ",".join(params.properties), params.dataset)
 
 
-def _inspect_snapshot(params: SnapshotParameters) -> Invocation:
+def _inspect_snapshot(params: DatasetSnapshotParameters) -> Invocation:
     mode = _mode(recursive=params.recursive)
     return _wrapper("inspect", "snapshot", params.dataset, params.name, mode)
 
 
-def _invoke_snapshot(params: SnapshotParameters, held: Mapping[str, JsonValue]) -> Invocation:
+def _invoke_snapshot(
+    params: DatasetSnapshotParameters, held: Mapping[str, JsonValue]
+) -> Invocation:
     mode = _mode(recursive=params.recursive)
     return _wrapper("snapshot", params.dataset, params.name, mode, *_bound(held))
 
@@ -203,7 +207,7 @@ def _invoke_rollback(params: RollbackParameters, held: Mapping[str, JsonValue]) 
 # -- what is there, before and after ---------------------------------------------------------------
 
 
-def _precondition(facts: Facts) -> dict[str, JsonValue]:
+def _precondition(facts: DatasetFacts) -> dict[str, JsonValue]:
     return {
         "guid": facts.one("guid"),
         "createtxg": facts.one("createtxg"),
@@ -213,8 +217,8 @@ def _precondition(facts: Facts) -> dict[str, JsonValue]:
     }
 
 
-def _inspected_snapshot(_params: SnapshotParameters, output: Output) -> Inspection:
-    facts = Facts.of(output)
+def _inspected_snapshot(_params: DatasetSnapshotParameters, output: Output) -> Inspection:
+    facts = DatasetFacts.of(output)
     if facts.count("exists"):
         message = "A snapshot of that name exists already; take another name."
         raise HostFailedError(message)
@@ -223,7 +227,7 @@ def _inspected_snapshot(_params: SnapshotParameters, output: Output) -> Inspecti
 
 
 def _inspected_hold(_params: HoldParameters, output: Output) -> Inspection:
-    facts = Facts.of(output)
+    facts = DatasetFacts.of(output)
     if facts.one("has_tag", "yes|no|unknown") == "yes":
         message = "The snapshot has a hold of that tag already."
         raise HostFailedError(message)
@@ -232,20 +236,20 @@ def _inspected_hold(_params: HoldParameters, output: Output) -> Inspection:
 
 
 def _inspected_release(_params: ReleaseParameters, output: Output) -> Inspection:
-    facts = Facts.of(output)
+    facts = DatasetFacts.of(output)
     _refuse_unknown_tag(facts)
     preview = preview_release(facts)
     return Inspection(precondition=_precondition(facts), preview=preview)
 
 
-def _refuse_unknown_tag(facts: Facts) -> None:
+def _refuse_unknown_tag(facts: DatasetFacts) -> None:
     if facts.one("has_tag", "yes|no|unknown") == "no" or not facts.count("userrefs"):
         message = "The snapshot has no hold of that tag."
         raise HostNotFoundError(message)
 
 
 def _inspected_destroy(params: DestroyParameters, output: Output) -> Inspection:
-    facts = Facts.of(output)
+    facts = DatasetFacts.of(output)
     if params.release is not None:
         _refuse_unknown_tag(facts)
     children = facts.count("children")
@@ -262,7 +266,7 @@ def _inspected_destroy(params: DestroyParameters, output: Output) -> Inspection:
 
 
 def _inspected_rollback(params: RollbackParameters, output: Output) -> Inspection:
-    facts = Facts.of(output)
+    facts = DatasetFacts.of(output)
     newer = facts.count("newers")
     if newer:
         shown = ", ".join(
@@ -276,7 +280,9 @@ def _inspected_rollback(params: RollbackParameters, output: Output) -> Inspectio
     return Inspection(precondition=_precondition(facts), preview=preview_rollback(facts))
 
 
-def _probe_snapshot(params: SnapshotParameters, _held: Mapping[str, JsonValue]) -> Invocation:
+def _probe_snapshot(
+    params: DatasetSnapshotParameters, _held: Mapping[str, JsonValue]
+) -> Invocation:
     return _inspect_snapshot(params)
 
 
@@ -293,10 +299,10 @@ def _probe_rollback(params: RollbackParameters, _held: Mapping[str, JsonValue]) 
 
 
 def _is_snapshotted(_params: object, held: Mapping[str, JsonValue], output: Output) -> bool:
-    return Facts.of(output).count("exists") == held["members"]
+    return DatasetFacts.of(output).count("exists") == held["members"]
 
 
-def _has_tag(facts: Facts, held: Mapping[str, JsonValue], change: int) -> bool | None:
+def _has_tag(facts: DatasetFacts, held: Mapping[str, JsonValue], change: int) -> bool | None:
     """Return whether the tag is there; by the number of holds, where tags cannot be seen."""
     if facts.one("guid") != held["guid"]:
         return None
@@ -308,20 +314,20 @@ def _has_tag(facts: Facts, held: Mapping[str, JsonValue], change: int) -> bool |
 
 
 def _is_held(_params: object, held: Mapping[str, JsonValue], output: Output) -> bool:
-    return _has_tag(Facts.of(output), held, 1) is True
+    return _has_tag(DatasetFacts.of(output), held, 1) is True
 
 
 def _is_released(_params: object, held: Mapping[str, JsonValue], output: Output) -> bool:
-    return _has_tag(Facts.of(output), held, -1) is False
+    return _has_tag(DatasetFacts.of(output), held, -1) is False
 
 
 def _is_gone(_params: object, _held: Mapping[str, JsonValue], output: Output) -> bool:
-    return Facts.of(output).count("left") == 0
+    return DatasetFacts.of(output).count("left") == 0
 
 
 def _is_rolled_back(_params: object, held: Mapping[str, JsonValue], output: Output) -> bool:
     """Return whether it is as its snapshot: nothing written or, in zfs-fuse, of the same size."""
-    facts = Facts.of(output)
+    facts = DatasetFacts.of(output)
     is_newest = facts.one("guid") == held["guid"] and facts.count("newers") == 0
     written = facts.optional("written")
     if written is not None:
@@ -332,11 +338,11 @@ def _is_rolled_back(_params: object, held: Mapping[str, JsonValue], output: Outp
 # -- the table -------------------------------------------------------------------------------------
 
 
-def _resource(params: ListParameters | NamedParameters) -> str | None:
+def _resource(params: DatasetListParameters | NamedParameters) -> str | None:
     return params.dataset
 
 
-def _turn(params: ListParameters | NamedParameters) -> str:
+def _turn(params: DatasetListParameters | NamedParameters) -> str:
     return base_of(params.dataset or "zfs.list")
 
 
@@ -350,7 +356,7 @@ def _discards(params: DestroyParameters | RollbackParameters) -> frozenset[Deed]
     return frozenset() if is_kept else frozenset({("zfs.discard", base_of(params.dataset))})
 
 
-def _parse_list(_params: ListParameters, output: Output) -> JsonValue:
+def _parse_list(_params: DatasetListParameters, output: Output) -> JsonValue:
     return parse_list(output)
 
 
@@ -367,7 +373,7 @@ SPECS = (
         admit=admit,
         failure=failure,
         turn=_turn,
-        parameters=ListParameters,
+        parameters=DatasetListParameters,
         invoke=_invoke_list,
         restrict=_restrict_list,
         parse=_parse_list,
@@ -393,7 +399,7 @@ SPECS = (
         admit=admit,
         failure=failure,
         turn=_turn,
-        parameters=SnapshotParameters,
+        parameters=DatasetSnapshotParameters,
         inspect=_inspect_snapshot,
         parse_inspection=_inspected_snapshot,
         guard=_guard_snapshot,

@@ -255,13 +255,13 @@ _MEMBER = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class DatasetFacts:
     """What `zfs-inspect` tells: lines of a name, a tab and a value; some names come repeatedly."""
 
     pairs: tuple[tuple[str, str], ...]
 
     @classmethod
-    def of(cls, output: Output) -> "Facts":
+    def of(cls, output: Output) -> "DatasetFacts":
         """Return the facts in `output`.
 
         Raises:

@@ -100,7 +100,7 @@ def _distinct(properties: list[str]) -> list[str]:
 # -- parameters ------------------------------------------------------------------------------------
 
 
-class ListParameters(Parameters):
+class DatasetListParameters(Parameters):
     """`list`: a dataset, all below it, or everything that may be touched."""
 
     positional: ClassVar[tuple[str, ...]] = ("dataset", "types", "recursive")
@@ -132,7 +132,7 @@ class GetParameters(Parameters):
     ]
 
 
-class SnapshotParameters(Parameters):
+class DatasetSnapshotParameters(Parameters):
     """`snapshot`: one dataset, or it and all below it at one moment."""
 
     positional: ClassVar[tuple[str, ...]] = ("dataset", "name", "recursive")
@@ -142,7 +142,7 @@ class SnapshotParameters(Parameters):
     recursive: Annotated[bool, Field(description="Also all datasets below.")] = False
 
     @model_validator(mode="after")
-    def _check_length(self) -> "SnapshotParameters":
+    def _check_length(self) -> "DatasetSnapshotParameters":
         if len(self.dataset) + 1 + len(self.name) > MAX_NAME_LENGTH:
             message = f"dataset and name together must have at most {MAX_NAME_LENGTH} characters"
             raise ValueError(message)
@@ -202,6 +202,10 @@ class RollbackParameters(Parameters):
 
 
 NamedParameters = (
-    GetParameters | SnapshotParameters | HoldParameters | DestroyParameters | RollbackParameters
+    GetParameters
+    | DatasetSnapshotParameters
+    | HoldParameters
+    | DestroyParameters
+    | RollbackParameters
 )
 """Parameters that name a dataset."""

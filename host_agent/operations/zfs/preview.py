@@ -4,7 +4,7 @@ Names come from the host: data, shown, never believed.
 """
 
 from host_agent.operations.catalogue import Preview, PreviewAccuracy
-from host_agent.operations.zfs.output import Facts, Member
+from host_agent.operations.zfs.output import DatasetFacts, Member
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _SHOWN_ALONG = 3
@@ -34,11 +34,11 @@ def _described(member: Member) -> str:
     return ", ".join(facts)
 
 
-def _left_out(facts: Facts) -> int:
+def _left_out(facts: DatasetFacts) -> int:
     return facts.count("members") - len(facts.members())
 
 
-def preview_snapshot(facts: Facts) -> Preview:
+def preview_snapshot(facts: DatasetFacts) -> Preview:
     """Return what taking snapshots does."""
     count = facts.count("members")
     taken = "Takes one snapshot" if count == 1 else f"Takes {count} snapshots at one moment"
@@ -51,7 +51,7 @@ def preview_snapshot(facts: Facts) -> Preview:
     )
 
 
-def preview_hold(facts: Facts) -> Preview:
+def preview_hold(facts: DatasetFacts) -> Preview:
     """Return what a hold does."""
     return Preview(
         accuracy=PreviewAccuracy.EXACT,
@@ -61,13 +61,13 @@ def preview_hold(facts: Facts) -> Preview:
     )
 
 
-def _deferred(facts: Facts) -> tuple[str, ...]:
+def _deferred(facts: DatasetFacts) -> tuple[str, ...]:
     if facts.one("deferred", "on|off") == "off":
         return ()
     return ("Marked for deferred destroy: it goes with its last hold, or the last of its clones.",)
 
 
-def preview_release(facts: Facts) -> Preview:
+def preview_release(facts: DatasetFacts) -> Preview:
     """Return what a release does; one that would destroy the snapshot is no release."""
     left = facts.count("userrefs") - 1
     after = f"{left} holds are left then" if left > 1 else "One hold is left then"
@@ -83,7 +83,7 @@ def preview_release(facts: Facts) -> Preview:
 
 
 def preview_destroy(
-    facts: Facts, dataset: str, *, is_recursive: bool, released: str | None = None
+    facts: DatasetFacts, dataset: str, *, is_recursive: bool, released: str | None = None
 ) -> Preview:
     """Return what a destroy takes away: exact where zfs itself said what it would do.
 
@@ -121,7 +121,7 @@ def _is_remarkable(members: tuple[Member, ...]) -> bool:
     )
 
 
-def _lost(facts: Facts, dataset: str, *, is_recursive: bool) -> str:
+def _lost(facts: DatasetFacts, dataset: str, *, is_recursive: bool) -> str:
     """Return how much is lost in how many: a dataset's own size has all below it in it."""
     count, members = facts.count("members"), facts.members()
     known = facts.optional("reclaim")
@@ -136,7 +136,7 @@ def _lost(facts: Facts, dataset: str, *, is_recursive: bool) -> str:
     return f"{at_least}{size(known)}" + (f" in {count}" if count > 1 else "")
 
 
-def preview_rollback(facts: Facts) -> Preview:
+def preview_rollback(facts: DatasetFacts) -> Preview:
     """Return what a rollback loses: what was written since, which goes on until it runs."""
     written = facts.optional("written")
     loss = "what was written since" + ("" if written is None else f", {size(written)}")

@@ -33,7 +33,7 @@ def test_the_first_place_that_has_a_setting_wins(tmp_path: Path) -> None:
 
     found = connection_settings.read(args, environ, tmp_path)
 
-    assert found == connection_settings.Settings(
+    assert found == connection_settings.ConnectionSettings(
         url="https://argument:1",
         cert=Path("/e.crt"),
         key=Path("/k/me.key"),

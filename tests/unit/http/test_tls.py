@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
-from host_agent.http.refusals import HandshakeError, TlsRejection
+from host_agent.http.refusals import HandshakeRefusedError, TlsRejection
 from host_agent.http.tls import RECORD_BYTES, TlsContext, TlsSession, mutual_tls, present
 from host_agent.pki.door import door_context
 from tests.support.pki_shapes import DAY, NOW, SERVER, Ca, Leaf, a_ca, curve, long_key
@@ -47,7 +47,7 @@ class Client:
         """Shake hands to the end.
 
         Raises:
-            HandshakeError: the server ended it.
+            HandshakeRefusedError: the server ended it.
         """
         is_over = False
         while not is_over:
@@ -58,10 +58,10 @@ class Client:
             self.tls.bio_write(session.output())
 
 
-def outcome(context: TlsContext, client: Client) -> HandshakeError | None:
+def outcome(context: TlsContext, client: Client) -> HandshakeRefusedError | None:
     try:
         client.meet(TlsSession(context))
-    except HandshakeError as error:
+    except HandshakeRefusedError as error:
         return error
     return None
 
@@ -236,7 +236,7 @@ def test_a_client_that_does_not_believe_the_server_says_so() -> None:
     with pytest.raises(SSL.Error, match="certificate verify failed"):
         doubtful.meet(session)
     session.take(doubtful.tls.bio_read(2**16))
-    with pytest.raises(HandshakeError, match="alert unknown ca"):
+    with pytest.raises(HandshakeRefusedError, match="alert unknown ca"):
         session.shake_hands()
 
 
@@ -262,11 +262,11 @@ def test_the_sentences_are_those_of_openssl(leaf: Leaf) -> None:
             store, crypto.X509.from_cryptography(leaf.certificate)
         ).verify_certificate()
     code, _, sentence = caught.value.errors
-    assert HandshakeError.of_certificate(code, 0).reason == sentence
+    assert HandshakeRefusedError.of_certificate(code, 0).reason == sentence
 
 
 def test_a_number_that_is_new_is_told_as_a_number() -> None:
-    refused = HandshakeError.of_certificate(9999, 0)
+    refused = HandshakeRefusedError.of_certificate(9999, 0)
     assert "9999" in str(refused)
     assert refused.rejection is TlsRejection.BAD_CERTIFICATE
 

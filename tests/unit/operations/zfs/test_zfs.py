@@ -30,7 +30,7 @@ from host_agent.operations.catalogue import (
     RunAs,
 )
 from host_agent.operations.zfs.adapter import ADAPTER, SPECS
-from host_agent.operations.zfs.output import LIST_FIELDS, Facts
+from host_agent.operations.zfs.output import LIST_FIELDS, DatasetFacts
 from host_agent.operations.zfs.parameters import is_dataset, is_snapshot_name
 from host_agent.operations.zfs.preview import size
 from host_agent.operations.zfs.section import ZfsSection
@@ -518,7 +518,7 @@ def test_a_cut_inspection_is_no_answer() -> None:
 
 def test_a_member_of_another_form_is_no_answer() -> None:
     with pytest.raises(InvalidOutputError):
-        Facts.of(facts("member\ttank/media")).members()
+        DatasetFacts.of(facts("member\ttank/media")).members()
 
 
 @pytest.mark.parametrize(
