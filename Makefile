@@ -86,7 +86,7 @@ newest: ## import everything, warnings as errors, with the newest releases that 
 		$$python -c '' 2>/dev/null || { echo "$$python is not here"; continue; }
 		$$python -m venv --clear build/newest
 		build/newest/bin/pip install --quiet --disable-pip-version-check --upgrade pip
-		build/newest/bin/pip install --quiet --disable-pip-version-check '.[signal,notify]'
+		build/newest/bin/pip install --quiet --disable-pip-version-check '.[signal,notify,mcp]'
 		build/newest/bin/pip check --quiet --disable-pip-version-check
 		build/newest/bin/python -I -W error tests/support/import_all.py
 	done
