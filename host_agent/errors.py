@@ -1,53 +1,179 @@
-"""One exception tree with stable codes, and the tables from code to HTTP status and exit status.
+"""One exception tree with stable codes: to each a title, an HTTP status, and what to do next.
 
 Every refusal and failure that a user can meet is a `HostAgentError` with a `code`, which
 docs/reference/problems.md lists and which is never reused for another meaning. Rooms raise these;
 `api` renders them as RFC 9457 problems, `cli` as one sentence and an exit status.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, ClassVar, Final, Self
+
+# -- what to do next ------------------------------------------------------------------------------
+
+
+class RecoveryKind(StrEnum):
+    """What a program does about a problem without understanding its sentence.
+
+    - `never`: the same is refused again, and nothing in it can be corrected.
+    - `change_parameters`: the same is refused again; correct what the faults name.
+    - `wait_for`: another request of this caller goes first; ask when that has ended, not before.
+    - `ask_again_after`: the same may be asked again once so many seconds have passed.
+    - `ask_a_person`: no program mends it; somebody has to look.
+    """
+
+    NEVER = "never"
+    CHANGE_PARAMETERS = "change_parameters"
+    WAIT_FOR = "wait_for"
+    ASK_AGAIN_AFTER = "ask_again_after"
+    ASK_A_PERSON = "ask_a_person"
+
+
+class FaultPlace(StrEnum):
+    """The part of an HTTP request that a fault is in."""
+
+    BODY = "body"
+    QUERY = "query"
+    HEADER = "header"
+    PATH = "path"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing to correct.
+
+    `pointer` (RFC 6901) is into the JSON body in the typed form, or into the query, the header
+    section or the path as an object of their names; empty is all of it.
+    """
+
+    pointer: str
+    message: str
+    place: FaultPlace = FaultPlace.BODY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """What to do next. Beside `kind` only what belongs to that kind is set.
+
+    `faults` of `change_parameters` are at least one in every problem. `wait_for` names the same
+    request as `request_id`, or one that would have the same effect as `equivalent_to`. `seconds` of
+    `ask_again_after` are whole; 0 is at once.
+    """
+
+    kind: RecoveryKind
+    faults: tuple[Fault, ...] = ()
+    request_id: str | None = None
+    equivalent_to: str | None = None
+    seconds: int | None = None
+
+
+NEVER: Final = Recovery(kind=RecoveryKind.NEVER)
+ASK_A_PERSON: Final = Recovery(kind=RecoveryKind.ASK_A_PERSON)
+CORRECT: Final = Recovery(kind=RecoveryKind.CHANGE_PARAMETERS)
+"""The detail is the one fault, unless who raises the error names others."""
+
+
+def again_after(seconds: float) -> Recovery:
+    """Return that the same may be asked again in `seconds`, rounded up, at least 0."""
+    whole = max(0, math.ceil(seconds))
+    return Recovery(kind=RecoveryKind.ASK_AGAIN_AFTER, seconds=whole)
+
+
+def wait_for(*, request_id: str | None = None, equivalent_to: str | None = None) -> Recovery:
+    """Return that one's own request goes first: the same one, or an equivalent."""
+    return Recovery(kind=RecoveryKind.WAIT_FOR, request_id=request_id, equivalent_to=equivalent_to)
+
+
+def correct(message: str, *path: str | int, place: FaultPlace = FaultPlace.BODY) -> Recovery:
+    """Return that what `path` leads to has to be corrected, for the reason `message`."""
+    fault = Fault(pointer=pointer(path), message=message, place=place)
+    return Recovery(kind=RecoveryKind.CHANGE_PARAMETERS, faults=(fault,))
+
+
+def pointer(path: Iterable[str | int]) -> str:
+    """Return the JSON pointer (RFC 6901) of keys and indexes from the outermost inwards."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+# -- the tree -------------------------------------------------------------------------------------
 
 
 class HostAgentError(Exception):
     """A refusal or failure with a stable `code`; `detail` is safe to show to the caller.
 
     `detail` is one sentence that says what to do next. It never holds a secret, and never says how
-    to lift a restriction. `retry_after_seconds` is set where trying again later can help.
-    `members` are further members of the problem body (`outcome`, `request`), `about` the audit
-    fields of what was refused (operation, resource, params, digest). Who knows more of it raises
-    an error of its own from this one (`amended`).
+    to lift a restriction. It names no command line: who reads it may have none.
+    `retry_after_seconds` is set where trying again later can help. `recovery` says what to do next,
+    where this one has another than its code. `members` are further members of the problem body
+    (`outcome`, `request`), `about` the audit fields of what was refused (operation, resource,
+    params, digest). Who knows more of it raises an error of its own from this one (`amended`).
+
+    A class that declares a `code` declares title and recovery with it.
     """
 
     code: ClassVar[str] = "internal"
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
     title: ClassVar[str] = "The agent failed"
+    usual_recovery: ClassVar[Recovery] = ASK_A_PERSON
+    usual_pointer: ClassVar[str] = ""
+    """Where in the body the fault is, for a code that is corrected always in the same place."""
+
+    def __init_subclass__(cls) -> None:
+        """Refuse a class that has a code of its own and takes the rest from its parent."""
+        super().__init_subclass__()
+        own = vars(cls)
+        if "code" in own and not {"title", "usual_recovery"} <= own.keys():
+            message = f"{cls.__name__} declares a code without its title and usual_recovery"
+            raise TypeError(message)
 
     def __init__(
         self,
         detail: str,
         *,
         retry_after_seconds: float | None = None,
+        recovery: Recovery | None = None,
         members: Mapping[str, Any] | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.retry_after_seconds = retry_after_seconds
+        self._recovery: Final = recovery
         self.members: Final[Mapping[str, Any]] = dict(members or {})
         self.about: Final[Mapping[str, Any]] = dict(about or {})
+
+    @property
+    def recovery(self) -> Recovery:
+        """Return what to do next; to correct something has at least one fault."""
+        recovery = self._recovery or self.usual_recovery
+        match recovery.kind:
+            case RecoveryKind.CHANGE_PARAMETERS if not recovery.faults:
+                return replace(
+                    recovery, faults=(Fault(pointer=self.usual_pointer, message=self.detail),)
+                )
+            case RecoveryKind.ASK_AGAIN_AFTER if self.retry_after_seconds is not None:
+                return again_after(max(1.0, self.retry_after_seconds))
+            case _:
+                return recovery
 
     def amended(
         self,
         *,
+        recovery: Recovery | None = None,
         members: Mapping[str, Any] | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Return another of the same code that has `members` and `about` beside its own."""
+        """Return another of the same code that has `members` and `about` beside its own.
+
+        A `recovery` takes the place of its own.
+        """
         return type(self)(
             self.detail,
             retry_after_seconds=self.retry_after_seconds,
+            recovery=recovery or self._recovery,
             members={**self.members, **(members or {})},
             about={**self.about, **(about or {})},
         )
@@ -70,6 +196,7 @@ class MalformedRequestError(RequestError):
     code = "request:malformed"
     status = HTTPStatus.BAD_REQUEST
     title = "The request is malformed"
+    usual_recovery = CORRECT
 
 
 class InvalidParameterError(RequestError):
@@ -78,6 +205,13 @@ class InvalidParameterError(RequestError):
     code = "request:invalid-parameter"
     status = HTTPStatus.BAD_REQUEST
     title = "A parameter is invalid"
+    usual_recovery = CORRECT
+
+
+def invalid_in_query(name: str, rule: str) -> InvalidParameterError:
+    """Return that the query value `name` breaks `rule`."""
+    message = f"{name}: {rule}"
+    return InvalidParameterError(message, recovery=correct(message, name, place=FaultPlace.QUERY))
 
 
 class ReasonRequiredError(RequestError):
@@ -86,6 +220,8 @@ class ReasonRequiredError(RequestError):
     code = "request:reason-required"
     status = HTTPStatus.BAD_REQUEST
     title = "A reason is required"
+    usual_recovery = CORRECT
+    usual_pointer = "/reason"
 
 
 class RequestTimeoutError(RequestError):
@@ -94,6 +230,7 @@ class RequestTimeoutError(RequestError):
     code = "request:timeout"
     status = HTTPStatus.REQUEST_TIMEOUT
     title = "The request did not arrive in time"
+    usual_recovery = again_after(1)
 
 
 class ForeignOriginError(RequestError):
@@ -102,6 +239,7 @@ class ForeignOriginError(RequestError):
     code = "request:foreign-origin"
     status = HTTPStatus.FORBIDDEN
     title = "The request comes from a foreign origin"
+    usual_recovery = NEVER
 
 
 class UnknownOperationError(RequestError):
@@ -110,6 +248,8 @@ class UnknownOperationError(RequestError):
     code = "request:unknown-operation"
     status = HTTPStatus.NOT_FOUND
     title = "No such operation"
+    usual_recovery = CORRECT
+    usual_pointer = "/operation"
 
 
 class RequestNotFoundError(RequestError):
@@ -118,6 +258,14 @@ class RequestNotFoundError(RequestError):
     code = "request:not-found"
     status = HTTPStatus.NOT_FOUND
     title = "No such request"
+    usual_recovery = CORRECT
+
+
+def request_not_found(message: str = "") -> RequestNotFoundError:
+    """Return that the request of a path is not there; `message` says so otherwise."""
+    message = message or "There is no such request that you may see; GET /requests lists yours."
+    fix = correct(message, "request_id", place=FaultPlace.PATH)
+    return RequestNotFoundError(message, recovery=fix)
 
 
 class RequestTooLargeError(RequestError):
@@ -126,6 +274,7 @@ class RequestTooLargeError(RequestError):
     code = "request:too-large"
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     title = "The request body is too large"
+    usual_recovery = CORRECT
 
 
 class NotJsonError(RequestError):
@@ -134,6 +283,7 @@ class NotJsonError(RequestError):
     code = "request:not-json"
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     title = "The request body is not JSON"
+    usual_recovery = CORRECT
 
 
 class HeadersTooLargeError(RequestError):
@@ -142,6 +292,7 @@ class HeadersTooLargeError(RequestError):
     code = "request:headers-too-large"
     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     title = "The request headers are too large"
+    usual_recovery = CORRECT
 
 
 class IdempotencyConflictError(RequestError):
@@ -150,6 +301,14 @@ class IdempotencyConflictError(RequestError):
     code = "request:idempotency-conflict"
     status = HTTPStatus.CONFLICT
     title = "The idempotency key was used for another body"
+    usual_recovery = CORRECT
+
+
+def idempotency_conflict() -> IdempotencyConflictError:
+    """Return that a key was used for another body."""
+    message = "This Idempotency-Key was used for another body; take a new key."
+    fix = correct(message, "Idempotency-Key", place=FaultPlace.HEADER)
+    return IdempotencyConflictError(message, recovery=fix)
 
 
 class RouteNotFoundError(RequestError):
@@ -158,6 +317,7 @@ class RouteNotFoundError(RequestError):
     code = "route:not-found"
     status = HTTPStatus.NOT_FOUND
     title = "No such route"
+    usual_recovery = NEVER
 
 
 class MethodNotAllowedError(RequestError):
@@ -166,6 +326,7 @@ class MethodNotAllowedError(RequestError):
     code = "route:method-not-allowed"
     status = HTTPStatus.METHOD_NOT_ALLOWED
     title = "The method is not allowed here"
+    usual_recovery = NEVER
 
 
 # -- who asks -------------------------------------------------------------------------------------
@@ -182,6 +343,7 @@ class UnknownIdentityError(IdentityError):
 
     code = "identity:unknown"
     title = "The identity is not registered"
+    usual_recovery = ASK_A_PERSON
 
 
 class RevokedIdentityError(IdentityError):
@@ -189,6 +351,7 @@ class RevokedIdentityError(IdentityError):
 
     code = "identity:revoked"
     title = "The certificate is revoked"
+    usual_recovery = ASK_A_PERSON
 
 
 class InvalidIdentityError(IdentityError):
@@ -196,6 +359,7 @@ class InvalidIdentityError(IdentityError):
 
     code = "identity:invalid"
     title = "The certificate is not acceptable"
+    usual_recovery = ASK_A_PERSON
 
 
 class RoleRequiredError(IdentityError):
@@ -203,6 +367,7 @@ class RoleRequiredError(IdentityError):
 
     code = "identity:role-required"
     title = "The identity lacks the role"
+    usual_recovery = ASK_A_PERSON
 
 
 class RevocationUnavailableError(IdentityError):
@@ -211,6 +376,7 @@ class RevocationUnavailableError(IdentityError):
     code = "identity:revocation-unavailable"
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "Revocation cannot be checked"
+    usual_recovery = again_after(60)
 
 
 class BadSignatureError(IdentityError):
@@ -219,6 +385,7 @@ class BadSignatureError(IdentityError):
     code = "bridge:bad-signature"
     status = HTTPStatus.UNAUTHORIZED
     title = "The signature is not valid"
+    usual_recovery = NEVER
 
 
 # -- may it ---------------------------------------------------------------------------------------
@@ -235,6 +402,7 @@ class PolicyDeniedError(PolicyError):
 
     code = "policy:denied"
     title = "Policy denies this"
+    usual_recovery = NEVER
 
 
 class NoRuleError(PolicyError):
@@ -242,6 +410,7 @@ class NoRuleError(PolicyError):
 
     code = "policy:no-rule"
     title = "No rule allows this"
+    usual_recovery = NEVER
 
 
 class ReadOnlyError(PolicyError):
@@ -249,6 +418,7 @@ class ReadOnlyError(PolicyError):
 
     code = "policy:read-only"
     title = "The identity may only read"
+    usual_recovery = NEVER
 
 
 class ProtectedError(PolicyError):
@@ -256,6 +426,7 @@ class ProtectedError(PolicyError):
 
     code = "policy:protected"
     title = "The resource is protected"
+    usual_recovery = NEVER
 
 
 class RateLimitedError(HostAgentError):
@@ -264,6 +435,7 @@ class RateLimitedError(HostAgentError):
     code = "rate:limited"
     status = HTTPStatus.TOO_MANY_REQUESTS
     title = "Too many requests"
+    usual_recovery = again_after(60)
 
 
 # -- who says yes ---------------------------------------------------------------------------------
@@ -281,6 +453,7 @@ class SelfApprovalError(ApprovalError):
     code = "approval:self-approval"
     status = HTTPStatus.FORBIDDEN
     title = "Nobody approves for themselves"
+    usual_recovery = ASK_A_PERSON
 
 
 class ApprovalDeniedError(ApprovalError):
@@ -289,6 +462,7 @@ class ApprovalDeniedError(ApprovalError):
     code = "approval:denied"
     status = HTTPStatus.FORBIDDEN
     title = "The request was denied"
+    usual_recovery = again_after(60)
 
 
 class AlreadyDecidedError(ApprovalError):
@@ -296,6 +470,7 @@ class AlreadyDecidedError(ApprovalError):
 
     code = "approval:already-decided"
     title = "The request is decided already"
+    usual_recovery = NEVER
 
 
 class DigestMismatchError(ApprovalError):
@@ -303,6 +478,8 @@ class DigestMismatchError(ApprovalError):
 
     code = "approval:digest-mismatch"
     title = "The approval is for something else"
+    usual_recovery = CORRECT
+    usual_pointer = "/digest"
 
 
 class TargetChangedError(ApprovalError):
@@ -310,6 +487,7 @@ class TargetChangedError(ApprovalError):
 
     code = "approval:target-changed"
     title = "The target has changed since it was asked for"
+    usual_recovery = again_after(0)
 
 
 class ExpiredError(ApprovalError):
@@ -318,6 +496,7 @@ class ExpiredError(ApprovalError):
     code = "approval:expired"
     status = HTTPStatus.GONE
     title = "The request has expired"
+    usual_recovery = again_after(60)
 
 
 class QueueFullError(ApprovalError):
@@ -326,6 +505,7 @@ class QueueFullError(ApprovalError):
     code = "approval:queue-full"
     status = HTTPStatus.TOO_MANY_REQUESTS
     title = "Too many requests are pending"
+    usual_recovery = again_after(60)
 
 
 class UnreachableError(ApprovalError):
@@ -334,6 +514,7 @@ class UnreachableError(ApprovalError):
     code = "approval:unreachable"
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "Nobody can be asked to approve this"
+    usual_recovery = ASK_A_PERSON
 
 
 # -- it runs --------------------------------------------------------------------------------------
@@ -350,6 +531,7 @@ class HostFailedError(HostError):
 
     code = "host:failed"
     title = "The command failed"
+    usual_recovery = ASK_A_PERSON
 
 
 class SudoRefusedError(HostError):
@@ -357,6 +539,7 @@ class SudoRefusedError(HostError):
 
     code = "host:sudo-refused"
     title = "sudo refused to run the wrapper"
+    usual_recovery = ASK_A_PERSON
 
 
 class InvalidOutputError(HostError):
@@ -364,6 +547,7 @@ class InvalidOutputError(HostError):
 
     code = "host:output-invalid"
     title = "The command's output is not understood"
+    usual_recovery = ASK_A_PERSON
 
 
 class HostNotFoundError(HostError):
@@ -372,6 +556,8 @@ class HostNotFoundError(HostError):
     code = "host:not-found"
     status = HTTPStatus.NOT_FOUND
     title = "The resource does not exist"
+    usual_recovery = CORRECT
+    usual_pointer = "/params"
 
 
 class HostBusyError(HostError):
@@ -380,6 +566,7 @@ class HostBusyError(HostError):
     code = "host:busy"
     status = HTTPStatus.CONFLICT
     title = "The resource is busy"
+    usual_recovery = again_after(5)
 
 
 class HostTimedOutError(HostError):
@@ -388,6 +575,7 @@ class HostTimedOutError(HostError):
     code = "host:timed-out"
     status = HTTPStatus.GATEWAY_TIMEOUT
     title = "The command did not end in time"
+    usual_recovery = ASK_A_PERSON
 
 
 class AdapterUnavailableError(HostError):
@@ -396,6 +584,7 @@ class AdapterUnavailableError(HostError):
     code = "adapter:unavailable"
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "The adapter is not available"
+    usual_recovery = ASK_A_PERSON
 
 
 # -- what happened --------------------------------------------------------------------------------
@@ -407,6 +596,7 @@ class AuditUnavailableError(HostAgentError):
     code = "audit:unavailable"
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "The audit log cannot be written"
+    usual_recovery = again_after(60)
 
 
 class StoreUnavailableError(HostAgentError):
@@ -415,6 +605,7 @@ class StoreUnavailableError(HostAgentError):
     code = "store:unavailable"
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "The request store is not available"
+    usual_recovery = again_after(60)
 
 
 # -- the administrator's own mistakes; these never cross HTTP -------------------------------------
@@ -460,6 +651,7 @@ class ProblemError(Exception):
     Not a `HostAgentError`: `code` and `detail` came over the wire, so a newer agent may send a code
     that `BY_CODE` lacks. `body` is the whole RFC 9457 object; nothing in it is fit for a terminal
     before it is escaped. `request_id` names the exchange, or the request where there is one.
+    `recovery` is None where the agent said none, or one that this version does not know.
     """
 
     def __init__(
@@ -470,6 +662,7 @@ class ProblemError(Exception):
         detail: str,
         request_id: str | None = None,
         retry_after_seconds: float | None = None,
+        recovery: Recovery | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(f"{detail} ({code})")
@@ -478,6 +671,7 @@ class ProblemError(Exception):
         self.detail = detail
         self.request_id = request_id
         self.retry_after_seconds = retry_after_seconds
+        self.recovery = recovery
         self.body: dict[str, Any] = dict(body or {})
 
 

@@ -15,14 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from host_agent.api.wire import GrantBody
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
+    FaultPlace,
     InvalidParameterError,
     MalformedRequestError,
     NotJsonError,
     RateLimitedError,
     RequestTooLargeError,
+    correct,
 )
 from host_agent.http.exchange import Receive
-from host_agent.operations.catalogue import explain
+from host_agent.operations.catalogue import explain, faults_of
 from host_agent.requests.model import GrantTerms
 from host_agent.text import DIGEST, ID
 
@@ -205,7 +207,8 @@ def check_length(content_length: str | None) -> None:
         return
     if _LENGTH.fullmatch(content_length) is None:
         message = "Content-Length is not a number."
-        raise MalformedRequestError(message)
+        fix = correct(message, "Content-Length", place=FaultPlace.HEADER)
+        raise MalformedRequestError(message, recovery=fix)
     if int(content_length) > MAX_BODY_BYTES:
         _too_large()
 
@@ -257,10 +260,12 @@ def require_json(content_type: str | None, content_encoding: str | None) -> None
     """
     if content_encoding is not None and content_encoding.strip().lower() != "identity":
         message = "Send the body without Content-Encoding."
-        raise NotJsonError(message)
+        fix = correct(message, "Content-Encoding", place=FaultPlace.HEADER)
+        raise NotJsonError(message, recovery=fix)
     if content_type is None or _JSON_TYPE.fullmatch(content_type) is None:
         message = "Send the body as Content-Type: application/json, in UTF-8."
-        raise NotJsonError(message)
+        fix = correct(message, "Content-Type", place=FaultPlace.HEADER)
+        raise NotJsonError(message, recovery=fix)
 
 
 def parse_object(data: bytes) -> dict[str, JsonValue]:
@@ -298,7 +303,8 @@ def fit(model: type[ModelT], value: Mapping[str, JsonValue]) -> ModelT:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise MalformedRequestError(explain(error)) from None
+        fix = faults_of(error, value, model)
+        raise MalformedRequestError(explain(error), recovery=fix) from None
 
 
 def parse_decision(data: bytes) -> DecisionBody:
@@ -323,10 +329,10 @@ def parse_bridged(data: bytes) -> BridgedDecisionBody:
 def _consistent(decision: DecisionT) -> DecisionT:
     if decision.decision == "approve" and decision.digest is None:
         message = "digest: an approval must repeat the digest of what is approved."
-        raise InvalidParameterError(message)
+        raise InvalidParameterError(message, recovery=correct(message, "digest"))
     if decision.decision == "deny" and decision.grant is not None:
         message = "grant: a denial grants nothing."
-        raise InvalidParameterError(message)
+        raise InvalidParameterError(message, recovery=correct(message, "grant"))
     return decision
 
 

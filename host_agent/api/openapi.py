@@ -14,7 +14,7 @@ from host_agent.api.body import OlderAsk
 from host_agent.api.problems import JSON, PROBLEM_JSON, problem_type, to_bytes
 from host_agent.api.route import IN_PATH, Route
 from host_agent.api.routes import ROUTES
-from host_agent.errors import BY_CODE
+from host_agent.errors import BY_CODE, FaultPlace, RecoveryKind
 from host_agent.identity.registry import Autonomy, Role
 from host_agent.operations.catalogue import Catalogue, Effect, OperationSpec, PreviewAccuracy
 from host_agent.policy.rules import Summary
@@ -137,6 +137,8 @@ VOCABULARIES: Mapping[str, Iterable[str]] = {
     "DeliveryFailure": Failure,
     "Severity": Severity,
     "Code": BY_CODE,
+    "RecoveryKind": RecoveryKind,
+    "FaultPlace": FaultPlace,
     "ProblemType": [problem_type(code) for code in BY_CODE],
 }
 """The closed sets that texts of the wire are from, each as it is declared."""

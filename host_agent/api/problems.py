@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 
 from host_agent import __version__
-from host_agent.api.wire import Health, ProblemBody, Readiness
+from host_agent.api.wire import Health, ProblemBody, Readiness, RecoveryView
 from host_agent.errors import (
     AdapterUnavailableError,
     AuditUnavailableError,
@@ -50,6 +50,7 @@ def problem_body(error: HostAgentError, exchange_id: str) -> dict[str, object]:
         status=int(error.status),
         detail=error.detail,
         code=error.code,
+        recovery=RecoveryView.of(error.recovery),
         request_id=exchange_id,
         **(
             {} if error.retry_after_seconds is None else {"retry_after_seconds": retry_after(error)}

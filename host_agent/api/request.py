@@ -16,7 +16,13 @@ from quart import Quart, Request, Response
 from werkzeug.datastructures import Headers
 
 from host_agent.api import body as bodies
-from host_agent.errors import InvalidIdentityError, InvalidParameterError, MalformedRequestError
+from host_agent.errors import (
+    FaultPlace,
+    InvalidIdentityError,
+    InvalidParameterError,
+    MalformedRequestError,
+    correct,
+)
 from host_agent.http.exchange import Receive, Rendered, Send, new_exchange_id
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Principal
@@ -67,7 +73,8 @@ class AgentRequest(Request):
         for name, value in self.args.items(multi=True):
             if name not in names or name in found:
                 message = f"query: only {', '.join(names) or 'no parameters'}, each once."
-                raise InvalidParameterError(message)
+                fix = correct(message, name, place=FaultPlace.QUERY)
+                raise InvalidParameterError(message, recovery=fix)
             found[name] = value
         return found
 

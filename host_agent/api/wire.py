@@ -6,6 +6,7 @@ escape it before a person's terminal sees it.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -26,7 +27,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from host_agent.clock import rfc3339
-from host_agent.errors import InvalidAnswerError
+from host_agent.errors import InvalidAnswerError, Recovery
 from host_agent.text import DIGEST
 
 VOCABULARY = "x-vocabulary"
@@ -175,6 +176,46 @@ class OperationList(WireAnswer):
     operations: tuple[OperationInfo, ...]
 
 
+# -- what to do next ------------------------------------------------------------------------------
+
+
+class FaultView(WireModel):
+    """One thing to correct.
+
+    `pointer` (RFC 6901) leads into the body in the typed form, or into the query, the header
+    section or the path as an object of their names; empty is all of it.
+    """
+
+    model_config = ConfigDict(title="Fault")
+
+    pointer: str
+    message: str
+    place: Annotated[str, _from("FaultPlace")] = Field(description="Where `pointer` begins.")
+
+
+class RecoveryView(WireModel):
+    """What to do about a problem, for programs; by `kind` it has further members.
+
+    `change_parameters`: `faults`, at least one. `wait_for`: `request_id`, the same request, or
+    `equivalent_to`, one that would have the same effect. `ask_again_after`: whole `seconds`, 0 for
+    at once. `never` and `ask_a_person` have none.
+    """
+
+    model_config = ConfigDict(title="Recovery")
+
+    kind: Annotated[str, _from("RecoveryKind")]
+    faults: tuple[FaultView, ...] = ()
+    request_id: str | SkipJsonSchema[None] = None
+    equivalent_to: str | SkipJsonSchema[None] = None
+    seconds: int | SkipJsonSchema[None] = Field(default=None, ge=0)
+
+    @classmethod
+    def of(cls, recovery: Recovery) -> Self:
+        """Return `recovery` as it is answered."""
+        given = {name: value for name, value in asdict(recovery).items() if value not in (None, ())}
+        return cls.model_validate(given)
+
+
 # -- a request ------------------------------------------------------------------------------------
 
 
@@ -183,6 +224,7 @@ class RequestProblem(WireModel):
 
     code: Annotated[str, _from("Code")]
     detail: str
+    recovery: RecoveryView | SkipJsonSchema[None] = None
     decision_reason: str | SkipJsonSchema[None] = None
 
 
@@ -476,6 +518,7 @@ class ProblemBody(WireModel):
     status: int
     detail: str
     code: Annotated[str, _from("Code")]
+    recovery: RecoveryView
     request_id: str = Field(description="This exchange.")
     retry_after_seconds: int | SkipJsonSchema[None] = Field(default=None, ge=1)
 

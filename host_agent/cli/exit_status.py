@@ -1,6 +1,7 @@
 """How a command ends: one sentence on standard error, and an exit status of sysexits(3)."""
 
 import sys
+from typing import assert_never
 
 from host_agent.cli import journal
 from host_agent.cli.terminal import render
@@ -13,12 +14,15 @@ from host_agent.errors import (
     CertificateRefusedError,
     ConfigurationError,
     ConnectionFailedError,
+    Fault,
     HostAgentError,
     InvalidAnswerError,
     ProblemError,
+    RecoveryKind,
     UsageError,
     exit_status,
 )
+from host_agent.text import SHOWN_ID
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -46,10 +50,35 @@ def end(error: BaseException, *, as_json: bool) -> int:
 def _end_problem(problem: ProblemError, *, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(render.json_text(problem.body) + "\n")
-    again = problem.retry_after_seconds
-    hint = f" Try again in {again:.0f} s." if again is not None else ""
-    _say(f"{problem.detail}{hint} ({problem.code})")
+    _say(f"{problem.detail}{_hint(problem)} ({problem.code})")
+    for fault in _told_apart(problem):
+        _say(f"{fault.place.value} {fault.pointer}: {fault.message}")
     return exit_status(problem.code)
+
+
+def _hint(problem: ProblemError) -> str:
+    """Return in a sentence what the problem says to do next, where its detail does not."""
+    again, recovery = problem.retry_after_seconds, problem.recovery
+    if again is not None:
+        return f" Try again in {again:.0f} s."
+    if recovery is None:
+        return ""
+    match recovery.kind:
+        case RecoveryKind.ASK_AGAIN_AFTER:
+            return f" Try again in {recovery.seconds} s." if recovery.seconds else ""
+        case RecoveryKind.WAIT_FOR:
+            waited = recovery.request_id or recovery.equivalent_to or ""
+            return f" Look at it with: host-agent requests show {waited[:SHOWN_ID]}"
+        case RecoveryKind.NEVER | RecoveryKind.CHANGE_PARAMETERS | RecoveryKind.ASK_A_PERSON:
+            return ""
+        case _:
+            assert_never(recovery.kind)
+
+
+def _told_apart(problem: ProblemError) -> tuple[Fault, ...]:
+    """Return the faults that have a place of their own; one alone the sentence names."""
+    faults = () if problem.recovery is None else problem.recovery.faults
+    return faults if len(faults) > 1 else ()
 
 
 def _plain(error: BaseException) -> tuple[int, str]:

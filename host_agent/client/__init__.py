@@ -31,8 +31,12 @@ from host_agent.client.transport import AsyncClient, Client
 from host_agent.errors import (
     CertificateRefusedError,
     ConnectionFailedError,
+    Fault,
+    FaultPlace,
     InvalidAnswerError,
     ProblemError,
+    Recovery,
+    RecoveryKind,
 )
 
 __all__ = [
@@ -46,6 +50,8 @@ __all__ = [
     "ContactView",
     "DecisionView",
     "Enrolment",
+    "Fault",
+    "FaultPlace",
     "GrantBody",
     "GrantView",
     "Held",
@@ -58,6 +64,8 @@ __all__ = [
     "ProblemError",
     "Ran",
     "Readiness",
+    "Recovery",
+    "RecoveryKind",
     "RequestPage",
     "RequestProblem",
     "RequestView",

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from host_agent.api.wire import (
     GrantBody,
@@ -41,6 +41,7 @@ from host_agent.errors import (
     ConnectionFailedError,
     InvalidAnswerError,
     ProblemError,
+    Recovery,
 )
 from host_agent.text import ID
 
@@ -337,8 +338,20 @@ def problem_from(
         detail=detail if isinstance(detail, str) else str(body.get("title", "")),
         request_id=request_id if isinstance(request_id, str) else None,
         retry_after_seconds=float(str(retry)) if is_number else retry_after_seconds,
+        recovery=recovery_from(body.get("recovery")),
         body=body,
     )
+
+
+def recovery_from(value: JsonValue) -> Recovery | None:
+    """Return what a problem says to do next; None where it says nothing that is known here."""
+    try:
+        return _RECOVERY.validate_python(value)
+    except ValidationError:
+        return None
+
+
+_RECOVERY = TypeAdapter(Recovery)
 
 
 def _json(reply: Reply) -> dict[str, JsonValue]:

@@ -26,6 +26,7 @@ from host_agent.errors import (
     InvalidParameterError,
     PolicyDeniedError,
     SudoRefusedError,
+    correct,
 )
 from host_agent.execution.process import Child, ProcessWatch
 from host_agent.operations import CATALOGUE
@@ -260,7 +261,7 @@ def _encoded(argv: list[str]) -> list[bytes]:
         command = []
     if not command or any(b"\0" in argument for argument in command):
         message = "A parameter holds a character that no command line can carry."
-        raise InvalidParameterError(message)
+        raise InvalidParameterError(message, recovery=correct(message, "params"))
     return command
 
 
@@ -274,7 +275,7 @@ def _cannot_start(invocation: Invocation, error: Exception) -> NoReturn:
     reason = os.strerror(number) if number is not None else type(error).__name__
     message = (
         f"The wrapper {invocation.wrapper} cannot be started ({reason}); nothing ran. "
-        "The administrator finds the cause with `host-agent doctor`."
+        "The administrator of this host finds the cause."
     )
     raise AdapterUnavailableError(message) from error
 
@@ -300,14 +301,13 @@ def _refused_by_sudo(wrapper: str, user: str, output: Output) -> NoReturn:
     if not os.path.lexists(wrapper):
         message = (
             f"The wrapper {Path(wrapper).name} does not exist; nothing ran. "
-            "The administrator finds the cause with `host-agent doctor`."
+            "The administrator of this host finds the cause."
         )
         raise AdapterUnavailableError(message)
     said = "".join(c if c.isascii() and c.isprintable() else "?" for c in _sudo_words(output))
     message = (
         f"sudo would not run {wrapper} as {user} ({said[:_SHOWN_LENGTH]}); nothing ran. "
-        "The administrator compares `host-agent sudoers render` with what is installed by "
-        "`host-agent sudoers check`."
+        "The administrator of this host compares what sudo grants with what the agent needs."
     )
     raise SudoRefusedError(message)
 

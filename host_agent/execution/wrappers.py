@@ -68,7 +68,7 @@ class WrapperDigests:
         if now.st_mode & self._foreign or now.st_uid not in (0, os.geteuid()):
             message = (
                 f"The wrapper {wrapper} of this operation can be changed by others on this host; "
-                "it is not run. The administrator finds the cause with `host-agent doctor`."
+                "it is not run. The administrator of this host finds the cause."
             )
             raise AdapterUnavailableError(message)
         seen = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_mode)

@@ -8,7 +8,13 @@ import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
-from host_agent.errors import HeadersTooLargeError, HostAgentError, MalformedRequestError
+from host_agent.errors import (
+    FaultPlace,
+    HeadersTooLargeError,
+    HostAgentError,
+    MalformedRequestError,
+    correct,
+)
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -115,9 +121,11 @@ def field(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
 
 def malformed(why: str) -> MalformedRequestError:
     """Return the refusal of a request that is not well-formed HTTP."""
-    return MalformedRequestError(f"This is not a request that is understood here: {why}.")
+    message = f"This is not a request that is understood here: {why}."
+    return MalformedRequestError(message, recovery=correct(message, place=FaultPlace.HEADER))
 
 
 def too_large_head() -> HeadersTooLargeError:
     """Return the refusal of a header section over its limits."""
-    return HeadersTooLargeError("Send fewer or shorter header fields.")
+    message = "Send fewer or shorter header fields."
+    return HeadersTooLargeError(message, recovery=correct(message, place=FaultPlace.HEADER))

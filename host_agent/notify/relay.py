@@ -2,7 +2,7 @@
 
 from host_agent.config import Channels
 from host_agent.config.channels.signal import SignalSection
-from host_agent.errors import InvalidParameterError
+from host_agent.errors import ASK_A_PERSON, InvalidParameterError
 from host_agent.notify.channel import ChannelReply
 from host_agent.notify.signal.envelope import Params, read_envelope
 
@@ -16,5 +16,5 @@ def read_relayed(channels: Channels, params: Params) -> ChannelReply | None:
     section = channels.section(SignalSection)
     if section is None:
         message = "No account of Signal is configured here."
-        raise InvalidParameterError(message)
+        raise InvalidParameterError(message, recovery=ASK_A_PERSON)
     return read_envelope(params, account=section.account)

@@ -6,7 +6,7 @@ pages, command line) reads this one table.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
@@ -15,10 +15,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
+    Fault,
     HostAgentError,
     HostFailedError,
     InvalidParameterError,
+    Recovery,
+    RecoveryKind,
     UnknownOperationError,
+    pointer,
 )
 from host_agent.operations.section import Section
 
@@ -386,9 +390,7 @@ class Catalogue:
         """
         spec = self._specs.get(name)
         if spec is None:
-            message = (
-                "There is no operation of that name; `host-agent operations` lists those there are."
-            )
+            message = "There is no operation of that name; GET /host/operations lists all."
             raise UnknownOperationError(message)
         return spec
 
@@ -404,7 +406,8 @@ class Catalogue:
             # From a parsed body; strict mode refuses "3" for 3 and true for 1.
             return Operation(spec, spec.parameters.model_validate(dict(params)))
         except ValidationError as error:
-            raise InvalidParameterError(explain(error)) from None
+            fix = faults_of(error, params, spec.parameters, "params")
+            raise InvalidParameterError(explain(error), recovery=fix) from None
 
 
 def explain(error: ValidationError) -> str:
@@ -414,3 +417,44 @@ def explain(error: ValidationError) -> str:
         where = ".".join(str(part) for part in fault["loc"]) or "parameters"
         faults.append(f"{where[:64]}: {fault['msg'].removeprefix('Value error, ')}")
     return "; ".join(faults) + "."
+
+
+MAX_FAULTS = 20
+_MAX_KEY = 256
+
+
+def faults_of(
+    error: ValidationError, value: Mapping[str, JsonValue], model: type[BaseModel], *base: str
+) -> Recovery:
+    """Return what to correct in `value`, which does not fit `model`: a pointer and why, for each.
+
+    `base` leads to `value` from the top of the body. Values are never repeated; a key that is too
+    long to be shown is left to the pointer of what it stands in.
+    """
+    faults = []
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        path = _path_in(value, fault["loc"], is_missing=fault["type"] == "missing")
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
+            message = f"There is no such member; there are: {', '.join(model.model_fields)}."
+        faults.append(Fault(pointer=pointer((*base, *path)), message=message))
+    return Recovery(kind=RecoveryKind.CHANGE_PARAMETERS, faults=tuple(faults[:MAX_FAULTS]))
+
+
+def _path_in(
+    value: object, location: Sequence[str | int], *, is_missing: bool
+) -> Iterator[str | int]:
+    """Yield the keys and indexes of a location that are in `value`, and the one that is missing.
+
+    The others name the alternatives of a type, and what was asked of a key.
+    """
+    for place, part in enumerate(location):
+        if len(str(part)) > _MAX_KEY:
+            return
+        if isinstance(value, Mapping) and part in value:
+            value = value[str(part)]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        elif not (is_missing and place == len(location) - 1):
+            continue
+        yield part

@@ -14,9 +14,9 @@ from host_agent.errors import (
     AlreadyDecidedError,
     HostAgentError,
     RateLimitedError,
-    RequestNotFoundError,
     SelfApprovalError,
     TargetChangedError,
+    request_not_found,
 )
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.approver_identity import ApproverIdentity, identity_of
@@ -25,7 +25,7 @@ from host_agent.pipeline.context import Context, identify_request
 from host_agent.pipeline.grants import make_grant, require_grantable
 from host_agent.pipeline.lifecycle import Lifecycle
 from host_agent.pipeline.transitions import Transitions
-from host_agent.pipeline.views import NOT_FOUND, facts_of, view_for
+from host_agent.pipeline.views import facts_of, view_for
 from host_agent.requests import codes
 from host_agent.requests import model as machine
 from host_agent.requests.model import (
@@ -278,7 +278,7 @@ class Decisions:
     async def _latest(self, request: Request) -> Request:
         latest = await self._context.store.get(RequestId(request.id))
         if latest is None:
-            raise RequestNotFoundError(NOT_FOUND)
+            raise request_not_found()
         return latest
 
 

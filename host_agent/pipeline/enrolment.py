@@ -12,7 +12,7 @@ from host_agent.api.wire import ApproverList, ApproverView, ContactView, Enrolme
 from host_agent.audit.record import Event
 from host_agent.clock import rfc3339
 from host_agent.config import CHANNELS, Approver
-from host_agent.errors import InvalidParameterError, RequestNotFoundError
+from host_agent.errors import FaultPlace, InvalidParameterError, RequestNotFoundError, correct
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.authorize import as_now
 from host_agent.pipeline.context import Context, record, refresh_contacts
@@ -56,8 +56,9 @@ class Enrolments:
         principal = as_now(context, principal, Role.ADMIN)
         entry = context.snapshot.config.approver(owner.casefold())
         if entry is None:
-            message = "No approver of that owner is configured; `host-agent approver list` shows."
-            raise RequestNotFoundError(message)
+            message = "No approver of that owner is configured; GET /approvers lists all."
+            fix = correct(message, "owner", place=FaultPlace.PATH)
+            raise RequestNotFoundError(message, recovery=fix)
         _require_enrollable(entry, channel)
         return await context.tasks.shielded(
             self._offer(principal, entry.acts_for, channel), name=f"enrol {entry.acts_for}"
@@ -111,13 +112,14 @@ def _require_enrollable(entry: Approver, channel: str) -> None:
     if declared is None or not declared.needs_enrolment:
         able = ", ".join(f"`{name}`" for name, one in CHANNELS.items() if one.needs_enrolment)
         message = f"channel: nobody enrols over this one; an address is proven by {able}."
-        raise InvalidParameterError(message)
+        raise InvalidParameterError(message, recovery=correct(message, "channel"))
     if channel not in entry.channels:
         message = "channel: this approver is not reached over it."
-        raise InvalidParameterError(message)
+        raise InvalidParameterError(message, recovery=correct(message, "channel"))
     if entry.address(channel) is not None:
         message = "owner: this approver's address is in the configuration, which counts."
-        raise InvalidParameterError(message)
+        fix = correct(message, "owner", place=FaultPlace.PATH)
+        raise InvalidParameterError(message, recovery=fix)
 
 
 def approver_view(entry: Approver, contacts: Sequence[Contact]) -> ApproverView:

@@ -11,10 +11,14 @@ from datetime import timedelta
 from host_agent.api.wire import Released
 from host_agent.audit.record import Event
 from host_agent.errors import (
+    NEVER,
+    FaultPlace,
     PolicyDeniedError,
     RateLimitedError,
     RequestError,
     RequestNotFoundError,
+    correct,
+    wait_for,
 )
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Effect, Operation
@@ -92,12 +96,16 @@ def _refusal(request: Request) -> PolicyDeniedError:
             f"An equivalent act of yours, {request.operation}, is waiting for a person; nothing was"
             " run. Wait for the decision on that."
         )
+        recovery = wait_for(equivalent_to=request.id)
     else:
         message = (
             f"An equivalent act of yours, {request.operation}, was denied; nothing was run. Do not"
             " try it another way."
         )
-    return PolicyDeniedError(message, about={"cause": f"equivalent to request {request.id}"})
+        recovery = NEVER
+    return PolicyDeniedError(
+        message, recovery=recovery, about={"cause": f"equivalent to request {request.id}"}
+    )
 
 
 # -- an admin lets go ------------------------------------------------------------------------------
@@ -121,7 +129,8 @@ class Fatigue:
         principal = as_now(context, principal, Role.ADMIN)
         if context.snapshot.identity(cn) is None:
             message = "No identity of that name is registered; names are compared whole."
-            raise RequestNotFoundError(message)
+            fix = correct(message, "cn", place=FaultPlace.PATH)
+            raise RequestNotFoundError(message, recovery=fix)
         await context.tasks.shielded(self._release(principal, cn), name=f"release {cn}")
         return Released(cn=cn, released=True)
 

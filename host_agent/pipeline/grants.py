@@ -14,7 +14,13 @@ from host_agent.api.wire import GrantList, GrantView
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.config import MAX_PATTERN_LENGTH, compile_pattern
-from host_agent.errors import HostAgentError, InvalidParameterError, RequestNotFoundError
+from host_agent.errors import (
+    FaultPlace,
+    HostAgentError,
+    InvalidParameterError,
+    RequestNotFoundError,
+    correct,
+)
 from host_agent.identity.registry import Principal, Role
 from host_agent.operations.catalogue import Operation
 from host_agent.pipeline.approver_identity import still_counts
@@ -49,11 +55,11 @@ def check_terms(request: Request, terms: GrantTerms) -> None:
     given = {name: (value, span) for name, (value, span) in bounds.items() if value is not None}
     if len(given) != 1:
         message = "grant: give exactly one of for_seconds and count."
-        raise InvalidParameterError(message)
+        raise InvalidParameterError(message, recovery=correct(message, "grant"))
     for name, (value, span) in given.items():
         if type(value) is not int or value not in span:
             message = f"grant.{name}: {span.start} to {span.stop - 1}."
-            raise InvalidParameterError(message)
+            raise InvalidParameterError(message, recovery=correct(message, "grant", name))
     if terms.resource is not None:
         _check_pattern(terms.resource, request.resource)
 
@@ -61,16 +67,16 @@ def check_terms(request: Request, terms: GrantTerms) -> None:
 def _check_pattern(pattern: str, resource: str | None) -> None:
     if not 1 <= len(pattern) <= MAX_PATTERN_LENGTH:
         message = f"grant.resource: 1 to {MAX_PATTERN_LENGTH} characters."
-        raise InvalidParameterError(message)
+        raise _bad_pattern(message)
     try:
         compiled = compile_pattern(pattern)
     except ValueError as error:
         message = f"grant.resource: {error}."
-        raise InvalidParameterError(message) from None
+        raise _bad_pattern(message) from None
     _refuse_slow(pattern)
     if resource is None or compiled.fullmatch(resource) is None:
         message = "grant.resource: does not match the resource of the request itself."
-        raise InvalidParameterError(message)
+        raise _bad_pattern(message)
 
 
 def _refuse_slow(pattern: str) -> None:
@@ -83,7 +89,11 @@ def _refuse_slow(pattern: str) -> None:
             f"grant.resource: takes at most {MAX_REPEATS} repeats (* + ? and braces),"
             f" {MAX_ALTERNATIVES} alternatives, and one plain group, not repeated."
         )
-        raise InvalidParameterError(message)
+        raise _bad_pattern(message)
+
+
+def _bad_pattern(message: str) -> InvalidParameterError:
+    return InvalidParameterError(message, recovery=correct(message, "grant", "resource"))
 
 
 def may_be_granted(context: Context, request: Request) -> bool:
@@ -118,7 +128,7 @@ def require_grantable(context: Context, request: Request, terms: GrantTerms) -> 
     check_terms(request, terms)
     if not may_be_granted(context, request):
         message = "grant: this has to be asked each time; approve it without a grant."
-        raise InvalidParameterError(message)
+        raise InvalidParameterError(message, recovery=correct(message, "grant"))
 
 
 def make_grant(context: Context, request: Request, now: datetime) -> Grant | None:
@@ -262,8 +272,9 @@ class Grants:
     async def _revoke(self, principal: Principal, grant_id: str, now: datetime) -> Grant:
         grant = await self._context.store.revoke_grant(grant_id, by=principal.cn, now=now)
         if grant is None:
-            message = "There is no such grant that could be used; `host-agent grants list` shows."
-            raise RequestNotFoundError(message)
+            message = "There is no such grant that could be used; GET /grants lists all."
+            fix = correct(message, "grant_id", place=FaultPlace.PATH)
+            raise RequestNotFoundError(message, recovery=fix)
         await self._record_revoked(grant, principal.cn)
         return grant
 

@@ -15,10 +15,11 @@ from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
     HostAgentError,
-    IdempotencyConflictError,
     PolicyDeniedError,
     ReasonRequiredError,
     StoreUnavailableError,
+    again_after,
+    idempotency_conflict,
 )
 from host_agent.execution.slots import Slot
 from host_agent.identity.registry import Principal, Role
@@ -143,8 +144,7 @@ class Submissions:
         stored = await context.store.recall(caller, key.key, context.clock.now())
         if stored is not None:
             if stored.body_sha256 != key.body_sha256:
-                message = "This Idempotency-Key was used for another body; take a new key."
-                raise IdempotencyConflictError(message)
+                raise idempotency_conflict()
             if stored.body is not None:
                 return SubmitAnswer(status=stored.status, body=stored.body)
             if stored.request_id is not None:
@@ -238,7 +238,7 @@ class Submissions:
         now = self._again(licensed)
         if not now.is_judged_as(licensed):
             message = "The rule that this runs by has changed; nothing was run. Ask again."
-            raise PolicyDeniedError(message)
+            raise PolicyDeniedError(message, recovery=again_after(0))
 
     def _bind(self, run: Run, inspection: Inspection | None) -> Run:
         return bind(self._context, run, None if inspection is None else inspection.precondition)

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from host_agent.api.wire import DeliveryView, RequestPage, RequestView
-from host_agent.errors import InvalidParameterError, RateLimitedError, RequestNotFoundError
+from host_agent.errors import (
+    RateLimitedError,
+    invalid_in_query,
+    request_not_found,
+)
 from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.context import Context, preview_hash, welcome
 from host_agent.pipeline.lifecycle import Lifecycle
@@ -18,7 +22,6 @@ LONG_POLLS_PER_IDENTITY = 16
 RECHECK_SECONDS = 5.0
 """How often a waiting long poll asks whether its identity is still welcome."""
 MAX_LISTED = 200
-NOT_FOUND = "There is no such request that you may see; `host-agent requests list` shows yours."
 LOOK_BACK = timedelta(hours=24)
 """So far back an earlier ask for the same counts as asked before."""
 _SEES_ALL = frozenset({Role.APPROVER, Role.ADMIN})
@@ -172,7 +175,7 @@ class Views:
         """Return who waited as the configuration has them now, if they may still see `request`."""
         now = welcome(self._context, principal.credential)
         if request.caller != now.cn and not may_see_all(now):
-            raise RequestNotFoundError(NOT_FOUND)
+            raise request_not_found()
         return now
 
     async def list_requests(
@@ -192,11 +195,9 @@ class Views:
         try:
             wanted = None if state is None else State(state)
         except ValueError:
-            message = f"state: one of {', '.join(State)}."
-            raise InvalidParameterError(message) from None
+            raise invalid_in_query("state", f"one of {', '.join(State)}.") from None
         if not 1 <= limit <= MAX_LISTED:
-            message = f"limit: 1 to {MAX_LISTED}."
-            raise InvalidParameterError(message)
+            raise invalid_in_query("limit", f"1 to {MAX_LISTED}.")
         await self._lifecycle.expire_due()
         caller = principal.cn if own or not may_see_all(principal) else None
         page, next_cursor = await self._context.store.list(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from host_agent.api import wire
 from host_agent.canonical import JsonValue
+from host_agent.errors import BY_CODE, InternalError
 from host_agent.operations.catalogue import Effect, OperationSpec
 from host_agent.requests.model import Decision, Request
 from host_agent.text import name, value
@@ -199,9 +200,13 @@ def _problem_view(request: Request) -> wire.RequestProblem | None:
     problem, said = request.problem, request.denial_words
     if problem is None:
         return None
-    if said is None:
-        return wire.RequestProblem(code=problem.code, detail=problem.detail)
-    return wire.RequestProblem(code=problem.code, detail=problem.detail, decision_reason=said)
+    error = BY_CODE.get(problem.code, InternalError)(problem.detail)
+    view = wire.RequestProblem(
+        code=problem.code,
+        detail=problem.detail,
+        recovery=wire.RecoveryView.of(error.recovery),
+    )
+    return view if said is None else view.model_copy(update={"decision_reason": said})
 
 
 def _outcome_view(

@@ -19,6 +19,7 @@ from host_agent.errors import (
     ExpiredError,
     RoleRequiredError,
     SelfApprovalError,
+    wait_for,
 )
 from host_agent.identity.credential import Credential
 from host_agent.requests.state import LIVE as LIVE
@@ -404,7 +405,8 @@ def _out_of_order(request: Request, state: State) -> NoReturn:
 
 def _already_decided(request: Request) -> NoReturn:
     message = f"This request is {request.state} already; it cannot be decided or withdrawn again."
-    raise AlreadyDecidedError(message)
+    recovery = wait_for(request_id=request.id) if request.state in LIVE else None
+    raise AlreadyDecidedError(message, recovery=recovery)
 
 
 _EXPIRED = "It was not decided and run in time; nothing was run. Ask again if it is still needed."

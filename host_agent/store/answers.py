@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from sqlite3 import Connection, Row
 
 from host_agent.canonical import JsonValue
-from host_agent.errors import IdempotencyConflictError
+from host_agent.errors import idempotency_conflict
 from host_agent.store.codec import microseconds, unpack
 
 KEY_LIFETIME = timedelta(hours=24)
@@ -132,8 +132,7 @@ def _current(connection: Connection, caller: str, key: IdempotencyKey) -> Row | 
         connection.execute(_DELETE, {"sequence": row["sequence"]})
         return None
     if row["body_sha256"] != key.body_sha256:
-        message = "This Idempotency-Key was used for another body; take a new key."
-        raise IdempotencyConflictError(message)
+        raise idempotency_conflict()
     return row
 
 

@@ -12,7 +12,10 @@ from datetime import datetime
 from sqlite3 import Connection
 from typing import Any, Final, TypeAlias
 
-from host_agent.errors import InvalidParameterError, RequestNotFoundError
+from host_agent.errors import (
+    invalid_in_query,
+    request_not_found,
+)
 from host_agent.requests.facts import NEVER, AskedBefore
 from host_agent.requests.model import Digest, Request, State
 from host_agent.store import codec
@@ -58,21 +61,20 @@ def find(connection: Connection, prefix: str, *, caller: str | None = None) -> R
     """
     keys = ids_beginning(prefix)
     if keys is None:
-        raise RequestNotFoundError(_NOT_FOUND)
+        raise request_not_found()
     if caller is None:
         found = connection.execute(_FIND, keys).fetchall()
     else:
         found = connection.execute(_FIND_OF_CALLER, {**keys, "caller": caller}).fetchall()
     if len(found) > 1 and found[0]["id"] != prefix:
         message = "More than one request has an id that begins so; give more of it."
-        raise RequestNotFoundError(message)
+        raise request_not_found(message)
     request = get(connection, found[0]["id"]) if found else None
     if request is None:
-        raise RequestNotFoundError(_NOT_FOUND)
+        raise request_not_found()
     return request
 
 
-_NOT_FOUND = "There is no such request that you may see; `host-agent requests list` shows yours."
 _PREFIX = re.compile(ID)
 _AFTER_ASCII: Final = "\x7f"
 
@@ -159,14 +161,14 @@ def _cursor(sequence: int) -> str:
 
 
 def _read_cursor(cursor: str) -> int:
-    message = "cursor: give the `next_cursor` of the page before, unchanged."
+    refusal = invalid_in_query("cursor", "give the `next_cursor` of the page before, unchanged.")
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         sequence = text.decode("ascii")
     except (binascii.Error, ValueError):
-        raise InvalidParameterError(message) from None
+        raise refusal from None
     if not _CURSOR.fullmatch(sequence):
-        raise InvalidParameterError(message)
+        raise refusal
     return int(sequence)
 
 

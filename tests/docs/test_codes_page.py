@@ -9,23 +9,32 @@ import pytest
 from host_agent.api import body
 from host_agent.api.route import Route
 from host_agent.api.routes import ROUTES
-from host_agent.errors import BY_CODE, exit_status
+from host_agent.errors import BY_CODE, RecoveryKind, exit_status
 from host_agent.http.stream import ConnectionLimits
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference"
 PROBLEMS = (REFERENCE / "problems.md").read_text()
 HTTP = (REFERENCE / "http.md").read_text()
-_ROW = re.compile(r"^\| `([a-z:-]+)` \| (\d{3}) \| (.+) \| (\d+) \|$", re.MULTILINE)
+_ROW = re.compile(r"^\| `([a-z:-]+)` \| (\d{3}) \| (.+) \| `([a-z_]+)` \| (\d+) \|$", re.MULTILINE)
 _ROUTE = re.compile(
     r"^### `(\w+) (\S+)`\nWho: (.+)\. Statuses: ([\d, ]+)\.\n(?:Query: (.+)\.\n)?", re.MULTILINE
 )
 
 
 def test_every_code_has_its_row_and_no_other() -> None:
-    described = {code: (int(status), int(ends)) for code, status, _, ends in _ROW.findall(PROBLEMS)}
-    assert described == {
-        code: (int(error.status), exit_status(code)) for code, error in BY_CODE.items()
+    described = {
+        code: (int(status), kind, int(ends))
+        for code, status, _, kind, ends in _ROW.findall(PROBLEMS)
     }
+    assert described == {
+        code: (int(error.status), error.usual_recovery.kind, exit_status(code))
+        for code, error in BY_CODE.items()
+    }
+
+
+def test_every_kind_of_recovery_is_described_and_no_other() -> None:
+    described = re.findall(r"^\| `([a-z_]+)` \| (?:`.+`)? ?\| ", PROBLEMS, re.MULTILINE)
+    assert described == list(RecoveryKind)
 
 
 def test_rows_are_in_the_order_of_their_statuses() -> None:
@@ -34,7 +43,7 @@ def test_rows_are_in_the_order_of_their_statuses() -> None:
 
 
 def test_no_row_says_how_to_lift_a_restriction() -> None:
-    for code, _, meaning, _ in _ROW.findall(PROBLEMS):
+    for code, _, meaning, *_ in _ROW.findall(PROBLEMS):
         if code.startswith("policy:"):
             assert "configur" not in meaning
             assert "add a rule" not in meaning

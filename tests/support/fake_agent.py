@@ -21,7 +21,8 @@ from urllib.parse import parse_qs, urlsplit
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from host_agent.api.wire import Readiness
+from host_agent.api.wire import Readiness, RecoveryView
+from host_agent.errors import BY_CODE, InternalError
 from tests.support.certificates import Leaf, Pki
 from tests.support.patience import PATIENCE
 
@@ -230,9 +231,9 @@ def write_client_toml(home: Path, *, url: str, leaf: Leaf, ca: Path) -> Path:
 
 def problem(code: str, status: int, detail: str = "Not this time.", **members: Any) -> Answer:
     body = {"type": f"urn:host-agent:problem:{code}", "title": "No", "status": status}
-    return Answer(
-        status=status, body={**body, "detail": detail, "code": code, "request_id": "x-1", **members}
-    )
+    known = BY_CODE.get(code, InternalError)(detail).recovery
+    told = {"recovery": RecoveryView.of(known).as_json(), "request_id": "x-1", **members}
+    return Answer(status=status, body={**body, "detail": detail, "code": code, **told})
 
 
 def outcome(**members: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx
 import pytest
@@ -35,8 +35,9 @@ from host_agent.client.exchange import (
     Protocol,
     Reply,
     Steps,
+    recovery_from,
 )
-from host_agent.errors import ConfigurationError
+from host_agent.errors import ConfigurationError, Recovery
 from tests.support import fake_agent
 from tests.support.certificates import make_pki
 from tests.support.fake_agent import DIGEST, REQUEST_ID
@@ -181,6 +182,16 @@ def test_a_problem_keeps_all_that_it_says() -> None:
     assert (found.code, found.status, found.detail) == ("host:failed", 502, "It broke.")
     assert found.request_id == "x-1"
     assert found.body == body
+
+
+def test_what_to_do_next_is_read_and_an_unknown_kind_is_none() -> None:
+    fault = {"pointer": "/params/a", "message": "Too long.", "place": "body", "since": 1}
+    told = {"kind": "change_parameters", "faults": [fault], "more": 1}
+    (read,) = cast("Recovery", recovery_from(cast("JsonValue", told))).faults
+    assert (read.pointer, read.place) == ("/params/a", "body")
+    assert recovery_from({"kind": "pray"}) is None
+    assert recovery_from({"kind": "never", "faults": 3}) is None
+    assert recovery_from(None) is None
 
 
 def test_retry_after_comes_from_the_body_else_the_header() -> None:

@@ -17,7 +17,7 @@ from host_agent.api.request import AgentRequest, rendered
 from host_agent.api.route import Route, Services
 from host_agent.api.wire import OperationList, Ran
 from host_agent.canonical import JsonValue
-from host_agent.errors import MalformedRequestError
+from host_agent.errors import FaultPlace, MalformedRequestError, correct
 from host_agent.identity.registry import Role
 from host_agent.operations.catalogue import Catalogue
 from host_agent.pipeline.responses import Failed
@@ -113,7 +113,8 @@ def _idempotency_key(request: AgentRequest) -> str | None:
         return None
     if len(keys) > 1 or _KEY.fullmatch(keys[0]) is None:
         message = "Idempotency-Key: one, of 1 to 64 visible ASCII characters."
-        raise MalformedRequestError(message)
+        fix = correct(message, "Idempotency-Key", place=FaultPlace.HEADER)
+        raise MalformedRequestError(message, recovery=fix)
     return keys[0]
 
 

@@ -11,10 +11,16 @@ from host_agent.api import body as bodies
 from host_agent.api.request import AgentRequest, StreamedResponse, until_gone
 from host_agent.api.route import Route, Services
 from host_agent.api.wire import RequestPage, RequestView
-from host_agent.errors import InvalidParameterError, RequestNotFoundError
+from host_agent.errors import (
+    FaultPlace,
+    InvalidParameterError,
+    correct,
+    invalid_in_query,
+    request_not_found,
+)
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Role
-from host_agent.pipeline.views import MAX_LISTED, NOT_FOUND
+from host_agent.pipeline.views import MAX_LISTED
 from host_agent.policy.limits import Limits
 from host_agent.requests.model import State, Verb
 from host_agent.text import ID
@@ -46,8 +52,7 @@ async def _page(
 ) -> RequestPage:
     limit = request.parameters.get("limit", str(DEFAULT_LIMIT))
     if _NUMBER.fullmatch(limit) is None:
-        message = "limit: a number."
-        raise InvalidParameterError(message)
+        raise invalid_in_query("limit", "a number.")
     return await services.pipeline.views.list_requests(
         request.principal,
         state=state,
@@ -61,8 +66,7 @@ async def show(services: Services, request: AgentRequest, request_id: str) -> Re
     """Show one, at once or once it changes."""
     wait = request.parameters.get("wait", "0")
     if _NUMBER.fullmatch(wait) is None or int(wait) > MAX_WAIT_SECONDS:
-        message = f"wait: whole seconds, 0 to {MAX_WAIT_SECONDS}."
-        raise InvalidParameterError(message)
+        raise invalid_in_query("wait", f"whole seconds, 0 to {MAX_WAIT_SECONDS}.")
     _check_id(request_id)
     if int(wait) == 0:
         return await services.pipeline.views.show(request.principal, request_id)
@@ -96,7 +100,8 @@ async def events(services: Services, request: AgentRequest) -> Response:
     after = request.headers.get("Last-Event-ID")
     if after is not None and _SEQUENCE.fullmatch(after) is None:
         message = "Last-Event-ID: the id of an event, a number."
-        raise InvalidParameterError(message)
+        fix = correct(message, "Last-Event-ID", place=FaultPlace.HEADER)
+        raise InvalidParameterError(message, recovery=fix)
     stream = services.pipeline.streams.open(
         request.principal, None if after is None else int(after)
     )
@@ -143,7 +148,7 @@ async def cancel(services: Services, request: AgentRequest, request_id: str) -> 
 def _check_id(request_id: str) -> None:
     """Refuse what cannot be an id, or the beginning of one, before anybody looks it up."""
     if _REQUEST_ID.fullmatch(request_id) is None:
-        raise RequestNotFoundError(NOT_FOUND)
+        raise request_not_found()
 
 
 _EVENT_STREAM = "text/event-stream"

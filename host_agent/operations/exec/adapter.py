@@ -20,6 +20,7 @@ from host_agent.errors import (
     InvalidOutputError,
     InvalidParameterError,
     PolicyDeniedError,
+    correct,
 )
 from host_agent.operations.catalogue import (
     Adapter,
@@ -111,11 +112,13 @@ def admit(params: RunParameters, section: ExecSection) -> None:
     if patterns.keys() != params.arguments.keys():
         names = ", ".join(patterns) or "none"
         message = f"arguments: this command takes exactly these: {names}."
-        raise InvalidParameterError(message)
+        fix = correct(message, "params", "arguments")
+        raise InvalidParameterError(message, recovery=fix)
     for name, pattern in patterns.items():
         if re.fullmatch(pattern, params.arguments[name], re.ASCII) is None:
             message = f"arguments.{name}: is not a value that this command takes."
-            raise InvalidParameterError(message)
+            fix = correct(message, "params", "arguments", name)
+            raise InvalidParameterError(message, recovery=fix)
 
 
 def commands_file(section: ExecSection | None) -> str:

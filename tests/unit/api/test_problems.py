@@ -11,11 +11,13 @@ from host_agent.api.problems import (
     to_bytes,
 )
 from host_agent.api.wire import Readiness
+from host_agent.client.exchange import problem_from
 from host_agent.errors import (
     BY_CODE,
     AlreadyDecidedError,
     HostAgentError,
     InternalError,
+    ProblemError,
     RateLimitedError,
 )
 from host_agent.http.exchange import new_exchange_id
@@ -32,8 +34,12 @@ def test_every_code_renders(kind: type[HostAgentError]) -> None:
         "status": kind.status,
         "detail": "Do this next.",
         "code": kind.code,
+        "recovery": body["recovery"],
         "request_id": "abc",
     }
+    told = problem_from(int(kind.status), body)
+    assert isinstance(told, ProblemError)
+    assert told.recovery == kind("Do this next.").recovery
     assert rendered.status == kind.status
     assert dict(rendered.headers) == {b"content-type": b"application/problem+json"}
 

@@ -94,3 +94,40 @@ def test_json_gives_the_problems_body_too(capsys: pytest.CaptureFixture[str]) ->
     exit_status.end(problem("rate:limited"), as_json=True)
 
     assert '"code": "rate:limited"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("recovery", "hint"),
+    [
+        (errors.NEVER, ""),
+        (errors.ASK_A_PERSON, ""),
+        (errors.again_after(0), ""),
+        (errors.again_after(61), " Try again in 61 s."),
+        (
+            errors.wait_for(equivalent_to="5f0c" * 8),
+            " Look at it with: host-agent requests show 5f0c5f0c",
+        ),
+        (errors.wait_for(request_id="ab"), " Look at it with: host-agent requests show ab"),
+        (errors.correct("Not so.", "params", "name"), ""),
+    ],
+)
+def test_what_to_do_next_is_said(
+    recovery: errors.Recovery, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = errors.ProblemError(code="x:y", status=400, detail="No.", recovery=recovery)
+    exit_status.end(error, as_json=False)
+    assert capsys.readouterr().err == f"host-agent: No.{hint} (x:y)\n"
+
+
+def test_several_faults_are_a_line_each_and_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    faults = (
+        errors.Fault(pointer="/params/a", message="Too long."),
+        errors.Fault(pointer="/\x1b[2J", message="Unknown."),
+    )
+    recovery = errors.Recovery(kind=errors.RecoveryKind.CHANGE_PARAMETERS, faults=faults)
+    error = errors.ProblemError(code="x:y", status=400, detail="No.", recovery=recovery)
+    exit_status.end(error, as_json=False)
+    said = capsys.readouterr().err
+    assert "body /params/a: Too long.\n" in said
+    assert "\x1b" not in said
+    assert len(said.splitlines()) == 3

@@ -1,11 +1,14 @@
 """The catalogue is what its adapters declare, and is what the contract says."""
 
+from typing import Any
+
 import pytest
 
 from host_agent.config import Config
+from host_agent.errors import FaultPlace, InvalidParameterError
 from host_agent.execution.runner import TOOLS
 from host_agent.operations import CATALOGUE
-from host_agent.operations.catalogue import Adapter
+from host_agent.operations.catalogue import MAX_FAULTS, Adapter
 from tests.support.operation_cases import CASES, Case
 
 CONTRACT = {
@@ -50,3 +53,31 @@ def test_the_digest_covers_the_wrapper_that_looks(case: Case) -> None:
     operation = CATALOGUE.parse(case.operation, case.params)
     assert operation.spec.inspect is not None
     assert operation.spec.inspect(operation.params).wrapper in operation.wrappers
+
+
+def faults(operation: str, params: dict[str, Any]) -> dict[str, str]:
+    with pytest.raises(InvalidParameterError) as caught:
+        CATALOGUE.parse(operation, params)
+    found = caught.value.recovery.faults
+    assert {fault.place for fault in found} == {FaultPlace.BODY}
+    return {fault.pointer: fault.message for fault in found}
+
+
+def test_every_fault_of_the_parameters_has_its_pointer() -> None:
+    found = faults("zfs.snapshot", {"dataset": "/x", "wrong/one~": 1})
+    assert found.keys() == {"/params/dataset", "/params/name", "/params/wrong~1one~0"}
+    assert "there are: dataset, name" in found["/params/wrong~1one~0"]
+    assert "/x" not in "".join(found.values())
+
+
+def test_a_pointer_leads_to_what_is_in_the_body() -> None:
+    assert faults("exec.run", {"name": "x", "arguments": {"a": 1}}).keys() == {
+        "/params/arguments/a"
+    }
+    bad = {"container": 100, "settings": {"memory": "much"}}
+    assert all(fault.startswith("/params/") for fault in faults("pct.config", bad))
+
+
+def test_a_key_of_any_length_is_not_repeated_and_faults_have_a_bound() -> None:
+    assert faults("zfs.list", {"x" * 300: 1}).keys() == {"/params"}
+    assert len(faults("zfs.list", {f"x{number}": 1 for number in range(50)})) == MAX_FAULTS

@@ -333,7 +333,8 @@ def test_view_without_output_keeps_exit_code_and_verified_only() -> None:
     request = replace(in_state(State.FAILED), outcome=outcome, problem=WHY)
     hidden = request_view(facts_of(request), with_output=False).as_json()
     assert hidden["outcome"] == {"exit_code": 3, "verified": None}
-    assert hidden["problem"] == {"code": WHY.code, "detail": WHY.detail}
+    recovery = {"kind": "ask_again_after", "seconds": 0}
+    assert hidden["problem"] == {"code": WHY.code, "detail": WHY.detail, "recovery": recovery}
     assert hidden["finished_at"] == "2026-11-20T21:00:00.123456Z"
     assert request_view(facts_of(request), with_output=True).as_json()["outcome"] == outcome
 
@@ -366,7 +367,12 @@ def test_the_words_of_a_denial_are_in_what_the_caller_is_told_made_visible() -> 
     assert detail.endswith(" characters; nothing was run.")
     assert detail.count('"') == 2
     problem = request_view(facts_of(denied), with_output=False).as_json()["problem"]
-    assert problem == {"code": "approval:denied", "detail": detail, "decision_reason": words}
+    assert problem == {
+        "code": "approval:denied",
+        "detail": detail,
+        "recovery": {"kind": "ask_again_after", "seconds": 60},
+        "decision_reason": words,
+    }
     bare = machine.deny(a_request(), a_decision("erin", Verb.DENY), roles=APPROVER, now=NOW)
     assert bare.problem is not None
     assert bare.problem.detail == "erin denied this; nothing was run."
