@@ -199,11 +199,10 @@ class Sender:
         """Return the reference of the prompt that an outcome answers."""
         if row.kind is Kind.PROMPT:
             return None
-        for other in await self._store.notifications_of(row.request_id):
-            is_its = (other.owner, other.channel) == (row.owner, row.channel)
-            if is_its and other.kind is Kind.PROMPT:
-                return other.reference
-        return None
+        its = Kind.PROMPT, row.owner, row.channel
+        rows = await self._store.notifications_of(row.request_id)
+        found = (one.reference for one in rows if (one.kind, one.owner, one.channel) == its)
+        return next(found, None)
 
     async def _hand_over(self, channel: Channel, message: Message) -> Delivery:
         """Send within the deadline, whatever the channel does."""

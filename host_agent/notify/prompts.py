@@ -343,9 +343,8 @@ def clipped(lines: Sequence[str], max_characters: int) -> str:
     text = "\n".join(lines)
     if len(text) <= max_characters:
         return text
-    kept: list[str] = []
-    for line in lines:
-        if _length([*kept, line, "... cut"]) > max_characters:
-            break
-        kept.append(line)
-    return "\n".join([*kept, "... cut"])[:max_characters]
+    for count in reversed(range(len(lines))):
+        cut_short = "\n".join([*lines[:count], "... cut"])
+        if len(cut_short) <= max_characters:
+            return cut_short
+    return "... cut"[:max_characters]

@@ -60,7 +60,7 @@ class StandIn(ModuleType):
 
         class Apprise:
             def __init__(self, *, asset: AppriseAsset) -> None:
-                assert not asset.http_redirects
+                self.redirects = getattr(asset, "http_redirects", None)
                 self.urls: list[str] = []
 
             def add(self, url: str) -> bool:
@@ -68,7 +68,7 @@ class StandIn(ModuleType):
                 return "://" in url
 
             def notify(self, **told: object) -> bool:
-                stand_in.told.append({**told, "urls": self.urls})
+                stand_in.told.append({**told, "urls": self.urls, "redirects": self.redirects})
                 if isinstance(stand_in.answer, Exception):
                     raise stand_in.answer
                 if stand_in.answer == "hang":
@@ -159,6 +159,32 @@ async def test_a_missing_package_is_said_clearly(
     assert str(error) == (
         "The package apprise is missing: install host-agent with the extra notify."
     )
+
+
+async def test_an_older_package_has_nothing_to_tell_about_redirects(
+    stand_in: StandIn, tmp_path: Path
+) -> None:
+    del stand_in.AppriseAsset.http_redirects
+    await channel(tmp_path, "json://a").send(a_message())
+    assert [told["redirects"] for told in stand_in.told] == [None]
+
+
+async def test_a_package_that_would_follow_redirects_is_told_not_to(
+    stand_in: StandIn, tmp_path: Path
+) -> None:
+    await channel(tmp_path, "json://a").send(a_message())
+    assert [told["redirects"] for told in stand_in.told] == [False]
+
+
+async def test_a_package_that_cannot_be_loaded_is_said_without_its_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "apprise.py").write_text("raise RuntimeError('words of a package')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "apprise", raising=False)
+    error = await failure(channel(tmp_path, "json://a"))
+    assert error.failure is Failure.NOT_CONFIGURED
+    assert str(error) == "The package apprise cannot be loaded: install it again."
 
 
 async def test_listening_waits_to_be_cancelled(stand_in: StandIn, tmp_path: Path) -> None:

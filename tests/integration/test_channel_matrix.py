@@ -9,6 +9,7 @@ import pytest
 
 from host_agent.notify.channel import Channel, ChannelError, ChannelReply, Message
 from host_agent.notify.flood import MAX_ANSWERS_EACH
+from host_agent.notify.matrix import channel as module
 from host_agent.notify.matrix.channel import (
     EVENTS_EACH,
     FILE_NAME,
@@ -401,6 +402,28 @@ async def test_a_homeserver_that_does_not_sync_for_a_while_loses_nothing(
     assert "begun anew" not in caplog.text
 
 
+async def test_where_nothing_is_new_no_token_is_written(
+    home: Homeserver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    write = module.Since.write
+
+    def keep(it: module.Since, token: str) -> None:
+        written.append(token)
+        write(it, token)
+
+    monkeypatch.setattr(module.Since, "write", keep)
+    async with listening(channel(home.url, tmp_path)):
+        await begun(home)
+        home.server.refuse("/v3/sync", 200, {"next_batch": "s1"}, times=2)
+        home.server.write(ROOM, AGENT, "so that the sync ends")
+        await until(lambda: not home.server.refusals, "two syncs with nothing new")
+        home.server.write(ROOM, AGENT, "something new")
+        await until(lambda: written[-1] == "s2", "the next token")
+    assert written == ["s0", "s1", "s2"]
+    assert '"s2"' in (tmp_path / FILE_NAME).read_text()
+
+
 @pytest.mark.parametrize("kept", ["", "[]", '{"account": "@other:x", "since": "s1"}', "{"])
 async def test_a_file_of_another_account_or_form_is_no_token(
     home: Homeserver, tmp_path: Path, kept: str
@@ -472,6 +495,54 @@ async def test_a_defect_in_hearing_ends_nothing(
 
 
 # -- too much --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("remembered", "texts"),
+    [(module.MAX_REMEMBERED, ["a", "b", "c"]), (1, ["a", "b", "a", "b", "c"])],
+)
+async def test_the_memory_of_what_was_heard_is_bounded(
+    home: Homeserver,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    remembered: int,
+    texts: list[str],
+) -> None:
+    """What comes again after a failure is heard again where it is not remembered."""
+    monkeypatch.setattr(module, "MAX_REMEMBERED", remembered)
+    server = home.server
+    server.make(OTHER, AGENT, ERIN)
+
+    def write() -> None:
+        with server.changed:  # so that one sync brings both rooms
+            server.refuse("/v3/rooms/%21team", 503, {"errcode": "M_UNKNOWN"})
+            server.write(ROOM, ALICE, "a")
+            server.write(ROOM, ALICE, "b")
+            server.write(OTHER, ERIN, "c")
+
+    async with listening(channel(home.url, tmp_path)) as ears:
+        await begun(home)
+        write()
+        assert await ears.texts_until("c") == texts
+
+
+@pytest.mark.parametrize(("most", "is_known"), [(MAX_ROOMS, True), (1, False)])
+async def test_the_memory_of_where_people_write_is_bounded(
+    home: Homeserver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, is_known: bool
+) -> None:
+    """A prompt goes where its approver wrote last, or else into their first room."""
+    monkeypatch.setattr(module, "MAX_ROOMS", most)
+    second, erins = home.server.make("!z:home.example", AGENT, ALICE), "!erins:home.example"
+    home.server.make(erins, AGENT, ERIN)
+    it = channel(home.url, tmp_path)
+    async with listening(it) as ears:
+        await begun(home)
+        home.server.write(second, ALICE, "here")
+        await ears.texts_until("here")
+        home.server.write(erins, ERIN, "there")
+        await ears.texts_until("there")
+        await it.send(for_alice())
+    assert [room for room, _ in home.server.sent] == [second if is_known else ROOM]
 
 
 async def test_too_large_a_sync_is_asked_for_in_smaller_pieces(

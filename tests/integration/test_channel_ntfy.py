@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from host_agent.notify import ntfy as module
 from host_agent.notify.channel import Channel, ChannelError, ChannelReply
 from host_agent.notify.ntfy import NtfyChannel
 from host_agent.notify.outbound import Outbound
@@ -145,6 +146,25 @@ async def test_without_topic_or_token_there_is_no_button(
     await sender.close()
     assert ntfy.server.published[0]["actions"] == []
     assert CODE not in json.dumps(ntfy.server.published)
+
+
+async def test_a_topic_that_everybody_may_write_needs_no_token(
+    ntfy: NtfyServer, tmp_path: Path
+) -> None:
+    ntfy.server.access = None
+    assert await send(channel(ntfy.url, tmp_path, token_file=None, reply_token_file=None))
+    (action,) = ntfy.server.published[0]["actions"]
+    assert action["headers"] == {"Content-Type": "application/json"}
+    assert press(action) == 200
+
+
+async def test_a_server_with_access_control_takes_nothing_without_a_token(
+    ntfy: NtfyServer, tmp_path: Path
+) -> None:
+    with pytest.raises(ChannelError) as raised:
+        await send(channel(ntfy.url, tmp_path, token_file=None))
+    assert (raised.value.failure, raised.value.is_final) == (Failure.REFUSED, True)
+    assert not ntfy.server.published
 
 
 async def test_an_outcome_has_no_button(ntfy: NtfyServer, tmp_path: Path) -> None:
@@ -311,6 +331,49 @@ async def test_a_server_that_forgot_everything_repeats_nothing_to_us(
         await heard_afterwards(ntfy, ears, [])
 
 
+@pytest.mark.parametrize("identifier", ["", "a b", "../../other", "x" * 65])
+async def test_a_message_whose_id_is_none_is_not_heard_nor_begun_from(
+    ntfy: NtfyServer, tmp_path: Path, identifier: str
+) -> None:
+    line = {
+        "id": identifier,
+        "time": int(wall().timestamp()),
+        "event": "message",
+        "topic": REPLIES,
+        "message": f"deny {CODE}",
+    }
+    async with listening(channel(ntfy.url, tmp_path)) as ears:
+        first = ntfy.server.publish({"topic": REPLIES, "message": "hello"})["id"]
+        ntfy.server.say(REPLIES, json.dumps(line).encode())
+        while not ntfy.server.asked_since:
+            await asyncio.sleep(0.01)
+        ntfy.server.break_streams()
+        while len(ntfy.server.asked_since) < 2:
+            await asyncio.sleep(0.01)
+        await heard_afterwards(ntfy, ears, [])
+    assert ntfy.server.asked_since[1] == first
+
+
+@pytest.mark.parametrize("remembered", [3, 2])
+async def test_the_memory_of_what_was_heard_is_bounded(
+    ntfy: NtfyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remembered: int
+) -> None:
+    """What a server sends again is heard again where it is not remembered."""
+    monkeypatch.setattr(module, "_REMEMBERED", remembered)
+    async with listening(channel(ntfy.url, tmp_path)) as ears:
+        codes = [f"{number}{CODE[1:]}" for number in (2, 3, 4)]
+        for code in codes:
+            say(ntfy, f"deny {code}")
+            await ears.next()
+        lines = ntfy.server.topics[REPLIES]
+        lines[-1] = ("", *lines[-1][1:])  # it knows the id no more, and sends all that it has
+        ntfy.server.break_streams()
+        while len(ntfy.server.asked_since) < 2:
+            await asyncio.sleep(0.01)
+        again = [] if remembered == len(codes) else [f"DENY {code}" for code in codes]
+        await heard_afterwards(ntfy, ears, again)
+
+
 def counting(pauses: list[float], limit: int = 50) -> Callable[[float], Any]:
     """Return a pause that takes no time, and stops the test where there are too many of them."""
 
@@ -400,4 +463,22 @@ async def test_probe_refuses_what_cannot_work(ntfy: NtfyServer, tmp_path: Path) 
         await probe(channel(ntfy.url, tmp_path))
     ntfy.server.healthy = False
     with pytest.raises(ChannelError, match="not a healthy ntfy server"):
+        await probe(channel(ntfy.url, tmp_path))
+
+
+async def test_probe_warns_of_the_public_server(
+    ntfy: NtfyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "it is public" not in await probe(channel(ntfy.url, tmp_path))
+    monkeypatch.setattr(module, "PUBLIC_SERVER", "127.0.0.1")
+    assert "WARNING: it is public" in await probe(channel(ntfy.url, tmp_path))
+
+
+async def test_probe_asks_for_no_reply_topic_where_there_is_none(
+    ntfy: NtfyServer, tmp_path: Path
+) -> None:
+    ntfy.server.access = {}
+    said = await probe(channel(ntfy.url, tmp_path, reply_topic=None))
+    assert said.endswith("is a healthy ntfy server.")
+    with pytest.raises(ChannelError, match="403"):
         await probe(channel(ntfy.url, tmp_path))

@@ -452,3 +452,36 @@ async def test_a_probe_fails_where_the_account_is_missing(socket: Path) -> None:
             await it.probe()
         await it.close()
     assert raised.value.failure is Failure.NOT_CONFIGURED
+
+
+@pytest.mark.parametrize("method", ["version", "listAccounts"])
+async def test_a_probe_says_no_more_than_the_daemon_did(
+    daemon: SignalCliServer, method: str
+) -> None:
+    daemon.broken.add(method)
+    it = channel(daemon.socket)
+    with pytest.raises(ChannelError) as raised:
+        await it.probe()
+    await it.close()
+    assert (raised.value.failure, raised.value.is_final) == (Failure.BAD_ANSWER, False)
+
+
+async def test_a_daemon_that_refuses_to_bring_messages_is_asked_again(
+    daemon: SignalCliServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon.broken.add("subscribeReceive")
+    pauses = Pauses(is_held=True)
+    async with listening(channel(daemon.socket, pause=pauses)) as ears:
+        await pauses.begun()
+        assert "Signal is not heard" in written(caplog)
+        daemon.broken.clear()
+        pauses.go()
+        await daemon.until(lambda: any(client.subscriptions for client in daemon.clients))
+        daemon.say(ALICE, "hello")
+        assert (await ears.next()).text == "hello"
+
+
+async def test_an_answer_counts_though_the_daemon_ends_with_it(daemon: SignalCliServer) -> None:
+    daemon.answers.append({"type": "SUCCESS", "ends": True})
+    assert (await sent_by(channel(daemon.socket), for_alice())).reference is not None
+    assert len(daemon.sent) == 1

@@ -90,8 +90,9 @@ async def test_an_outcome_quotes_the_prompt(service: SignalRestServer) -> None:
     assert (sent["quote_timestamp"], sent["quote_author"]) == (1_699_999_999_000, ACCOUNT)
 
 
-def listed(reason: str) -> Reply:
-    errors = {"recipients": [{"number": "", "uuid": ALICE, "username": "", "reason": reason}]}
+def listed(reason: str, *before: object) -> Reply:
+    one = {"number": "", "uuid": ALICE, "username": "", "reason": reason}
+    errors = {"recipients": [*before, one]}
     return Reply(201, [{"timestamp": "1700000000000", "errors": errors}])
 
 
@@ -102,6 +103,7 @@ def listed(reason: str) -> Reply:
         (listed("UNREGISTERED_FAILURE"), Failure.REFUSED, None, True),
         (listed("NETWORK_FAILURE"), Failure.UNREACHABLE, None, False),
         (listed("RATE_LIMIT_FAILURE"), Failure.RATE_LIMITED, None, False),
+        (listed("NETWORK_FAILURE", 7), Failure.UNREACHABLE, None, False),
         (
             Reply(400, {"error": f"Untrusted Identity for {ALICE}"}),
             Failure.IDENTITY_CHANGED,
@@ -405,6 +407,25 @@ async def test_an_address_that_may_not_be_sent_to_is_not_connected(
     assert not service.sockets
 
 
+async def test_no_address_of_the_name_takes_the_websocket(
+    service: SignalRestServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = [["127.0.0.1"], ["127.0.0.2", "127.0.0.3"], ["127.0.0.1"]]
+    monkeypatch.setattr(
+        connect, "system_addresses", lambda *_: answers.pop(0) if answers[1:] else answers[0]
+    )
+    pauses = Pauses(is_held=True)
+    url = f"http://localhost:{service.port}"
+    async with listening(channel(service, url=url, pause=pauses)) as ears:
+        await pauses.begun()
+        assert "does not open a websocket" in written(caplog)
+        assert not service.sockets
+        pauses.go()
+        await connected(service)
+        service.say(ALICE, "hello")
+        assert (await ears.next()).text == "hello"
+
+
 async def test_without_the_package_it_says_what_to_install(
     service: SignalRestServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -481,6 +502,26 @@ async def test_a_probe_says_which_program_answers(service: SignalRestServer) -> 
     await it.close()
     assert not service.sent
     assert not service.sockets
+
+
+@pytest.mark.parametrize("mode", POLLED)
+async def test_a_probe_of_a_service_that_is_polled_needs_no_package(
+    service: SignalRestServer, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    service.mode = mode
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    it = channel(service)
+    assert f"answers, mode {mode}, and holds the account" in await it.probe()
+    await it.close()
+
+
+async def test_a_probe_fails_where_the_accounts_do_not_come(service: SignalRestServer) -> None:
+    service.overrides["/v1/accounts"] = Reply(200, b"x" * 300_000)
+    it = channel(service)
+    with pytest.raises(ChannelError) as raised:
+        await it.probe()
+    await it.close()
+    assert raised.value.failure is Failure.BAD_ANSWER
 
 
 @pytest.mark.parametrize("accounts", [[], ["+439999"], {}, None, "x"])

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -15,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
+import certifi
 import pytest
 
 from host_agent.notify.channel import ChannelError
@@ -278,6 +280,55 @@ async def test_the_environment_names_no_authority_and_no_proxy(
     with Receiver(tls=server_tls(pki.server())) as secure:
         await refused(Outbound(secure.url))
         assert not secure.received
+
+
+def authorities(folder: Path, *, file: Path | None = None) -> ssl.DefaultVerifyPaths:
+    """Return where a system keeps its authorities: a file of them, or else a folder."""
+    return ssl.DefaultVerifyPaths(
+        cafile="",
+        capath="",
+        openssl_cafile_env="SSL_CERT_FILE",
+        openssl_cafile=str(file or folder / "no-such-file"),
+        openssl_capath_env="SSL_CERT_DIR",
+        openssl_capath=str(folder),
+    )
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+async def test_the_systems_authorities_are_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_file: bool
+) -> None:
+    pki, folder = make_pki(tmp_path / "pki"), tmp_path / "authorities"
+    folder.mkdir()
+    shutil.copy(pki.ca_path, folder / "authority.pem")
+    if not is_file:
+        subprocess.run(["openssl", "rehash", folder], check=True, capture_output=True)
+    paths = authorities(folder, file=folder / "authority.pem" if is_file else None)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    with Receiver(tls=server_tls(pki.server())) as receiver:
+        url = receiver.url.replace("127.0.0.1", "localhost")
+        assert await post(Outbound(url)) == 200
+    foreign = make_pki(tmp_path / "foreign")
+    with Receiver(tls=server_tls(foreign.server())) as receiver:
+        error = await refused(Outbound(receiver.url.replace("127.0.0.1", "localhost")))
+        assert "certificate of" in str(error)
+        assert not receiver.received
+
+
+@pytest.mark.parametrize("exists", [True, False])
+async def test_a_system_without_authorities_believes_the_packaged_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool
+) -> None:
+    pki, folder = make_pki(tmp_path / "pki"), tmp_path / "authorities"
+    if exists:
+        folder.mkdir()
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: authorities(folder))
+    with Receiver(tls=server_tls(pki.server())) as receiver:
+        url = receiver.url.replace("127.0.0.1", "localhost")
+        assert "certificate of" in str(await refused(Outbound(url)))
+        assert not receiver.received
+        monkeypatch.setattr(certifi, "where", lambda: str(pki.ca_path))
+        assert await post(Outbound(url)) == 200
 
 
 @pytest.mark.promise("c44")

@@ -148,6 +148,7 @@ class SignalCliServer:
         self.sent: list[dict[str, Any]] = []
         self.waiting: deque[dict[str, Any]] = deque()
         self.answers: deque[dict[str, Any]] = deque()
+        self.broken: set[str] = set()
         self.clients: list[Client] = []
         self._state = state
         self._clock = int(time.time() * 1000)
@@ -266,7 +267,9 @@ class SignalCliServer:
         self.called.append(call)
         method, params = call["method"], dict(call.get("params") or {})
         account = params.pop("account", None)
-        if not self.is_single and account is not None and account not in self.accounts:
+        if method in self.broken:
+            self._fail(client, call, -32603, "Internal error")
+        elif not self.is_single and account is not None and account not in self.accounts:
             self._fail(client, call, -32602, "Specified account does not exist")
         elif method == "version":
             self._result(client, call, {"version": self.version})
@@ -293,6 +296,7 @@ class SignalCliServer:
         elif "error" in answer:
             client.write({"jsonrpc": "2.0", "error": answer["error"], "id": call["id"]})
         elif "hold" not in answer:
+            ends = answer.pop("ends", False)
             stamp = self.stamp()
             address = {"uuid": params["recipient"][0], "number": None, "username": None}
             result = {"recipientAddress": address, **answer}
@@ -300,6 +304,8 @@ class SignalCliServer:
                 self.sent.append({**params, "timestamp": stamp})
                 self._save()
             self._result(client, call, {"timestamp": stamp, "results": [result]})
+            if ends:
+                client.writer.close()
 
     def _result(self, client: Client, call: Mapping[str, Any], result: object) -> None:
         client.write({"jsonrpc": "2.0", "result": result, "id": call["id"]})

@@ -235,8 +235,6 @@ class _DaemonConnection:
         Raises:
             ChannelError: the daemon refused, or the connection was lost first.
         """
-        if self.is_lost:
-            raise _lost()
         number = str(next(self._ids))
         call = {"jsonrpc": "2.0", "id": number, "method": method, "params": dict(params)}
         answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()

@@ -221,7 +221,7 @@ class _WebSocket:
         self._target = outbound.target
         self._path = path
         self._ping_seconds = ping_seconds
-        self._connection: ClientConnection | None = None
+        self._connection: ClientConnection
 
     async def __aenter__(self) -> "ClientConnection":
         _require_websockets()
@@ -278,9 +278,8 @@ class _WebSocket:
         )
 
     async def __aexit__(self, *_: object) -> None:
-        if self._connection is not None:
-            with suppress(OSError):
-                await self._connection.close()
+        with suppress(OSError):
+            await self._connection.close()
 
 
 def _require_websockets() -> None:

@@ -165,6 +165,21 @@ async def test_the_outcome_answers_the_prompt(at: Bench) -> None:
     assert outcome.prompt.answer is None
 
 
+async def test_an_outcome_answers_the_prompt_of_its_own_owner_and_channel(at: Bench) -> None:
+    signal, ntfy = ScriptedChannel(), ScriptedChannel("ntfy", purpose=None)
+    at.use(signal, ntfy)
+    request = await at.hold(1, ("carol", "ntfy", 0), ("carol", "signal", 0), ("bob", "signal", 0))
+    await at.until(lambda: len(at.results) == 3)
+    prompts = await at.store.notifications_of(request.id)
+    await end(at, request)
+    await at.until(lambda: len(at.results) == 6)
+    for channel in (signal, ntfy):
+        answered = {one.owner: one.reply_to for one in channel.sent if one.kind is Kind.OUTCOME}
+        assert answered == {
+            one.owner: one.reference for one in prompts if one.channel == channel.name
+        }
+
+
 async def test_no_outcome_for_whom_no_prompt_reached(at: Bench) -> None:
     signal = ScriptedChannel("signal", always=DOWN)
     at.use(signal)
@@ -686,6 +701,30 @@ async def test_two_outboxes_leave_one_result(
     assert len(at.failed) == (1 if result == "failed" else 0)
     assert len({message.id for message in signal.sent}) == 1
     assert (await at.row(request)).tries == 1
+
+
+async def test_a_prompt_that_another_outbox_has_delivered_is_not_withdrawn(at: Bench) -> None:
+    signal = ScriptedChannel()
+    request = await at.hold()
+    row = await at.row(request)
+    delivered = replace(
+        row,
+        state=DeliveryState.DELIVERED,
+        tries=1,
+        delivered_at=at.clock.now(),
+        reference="of another",
+    )
+
+    async def meanwhile() -> None:
+        assert await at.store.settle_notification(delivered, expected_tries=row.tries)
+        await end(at, request)
+
+    at.store.before_code = meanwhile
+    at.use(signal)
+    await at.until(lambda: at.results_of("signal") == ["delivered"])
+    (outcome,) = signal.sent
+    assert (outcome.kind, outcome.reply_to) == (Kind.OUTCOME, "of another")
+    assert await at.row(request) == delivered
 
 
 # -- start, reload and stop -----------------------------------------------------------------------

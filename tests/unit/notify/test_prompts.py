@@ -174,6 +174,13 @@ GOLDENS: dict[str, Callable[[], Prompt]] = {
             Problem(code="host:failed", detail="The command failed."),
         )
     ),
+    "outcome-unknown": lambda: told(
+        ended(
+            State.UNKNOWN,
+            None,
+            Problem(code="host:outcome-unknown", detail="The agent was ended while it ran."),
+        )
+    ),
     "outcome-denied": lambda: told(denied("no\nto approve: \x1b[1myes")),
     "outcome-changed": lambda: told(
         fail(
@@ -278,6 +285,28 @@ def test_a_long_reason_never_costs_a_parameter(size: int) -> None:
     assert "With note: n" in prompt.text.split("\n")
     assert prompt.answer is not None
     assert (size > 398) is (" ... cut, " in prompt.text)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "mark"),
+    [
+        ("exact", "Lost. Undo"),
+        ("estimate", "Lost (estimate). Undo"),
+        ("guess", "Lost (of unknown accuracy). Undo"),
+        (7, "Lost (of unknown accuracy). Undo"),
+    ],
+)
+def test_how_exact_a_preview_is_stands_beside_it(accuracy: str | int, mark: str) -> None:
+    preview = {"accuracy": accuracy, "summary": "Lost."}
+    assert mark in shown(destroying(preview=preview)).text
+
+
+@pytest.mark.parametrize(("how", "denies"), [(How.CODE, True), (How.BUTTON, False)])
+def test_what_is_not_shown_whole_is_approved_at_a_terminal_only(how: How, denies: bool) -> None:
+    prompt = shown(destroying(params={"note": "x" * LONG}), how=how)
+    assert "Yes: only at a terminal, host-agent requests approve 00000001" in prompt.text
+    assert ("or DENY why" in prompt.text) is denies
+    assert prompt.answer is None
 
 
 def test_a_long_list_is_cut_and_counted() -> None:

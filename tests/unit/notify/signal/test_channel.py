@@ -311,6 +311,33 @@ async def test_of_too_much_that_arrives_the_oldest_goes() -> None:
     assert await arrivals.get() == {"number": 2}
 
 
+async def test_answers_that_do_not_get_out_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    line, now, held = Line(), [0.0], asyncio.Event()
+    sent: list[str] = []
+
+    async def send(aci: str, text: str, *, quote: Quote | None = None) -> str:
+        sent.append(text)
+        await held.wait()
+        return "1"
+
+    line.send = send  # type: ignore[method-assign]
+    it = channel(line, monotonic=lambda: now[0])
+    async with listening(it, Ears(lambda heard: f"re {heard.text}")) as ears:
+        line.connect(said(ALICE, "0", SPOKEN))
+        await ears.next()
+        for number in range(1, signal.MAX_ANSWERS + 3):
+            now[0] += 60.0
+            it._take(said(ALICE, str(number), SPOKEN + number))
+            await ears.next()
+        held.set()
+        last = f"re {signal.MAX_ANSWERS + 2}"
+        async with asyncio.timeout(PATIENCE):
+            while last not in sent:
+                await asyncio.sleep(0)
+    assert sent == ["re 0", *(f"re {number}" for number in range(3, signal.MAX_ANSWERS + 3))]
+    assert written(caplog).count("the oldest was dropped") == 2
+
+
 async def test_nobody_gets_answers_without_end(caplog: pytest.LogCaptureFixture) -> None:
     line, now = Line(), [0.0]
     it = channel(line, monotonic=lambda: now[0])
