@@ -457,3 +457,9 @@ class Config(_Table):
     def host(self) -> str:
         """Return this host's name, as it was when the configuration was read."""
         return self._host
+
+    def named(self, host: str) -> Self:
+        """Return the same for a host that is called `host`, as a simulation is."""
+        copy = self.model_copy()
+        copy._host = host  # noqa: SLF001 - of the same class
+        return copy

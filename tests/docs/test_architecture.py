@@ -79,7 +79,11 @@ MAY_SEE: dict[str, set[str]] = {
     # On top: they see what they put together. Nobody sees them but the command line.
     "agent": BELOW | EVERYTHING_BELOW_THE_DOOR | {"api", "http", "host"},
     "host": BELOW | EVERYTHING_BELOW_THE_DOOR | {"client.bundle"},
-    "cli": BELOW | EVERYTHING_BELOW_THE_DOOR | {"__main__", "agent", "client", "host"},
+    # A whole agent on a host in memory, with a client of its own that answers by a script.
+    "simulation": BELOW | EVERYTHING_BELOW_THE_DOOR | {"agent", "client"},
+    "cli": BELOW
+    | EVERYTHING_BELOW_THE_DOOR
+    | {"__main__", "agent", "client", "host", "simulation"},
     "__main__": {"errors", "cli"},
 }
 """What each room may import of the package beside itself: rooms, or modules by dotted name."""
@@ -199,7 +203,7 @@ def test_a_room_sees_only_what_the_plan_lets_it_see() -> None:
 
 
 def test_nobody_below_sees_what_stands_on_top() -> None:
-    tops = {"agent", "host", "cli", "__main__"}
+    tops = {"agent", "host", "simulation", "cli", "__main__"}
     for room, may in MAY_SEE.items():
         if room not in tops:
             assert not {name.split(".")[0] for name in may} & tops

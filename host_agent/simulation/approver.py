@@ -1,0 +1,75 @@
+"""An approver that answers by a script: a client of the API with an approver's certificate.
+
+It decides as a person would over the command line, so that certificate, role, digest and quorum are
+asked of it like of anybody.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+from host_agent.client import AsyncClient
+from host_agent.errors import ConnectionFailedError, ProblemError
+from host_agent.simulation.script import AnswerKind, Script, ScriptedAnswer
+
+_log = logging.getLogger("host_agent.simulation")
+HELD = "request.held"
+
+
+class ScriptedApprover:
+    """Answers what is held until it is cancelled; `listens` is set once it does.
+
+    `expire` ends a request as its time would.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        client: AsyncClient,
+        script: Script,
+        expire: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._name = name
+        self._client = client
+        self._script = script
+        self._expire = expire
+        self._answered: set[str] = set()
+        self.listens = asyncio.Event()
+
+    async def answer_forever(self) -> None:
+        """Answer each request that is held, now and from now on."""
+        async with (
+            asyncio.TaskGroup() as answers,
+            contextlib.aclosing(self._client.events(on_state=self._turned)) as events,
+        ):
+            async for event in events:
+                if event.name == HELD:
+                    request_id = str(event.data["request_id"])
+                    if request_id not in self._answered:
+                        self._answered.add(request_id)
+                        answers.create_task(self._answer(request_id))
+
+    def _turned(self, is_open: bool) -> None:  # noqa: FBT001 - as the client calls it
+        if is_open:
+            self.listens.set()
+
+    async def _answer(self, request_id: str) -> None:
+        try:
+            request = await self._client.request(request_id)
+            answer = self._script.answer(request_id, request.operation, request.resource)
+            if answer is None or answer.answer is AnswerKind.LEAVE:
+                return
+            await asyncio.sleep(answer.after)
+            await self._give(request_id, request.digest, answer)
+        except (ProblemError, ConnectionFailedError) as error:
+            # Decided by the other approver, withdrawn meanwhile, or not this one's to decide.
+            _log.info("%s did not decide %s: %s", self._name, request_id, error)
+
+    async def _give(self, request_id: str, digest: str, answer: ScriptedAnswer) -> None:
+        if answer.answer is AnswerKind.APPROVE:
+            await self._client.approve(request_id, digest, answer.words)
+        elif answer.answer is AnswerKind.DENY:
+            await self._client.deny(request_id, answer.words)
+        else:
+            await self._expire(request_id)
