@@ -15,7 +15,7 @@ from host_agent.simulation.stand_in import (
 
 
 @dataclass(slots=True)
-class Package:
+class SimulatedPackage:
     """A package; `installed` is None where it is not."""
 
     name: str
@@ -35,15 +35,15 @@ class SimulatedApt:
         self._packages = {
             package.name: package
             for package in (
-                Package("web-server", "2.0", "1.0", "a web server"),
-                Package("web-tool", "1.0", None, "a tool for the web server"),
-                Package("curl", "8.14.1-2", "8.14.1-2", "command line tool for URLs"),
+                SimulatedPackage("web-server", "2.0", "1.0", "a web server"),
+                SimulatedPackage("web-tool", "1.0", None, "a tool for the web server"),
+                SimulatedPackage("curl", "8.14.1-2", "8.14.1-2", "command line tool for URLs"),
             )
         }
 
     def add(self, name: str) -> None:
         """Add a package that is installed and can be upgraded, where it is missing."""
-        self._packages.setdefault(name, Package(name, "2.0", "1.0"))
+        self._packages.setdefault(name, SimulatedPackage(name, "2.0", "1.0"))
 
     def answer(self, verb: str, arguments: tuple[str, ...]) -> str:
         """Return what `apt-VERB` prints."""
@@ -70,12 +70,12 @@ class SimulatedApt:
             case _:
                 raise unknown()
 
-    def _one(self, name: str) -> Package:
+    def _one(self, name: str) -> SimulatedPackage:
         if name not in self._packages:
             die(MISSING, "no source has the package")
         return self._packages[name]
 
-    def _shown(self, one: Package) -> Iterator[tuple[str, str]]:
+    def _shown(self, one: SimulatedPackage) -> Iterator[tuple[str, str]]:
         yield "want", "install"
         if one.installed:
             yield "installed", one.installed
@@ -84,7 +84,7 @@ class SimulatedApt:
         yield "Architecture", "amd64"
         yield "Description", one.description
 
-    def _facts(self, what: str, one: Package) -> Iterator[tuple[str, object]]:
+    def _facts(self, what: str, one: SimulatedPackage) -> Iterator[tuple[str, object]]:
         if what == "install" and one.installed:
             die(1, "the package is installed already")
         if what == "upgrade" and not one.installed:

@@ -7,7 +7,7 @@ from host_agent.simulation.stand_in import MISSING, die, hashed, number, require
 
 
 @dataclass(frozen=True, slots=True)
-class Commit:
+class SimulatedCommit:
     """A commit with one parent, or none."""
 
     id: str
@@ -21,7 +21,7 @@ class SimulatedRepository:
 
     path: str
     branch: str = "main"
-    commits: dict[str, Commit] = field(default_factory=dict)
+    commits: dict[str, SimulatedCommit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     remotes: dict[str, dict[str, str]] = field(default_factory=dict)
     tracking: dict[str, str] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class SimulatedRepository:
     def commit(self, subject: str, parent: str | None = None) -> str:
         """Add a commit, and return its id."""
         made = hashed(f"{self.path} {parent} {subject}")[:40]
-        self.commits[made] = Commit(made, subject, parent)
+        self.commits[made] = SimulatedCommit(made, subject, parent)
         return made
 
     @property
@@ -52,13 +52,13 @@ class SimulatedRepository:
             die(MISSING, "there is no such branch, tag or commit")
         return found
 
-    def history(self, commit: str | None) -> Iterator[Commit]:
+    def history(self, commit: str | None) -> Iterator[SimulatedCommit]:
         """Yield a commit and those before it."""
         while commit is not None:
             yield self.commits[commit]
             commit = self.commits[commit].parent
 
-    def between(self, old: str, new: str) -> list[Commit]:
+    def between(self, old: str, new: str) -> list[SimulatedCommit]:
         """Return the commits that `new` has and `old` has not, newest first."""
         known = {commit.id for commit in self.history(old)}
         return [commit for commit in self.history(new) if commit.id not in known]
@@ -189,9 +189,10 @@ def _inspected(
             yield from _lines("commit", repository.between(target, repository.head))
 
 
-def _lines(name: str, items: Iterable[Commit | str]) -> Iterator[tuple[str, object]]:
+def _lines(name: str, items: Iterable[SimulatedCommit | str]) -> Iterator[tuple[str, object]]:
     shown = [
-        f"{item.id[:7]} {item.subject}" if isinstance(item, Commit) else item for item in items
+        f"{item.id[:7]} {item.subject}" if isinstance(item, SimulatedCommit) else item
+        for item in items
     ]
     yield f"{name}_count", len(shown)
     yield from ((name, line) for line in shown)

@@ -9,7 +9,7 @@ from host_agent.simulation.stand_in import MISSING, die, hashed, require_same, t
 
 
 @dataclass(slots=True)
-class Container:
+class SimulatedContainer:
     """A container; a snapshot is its configuration then, with the time."""
 
     vmid: str
@@ -35,7 +35,7 @@ class SimulatedPct:
     """What stands in for `wrappers/pct-*`."""
 
     def __init__(self) -> None:
-        self._containers: dict[str, Container] = {}
+        self._containers: dict[str, SimulatedContainer] = {}
         for vmid, name, status in (
             ("101", "web", "stopped"),
             ("102", "db", "running"),
@@ -56,7 +56,7 @@ class SimulatedPct:
             "swap": "512",
             "unprivileged": "1",
         }
-        self._containers.setdefault(vmid, Container(vmid, settings, status))
+        self._containers.setdefault(vmid, SimulatedContainer(vmid, settings, status))
 
     def answer(self, verb: str, arguments: tuple[str, ...]) -> str:
         """Return what `pct-VERB` prints."""
@@ -92,12 +92,12 @@ class SimulatedPct:
             case _:
                 raise unknown()
 
-    def _one(self, vmid: str) -> Container:
+    def _one(self, vmid: str) -> SimulatedContainer:
         if vmid not in self._containers:
             die(MISSING, "the container does not exist")
         return self._containers[vmid]
 
-    def _held(self, vmid: str, config: str) -> Container:
+    def _held(self, vmid: str, config: str) -> SimulatedContainer:
         container = self._one(vmid)
         require_same(config, hashed(container.config()))
         return container
@@ -144,7 +144,7 @@ class SimulatedPct:
         yield from (("line", line) for line in lines)
 
 
-def _refuse_impossible(container: Container, what: str, name: str) -> None:
+def _refuse_impossible(container: SimulatedContainer, what: str, name: str) -> None:
     match what, container.status:
         case "start", "running":
             die(1, "the container is running already")

@@ -17,7 +17,7 @@ from host_agent.simulation.stand_in import (
 
 
 @dataclass(slots=True)
-class Unit:
+class SimulatedUnit:
     """A service, a socket or a timer; `since` is when it last changed, as a Unix time."""
 
     name: str
@@ -52,20 +52,20 @@ class SimulatedSystemd:
     """What stands in for `wrappers/systemd-*`."""
 
     def __init__(self) -> None:
-        self._units: dict[str, Unit] = {}
+        self._units: dict[str, SimulatedUnit] = {}
         for unit in (
-            Unit("web.service", "The web server", can_reload=True),
-            Unit("worker.service", "The queue's worker"),
-            Unit("idle.service", "Started on demand", active="inactive"),
-            Unit("broken.service", "Its last start failed", active="failed"),
-            Unit("ssh.service", "OpenBSD Secure Shell server"),
+            SimulatedUnit("web.service", "The web server", can_reload=True),
+            SimulatedUnit("worker.service", "The queue's worker"),
+            SimulatedUnit("idle.service", "Started on demand", active="inactive"),
+            SimulatedUnit("broken.service", "Its last start failed", active="failed"),
+            SimulatedUnit("ssh.service", "OpenBSD Secure Shell server"),
         ):
             self._units[unit.name] = unit
             unit.say(unit.name.partition(".")[0], f"{unit.description} is {unit.sub}")
 
     def add(self, name: str) -> None:
         """Add a unit that runs, where it is missing."""
-        self._units.setdefault(name, Unit(name, name.partition(".")[0]))
+        self._units.setdefault(name, SimulatedUnit(name, name.partition(".")[0]))
 
     def answer(self, verb: str, arguments: tuple[str, ...]) -> str:
         """Return what `systemd-VERB` prints."""
@@ -90,7 +90,7 @@ class SimulatedSystemd:
             case _:
                 raise unknown()
 
-    def _one(self, name: str) -> Unit:
+    def _one(self, name: str) -> SimulatedUnit:
         if name not in self._units:
             raise EndedError(4, f"Unit {name} could not be found: not loaded.\n")
         return self._units[name]
@@ -135,7 +135,7 @@ class SimulatedSystemd:
             for at, source, message in reversed(shown[-lines:])
         )
 
-    def _facts(self, unit: Unit) -> Iterator[tuple[str, object]]:
+    def _facts(self, unit: SimulatedUnit) -> Iterator[tuple[str, object]]:
         yield "Id", unit.name
         yield "name", unit.name
         yield "Description", unit.description
@@ -155,11 +155,11 @@ class SimulatedSystemd:
         yield "state", _state(unit)
 
 
-def _state(unit: Unit) -> str:
+def _state(unit: SimulatedUnit) -> str:
     return hashed(f"{unit.name} {unit.active == 'active'}")
 
 
-def _change(unit: Unit, verb: str) -> None:
+def _change(unit: SimulatedUnit, verb: str) -> None:
     if verb == "reload":
         unit.say("systemd", f"Reloaded {unit.name} - {unit.description}.")
     elif verb == "stop":

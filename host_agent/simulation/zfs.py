@@ -21,7 +21,7 @@ _CREATED = 1_790_000_000
 
 
 @dataclass(slots=True)
-class Dataset:
+class SimulatedDataset:
     """A filesystem or, with `@` in its name, a snapshot; `written` is since its newest snapshot."""
 
     name: str
@@ -56,7 +56,7 @@ class SimulatedZfs:
     """What stands in for `wrappers/zfs-*`."""
 
     def __init__(self) -> None:
-        self._datasets: dict[str, Dataset] = {}
+        self._datasets: dict[str, SimulatedDataset] = {}
         self._txg = 100
         for name, used in (
             ("tank", 30 * GIB),
@@ -77,7 +77,7 @@ class SimulatedZfs:
             self.add(above, used)
         if name not in self._datasets:
             self._txg += 1
-            self._datasets[name] = Dataset(name, used, self._txg, written=used // 8)
+            self._datasets[name] = SimulatedDataset(name, used, self._txg, written=used // 8)
 
     def answer(self, verb: str, arguments: tuple[str, ...]) -> str:
         """Return what `zfs-VERB` prints."""
@@ -119,7 +119,7 @@ class SimulatedZfs:
             case _:
                 raise unknown()
 
-    def _one(self, name: str) -> Dataset:
+    def _one(self, name: str) -> SimulatedDataset:
         if name not in self._datasets:
             die(MISSING, "the dataset does not exist")
         return self._datasets[name]
@@ -159,7 +159,7 @@ class SimulatedZfs:
         ]
         return tabbed((one.name, *map(self._properties(one).get, LIST_FIELDS)) for one in shown)
 
-    def _properties(self, one: Dataset) -> dict[str, str]:
+    def _properties(self, one: SimulatedDataset) -> dict[str, str]:
         is_kept = one.kind == "snapshot"
         return {
             "type": one.kind,
@@ -179,7 +179,7 @@ class SimulatedZfs:
             "quota": "0",
         }
 
-    def _get(self, properties: list[str], one: Dataset) -> str:
+    def _get(self, properties: list[str], one: SimulatedDataset) -> str:
         known = self._properties(one)
         unset = {"compression": "default", "readonly": "default", "quota": "default"}
         return tabbed(
