@@ -650,8 +650,8 @@ class ProblemError(Exception):
 
     Not a `HostAgentError`: `code` and `detail` came over the wire, so a newer agent may send a code
     that `BY_CODE` lacks. `body` is the whole RFC 9457 object; nothing in it is fit for a terminal
-    before it is escaped. `request_id` names the exchange, or the request where there is one.
-    `recovery` is None where the agent said none, or one that this version does not know.
+    before it is escaped. `exchange_id` is what the agent's log names the exchange by. `recovery` is
+    None where the agent said none, or one that this version does not know.
     """
 
     def __init__(
@@ -660,7 +660,7 @@ class ProblemError(Exception):
         code: str,
         status: int,
         detail: str,
-        request_id: str | None = None,
+        exchange_id: str | None = None,
         retry_after_seconds: float | None = None,
         recovery: Recovery | None = None,
         body: Mapping[str, Any] | None = None,
@@ -669,7 +669,7 @@ class ProblemError(Exception):
         self.code = code
         self.status = status
         self.detail = detail
-        self.request_id = request_id
+        self.exchange_id = exchange_id
         self.retry_after_seconds = retry_after_seconds
         self.recovery = recovery
         self.body: dict[str, Any] = dict(body or {})

@@ -51,6 +51,7 @@ def problem_body(error: HostAgentError, exchange_id: str) -> dict[str, object]:
         detail=error.detail,
         code=error.code,
         recovery=RecoveryView.of(error.recovery),
+        exchange_id=exchange_id,
         request_id=exchange_id,
         **(
             {} if error.retry_after_seconds is None else {"retry_after_seconds": retry_after(error)}

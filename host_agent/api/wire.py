@@ -519,7 +519,8 @@ class ProblemBody(WireModel):
     detail: str
     code: Annotated[str, _from("Code")]
     recovery: RecoveryView
-    request_id: str = Field(description="This exchange.")
+    exchange_id: str = Field(description="This exchange.")
+    request_id: str = Field(description="`exchange_id` under its older name.", deprecated=True)
     retry_after_seconds: int | SkipJsonSchema[None] = Field(default=None, ge=1)
 
 

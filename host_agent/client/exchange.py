@@ -329,14 +329,14 @@ def problem_from(
         return InvalidAnswerError(
             f"What answered with HTTP status {status} is not host-agent: check the URL."
         )
-    request_id = body.get("request_id")
+    exchange_id = body.get("exchange_id")
     retry = body.get("retry_after_seconds")
     is_number = isinstance(retry, int | float) and not isinstance(retry, bool)
     return ProblemError(
         code=code,
         status=status,
         detail=detail if isinstance(detail, str) else str(body.get("title", "")),
-        request_id=request_id if isinstance(request_id, str) else None,
+        exchange_id=exchange_id if isinstance(exchange_id, str) else None,
         retry_after_seconds=float(str(retry)) if is_number else retry_after_seconds,
         recovery=recovery_from(body.get("recovery")),
         body=body,

@@ -134,14 +134,11 @@ class Pipeline:
             cn, fingerprint, owner = principal.cn, principal.fingerprint, principal.owner
         elif certificate is not None:
             cn, fingerprint = certificate.common_name, certificate.fingerprint
-        fields = audit_fields(
-            request_id=exchange_id,
-            caller=cn,
-            fingerprint=fingerprint,
-            owner=owner,
-            operation=operation,
-        )
-        fields |= error.about
+        fields = {
+            "exchange_id": exchange_id,
+            **audit_fields(caller=cn, fingerprint=fingerprint, owner=owner, operation=operation),
+            **error.about,
+        }
         counted = self._throttle.admit(
             str(fields.get("fingerprint", "")), context.clock.monotonic()
         )

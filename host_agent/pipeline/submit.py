@@ -74,10 +74,7 @@ class Submissions:
         Raises:
             HostAgentError: any refusal; its `about` names the operation for the audit.
         """
-        about: dict[str, JsonValue] = {
-            "request_id": submission.exchange_id,
-            "reason": submission.reason,
-        }
+        about: dict[str, JsonValue] = {"reason": submission.reason}
         try:
             operation = self._context.catalogue.parse(submission.operation, submission.params)
             about |= audit_fields(

@@ -71,8 +71,10 @@ async def test_ids_of_response_problem_and_record_are_one(
 ) -> None:
     async with door.dial(deployer) as wire:
         reply = await wire.ask(post(b"{", JSON, path=b"/host/op"))
-    assert reply.headers["x-request-id"] == reply.json["request_id"]
-    assert agent.bench.records()[-1]["request_id"] == reply.json["request_id"]
+    exchange_id = reply.headers["x-request-id"]
+    assert (reply.json["exchange_id"], reply.json["request_id"]) == (exchange_id, exchange_id)
+    record = agent.bench.records()[-1]
+    assert (record["exchange_id"], record.get("request_id")) == (exchange_id, None)
 
 
 async def test_what_was_asked_for_is_carried_through_without_its_caller(

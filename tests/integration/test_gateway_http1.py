@@ -288,7 +288,7 @@ async def test_a_request_that_is_none_is_a_problem_and_the_end(
     reply = await wire.reply()
     assert (reply.status, reply.code) == (status, code)
     assert reply.headers["connection"] == "close"
-    assert reply.headers["x-request-id"] == reply.json["request_id"]
+    assert reply.headers["x-request-id"] == reply.json["exchange_id"]
     assert await wire.rest() == b""
     assert not door.probe.scopes
     peer = door.refusals[0][2]

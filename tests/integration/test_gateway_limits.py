@@ -76,7 +76,7 @@ async def test_a_header_section_that_drips_is_answered_408_and_closed(door: Door
         dripping = asyncio.ensure_future(drip(wire, GET[:-2] + b"X: " + b"y" * 1000))
         reply = await wire.reply()
         assert (reply.status, reply.code) == (408, "request:timeout")
-        assert reply.headers["x-request-id"] == reply.json["request_id"]
+        assert reply.headers["x-request-id"] == reply.json["exchange_id"]
         assert await wire.rest() == b""
         dripping.cancel()
     assert [code for code, _, _ in door.refusals] == ["request:timeout"]

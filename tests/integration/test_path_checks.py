@@ -196,7 +196,7 @@ async def told_in_order(door: Doorkeeper, cases: list[tuple[tuple[str, int, Bend
         answer = await door.send(faults)
         told = (answer.status_code, problem(answer))
         audited = [
-            (record.get("code"), record.get("request_id"))
+            (record.get("code"), record.get("exchange_id"))
             for record in visit.since(before)
             if record["event"] != "operation.inspected"
         ]

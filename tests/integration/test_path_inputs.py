@@ -51,10 +51,12 @@ async def test_an_answer_after_a_denial_is_refused_and_written_down(visit: Visit
     held = await visit.held()
     await visit.decide(held, "deny")
     repository = visit.site.repository.snapshot()
-    assert problem(await visit.decide(held, by="erin")) == "approval:already-decided"
+    answer = await visit.decide(held, by="erin")
+    assert problem(answer) == "approval:already-decided"
     refused = visit.site.records()[-1]
     assert (refused["event"], refused["code"]) == ("request.refused", "approval:already-decided")
     assert (refused["caller"], refused["request_id"]) == ("erin", held["request_id"])
+    assert refused["exchange_id"] == answer.headers["x-request-id"] != held["request_id"]
     assert visit.site.repository.snapshot() == repository
 
 

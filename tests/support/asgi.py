@@ -42,7 +42,7 @@ class Reply:
         assert problem["type"] == f"urn:host-agent:problem:{problem['code']}"
         assert problem["title"]
         assert problem["detail"]
-        assert problem["request_id"]
+        assert problem["exchange_id"] == problem["request_id"]
         return str(problem["code"])
 
 

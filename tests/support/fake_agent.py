@@ -232,7 +232,12 @@ def write_client_toml(home: Path, *, url: str, leaf: Leaf, ca: Path) -> Path:
 def problem(code: str, status: int, detail: str = "Not this time.", **members: Any) -> Answer:
     body = {"type": f"urn:host-agent:problem:{code}", "title": "No", "status": status}
     known = BY_CODE.get(code, InternalError)(detail).recovery
-    told = {"recovery": RecoveryView.of(known).as_json(), "request_id": "x-1", **members}
+    told = {
+        "recovery": RecoveryView.of(known).as_json(),
+        "exchange_id": "x-1",
+        "request_id": "x-1",
+        **members,
+    }
     return Answer(status=status, body={**body, "detail": detail, "code": code, **told})
 
 

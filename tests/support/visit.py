@@ -248,7 +248,7 @@ def problem(answer: httpx.Response) -> str:
     assert body["status"] == answer.status_code
     assert body["title"]
     assert body["detail"]
-    assert body["request_id"] == answer.headers["x-request-id"]
+    assert body["exchange_id"] == answer.headers["x-request-id"]
     return str(body["code"])
 
 

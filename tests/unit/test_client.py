@@ -180,7 +180,7 @@ def test_a_problem_keeps_all_that_it_says() -> None:
 
     found = caught.value
     assert (found.code, found.status, found.detail) == ("host:failed", 502, "It broke.")
-    assert found.request_id == "x-1"
+    assert found.exchange_id == "x-1"
     assert found.body == body
 
 

@@ -293,7 +293,7 @@ def _fields(record: Record) -> Iterator[str]:
     outcome = members.get("outcome")
     if isinstance(outcome, dict) and "state" in outcome:
         yield _text(outcome["state"])
-    for name in ("request_id", "suppressed", "cause", "detail", "reason"):
+    for name in ("request_id", "exchange_id", "suppressed", "cause", "detail", "reason"):
         if name in members:
             yield f"{name}={_text(members[name])}"
     faults = members.get("faults")

@@ -129,7 +129,7 @@ async def test_bad_asks_are_refused_and_recorded(
     (refusal,) = door.refusals()
     assert refusal[:2] == (code, "deployer")
     assert refusal[2] in {None, "git.status", "git.log", "pct.list"}
-    assert door.bench.records()[-1]["request_id"] == EXCHANGE_ID
+    assert door.bench.records()[-1]["exchange_id"] == EXCHANGE_ID
 
 
 @pytest.mark.promise("c18")

@@ -35,6 +35,7 @@ def test_every_code_renders(kind: type[HostAgentError]) -> None:
         "detail": "Do this next.",
         "code": kind.code,
         "recovery": body["recovery"],
+        "exchange_id": "abc",
         "request_id": "abc",
     }
     told = problem_from(int(kind.status), body)

@@ -149,7 +149,7 @@ async def test_a_refusal_is_written_under_its_kind_and_counted(
     record = bench.last(event)
     assert (record["caller"], record["owner"]) == ("deployer", "bob")
     assert (record["operation"], record["code"]) == ("git.pull", error.code)
-    assert record["request_id"] == "ab" * 16
+    assert (record["exchange_id"], record.get("request_id")) == ("ab" * 16, None)
     text = bench.context.metrics.render().decode()
     assert f'host_agent_refusals_total{{code="{error.code}"}} 1.0' in text
 
