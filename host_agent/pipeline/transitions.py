@@ -56,12 +56,24 @@ class Transitions:
         """Store `after` if nobody has moved `before` meanwhile; False if somebody has.
 
         `event` records it, with `fields`; None where the records of the run do. A decision has its
-        own record; `grant` is stored with it.
+        own record; `grant` is stored with it. A step goes on to its end if the caller is cancelled.
 
         Raises:
             AuditUnavailableError: a yes could not be recorded, and the request has ended by that.
             StoreUnavailableError: nothing happened.
         """
+        step = self._step(before, after, event, grant, fields)
+        name = f"{after.state.value} {after.id}"
+        return await self._context.tasks.shielded(step, name=name)
+
+    async def _step(
+        self,
+        before: Request,
+        after: Request,
+        event: Event | None,
+        grant: Grant | None,
+        fields: Mapping[str, JsonValue],
+    ) -> bool:
         version = before.version
         if not await self._context.store.transition(after, expected_version=version, grant=grant):
             return False

@@ -197,14 +197,16 @@ class FaultyAudit(AuditLog):
 
 
 class FaultyStore(RequestStore):
-    """The real store, but for the methods in `refused`, and with a hook before each transition.
+    """The real store, but for the methods in `refused`, with a hook around the next transition.
 
     `refused` holds `transition`, `remember` and so on, or `transition:failed` for one new state.
-    `before_transition` is where somebody else may be quicker.
+    `before_transition` is where somebody else may be quicker; `after_transition` where it is stored
+    and not told yet.
     """
 
     refused: frozenset[str] = frozenset()
     before_transition: Callable[[Request], Awaitable[None]] | None = None
+    after_transition: Callable[[], object] | None = None
 
     def _refuse(self, *names: str) -> None:
         if not self.refused.isdisjoint(names):
@@ -217,7 +219,11 @@ class FaultyStore(RequestStore):
         if hook is not None:
             await hook(request)
         self._refuse("transition", f"transition:{request.state}")
-        return await super().transition(request, expected_version=expected_version, grant=grant)
+        won = await super().transition(request, expected_version=expected_version, grant=grant)
+        after, self.after_transition = self.after_transition, None
+        if after is not None:
+            after()
+        return won
 
     async def remember(self, caller: str, key: str, **named: Any) -> None:
         self._refuse("remember")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from host_agent.api.wire import RequestView
 from host_agent.audit.record import Event
 from host_agent.errors import AuditUnavailableError
 from host_agent.pipeline.transitions import QueueWatch
@@ -77,6 +78,59 @@ async def test_a_yes_that_can_be_neither_recorded_nor_taken_back_runs_nothing(
     await bench.settle()
     assert bench.host.changes == []
     assert f"request {request.id} could not be withdrawn" in caplog.text
+
+
+def past_its_end(bench: Workbench, request: Request) -> asyncio.Task[RequestView]:
+    """Let a request expire by whoever looks at it; return the look, which has not begun."""
+    bench.clock.advance(seconds=(request.expires_at - bench.clock.now()).total_seconds())
+    return asyncio.create_task(bench.pipeline.views.show(bench.who("deployer"), request.id))
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+async def test_a_step_goes_on_to_its_end_though_whoever_took_it_is_cancelled(
+    bench: Workbench, is_stored: bool
+) -> None:
+    request = await bench.held()
+    other, woken = bench.context.changes.watch(request.id), asyncio.Event()
+    bench.context.wake_outbox = woken.set
+    look = past_its_end(bench, request)
+
+    async def hang_up(_: Request) -> None:
+        look.cancel()
+
+    if is_stored:
+        bench.store.after_transition = look.cancel
+    else:
+        bench.store.before_transition = hang_up
+    with pytest.raises(asyncio.CancelledError):
+        await look
+    await bench.settle()
+    assert await bench.state(request) is State.EXPIRED
+    assert bench.last(Event.REQUEST_EXPIRED)["request_id"] == request.id
+    assert other.done()
+    assert woken.is_set()
+
+
+async def test_a_step_that_loses_is_none_though_whoever_took_it_is_cancelled(
+    bench: Workbench,
+) -> None:
+    request = await bench.held()
+    before, other = bench.events(), bench.context.changes.watch(request.id)
+    withdrawn = cancelled(bench, request)
+    look = past_its_end(bench, request)
+
+    async def be_quicker(_: Request) -> None:
+        assert await bench.store.transition(withdrawn, expected_version=request.version)
+        look.cancel()
+
+    bench.store.before_transition = be_quicker
+    with pytest.raises(asyncio.CancelledError):
+        await look
+    await bench.settle()
+    assert await bench.request(request.id) == withdrawn
+    assert bench.events() == before
+    assert not other.done()
+    other.cancel()
 
 
 async def test_a_run_wakes_the_outbox_by_its_decision_and_its_end_only(bench: Workbench) -> None:
