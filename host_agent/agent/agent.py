@@ -25,7 +25,7 @@ from host_agent.api.monitoring import MonitoringListener, create_metrics_app
 from host_agent.api.openapi import document_bytes
 from host_agent.api.problems import render
 from host_agent.api.route import Services
-from host_agent.api.wire import Readiness, Serving, SudoersReport
+from host_agent.api.wire.host import Readiness, Serving, SudoersReport
 from host_agent.audit.log import AuditLog
 from host_agent.audit.record import Event
 from host_agent.clock import Clock, SystemClock

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from host_agent.api.wire import GrantBody
+from host_agent.api.wire.people import GrantBody
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
     FaultPlace,

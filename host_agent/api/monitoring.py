@@ -23,7 +23,7 @@ from host_agent.api.problems import (
     render_unready,
     to_bytes,
 )
-from host_agent.api.wire import Readiness
+from host_agent.api.wire.host import Readiness
 from host_agent.errors import (
     ForeignOriginError,
     MethodNotAllowedError,

@@ -9,11 +9,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import host_agent
-from host_agent.api import wire
 from host_agent.api.body import OlderAsk
 from host_agent.api.problems import JSON, PROBLEM_JSON, problem_type, to_bytes
 from host_agent.api.route import IN_PATH, Route
 from host_agent.api.routes import ROUTES
+from host_agent.api.wire.model import VOCABULARY, WireModel, models_below, name_of
+from host_agent.api.wire.operations import Held
+from host_agent.api.wire.problems import ProblemBody
 from host_agent.errors import BY_CODE, FaultPlace, RecoveryKind
 from host_agent.identity.registry import Autonomy, Role
 from host_agent.operations.catalogue import Catalogue, Effect, OperationSpec, PreviewAccuracy
@@ -90,18 +92,18 @@ def _parameters(route: Route[Any]) -> list[Schema]:
 def _response(route: Route[Any], status: int) -> Schema:
     headers: Schema = {"X-Request-Id": {"schema": _TEXT, "description": "This exchange."}}
     if status >= HTTPStatus.BAD_REQUEST:
-        problem = _ref(wire.name_of(wire.ProblemBody))
+        problem = _ref(name_of(ProblemBody))
         if status == HTTPStatus.SERVICE_UNAVAILABLE and route.unready is not None:
-            problem = {"anyOf": [problem, _ref(wire.name_of(route.unready))]}
+            problem = {"anyOf": [problem, _ref(name_of(route.unready))]}
         return _content(_codes(status), headers, PROBLEM_JSON, problem)
     if status == HTTPStatus.ACCEPTED:
         headers["Location"] = {"schema": _TEXT}
         headers["Retry-After"] = {"schema": {"type": "integer"}}
         description = "Nothing has run: a person has to approve it first."
-        return _content(description, headers, JSON, _ref(wire.name_of(wire.Held)))
+        return _content(description, headers, JSON, _ref(name_of(Held)))
     if route.media_type != JSON:
         return _content("A stream without end.", headers, route.media_type, _TEXT)
-    schema = {"type": "object"} if route.answer is None else _ref(wire.name_of(route.answer))
+    schema = {"type": "object"} if route.answer is None else _ref(name_of(route.answer))
     return _content("Done.", headers, JSON, schema)
 
 
@@ -146,16 +148,12 @@ VOCABULARIES: Mapping[str, Iterable[str]] = {
 
 def _answers() -> Schema:
     """Return the schema of every model of the wire, and of every closed set of texts."""
-    models = [
-        model
-        for model in vars(wire).values()
-        if isinstance(model, type) and issubclass(model, wire.WireModel) and model.model_fields
-    ]
     schemas: Schema = {
         name: {"type": "string", "enum": [str(one) for one in members]}
         for name, members in VOCABULARIES.items()
     }
-    for schema in (found := _shared({model: wire.name_of(model) for model in models})).values():
+    found = _shared({model: name_of(model) for model in models_below(WireModel)})
+    for schema in found.values():
         for member in schema["properties"].values():
             member.pop("default", None)  # what a reader takes an absent member for
     return schemas | found
@@ -214,8 +212,8 @@ def _plain(schema: Schema, name_of: Callable[[str], str]) -> Schema:
     """Return a schema of pydantic's with our names in it, and without titles, which say nothing."""
     if schema.get("$ref") == "JsonValue":
         return {}
-    if wire.VOCABULARY in schema:
-        return _ref(schema[wire.VOCABULARY])
+    if VOCABULARY in schema:
+        return _ref(schema[VOCABULARY])
     plain: Schema = {}
     for key, value in schema.items():
         if key == "title":

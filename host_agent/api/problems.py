@@ -8,7 +8,9 @@ import math
 from collections.abc import Mapping
 
 from host_agent import __version__
-from host_agent.api.wire import Health, ProblemBody, Readiness, RecoveryView
+from host_agent.api.wire.host import Health, Readiness
+from host_agent.api.wire.problems import ProblemBody
+from host_agent.api.wire.recovery import RecoveryView
 from host_agent.errors import (
     AdapterUnavailableError,
     AuditUnavailableError,

@@ -8,15 +8,16 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from pydantic import BaseModel
 from quart import Response
 
-from host_agent.api import wire
 from host_agent.api.problems import JSON
+from host_agent.api.wire.host import Readiness, SudoersReport
+from host_agent.api.wire.model import WireModel
 from host_agent.identity.registry import Role
 from host_agent.pipeline.core import Pipeline
 from host_agent.policy.limits import Limits
 from host_agent.text import ID
 
 Schema: TypeAlias = Mapping[str, Any]
-AnswerT = TypeVar("AnswerT", bound=wire.WireModel)
+AnswerT = TypeVar("AnswerT", bound=WireModel)
 Answered: TypeAlias = Callable[..., Awaitable[AnswerT | Response]]
 """A handler: of the services, the request, and by name what the path says."""
 
@@ -37,8 +38,8 @@ class Services:
     """What the handlers work with."""
 
     pipeline: Pipeline
-    ready: Callable[[], Awaitable[wire.Readiness]]
-    sudoers: Callable[[], Awaitable[wire.SudoersReport]]
+    ready: Callable[[], Awaitable[Readiness]]
+    sudoers: Callable[[], Awaitable[SudoersReport]]
     document: Callable[[], bytes]
     """The OpenAPI document."""
 
@@ -69,7 +70,7 @@ class Route(Generic[AnswerT]):
     query: Mapping[str, Schema] = field(default_factory=dict)
     headers: Mapping[str, Schema] = field(default_factory=dict)
     media_type: str = JSON
-    unready: type[wire.WireModel] | None = None
+    unready: type[WireModel] | None = None
     is_older: bool = False
 
     @property

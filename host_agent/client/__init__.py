@@ -6,22 +6,21 @@ answered with a problem), `ConnectionFailedError` (no answer), `InvalidAnswerErr
 is not this service's) and `ConfigurationError` (certificate files that cannot be used).
 """
 
-from host_agent.api.wire import (
-    ApprovalsView,
+from host_agent.api.wire.host import Readiness
+from host_agent.api.wire.operations import Held, OperationInfo, Outcome, Ran
+from host_agent.api.wire.people import (
     ApproverView,
     ContactView,
-    DecisionView,
     Enrolment,
     GrantBody,
     GrantView,
-    Held,
-    HistoryView,
-    OperationInfo,
-    Outcome,
     OwnIdentity,
+)
+from host_agent.api.wire.requests import (
+    ApprovalsView,
+    DecisionView,
+    HistoryView,
     PreviewView,
-    Ran,
-    Readiness,
     RequestPage,
     RequestProblem,
     RequestView,

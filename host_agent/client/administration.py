@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 from urllib.parse import quote
 
-from host_agent.api.wire import (
+from host_agent.api.wire.people import (
     ApproverList,
     ApproverView,
     Enrolment,

@@ -24,18 +24,10 @@ from urllib.parse import quote, urlencode
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from host_agent.api.wire import (
-    GrantBody,
-    Health,
-    Held,
-    OperationInfo,
-    OperationList,
-    OwnIdentity,
-    Ran,
-    Readiness,
-    RequestPage,
-    RequestView,
-)
+from host_agent.api.wire.host import Health, Readiness
+from host_agent.api.wire.operations import Held, OperationInfo, OperationList, Ran
+from host_agent.api.wire.people import GrantBody, OwnIdentity
+from host_agent.api.wire.requests import RequestPage, RequestView
 from host_agent.errors import (
     CertificateRefusedError,
     ConnectionFailedError,

@@ -15,17 +15,10 @@ from typing import Self, TypeVar, overload
 import httpx
 from pydantic import JsonValue
 
-from host_agent.api.wire import (
-    GrantBody,
-    Health,
-    Held,
-    OperationInfo,
-    OwnIdentity,
-    Ran,
-    Readiness,
-    RequestPage,
-    RequestView,
-)
+from host_agent.api.wire.host import Health, Readiness
+from host_agent.api.wire.operations import Held, OperationInfo, Ran
+from host_agent.api.wire.people import GrantBody, OwnIdentity
+from host_agent.api.wire.requests import RequestPage, RequestView
 from host_agent.client.connection import (
     Received,
     checked_url,

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from host_agent.api.wire import RequestView, SignalAnswer
+from host_agent.api.wire.people import SignalAnswer
+from host_agent.api.wire.requests import RequestView
 from host_agent.config.channels.registry import RELAYED
 from host_agent.errors import (
     AlreadyDecidedError,

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from host_agent.api.wire import OperationInfo, OperationList, OwnIdentity
+from host_agent.api.wire.operations import OperationInfo, OperationList
+from host_agent.api.wire.people import OwnIdentity
 from host_agent.audit.record import Event
 from host_agent.audit.throttle import RefusalThrottle
 from host_agent.canonical import JsonValue

@@ -7,7 +7,7 @@ import asyncio
 from collections import OrderedDict, deque
 from datetime import datetime, timedelta
 
-from host_agent.api.wire import RequestView
+from host_agent.api.wire.requests import RequestView
 from host_agent.audit.record import Event
 from host_agent.clock import Clock
 from host_agent.errors import (

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from datetime import timedelta
 
-from host_agent.api.wire import ApproverList, ApproverView, ContactView, Enrolment
+from host_agent.api.wire.people import ApproverList, ApproverView, ContactView, Enrolment
 from host_agent.audit.record import Event
 from host_agent.clock import rfc3339
 from host_agent.config import CHANNELS, Approver

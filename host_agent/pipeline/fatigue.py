@@ -8,7 +8,7 @@ again; it is a new request.
 
 from datetime import timedelta
 
-from host_agent.api.wire import Released
+from host_agent.api.wire.people import Released
 from host_agent.audit.record import Event
 from host_agent.errors import (
     NEVER,

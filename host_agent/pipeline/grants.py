@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from host_agent.api.wire import GrantList, GrantView
+from host_agent.api.wire.people import GrantList, GrantView
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.config import MAX_PATTERN_LENGTH, compile_pattern

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from host_agent.api.wire import Held, Ran
+from host_agent.api.wire.operations import Held, Ran
 from host_agent.canonical import JsonValue
 from host_agent.errors import BY_CODE, HostAgentError
 from host_agent.operations.catalogue import Operation

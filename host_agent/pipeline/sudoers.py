@@ -5,7 +5,7 @@ import os
 import pwd
 from datetime import datetime
 
-from host_agent.api.wire import SudoersReport
+from host_agent.api.wire.host import SudoersReport
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.config import RunnerKind

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 
-from host_agent.api.wire import DeliveryView, RequestPage, RequestView
+from host_agent.api.wire.requests import DeliveryView, RequestPage, RequestView
 from host_agent.errors import (
     RateLimitedError,
     invalid_in_query,

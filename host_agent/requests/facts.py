@@ -7,7 +7,15 @@ so no channel says what another one does not.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from host_agent.api import wire
+from host_agent.api.wire.operations import Outcome
+from host_agent.api.wire.recovery import RecoveryView
+from host_agent.api.wire.requests import (
+    ApprovalsView,
+    DecisionView,
+    HistoryView,
+    RequestProblem,
+    RequestView,
+)
 from host_agent.canonical import JsonValue
 from host_agent.errors import BY_CODE, InternalError
 from host_agent.operations.catalogue import Effect, OperationSpec
@@ -132,13 +140,13 @@ def _plain(item: JsonValue) -> str:
 # -- as the API shows it --------------------------------------------------------------------------
 
 
-def request_view(facts: RequestFacts, *, with_output: bool) -> wire.RequestView:
+def request_view(facts: RequestFacts, *, with_output: bool) -> RequestView:
     """Return a request as GET /requests/{id} shows it.
 
     Without output, the outcome is reduced to `exit_code` and `verified`.
     """
     request = facts.request
-    return wire.RequestView(
+    return RequestView(
         request_id=request.id,
         state=request.state.value,
         host=facts.host,
@@ -168,9 +176,9 @@ def request_view(facts: RequestFacts, *, with_output: bool) -> wire.RequestView:
     )
 
 
-def _approvals_view(request: Request) -> wire.ApprovalsView:
+def _approvals_view(request: Request) -> ApprovalsView:
     terms = request.terms
-    return wire.ApprovalsView(
+    return ApprovalsView(
         needed=terms.approvals,
         given=request.agreeing,
         approvers=None if terms.approvers is None else tuple(sorted(terms.approvers)),
@@ -178,8 +186,8 @@ def _approvals_view(request: Request) -> wire.ApprovalsView:
     )
 
 
-def _decision_view(decision: Decision) -> wire.DecisionView:
-    return wire.DecisionView(
+def _decision_view(decision: Decision) -> DecisionView:
+    return DecisionView(
         approver=decision.approver,
         owner=decision.owner,
         decision=decision.decision.value,
@@ -189,31 +197,29 @@ def _decision_view(decision: Decision) -> wire.DecisionView:
     )
 
 
-def _history_view(before: AskedBefore) -> wire.HistoryView | None:
+def _history_view(before: AskedBefore) -> HistoryView | None:
     if not before.times:
         return None
     last = None if before.last is None else _decision_view(before.last)
-    return wire.HistoryView(times=before.times, denied=before.denied, last=last)
+    return HistoryView(times=before.times, denied=before.denied, last=last)
 
 
-def _problem_view(request: Request) -> wire.RequestProblem | None:
+def _problem_view(request: Request) -> RequestProblem | None:
     problem, said = request.problem, request.denial_words
     if problem is None:
         return None
     error = BY_CODE.get(problem.code, InternalError)(problem.detail)
-    view = wire.RequestProblem(
+    view = RequestProblem(
         code=problem.code,
         detail=problem.detail,
-        recovery=wire.RecoveryView.of(error.recovery),
+        recovery=RecoveryView.of(error.recovery),
     )
     return view if said is None else view.model_copy(update={"decision_reason": said})
 
 
-def _outcome_view(
-    outcome: Mapping[str, JsonValue] | None, *, with_output: bool
-) -> wire.Outcome | None:
+def _outcome_view(outcome: Mapping[str, JsonValue] | None, *, with_output: bool) -> Outcome | None:
     if outcome is None:
         return None
     if not with_output:
         outcome = {"exit_code": outcome.get("exit_code"), "verified": outcome.get("verified")}
-    return wire.Outcome.model_validate(outcome)
+    return Outcome.model_validate(outcome)

@@ -10,7 +10,7 @@ from typing import Any
 from host_agent.api.app import create_app
 from host_agent.api.openapi import document_bytes
 from host_agent.api.route import Services
-from host_agent.api.wire import Readiness, SudoersReport
+from host_agent.api.wire.host import Readiness, SudoersReport
 from host_agent.http.exchange import Application
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.operations import CATALOGUE

@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import jsonschema_rs
 
-from host_agent.api import wire
 from host_agent.api.openapi import document
 from host_agent.api.routes import ROUTES
+from host_agent.api.wire.model import WireModel, models_below, name_of
 from host_agent.operations import CATALOGUE
 
 JSON_TYPES = ("application/json", "application/problem+json")
@@ -20,9 +20,8 @@ PROBLEM = {"$ref": "#/components/schemas/Problem"}
 def described() -> dict[str, Any]:
     """Return the document with every schema of an answer closed."""
     whole = document(CATALOGUE)
-    for model in vars(wire).values():
-        if isinstance(model, type) and issubclass(model, wire.WireModel) and model.model_fields:
-            whole["components"]["schemas"][wire.name_of(model)]["additionalProperties"] = False
+    for model in models_below(WireModel):
+        whole["components"]["schemas"][name_of(model)]["additionalProperties"] = False
     return whole
 
 

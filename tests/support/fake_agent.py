@@ -21,7 +21,8 @@ from urllib.parse import parse_qs, urlsplit
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from host_agent.api.wire import Readiness, RecoveryView
+from host_agent.api.wire.host import Readiness
+from host_agent.api.wire.recovery import RecoveryView
 from host_agent.errors import BY_CODE, InternalError
 from tests.support.certificates import Leaf, Pki
 from tests.support.patience import PATIENCE

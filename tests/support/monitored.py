@@ -1,7 +1,7 @@
 """The application of monitoring over an agent whose parts are as a test says."""
 
 from host_agent.api.monitoring import create_metrics_app
-from host_agent.api.wire import Readiness
+from host_agent.api.wire.host import Readiness
 from host_agent.http.exchange import Application
 from tests.support.fake_agent import parts
 

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from host_agent.api.wire import RequestView
+from host_agent.api.wire.requests import RequestView
 from host_agent.audit.log import AuditLog
 from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue

@@ -15,7 +15,7 @@ from host_agent.api import older_forms
 from host_agent.api.problems import JSON, render, to_bytes
 from host_agent.api.request import AgentRequest, rendered
 from host_agent.api.route import Route, Services
-from host_agent.api.wire import OperationList, Ran
+from host_agent.api.wire.operations import OperationList, Ran
 from host_agent.canonical import JsonValue
 from host_agent.errors import FaultPlace, MalformedRequestError, correct
 from host_agent.identity.registry import Role

@@ -5,7 +5,8 @@ from typing import Any
 from host_agent.api import body as bodies
 from host_agent.api.request import AgentRequest
 from host_agent.api.route import Route, Services
-from host_agent.api.wire import RequestView, SignalAnswer
+from host_agent.api.wire.people import SignalAnswer
+from host_agent.api.wire.requests import RequestView
 from host_agent.identity.registry import Role
 from host_agent.pipeline.bridges import SignedMessage
 from host_agent.policy.limits import Limits

@@ -7,7 +7,9 @@ from quart import Response
 from host_agent.api.problems import HEALTH, JSON, render_unready
 from host_agent.api.request import AgentRequest, rendered
 from host_agent.api.route import Route, Services
-from host_agent.api.wire import Health, OwnIdentity, Readiness, SudoersReport, Unready
+from host_agent.api.wire.host import Health, Readiness, SudoersReport
+from host_agent.api.wire.people import OwnIdentity
+from host_agent.api.wire.problems import Unready
 from host_agent.identity.registry import Role
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from host_agent.api import body as bodies
 from host_agent.api.request import AgentRequest
 from host_agent.api.route import Route, Services
-from host_agent.api.wire import ApproverList, Enrolment, GrantList, GrantView, Released
+from host_agent.api.wire.people import ApproverList, Enrolment, GrantList, GrantView, Released
 from host_agent.identity.registry import Role
 from host_agent.policy.limits import Limits
 

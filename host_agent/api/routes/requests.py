@@ -10,7 +10,7 @@ from quart import Response
 from host_agent.api import body as bodies
 from host_agent.api.request import AgentRequest, StreamedResponse, until_gone
 from host_agent.api.route import Route, Services
-from host_agent.api.wire import RequestPage, RequestView
+from host_agent.api.wire.requests import RequestPage, RequestView
 from host_agent.errors import (
     FaultPlace,
     InvalidParameterError,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.api.wire import RequestView
+from host_agent.api.wire.requests import RequestView
 from host_agent.audit.record import Event
 from host_agent.errors import (
     AlreadyDecidedError,
