@@ -6,11 +6,9 @@ and the index, each in one step; a key is 0600 from its first instant. One comma
 on a directory. It belongs on another machine than the agent's: who holds `ca.key` makes identities.
 """
 
-import fcntl
-import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -18,22 +16,38 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from host_agent.errors import ConfigurationError
 from host_agent.identity import files
 from host_agent.identity.certificate import fingerprint_of
 from host_agent.identity.registry import is_common_name
-from host_agent.pki.index import Index, Issued, decode, encode
+from host_agent.pki.directory import (
+    CERTIFICATE,
+    CRL,
+    INDEX,
+    KEY,
+    OpenedAuthority,
+    create,
+    locked,
+    open_authority,
+    read_index,
+    require_free,
+    told,
+    undone_on_failure,
+    write_index,
+)
+from host_agent.pki.index import Index, Issued, encode
 from host_agent.pki.profiles import (
     KeyPair,
     RevokedSerial,
     Usage,
+    key_hash,
     new_ca,
     new_crl,
     new_leaf,
 )
+from host_agent.pki.request import checked_key
 
 DEFAULT_NAME = "host-agent CA"
 CA_DAYS = 3650
@@ -41,7 +55,6 @@ LEAF_DAYS = 90
 CRL_DAYS = 30
 MAX_DAYS = 3650
 
-_CERTIFICATE, _KEY, _CRL, _INDEX = "ca.crt", "ca.key", "ca.crl", "index.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _HOST_NAME = re.compile(
     r"(?=.{1,253}\Z)(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})"
@@ -51,15 +64,6 @@ _HOST_NAME = re.compile(
 _LOCAL_NAMES = ("DNS:localhost", "IP:127.0.0.1", "IP:::1")
 _KEPT_AFTER_EXPIRY = timedelta(days=30)
 """How long a revoked certificate stays on the CRL after its own end (RFC 5280, 3.3)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Opened:
-    """A CA directory as it was found, under its lock."""
-
-    directory: Path
-    ca: KeyPair
-    index: Index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,15 +89,15 @@ def init(
         raise ValueError(message)
     ca = new_ca(name, now=now, days=days)
     first = new_crl(ca, (), number=1, now=now, days=CRL_DAYS)
-    with _told():
+    with told():
         directory.mkdir(parents=True, exist_ok=True)
-        with _locked(directory), _undone_on_failure() as made:
-            for taken in (_CERTIFICATE, _KEY, _CRL, _INDEX):
-                _require_free(directory / taken)
-            _create(directory / _KEY, ca.key_pem(), made, mode=files.PRIVATE)
-            _create(directory / _CERTIFICATE, ca.certificate_pem(), made, mode=files.PUBLIC)
-            _create(directory / _INDEX, encode(Index(crl_number=1)), made, mode=files.PRIVATE)
-            _create(directory / _CRL, _pem(first), made, mode=files.PUBLIC)
+        with locked(directory), undone_on_failure() as made:
+            for taken in (CERTIFICATE, KEY, CRL, INDEX):
+                require_free(directory / taken)
+            create(directory / KEY, ca.key_pem(), made, mode=files.PRIVATE)
+            create(directory / CERTIFICATE, ca.certificate_pem(), made, mode=files.PUBLIC)
+            create(directory / INDEX, encode(Index(crl_number=1)), made, mode=files.PRIVATE)
+            create(directory / CRL, _pem(first), made, mode=files.PUBLIC)
             files.sync_directory(directory)
     return ca.certificate
 
@@ -121,23 +125,21 @@ def issue(
         ConfigurationError: the directory holds no usable CA, or one of the files exists. Nothing
             has changed then.
     """
-    _require_names(common_name, usage, names)
-    stem = common_name if out is None else out
-    if _FILE_NAME.fullmatch(stem) is None or stem == "ca":
-        message = f"{stem!a} cannot name the files; give another name by --out"
-        raise ValueError(message)
-    with _opened(directory) as opened:
+    require_names(common_name, usage, names)
+    stem = require_file_name(common_name if out is None else out)
+    with open_authority(directory) as opened:
         leaf = new_leaf(
             opened.ca,
             common_name=common_name,
             usage=usage,
-            names=_general_names(common_name, usage, names),
+            names=general_names(common_name, usage, names),
             now=now,
-            days=_days_within(opened.ca.certificate, days, now=now),
+            days=days_within(opened.ca.certificate, days, now=now),
         )
-        issued = _describe(leaf, common_name=common_name, usage=usage, name=stem)
+        issued = describe(leaf.certificate, common_name=common_name, usage=usage, name=stem)
         bundle = None if p12 is None else _bundle(opened.ca, leaf, stem, p12_password)
-        _store(opened, leaf, issued, p12=p12, bundle=bundle)
+        further = [] if p12 is None or bundle is None else [(p12, bundle)]
+        store(opened, leaf.certificate, issued, key=leaf.key_pem(), further=further)
     return issued
 
 
@@ -151,14 +153,14 @@ def revoke(
 ) -> Sequence[Issued]:
     """Revoke every certificate of `common_name`, or the one with `serial`; return the fresh ones.
 
-    The CRL is signed again in any case, under a higher number, so that a command that was cut off
-    is finished by repeating it.
+    What was renewed from one goes with it. The CRL is signed again in any case, under a higher
+    number, so that a command that was cut off is finished by repeating it.
 
     Raises:
         LookupError: nothing of that name or serial was issued here; the message is one sentence.
         ConfigurationError: the directory holds no usable CA, or cannot be written.
     """
-    with _opened(directory) as opened:
+    with open_authority(directory) as opened:
         index = opened.index
         meant = {
             entry.serial
@@ -169,6 +171,7 @@ def revoke(
             what = f"for {common_name!a}" if serial is None else f"with serial {serial:x}"
             message = f"no certificate {what} was issued here; see `host-agent pki list`"
             raise LookupError(message)
+        meant = index.successors(meant)
         fresh = tuple(
             replace(entry, revoked_at=now)
             for entry in index.certificates
@@ -186,7 +189,7 @@ def sign_crl(directory: Path, *, days: int = CRL_DAYS, now: datetime) -> int:
     Raises:
         ConfigurationError: the directory holds no usable CA, or cannot be written.
     """
-    with _opened(directory) as opened:
+    with open_authority(directory) as opened:
         return _sign(opened, opened.index, days=days, now=now)
 
 
@@ -196,13 +199,30 @@ def list_issued(directory: Path) -> Sequence[Issued]:
     Raises:
         ConfigurationError: there is no index, or it cannot be read.
     """
-    return _read_index(directory).certificates
+    return read_index(directory).certificates
 
 
 # -- checks -----------------------------------------------------------------------------------
 
 
-def _require_names(common_name: str, usage: Usage, names: Sequence[str]) -> None:
+def require_file_name(stem: str) -> str:
+    """Return `stem` if it can name the files of a certificate.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if _FILE_NAME.fullmatch(stem) is None or stem == "ca":
+        message = f"{stem!a} cannot name the files; give another name by --out"
+        raise ValueError(message)
+    return stem
+
+
+def require_names(common_name: str, usage: Usage, names: Sequence[str]) -> None:
+    """Refuse names that a certificate of this use cannot have.
+
+    Raises:
+        ValueError: it has one.
+    """
     if usage is Usage.CLIENT and not is_common_name(common_name):
         message = (
             f"{common_name!a} cannot name an identity: 1 to 64 of a-z 0-9 _ . -, "
@@ -217,9 +237,10 @@ def _require_names(common_name: str, usage: Usage, names: Sequence[str]) -> None
         raise ValueError(message)
 
 
-def _general_names(
+def general_names(
     common_name: str, usage: Usage, names: Sequence[str]
 ) -> Sequence[x509.GeneralName]:
+    """Return the subjectAltName; a server without `names` gets its own and those of loopback."""
     if usage is Usage.CLIENT:
         return ()
     own = f"IP:{common_name}" if _is_address(common_name) else f"DNS:{common_name}"
@@ -249,7 +270,12 @@ def _is_address(value: str) -> bool:
     return "%" not in value
 
 
-def _days_within(ca: x509.Certificate, days: int | None, *, now: datetime) -> int:
+def days_within(ca: x509.Certificate, days: int | None, *, now: datetime) -> int:
+    """Return how long a certificate lives.
+
+    Raises:
+        ValueError: longer than the CA, or no number of days.
+    """
     wanted = LEAF_DAYS if days is None else days
     left = (ca.not_valid_after_utc - now).days
     if not 1 <= wanted <= MAX_DAYS:
@@ -261,44 +287,53 @@ def _days_within(ca: x509.Certificate, days: int | None, *, now: datetime) -> in
     return wanted
 
 
-def _require_free(path: Path) -> None:
-    if os.path.lexists(path):
-        raise ConfigurationError([f"{path} exists already; nothing was changed"])
-
-
 # -- files ------------------------------------------------------------------------------------
 
 
-def _store(
-    opened: _Opened, leaf: KeyPair, issued: Issued, *, p12: Path | None, bundle: bytes | None
+def store(
+    opened: OpenedAuthority,
+    certificate: x509.Certificate,
+    issued: Issued,
+    *,
+    key: bytes | None = None,
+    further: Sequence[tuple[Path, bytes]] = (),
 ) -> None:
-    """Write the files of `leaf`. It is indexed before it exists, so it can always be revoked."""
-    certificate = opened.directory / f"{issued.name}.crt"
-    key = opened.directory / f"{issued.name}.key"
-    for path in (certificate, key, *([] if p12 is None else [p12])):
-        _require_free(path)
+    """Write the files of a certificate; its key and `further` ones are private.
+
+    It is indexed before it exists, so it can always be revoked.
+
+    Raises:
+        ConfigurationError: one of the files exists.
+        OSError: one cannot be written. Nothing is left then.
+    """
+    path = opened.directory / f"{issued.name}.crt"
+    key_path = opened.directory / f"{issued.name}.key"
+    for taken in (path, *([] if key is None else [key_path]), *(place for place, _ in further)):
+        require_free(taken)
     grown = replace(opened.index, certificates=(*opened.index.certificates, issued))
-    with _undone_on_failure() as made:
-        _create(key, leaf.key_pem(), made, mode=files.PRIVATE)
-        _write_index(opened.directory, grown)
+    with undone_on_failure() as made:
+        if key is not None:
+            create(key_path, key, made, mode=files.PRIVATE)
+        write_index(opened.directory, grown)
         try:
-            if p12 is not None and bundle is not None:
-                _create(p12, bundle, made, mode=files.PRIVATE)
-            _create(certificate, leaf.certificate_pem(), made, mode=files.PUBLIC)
+            for place, content in further:
+                create(place, content, made, mode=files.PRIVATE)
+            pem = certificate.public_bytes(serialization.Encoding.PEM)
+            create(path, pem, made, mode=files.PUBLIC)
             files.sync_directory(opened.directory)
         except BaseException:
             with suppress(OSError):
-                _write_index(opened.directory, opened.index)
+                write_index(opened.directory, opened.index)
             raise
 
 
-def _sign(opened: _Opened, index: Index, *, days: int, now: datetime) -> int:
+def _sign(opened: OpenedAuthority, index: Index, *, days: int, now: datetime) -> int:
     """Write the index, then the CRL that says the same: repeating it completes it."""
     if not 1 <= days <= MAX_DAYS:
         message = f"--days is 1 to {MAX_DAYS}"
         raise ValueError(message)
     if now >= opened.ca.certificate.not_valid_after_utc:
-        raise ConfigurationError([f"{opened.directory / _CERTIFICATE} has expired; make a new CA"])
+        raise ConfigurationError([f"{opened.directory / CERTIFICATE} has expired; make a new CA"])
     published = _published(opened)
     number = max(index.crl_number, published.number) + 1
     known = {entry.serial for entry in index.certificates if entry.revoked_at is not None}
@@ -308,18 +343,18 @@ def _sign(opened: _Opened, index: Index, *, days: int, now: datetime) -> int:
         if entry.revoked_at is not None and now < entry.not_valid_after + _KEPT_AFTER_EXPIRY
     ]
     crl = new_crl(opened.ca, revoked, number=number, now=now, days=days)
-    _write_index(opened.directory, replace(index, crl_number=number))
-    files.replace(opened.directory / _CRL, _pem(crl), mode=files.PUBLIC)
+    write_index(opened.directory, replace(index, crl_number=number))
+    files.replace(opened.directory / CRL, _pem(crl), mode=files.PUBLIC)
     return number
 
 
-def _published(opened: _Opened) -> _Published:
+def _published(opened: OpenedAuthority) -> _Published:
     """Return what the CRL that lies there says; an older index may have been restored since.
 
     A missing, damaged or foreign one says nothing: it is about to be signed anew.
     """
     try:
-        crl = x509.load_pem_x509_crl(files.read_plain(opened.directory / _CRL))
+        crl = x509.load_pem_x509_crl(files.read_plain(opened.directory / CRL))
         if not crl.is_signature_valid(opened.ca.private_key.public_key()):
             return _Published()
         number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
@@ -331,101 +366,11 @@ def _published(opened: _Opened) -> _Published:
     return _Published(number=number, revoked=revoked)
 
 
-def _read_index(directory: Path) -> Index:
-    path = directory / _INDEX
-    try:
-        return decode(files.read_plain(path))
-    except ValueError as error:
-        reason = str(error) if str(path) in str(error) else f"{path} is damaged"
-        raise ConfigurationError(
-            [f"{reason}; give a directory that `host-agent pki init` made by --dir"]
-        ) from error
-
-
-def _write_index(directory: Path, index: Index) -> None:
-    files.replace(directory / _INDEX, encode(index), mode=files.PRIVATE)
-
-
-def _read_ca(directory: Path) -> KeyPair:
-    try:
-        certificate = x509.load_pem_x509_certificate(files.read_plain(directory / _CERTIFICATE))
-        key = serialization.load_pem_private_key(_read_private(directory / _KEY), password=None)
-    except (TypeError, ValueError, x509.InvalidVersion) as error:
-        reason = str(error) if str(directory) in str(error) else f"the CA in {directory} is damaged"
-        raise ConfigurationError([reason]) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != (
-        certificate.public_key()
-    ):
-        raise ConfigurationError(
-            [f"{directory / _KEY} does not belong to {directory / _CERTIFICATE}"]
-        )
-    return KeyPair(certificate=certificate, private_key=key)
-
-
-def _read_private(path: Path) -> bytes:
-    data = files.read_plain(path)
-    if path.lstat().st_mode & 0o077:
-        raise ConfigurationError([f"{path} is open to others than its owner; `chmod 600 {path}`"])
-    return data
-
-
-def _create(path: Path, data: bytes, made: list[Path], *, mode: int) -> None:
-    files.create(path, data, mode=mode)
-    made.append(path)
-
-
-@contextmanager
-def _undone_on_failure() -> Iterator[list[Path]]:
-    """Give a list for what was made, and remove that again if the block fails."""
-    made: list[Path] = []
-    try:
-        yield made
-    except BaseException:
-        for path in made:
-            with suppress(OSError):
-                path.unlink()
-        raise
-
-
-@contextmanager
-def _opened(directory: Path) -> Iterator[_Opened]:
-    """Hold the directory's lock and give what is in it."""
-    with _told(), _locked(directory):
-        index = _read_index(directory)
-        yield _Opened(directory=directory, ca=_read_ca(directory), index=index)
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turn what the operating system refuses into one sentence."""
-    try:
-        yield
-    except FileExistsError as error:
-        raise ConfigurationError(
-            [f"{error.filename} exists already; nothing was changed"]
-        ) from error
-    except OSError as error:
-        reason = (error.strerror or "input/output error").lower()
-        raise ConfigurationError(
-            [f"{error.filename or 'the directory'} cannot be used: {reason}"]
-        ) from error
-
-
 # -- values -----------------------------------------------------------------------------------
 
 
-def _describe(leaf: KeyPair, *, common_name: str, usage: Usage, name: str) -> Issued:
-    certificate = leaf.certificate
+def describe(certificate: x509.Certificate, *, common_name: str, usage: Usage, name: str) -> Issued:
+    """Return what the index says of a certificate."""
     return Issued(
         common_name=common_name,
         usage=usage,
@@ -434,6 +379,7 @@ def _describe(leaf: KeyPair, *, common_name: str, usage: Usage, name: str) -> Is
         not_valid_before=certificate.not_valid_before_utc,
         not_valid_after=certificate.not_valid_after_utc,
         name=name,
+        key=key_hash(checked_key(certificate.public_key())),
     )
 
 

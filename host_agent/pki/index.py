@@ -1,5 +1,6 @@
 """What the small CA has issued, and the JSON form in which `index.json` keeps it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -11,7 +12,11 @@ from host_agent.pki.profiles import Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issued:
-    """One certificate that was issued; `name` is what its files are called."""
+    """One certificate that was issued; `name` is what its files are called.
+
+    `key` is the SHA-256 of its public key (SubjectPublicKeyInfo) in hexadecimal digits, empty for
+    what was issued before that was kept. `renews` is the serial of the one that it came after.
+    """
 
     common_name: str
     usage: Usage
@@ -21,6 +26,8 @@ class Issued:
     not_valid_after: datetime
     name: str
     revoked_at: datetime | None = None
+    key: str = ""
+    renews: int | None = None
 
     def state(self, now: datetime) -> Literal["valid", "revoked", "expired"]:
         """Return what has become of it at `now`."""
@@ -40,6 +47,14 @@ class Index:
     certificates: tuple[Issued, ...] = ()
     crl_number: int = 0
 
+    def successors(self, serials: Collection[int]) -> set[int]:
+        """Return `serials`, and those that were renewed from them, however often."""
+        found = set(serials)
+        for issued in self.certificates:  # oldest first: one comes after what it renews
+            if issued.renews in found:
+                found.add(issued.serial)
+        return found
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -54,6 +69,8 @@ class _IndexEntry(_Strict):
     not_after: AwareDatetime
     name: str
     revoked_at: AwareDatetime | None = None
+    key: str = Field(default="", pattern=r"^(?:[0-9a-f]{64})?$")
+    renews: str | None = Field(default=None, pattern=r"^[0-9a-f]{1,40}$")
 
 
 class _Document(_Strict):
@@ -95,6 +112,8 @@ def _line(issued: Issued) -> _IndexEntry:
         not_after=issued.not_valid_after,
         name=issued.name,
         revoked_at=issued.revoked_at,
+        key=issued.key,
+        renews=None if issued.renews is None else f"{issued.renews:x}",
     )
 
 
@@ -108,4 +127,6 @@ def _issued(line: _IndexEntry) -> Issued:
         not_valid_after=line.not_after,
         name=line.name,
         revoked_at=line.revoked_at,
+        key=line.key,
+        renews=None if line.renews is None else int(line.renews, 16),
     )

@@ -5,6 +5,7 @@ critical basicConstraints and keyUsage, key identifiers everywhere, a number in 
 bytes and the instant come in, signed values go out, nothing is stored.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,13 +14,17 @@ from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 BACKDATED = timedelta(minutes=5)
 """How far before `now` signed things begin, for hosts whose clocks run behind."""
 
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey
+PublicKey: TypeAlias = (
+    ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
+)
+"""The kinds of keys that are certified."""
 
 
 class Usage(StrEnum):
@@ -62,6 +67,14 @@ class RevokedSerial:
 
     serial: int
     at: datetime
+
+
+def key_hash(key: PublicKey) -> str:
+    """Return the SHA-256 of a public key (SubjectPublicKeyInfo) in hexadecimal digits."""
+    encoded = key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(encoded).hexdigest()
 
 
 def subject(common_name: str) -> x509.Name:
@@ -118,7 +131,32 @@ def new_leaf(
     `names` become the subjectAltName; without any there is none.
     """
     private_key = ec.generate_private_key(ec.SECP256R1())
-    public_key = private_key.public_key()
+    certificate = sign_leaf(
+        ca,
+        private_key.public_key(),
+        common_name=common_name,
+        usage=usage,
+        names=names,
+        now=now,
+        days=days,
+    )
+    return KeyPair(certificate=certificate, private_key=private_key)
+
+
+def sign_leaf(
+    ca: KeyPair,
+    public_key: PublicKey,
+    *,
+    common_name: str,
+    usage: Usage,
+    names: Sequence[x509.GeneralName] = (),
+    now: datetime,
+    days: int,
+) -> x509.Certificate:
+    """Return a new certificate of `ca` for a key that somebody else holds.
+
+    Everything in it but the key is said here: nothing of a request comes into it.
+    """
     issuer = ca.certificate.subject
     builder = (
         _certificate(subject(common_name), issuer, public_key, now=now, days=days)
@@ -130,9 +168,7 @@ def new_leaf(
     )
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return KeyPair(
-        certificate=builder.sign(ca.private_key, hashes.SHA256()), private_key=private_key
-    )
+    return builder.sign(ca.private_key, hashes.SHA256())
 
 
 def new_crl(
@@ -171,7 +207,7 @@ def authority_identifier(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
 def _certificate(
     holder: x509.Name,
     issuer: x509.Name,
-    public_key: ec.EllipticCurvePublicKey,
+    public_key: PublicKey,
     *,
     now: datetime,
     days: int,

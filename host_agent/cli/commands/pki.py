@@ -10,10 +10,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from host_agent.cli import bundling
+from host_agent.cli import bundling, renewals, requesting
 from host_agent.cli.terminal import render
 from host_agent.clock import rfc3339
 from host_agent.errors import EX_DATAERR, EX_NOPERM, EX_OK, ConfigurationError, UsageError
+from host_agent.identity import files
 from host_agent.identity.files import read_linked, read_plain
 from host_agent.pki import authority
 from host_agent.pki.door import load_certificates
@@ -37,9 +38,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     verbs = parser.add_subparsers(title="commands", dest="verb", metavar="COMMAND", required=True)
     _add_init(verbs)
     _add_issue(verbs)
+    requesting.add_parsers(verbs, run)
     bundling.add_parser(verbs, run)
     _add_revoke(verbs)
     _add_crl(verbs)
+    renewals.add_parser(verbs, run)
     _add_list(verbs)
     _add_verify(verbs)
 
@@ -106,7 +109,18 @@ def _revoke(args: argparse.Namespace) -> int:
 def _crl(args: argparse.Namespace) -> int:
     number = authority.sign_crl(args.dir, days=args.days, now=_now())
     _tell(f"signed {args.dir / 'ca.crl'}, number {number}, good for {args.days} days")
+    if args.publish is not None:
+        _publish(args.dir / "ca.crl", args.publish)
+        _tell(f"put it in the place of {args.publish}")
     return EX_OK
+
+
+def _publish(crl: Path, place: Path) -> None:
+    try:
+        files.replace(place, read_plain(crl), mode=files.PUBLIC)
+    except OSError as error:
+        reason = (error.strerror or "input/output error").lower()
+        raise ConfigurationError([f"{place} cannot be written: {reason}"]) from error
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -253,6 +267,9 @@ def _add_crl(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         default=authority.CRL_DAYS,
         metavar="N",
         help=f"default: {authority.CRL_DAYS}",
+    )
+    parser.add_argument(
+        "--publish", type=Path, metavar="FILE", help="also put it in the place of FILE, in one step"
     )
 
 
