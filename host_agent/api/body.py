@@ -56,7 +56,7 @@ _BRACKET = re.compile(r"[\[\]{}]")
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 Reason = Annotated[

@@ -66,6 +66,7 @@ class _Table(BaseModel):
     """A TOML table: frozen, strict, nothing unknown, no NaN or infinity."""
 
     model_config = ConfigDict(
+        defer_build=True,
         extra="forbid",
         frozen=True,
         strict=True,

@@ -51,7 +51,7 @@ class Parameters(BaseModel):
     a switch is said where it is on. What has no phrase is shown by its name.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
     positional: ClassVar[tuple[str, ...]] = ()
     phrases: ClassVar[Mapping[str, str]] = {}
 

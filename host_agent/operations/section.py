@@ -31,7 +31,7 @@ class Section(BaseModel):
     means nothing.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 def grammar(pattern: str, sentence: str) -> AfterValidator:

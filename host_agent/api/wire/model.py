@@ -44,7 +44,7 @@ _KEPT = object()
 class WireModel(BaseModel):
     """A part of an answer."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is answered."""

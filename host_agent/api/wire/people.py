@@ -49,7 +49,7 @@ class Enrolment(WireAnswer):
 class GrantBody(BaseModel):
     """What an approval grants beyond this one run: exactly one of a time and a count."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
     for_seconds: int | None = Field(
         default=None, ge=60, le=86_400, description="For so long, however often."

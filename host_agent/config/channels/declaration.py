@@ -28,7 +28,9 @@ PublicFile = Annotated[HostPath, FileMark.PUBLIC]
 class ChannelTable(BaseModel):
     """A table about how people are reached: closed, strict and frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True
+    )
 
     @classmethod
     def files(cls, mark: FileMark) -> tuple[str, ...]:
