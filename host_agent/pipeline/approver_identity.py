@@ -96,7 +96,7 @@ def counts(context: Context, consent: Decision, terms: Terms, asker: str) -> boo
     Raises:
         RevocationUnavailableError: that cannot be asked.
     """
-    if consent.through is not None and not _relays(context, consent, asker):
+    if consent.through is not None and not _relays(context, consent, consent.through, asker):
         return False
     voucher = context.contacts.voucher(consent.owner, consent.channel)
     if consent.address is not None and voucher is not None and is_same_owner(voucher, asker):
@@ -135,12 +135,10 @@ def _roles_of(context: Context, consent: Decision) -> frozenset[str] | None:
     return frozenset(role.value for role in principal.roles)
 
 
-def _relays(context: Context, consent: Decision, asker: str) -> bool:
-    """Return whether the bridge that relayed would still be believed."""
-    if consent.through is None:
-        return False
-    bridge = context.snapshot.config.bridge(consent.through)
-    principal = _principal(context, consent, consent.through)
+def _relays(context: Context, consent: Decision, through: str, asker: str) -> bool:
+    """Return whether the bridge that relayed, `through`, would still be believed."""
+    bridge = context.snapshot.config.bridge(through)
+    principal = _principal(context, consent, through)
     if bridge is None or principal is None or Role.BRIDGE not in principal.roles:
         return False
     if is_same_owner(principal.owner, consent.owner) or is_same_owner(principal.owner, asker):

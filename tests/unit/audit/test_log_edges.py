@@ -14,7 +14,7 @@ from host_agent.audit.record import ORIGIN, Event, build, link
 from host_agent.audit.rotation import has_whole_object, remove_old
 from host_agent.audit.verify import Concern, verify
 from host_agent.errors import AuditUnavailableError
-from tests.support.audit_files import HeldClock, failing, joined, lines, opened
+from tests.support.audit_files import HeldClock, events, failing, joined, lines, opened
 from tests.support.patience import PATIENCE
 
 BROKEN = OSError(errno.EIO, "Input/output error")
@@ -122,3 +122,21 @@ def test_a_whole_record_behind_the_newest_one_is_no_torn_write() -> None:
     assert has_whole_object(line + b"\n")
     assert not has_whole_object(line[:-5])
     assert not has_whole_object(b'{"caller":"li\n')
+
+
+async def test_a_file_that_takes_no_bytes_takes_no_record(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(path) as log:
+        assert await log.append(Event.AGENT_STARTED) == 1
+        with monkeypatch.context() as patched:
+            patched.setattr("host_agent.audit.file.os.write", lambda _descriptor, _data: 0)
+            with pytest.raises(AuditUnavailableError):
+                await log.append(Event.AGENT_STOPPED)
+        await log.append(Event.AGENT_STOPPED)
+    names = [name for _, name in events(path)]
+    assert (names[0], names[-1], names.count("agent.stopped")) == (
+        "agent.started",
+        "agent.stopped",
+        1,
+    )

@@ -10,7 +10,7 @@ import pytest
 
 from host_agent.audit.record import Event
 from host_agent.audit.rotation import finished_name
-from host_agent.audit.storage import NOTHING_FINISHED, RootPlace
+from host_agent.audit.storage import NOTHING_FINISHED, OwnPlace, RootPlace
 from host_agent.audit.verify import Concern, verify
 from host_agent.errors import AuditUnavailableError
 from tests.support.audit_files import HeldClock, events, opened
@@ -273,3 +273,54 @@ async def test_a_finished_file_that_cannot_be_read_is_not_passed_over(
         async with opened(root.path, rotate=root):
             pass
     assert root.path.read_bytes() == b""
+
+
+def test_a_finish_that_somebody_else_was_quicker_with_finishes_nothing(root: Root) -> None:
+    root()
+    place = RootPlace(root.path, root)
+    with pytest.raises(FileNotFoundError, match="somebody else"):
+        place.put_aside("2026-11-20T22:00:00.000000Z")
+    root.path.write_bytes(b"x")
+    assert place.put_aside("2026-11-20T22:00:00.000000Z").startswith("audit-")
+
+
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_a_file_that_root_did_not_begin_empty_is_none(root: Root, is_begun: bool) -> None:
+    root()
+    root.path.write_bytes(b"x")
+    place = RootPlace(root.path, root if is_begun else lambda: NOTHING_FINISHED)
+    if is_begun:
+        descriptor, _ = place.create()
+        assert os.fstat(descriptor).st_size == 0
+        os.close(descriptor)
+    else:
+        with pytest.raises(FileExistsError, match="no empty file"):
+            place.create()
+        assert root.path.read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(("copied", "kept"), [(b"context+new", 4), (b"context+old", 0)])
+def test_only_what_root_copied_of_a_record_is_kept(root: Root, copied: bytes, kept: int) -> None:
+    """The directory was closed and the file finished under our hands: root's copy decides."""
+    root()
+    with root.path.open("wb+") as live:
+        live.write(b"context+new")
+        live.flush()
+        root.path.unlink()
+        finished_name(root.path, "2026-11-20T22:00:01.000000Z").write_bytes(copied)
+        begin = len(b"context")
+        assert RootPlace(root.path, root).kept(live.fileno(), begin, b"+new") == kept
+
+
+def test_what_is_not_ours_is_moved_aside_and_nothing_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    for number in range(3):
+        path.write_text(f"of somebody else, {number}")
+        descriptor, _ = OwnPlace(path).create()
+        os.close(descriptor)
+    aside = sorted(tmp_path.glob("*.displaced-*"))
+    assert [file.name for file in aside] == [f"audit.jsonl.displaced-{n}" for n in range(3)]
+    assert [file.read_text() for file in aside] == [f"of somebody else, {n}" for n in range(3)]
+    descriptor, _ = OwnPlace(path).create()  # an empty one is nobody's
+    os.close(descriptor)
+    assert sorted(tmp_path.glob("*.displaced-*")) == aside

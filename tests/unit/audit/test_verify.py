@@ -6,9 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.audit.record import GENESIS, ORIGIN, Event, Link, build, digest_of, link, read
+from host_agent.audit.record import (
+    GENESIS,
+    ORIGIN,
+    Event,
+    Link,
+    build,
+    digest_of,
+    link,
+    read,
+)
 from host_agent.audit.verify import (
     MAX_FINDINGS,
+    MAX_LINE_BYTES,
     ChainReport,
     Concern,
     NotAnAuditFileError,
@@ -310,6 +320,19 @@ def test_only_a_torn_first_line(path: Path) -> None:
 def test_a_file_that_is_no_audit_log_is_refused(path: Path, content: bytes) -> None:
     with pytest.raises(NotAnAuditFileError):
         check(path, content)
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_a_record_is_looked_for_at_the_beginning_only(path: Path, is_long: bool) -> None:
+    """A few lines of another kind may come first; a file of them is another kind of file."""
+    made, _ = lines(1)
+    count = MAX_LINE_BYTES // 10 + 1 if is_long else 3
+    content = b"not of us\n" * count + joined(made)
+    if is_long:
+        with pytest.raises(NotAnAuditFileError, match="no audit record at its beginning"):
+            check(path, content)
+    else:
+        assert check(path, content).records == 1
 
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_what_is_kept_is_bounded_and_what_is_missed_is_told(
 
 def test_what_was_written_before_the_start_can_be_read_again() -> None:
     events = Events(lambda _sink, _result: None)
-    newest_first = tuple({**record(), "sequence": number, "hash": "h"} for number in (3, 2, 1))
+    newest_first = tuple({**record(), "sequence": number, "hash": "h"} for number in (3, "2", 2, 1))
     events.fill(Recent(since=None, records=newest_first))
     reader, _ = events.begin(1, _everything)
     seen = [reader.take(), reader.take()]
@@ -216,6 +216,38 @@ async def test_streams_of_one_identity_are_few(bench: Workbench) -> None:
     await begun(bench, "deployer")
     await streams[0].aclose()  # type: ignore[attr-defined]
     await begun(bench, "alice")
+
+
+async def test_what_a_slow_stream_has_lost_is_told(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 2)
+    stream = await begun(bench, "alice")
+    for sequence in range(1, 6):
+        bench.pipeline.events.publish(sequence, record())
+    assert parsed(await anext(stream)) == (None, "events.dropped", {"count": 3})
+    assert [parsed(await anext(stream))[0] for _ in range(2)] == ["4", "5"]
+
+
+async def test_what_may_not_be_seen_any_more_is_passed_over(bench: Workbench) -> None:
+    stream = await begun(bench, "alice")
+    bench.pipeline.events.publish(1, record("deployer"))
+    await bench.reload(identities='[[identities]]\ncn = "alice"\nroles = ["caller"]\n')
+    bench.pipeline.events.publish(2, record("alice"))
+    assert parsed(await anext(stream))[0] == "2"
+
+
+async def test_streams_that_begin_at_once_are_no_more_than_may_be(bench: Workbench) -> None:
+    most = module.STREAMS_PER_IDENTITY
+    streams = [bench.pipeline.streams.open(bench.who("alice"), None) for _ in range(most + 1)]
+    for stream in streams[:-1]:
+        assert (await anext(stream)).startswith(b":")
+    with pytest.raises(StopAsyncIteration):
+        await anext(streams[-1])
+    await streams[0].aclose()
+    await begun(bench, "alice")
+    with pytest.raises(RateLimitedError):
+        await begun(bench, "alice")
 
 
 async def test_a_shutdown_ends_streams_at_once(bench: Workbench) -> None:

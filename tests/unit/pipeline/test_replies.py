@@ -533,6 +533,16 @@ async def test_a_decision_by_somebody_else_is_told(bench: Workbench, chat: Chat)
         assert "is denied, denied by erin" in str(await chat.react("100", reaction=DOWN))
 
 
+async def test_what_was_withdrawn_was_decided_by_nobody(bench: Workbench, chat: Chat) -> None:
+    request = await bench.held()
+    code = await chat.code(request)
+    await bench.pipeline.decisions.cancel(bench.who("deployer"), request.id, reason=None)
+    async with Untouched(bench, request):
+        answer = str(await chat.say(f"CONFIRM {code}"))
+    assert answer.startswith("Already decided: ")
+    assert answer.endswith(" is cancelled.")
+
+
 async def test_a_target_that_changed_is_told_and_nothing_runs(bench: Workbench, chat: Chat) -> None:
     request = await bench.held()
     code = await chat.code(request)

@@ -711,6 +711,22 @@ async def test_a_held_answer_that_was_not_kept_says_how_it_stands_by_now(
         assert "ended as denied" in str(again.body["message"])
 
 
+@pytest.mark.promise("c46")
+async def test_a_held_answer_that_was_not_kept_says_that_it_was_withdrawn(
+    bench: Workbench,
+) -> None:
+    bench.store.refused = frozenset({"remember"})
+    request = await bench.held(key="k1")
+    bench.store.refused = frozenset()
+    await bench.pipeline.decisions.cancel(bench.who("deployer"), request.id, reason=None)
+    again = await bench.ask(key="k1")
+    assert (again.status, again.body["state"]) == (202, "cancelled")
+    assert str(again.body["message"]).endswith(
+        f"ended as cancelled; see GET /requests/{request.id}."
+    )
+    assert bench.host.changes == []
+
+
 async def test_a_key_whose_request_is_purged_may_ask_anew(bench: Workbench) -> None:
     bench.store.refused = frozenset({"remember"})
     await bench.ask("git.fetch", FETCH, key="k1")

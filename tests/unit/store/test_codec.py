@@ -164,6 +164,13 @@ def test_decision_over_a_channel_comes_back_equal() -> None:
     assert there_and_back(request) == request
 
 
+def test_a_certificate_whose_issuer_is_not_known_comes_back_without_one() -> None:
+    unknown = replace(a_credential("librarian"), issuer=None, ends=None)
+    request = a_request(credential=unknown)
+    assert there_and_back(request) == request
+    assert there_and_back(a_request()).credential.issuer is not None
+
+
 def test_decision_takes_no_room_for_what_it_has_not() -> None:
     assert not {"address", "through", "grant"} & codec.decision_json(a_decision()).keys()
     counted = codec.decision_json(replace(a_decision(), grant=GrantTerms(count=3)))

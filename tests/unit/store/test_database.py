@@ -1,6 +1,8 @@
 """A connection and its thread: work in order, given up or broken, and nothing left at the end."""
 
 import asyncio
+import contextlib
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,7 @@ from sqlite3 import Connection
 import pytest
 
 from host_agent.errors import StoreUnavailableError
-from host_agent.store.database import Database
+from host_agent.store.database import Database, damage
 
 
 async def opened(tmp_path: Path) -> Database:
@@ -92,3 +94,30 @@ async def test_a_place_without_a_journal_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailableError, match="write-ahead journal"):
         await database.open()
     await (await opened(tmp_path)).close()
+
+
+async def test_a_look_for_damage_ends_where_it_is_told_to(tmp_path: Path) -> None:
+    database = await opened(tmp_path)
+    await database.close()
+    path = tmp_path / "store.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        raw.execute("CREATE TABLE rows (number INTEGER PRIMARY KEY, text TEXT)")
+        raw.executemany("INSERT INTO rows (text) VALUES (?)", [("x" * 100,)] * 20_000)
+        raw.commit()
+    assert damage(path, should_stop=lambda: False) is None
+    with pytest.raises(TimeoutError):
+        damage(path, should_stop=lambda: True)
+
+
+async def test_a_look_for_damage_at_what_cannot_be_read_raises_what_it_met(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("host_agent.store.database.BUSY_TIMEOUT_SECONDS", 0)
+    path = tmp_path / "store.sqlite"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("CREATE TABLE rows (number INTEGER)")
+        raw.execute("PRAGMA locking_mode = EXCLUSIVE")
+        raw.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            damage(path, should_stop=lambda: False)
+        raw.execute("ROLLBACK")

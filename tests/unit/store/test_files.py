@@ -1,5 +1,6 @@
 """The store's files: what is made, what is noticed, and what never makes trouble."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def test_fewer_commits_than_counted_is_an_older_copy(files: StoreFiles) -> None:
 @pytest.mark.parametrize("content", [b"", b"12", b"x" * 21, b"-0000000000000000001\n"])
 def test_count_that_is_no_number_counts_for_nothing(files: StoreFiles, content: bytes) -> None:
     files.count.write_bytes(content)
+    files.watch(0)
+    files.close()
+
+
+def test_a_count_that_is_no_file_is_refused(files: StoreFiles) -> None:
+    os.mkfifo(files.count)
+    with pytest.raises(FilesChangedError, match="not a regular file"):
+        files.watch(0)
+    files.count.unlink()
     files.watch(0)
     files.close()
 
