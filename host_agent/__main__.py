@@ -28,6 +28,7 @@ NOUNS: Mapping[str, str] = {
     "approver": "list approvers and enrol them over a channel",
     "grants": "list and revoke bounded grants",
     "identities": "end the hold-off of an identity",
+    "mcp": "serve MCP over standard input and output, as a client of one host",
     "simulate": "an agent without a host, to test programs against",
     "audit": "verify and read the audit log",
     "sudoers": "render and audit what sudo grants",

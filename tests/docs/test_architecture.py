@@ -73,6 +73,7 @@ MAY_SEE: dict[str, set[str]] = {
     "pipeline": BELOW | (EVERYTHING_BELOW_THE_DOOR - {"pki"}) | {"api.wire"},
     "api": BELOW | {"http", "pipeline", "policy", "sudoers.values"},
     "client": {"errors", "api.wire", "requests.state", "text"},
+    "mcp": {"errors", "client", "text"},
     "config": {"errors", "identity.registry", "operations"},
     "pki": {"errors", "identity", "http.tls", "http.refusals"},
     "sudoers": VALUES,
@@ -83,7 +84,7 @@ MAY_SEE: dict[str, set[str]] = {
     "simulation": BELOW | EVERYTHING_BELOW_THE_DOOR | {"agent", "client"},
     "cli": BELOW
     | EVERYTHING_BELOW_THE_DOOR
-    | {"__main__", "agent", "client", "host", "simulation"},
+    | {"__main__", "agent", "client", "host", "mcp", "simulation"},
     "__main__": {"errors", "cli"},
 }
 """What each room may import of the package beside itself: rooms, or modules by dotted name."""
@@ -213,7 +214,7 @@ def test_nobody_below_sees_what_stands_on_top() -> None:
     "noun",
     [
         *("approver", "call", "grants", "hosts", "identities", "login", "logout", "operations"),
-        "requests",
+        *("mcp", "requests"),
     ],
 )
 def test_client_commands_see_nothing_of_the_server(noun: str) -> None:
@@ -225,7 +226,7 @@ def test_client_commands_see_nothing_of_the_server(noun: str) -> None:
         found = of_package(PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py"))
         todo |= {other for other in found if other.startswith("host_agent.cli.")} - seen
         seen |= found
-    allowed = MAY_SEE["client"] | {"cli", "client", "clock"}
+    allowed = MAY_SEE["client"] | {"cli", "client", "clock", "mcp"}
     seen = {name.partition(".")[2] for name in seen} - {""}
     assert {name for name in seen if not is_below(name, allowed)} == set()
 
@@ -269,6 +270,7 @@ def test_exactly_one_module_moves_a_stored_request() -> None:
         ("OpenSSL", {"http/tls.py", "pki/verification.py"}),
         ("jose", {"audit/checkpoint.py"}),
         ("h11", {"http/http1.py"}),
+        ("mcp", {"mcp/results.py", "mcp/server.py", "mcp/tasks.py"}),
     ],
 )
 def test_fenced_libraries_are_imported_where_they_belong(library: str, homes: set[str]) -> None:

@@ -1,0 +1,35 @@
+"""Answers in the protocol's own form. They need the SDK, which is heavy; `answers` does not."""
+
+from mcp.types import CallToolResult, TextContent, Tool, ToolAnnotations
+
+from host_agent.client import RequestView
+from host_agent.mcp import answers
+from host_agent.mcp.answers import ToolAnswer
+from host_agent.mcp.tools import ToolDeclaration
+
+
+def result_of(answer: ToolAnswer | RequestView) -> CallToolResult:
+    """Return the result of a call."""
+    told = answers.of_request(answer) if isinstance(answer, RequestView) else answer
+    return CallToolResult(
+        content=[TextContent(text=told.text)],
+        structured_content=dict(told.members),
+        is_error=told.is_error,
+    )
+
+
+def tool_of(declaration: ToolDeclaration) -> Tool:
+    """Return a tool as it is listed."""
+    is_read = declaration.is_read
+    return Tool(
+        name=declaration.name,
+        description=declaration.description,
+        input_schema=declaration.input_schema,
+        output_schema=declaration.output_schema,
+        annotations=ToolAnnotations(
+            read_only_hint=is_read,
+            destructive_hint=declaration.effect == "destroy",
+            idempotent_hint=declaration.is_repeatable,
+            open_world_hint=False,
+        ),
+    )
