@@ -11,8 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import host_agent
-from host_agent.cli import exit_status
 from host_agent.errors import EX_USAGE, UsageError
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+"""What a shell reports for a program that SIGPIPE ended."""
 
 NOUNS: Mapping[str, str] = {
     "serve": "run the agent in the foreground",
@@ -36,6 +39,8 @@ NOUNS: Mapping[str, str] = {
     "doctor": "prove each part of an installed agent",
     "install": "put the agent onto this host, or bring it up to date",
     "uninstall": "take the agent off this host; state and configuration stay",
+    "hook": "answer an agent host that is about to run a command",
+    "integrate": "have an agent host call the hook before each command",
     "completion": "print the completion script of a shell",
     "manual": "print the manual page, for man(1)",
 }
@@ -83,6 +88,12 @@ def build_parser(*nouns: str) -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (else the process's) and return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    match given:
+        case ["hook", str(host)] if not host.startswith("-"):
+            # It runs before each command of an agent: no more is imported; it never raises.
+            from host_agent.hooks.hook import main as answer
+
+            return answer(host)
     for stream in (sys.stdout, sys.stderr):
         # A terminal's encoding may lack a character; that must not end the command.
         getattr(stream, "reconfigure", _ignore)(errors="backslashreplace")
@@ -91,12 +102,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _run(given, args)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return exit_status.INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         # Nobody reads any more; let the interpreter's own flush at exit go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exit_status.BROKEN_PIPE
+        return BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the outermost edge: no traceback reaches a person
+        from host_agent.cli import exit_status
+
         return exit_status.end(error, as_json=bool(getattr(args, "json", False)))
     return status
 

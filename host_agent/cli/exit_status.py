@@ -24,10 +24,6 @@ from host_agent.errors import (
 )
 from host_agent.text import SHOWN_ID
 
-INTERRUPTED = 130
-BROKEN_PIPE = 141
-"""What a shell reports for a program that SIGPIPE ended."""
-
 _DETAIL_LIMIT = 1000
 
 

@@ -84,8 +84,11 @@ MAY_SEE: dict[str, set[str]] = {
     "simulation": BELOW | EVERYTHING_BELOW_THE_DOOR | {"agent", "client"},
     "cli": BELOW
     | EVERYTHING_BELOW_THE_DOOR
-    | {"__main__", "agent", "client", "host", "mcp", "simulation"},
-    "__main__": {"errors", "cli"},
+    | {"__main__", "agent", "client", "host", "hooks", "integration", "mcp", "simulation"},
+    "__main__": {"errors", "cli", "hooks"},
+    # On the agents' side: a hook runs before each command, so it imports nothing of ours at all.
+    "hooks": set(),
+    "integration": {"errors", "hooks"},
 }
 """What each room may import of the package beside itself: rooms, or modules by dotted name."""
 PENDING: set[tuple[str, str]] = set()

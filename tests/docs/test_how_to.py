@@ -12,6 +12,7 @@ import pytest
 from host_agent.__main__ import NOUNS, build_parser
 from host_agent.cli.connection_settings import KEYS, parse
 from host_agent.config import Config
+from host_agent.hooks.settings import load_settings
 from host_agent.simulation.script import read_script
 from tests.support.pages import REPOSITORY, inline_code, pages
 from tests.support.walkthrough import Block, blocks, steps
@@ -112,6 +113,10 @@ def test_every_toml_block_is_accepted(block: Block, tmp_path: Path) -> None:
     if block.name == "answers.toml":
         (tmp_path / block.name).write_text(block.text)
         assert read_script(tmp_path / block.name)
+        return
+    if block.name == "hook.toml":
+        (tmp_path / block.name).write_text(block.text)
+        assert load_settings(str(tmp_path / block.name)).repositories
         return
     if block.name == "client.toml":
         found = parse(Path("/home/you/.config/host-agent/client.toml"), block.text)

@@ -1,0 +1,20 @@
+"""Command lines of zpool: no operation changes a pool."""
+
+from collections.abc import Sequence
+
+from host_agent.hooks.shell import names
+from host_agent.hooks.translation import READ, UNKNOWN, Translation
+
+_READS = names("list status get iostat history events version help --help -? --version")
+
+
+def translate(words: Sequence[str]) -> Translation:
+    """Return what the command line does."""
+    return READ if not words or words[0] in _READS - {"status"} or _looks(words) else UNKNOWN
+
+
+def _looks(words: Sequence[str]) -> bool:
+    """Return whether it is a status that runs no script of its own (`-c`)."""
+    return words[0] == "status" and not any(
+        word.startswith("-") and "c" in word for word in words[1:]
+    )

@@ -1,0 +1,1 @@
+"""Settings of agent hosts, edited so that they call the hook, and put back as they were."""
