@@ -13,9 +13,11 @@ from host_agent.api.body import OlderAsk
 from host_agent.api.problems import JSON, PROBLEM_JSON, problem_type, to_bytes
 from host_agent.api.route import IN_PATH, Route
 from host_agent.api.routes import ROUTES
+from host_agent.api.wire.events import EVENT_STREAM
 from host_agent.api.wire.model import VOCABULARY, WireModel, models_below, name_of
 from host_agent.api.wire.operations import Held
 from host_agent.api.wire.problems import ProblemBody
+from host_agent.audit.record import Event
 from host_agent.errors import BY_CODE, FaultPlace, RecoveryKind
 from host_agent.identity.registry import Autonomy, Role
 from host_agent.operations.catalogue import Catalogue, Effect, OperationSpec, PreviewAccuracy
@@ -101,8 +103,10 @@ def _response(route: Route[Any], status: int) -> Schema:
         headers["Retry-After"] = {"schema": {"type": "integer"}}
         description = "Nothing has run: a person has to approve it first."
         return _content(description, headers, JSON, _ref(name_of(Held)))
-    if route.media_type != JSON:
-        return _content("A stream without end.", headers, route.media_type, _TEXT)
+    if route.streams:
+        kinds = " or ".join(f"`{name_of(model)}`" for model in route.streams)
+        description = f"A stream of server-sent events without end. The data of each is {kinds}."
+        return _content(description, headers, EVENT_STREAM, _TEXT)
     schema = {"type": "object"} if route.answer is None else _ref(name_of(route.answer))
     return _content("Done.", headers, JSON, schema)
 
@@ -135,6 +139,7 @@ VOCABULARIES: Mapping[str, Iterable[str]] = {
     "Autonomy": Autonomy,
     "Accuracy": PreviewAccuracy,
     "DeliveryKind": Kind,
+    "EventName": Event,
     "DeliveryState": DeliveryState,
     "DeliveryFailure": Failure,
     "Severity": Severity,

@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from pydantic import BaseModel
 from quart import Response
 
-from host_agent.api.problems import JSON
 from host_agent.api.wire.host import Readiness, SudoersReport
 from host_agent.api.wire.model import WireModel
 from host_agent.identity.registry import Role
@@ -69,7 +68,8 @@ class Route(Generic[AnswerT]):
     also: frozenset[int] = frozenset()
     query: Mapping[str, Schema] = field(default_factory=dict)
     headers: Mapping[str, Schema] = field(default_factory=dict)
-    media_type: str = JSON
+    streams: tuple[type[WireModel], ...] = ()
+    """Of server-sent events: the data of one."""
     unready: type[WireModel] | None = None
     is_older: bool = False
 

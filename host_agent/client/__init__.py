@@ -6,6 +6,7 @@ answered with a problem), `ConnectionFailedError` (no answer), `InvalidAnswerErr
 is not this service's) and `ConfigurationError` (certificate files that cannot be used).
 """
 
+from host_agent.api.wire.events import EventView, MissedEvents
 from host_agent.api.wire.host import Readiness
 from host_agent.api.wire.operations import Held, OperationInfo, Outcome, Ran
 from host_agent.api.wire.people import (
@@ -49,6 +50,7 @@ __all__ = [
     "ContactView",
     "DecisionView",
     "Enrolment",
+    "EventView",
     "Fault",
     "FaultPlace",
     "GrantBody",
@@ -56,6 +58,7 @@ __all__ = [
     "Held",
     "HistoryView",
     "InvalidAnswerError",
+    "MissedEvents",
     "OperationInfo",
     "Outcome",
     "OwnIdentity",

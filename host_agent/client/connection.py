@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from host_agent.api.wire.events import EVENT_STREAM
 from host_agent.client.exchange import Call, DeadlineError, HandshakeError, Reply
 from host_agent.errors import (
     CertificateRefusedError,
@@ -90,7 +91,7 @@ def headers_of(call: Call) -> dict[str, str]:
 def is_stream(response: httpx.Response) -> bool:
     """Return whether this is a stream of events, and no other answer."""
     kind = str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
-    return response.status_code == httpx.codes.OK and kind == "text/event-stream"
+    return response.status_code == httpx.codes.OK and kind == EVENT_STREAM
 
 
 class Received:

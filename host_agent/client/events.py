@@ -9,8 +9,13 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from pydantic import JsonValue
-
+from host_agent.api.wire.events import (
+    EVENT_STREAM,
+    EVENTS_DROPPED,
+    EVENTS_GAP,
+    EventView,
+    MissedEvents,
+)
 from host_agent.client.exchange import Call, HandshakeError
 from host_agent.errors import (
     CertificateRefusedError,
@@ -37,17 +42,20 @@ OnState = Callable[[bool], None]
 class AgentEvent:
     """One event. `sequence` is its id: None for `events.gap` and `events.dropped`.
 
-    These two say with `count` in `data` how many others are missing before what comes next.
+    These two say how many others are missing before what comes next.
     """
 
     sequence: int | None
     name: str
-    data: dict[str, JsonValue]
+    data: EventView | MissedEvents
 
 
 @dataclass(slots=True)
 class EventParser:
-    """Makes events of bytes as they come. Comments and unknown fields are passed over."""
+    """Makes events of bytes as they come.
+
+    Comments, unknown fields and events without an id that are not known are passed over.
+    """
 
     _rest: bytes = b""
     _fields: dict[str, str] = field(default_factory=dict)
@@ -86,7 +94,7 @@ class EventParser:
         return None
 
 
-def _event(fields: dict[str, str]) -> AgentEvent:
+def _event(fields: dict[str, str]) -> AgentEvent | None:
     number = fields.get("id")
     if number is not None:
         is_number = number.isascii() and number.isdecimal() and len(number) <= _MAX_ID_DIGITS
@@ -98,11 +106,12 @@ def _event(fields: dict[str, str]) -> AgentEvent:
         raise _unusable() from None
     if not isinstance(data, dict):
         raise _unusable()
-    return AgentEvent(
-        sequence=None if number is None else int(number),
-        name=fields.get("event", "message"),
-        data=data,
-    )
+    name = fields.get("event", "message")
+    if number is not None:
+        return AgentEvent(sequence=int(number), name=name, data=EventView.parse(data))
+    if name in (EVENTS_GAP, EVENTS_DROPPED):
+        return AgentEvent(sequence=None, name=name, data=MissedEvents.parse(data))
+    return None
 
 
 def _unusable() -> InvalidAnswerError:
@@ -127,7 +136,7 @@ class Position:
 
     def call(self) -> Call:
         """Return the exchange that begins the stream here."""
-        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        headers = {"Accept": EVENT_STREAM, "Cache-Control": "no-store"}
         if self.after is not None:
             headers["Last-Event-ID"] = str(self.after)
         return Call(method="GET", target=TARGET, seconds=SILENCE_SECONDS, headers=headers)

@@ -5,11 +5,14 @@ back says where it was. Memory is bounded: a reader who is too slow loses the ol
 """
 
 import asyncio
-import json
+import logging
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
+from host_agent.api.wire.events import EVENTS_DROPPED, EVENTS_GAP, EventView, MissedEvents
 from host_agent.audit.recent import Recent
 from host_agent.canonical import JsonValue
 from host_agent.errors import IdentityError, RateLimitedError
@@ -32,17 +35,19 @@ _OWN = ("request.", "operation.")
 _OF_APPROVERS = (*_OWN, "grant.")
 _HIDDEN = frozenset({"previous", "hash"})
 
+_log = logging.getLogger("host_agent.pipeline")
+
 OnResult = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRecord:
-    """One event: the record's sequence, its name, whose it is, and the record as one JSON line."""
+    """One event: the record's sequence, its name, whose it is, and the record as JSON, one line."""
 
     sequence: int
     event: str
     caller: str | None
-    data: str
+    data: bytes
 
 
 class Reader:
@@ -105,12 +110,15 @@ class Events:
         """Keep what was written before this start."""
         for members in reversed(recent.records):
             sequence = members.get("sequence")
-            if isinstance(sequence, int):
-                self._keep(_told(sequence, members))
+            told = _told(sequence, members) if isinstance(sequence, int) else None
+            if told is not None:
+                self._keep(told)
 
     def publish(self, sequence: int, members: Mapping[str, JsonValue]) -> None:
         """Tell everybody of a record that is on disk. Called in the order of the log."""
         told = _told(sequence, members)
+        if told is None:
+            return
         self._keep(told)
         for reader in self._readers:
             reader.put(told)
@@ -179,7 +187,7 @@ class Streams:
         reader, missed = self._events.begin(after, lambda told: self._is_for(principal, told))
         self._streams[principal.cn] += 1
         try:
-            yield b": events\n\n" if not missed else _notice("events.gap", missed)
+            yield b": events\n\n" if not missed else _notice(EVENTS_GAP, missed)
             while not self._context.is_draining:
                 told = reader.take()
                 now = self._as_now(principal)
@@ -187,7 +195,7 @@ class Streams:
                     return
                 if reader.dropped:
                     dropped, reader.dropped = reader.dropped, 0
-                    yield _notice("events.dropped", dropped)
+                    yield _notice(EVENTS_DROPPED, dropped)
                 if told is None:
                     await reader.wait(RECHECK_SECONDS)
                     if clock.monotonic() - spoken >= KEEPALIVE_SECONDS:
@@ -223,22 +231,26 @@ def may_see(principal: Principal, told: EventRecord) -> bool:
     return told.caller == principal.cn and told.event.startswith(_OWN)
 
 
-def _told(sequence: int, members: Mapping[str, JsonValue]) -> EventRecord:
-    caller = members.get("caller")
+def _told(sequence: int, members: Mapping[str, JsonValue]) -> EventRecord | None:
+    """Return a record as an event; None where it has not the form of one, which is in the log."""
     shown = {name: value for name, value in members.items() if name not in _HIDDEN}
-    shown["sequence"] = sequence
+    try:
+        view = EventView.model_validate({**shown, "sequence": sequence})
+    except ValidationError as error:
+        _log.error("the audit record %d cannot be told as an event: %s", sequence, error)
+        return None
     return EventRecord(
         sequence=sequence,
-        event=str(members.get("event", "")),
-        caller=caller if isinstance(caller, str) else None,
-        data=json.dumps(shown, ensure_ascii=True, separators=(",", ":"), sort_keys=True),
+        event=view.event,
+        caller=view.caller if isinstance(view.caller, str) else None,
+        data=view.model_dump_json(exclude_unset=True).encode(),
     )
 
 
 def _frame(told: EventRecord) -> bytes:
-    return f"id: {told.sequence}\nevent: {told.event}\ndata: {told.data}\n\n".encode()
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (told.sequence, told.event.encode(), told.data)
 
 
 def _notice(event: str, count: int) -> bytes:
     """Return an event of the stream itself. It has no id: what came last stays the place."""
-    return f'event: {event}\ndata: {{"count":{count}}}\n\n'.encode()
+    return f"event: {event}\ndata: {MissedEvents(count=count).model_dump_json()}\n\n".encode()

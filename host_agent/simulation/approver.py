@@ -45,7 +45,7 @@ class ScriptedApprover:
         ):
             async for event in events:
                 if event.name == HELD:
-                    request_id = str(event.data["request_id"])
+                    request_id = str(event.data.body["request_id"])
                     if request_id not in self._answered:
                         self._answered.add(request_id)
                         answers.create_task(self._answer(request_id))

@@ -18,6 +18,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from host_agent.api.wire.events import EventView
 from host_agent.audit.record import CHAIN_FIELDS, ORIGIN, SUBJECT_FIELDS, Event, build, link
 from host_agent.notify import signing
 from host_agent.notify.channel import ChannelError, Message
@@ -183,6 +184,12 @@ def test_an_audit_record_is_what_the_schema_of_events_says(event: Event) -> None
     assert set(SUBJECT_FIELDS) <= set(RECORDED)
     assert faults("audit-event", an_event(event, **RECORDED)) == []
     assert faults("audit-event", an_event(event)) == []
+
+
+def test_the_model_of_an_event_has_the_members_of_the_schema() -> None:
+    known = set(EventView.model_fields)
+    assert known == set(SCHEMAS["audit-event"]["properties"])
+    assert known == {"sequence", "time", "event", *SUBJECT_FIELDS}
 
 
 def test_a_record_that_was_too_long_still_is() -> None:

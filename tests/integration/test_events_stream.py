@@ -137,7 +137,7 @@ def test_the_client_stays_with_it_over_a_restart(site: Site) -> None:
         events = client.events(after=0, on_state=states.append)
         assert next(events).name == "operation.inspected"
         seen = next(events)
-        assert (seen.name, seen.data["request_id"]) == ("request.held", first)
+        assert (seen.name, seen.data.body["request_id"]) == ("request.held", first)
         assert served.stop() == 0
         text = site.config_path.read_text()
         place = served.url.removeprefix("https://")
@@ -146,6 +146,6 @@ def test_the_client_stays_with_it_over_a_restart(site: Site) -> None:
             ask(site, again)  # the same again, and it may be there before the reader is
             assert next(events).name == "operation.inspected"
             found = next(events)
-            assert (found.name, found.data["request_id"]) == ("request.attached", first)
+            assert (found.name, found.data.body["request_id"]) == ("request.attached", first)
         events.close()
     assert states[:3] == [True, False, True]

@@ -1,11 +1,13 @@
 """How a client reads a stream of events, and stays with it: no socket, no waiting."""
 
 import itertools
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from host_agent.api.wire.events import EventView, MissedEvents
 from host_agent.client.events import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
@@ -23,18 +25,31 @@ from host_agent.errors import (
     ProblemError,
 )
 
+
+def held(sequence: int, **members: object) -> EventView:
+    told = {"time": "2026-11-20T21:00:00.123456Z", "event": "request.held", **members}
+    return EventView.parse(json.loads(json.dumps({"sequence": sequence, **told})))
+
+
 STREAM = (
     b": events\n\n"
-    b'id: 7\nevent: request.held\ndata: {"sequence":7,"reason":"\xc3\xa4"}\n\n'
+    b'id: 7\nevent: request.held\ndata: {"sequence":7,"reason":"\xc3\xa4",'
+    b'"time":"2026-11-20T21:00:00.123456Z","event":"request.held"}\n\n'
+    b"event: events.of-another-version\ndata: {}\n\n"
     b": \n\n"
     b'event: events.dropped\r\ndata: {"count":3}\r\n\r\n'
-    b'id:8\nevent:request.decided\nretry: 9\ndata:{"a":\ndata: 1}\n\n'
+    b'id:8\nevent:request.decided\nretry: 9\ndata:{"a":\ndata: 1,"sequence":8,'
+    b'"time":"2026-11-20T21:00:01.5Z","event":"request.decided"}\n\n'
     b"id: 9\nevent: request.held\n\n"
 )
 EVENTS = [
-    AgentEvent(sequence=7, name="request.held", data={"sequence": 7, "reason": "ä"}),
-    AgentEvent(sequence=None, name="events.dropped", data={"count": 3}),
-    AgentEvent(sequence=8, name="request.decided", data={"a": 1}),
+    AgentEvent(sequence=7, name="request.held", data=held(7, reason="ä")),
+    AgentEvent(sequence=None, name="events.dropped", data=MissedEvents.parse({"count": 3})),
+    AgentEvent(
+        sequence=8,
+        name="request.decided",
+        data=held(8, a=1, event="request.decided", time="2026-11-20T21:00:01.5Z"),
+    ),
 ]
 
 
@@ -53,7 +68,10 @@ def test_events_are_the_same_however_the_bytes_come(cuts: list[int]) -> None:
         b"id: -1\ndata: {}\n\n",
         b"id: \xd9\xa3\ndata: {}\n\n",
         b"id: 1234567890123456\ndata: {}\n\n",
-        b"data: []\n\n",
+        b"id: 1\ndata: []\n\n",
+        b"id: 1\ndata: {}\n\n",
+        b"event: events.gap\ndata: {}\n\n",
+        b"event: events.gap\ndata: []\n\n",
         b"data: {\n\n",
         b"data: " + b"[" * 100_000 + b"\n\n",
         b"data: \xff\n\n",

@@ -10,6 +10,7 @@ from quart import Response
 from host_agent.api import body as bodies
 from host_agent.api.request import AgentRequest, StreamedResponse, until_gone
 from host_agent.api.route import Route, Services
+from host_agent.api.wire.events import EVENT_STREAM, EventView, MissedEvents
 from host_agent.api.wire.requests import RequestPage, RequestView
 from host_agent.errors import (
     FaultPlace,
@@ -105,7 +106,7 @@ async def events(services: Services, request: AgentRequest) -> Response:
     stream = services.pipeline.streams.open(
         request.principal, None if after is None else int(after)
     )
-    return StreamedResponse(stream, content_type=_EVENT_STREAM)
+    return StreamedResponse(stream, content_type=EVENT_STREAM)
 
 
 async def decide(services: Services, request: AgentRequest, request_id: str) -> RequestView:
@@ -151,7 +152,6 @@ def _check_id(request_id: str) -> None:
         raise request_not_found()
 
 
-_EVENT_STREAM = "text/event-stream"
 _PAGED: Mapping[str, Mapping[str, Any]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LISTED, "default": DEFAULT_LIMIT},
     "cursor": {"type": "string"},
@@ -190,7 +190,7 @@ ROUTES: tuple[Route[Any], ...] = (
         rule="/events",
         handler=events,
         answer=None,
-        media_type=_EVENT_STREAM,
+        streams=(EventView, MissedEvents),
         scope="caller: own; approver: requests, operations and grants; admin: all",
         summary="What happens, as server-sent events; `Last-Event-ID` goes on after that one.",
         also=frozenset({429}),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from host_agent.api.wire.events import CutView, EventView
 from host_agent.audit.recent import Recent
 from host_agent.errors import RateLimitedError
 from host_agent.identity.credential import Credential
@@ -44,11 +45,16 @@ def principal(cn: str, *roles: Role) -> Principal:
 
 
 def told(sequence: int = 1, event: str = "request.held", caller: str = "deployer") -> EventRecord:
-    return EventRecord(sequence=sequence, event=event, caller=caller, data="{}")
+    return EventRecord(sequence=sequence, event=event, caller=caller, data=b"{}")
 
 
 def record(caller: str = "deployer", event: str = "request.held") -> dict[str, Any]:
-    return {"event": event, "caller": caller, "time": "now", "operation": "git.pull"}
+    return {
+        "event": event,
+        "caller": caller,
+        "time": "2026-11-20T21:00:00.123456Z",
+        "operation": "git.pull",
+    }
 
 
 def parsed(frame: bytes) -> tuple[str | None, str, dict[str, Any]]:
@@ -121,7 +127,37 @@ def test_what_was_written_before_the_start_can_be_read_again() -> None:
     reader, _ = events.begin(1, _everything)
     seen = [reader.take(), reader.take()]
     assert [one.sequence for one in seen if one] == [2, 3]
-    assert all(one is not None and "hash" not in one.data for one in seen)
+    assert all(one is not None and b"hash" not in one.data for one in seen)
+
+
+@pytest.mark.parametrize("wrong", [{"time": "now"}, {"caller": 7}])
+def test_a_record_that_is_no_event_is_left_out_and_logged(
+    wrong: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    events = Events(lambda _sink, _result: None)
+    events.fill(Recent(since=None, records=({**record(), **wrong, "sequence": 1},)))
+    events.publish(2, {**record(), **wrong})
+    events.publish(3, record())
+    reader, missed = events.begin(0, _everything)
+    seen = reader.take()
+    assert seen is not None
+    assert (seen.sequence, reader.take(), missed) == (3, None, 2)
+    assert [line.split(" cannot ")[0] for line in caplog.messages] == [
+        "the audit record 1",
+        "the audit record 2",
+    ]
+
+
+def test_a_member_that_was_cut_is_told_as_its_size_and_hash() -> None:
+    events = Events(lambda _sink, _result: None)
+    cut: dict[str, Any] = {"length": 70_000, "sha256": "sha256:" + "0" * 64}
+    events.publish(1, {**record(), "reason": cut, "params": cut, "rule": "a rule"})
+    reader, _ = events.begin(0, _everything)
+    told = reader.take()
+    assert told is not None
+    view = EventView.parse(json.loads(told.data))
+    assert (view.reason, view.params) == (CutView.model_validate(cut), cut)
+    assert (view.body["rule"], view.event, view.caller) == ("a rule", "request.held", "deployer")
 
 
 def test_events_of_others_push_out_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
