@@ -163,6 +163,40 @@ def never_asks(_params: object) -> bool:
     return False
 
 
+def always_asks(_params: object) -> bool:
+    """Say that a person is asked whatever the rules allow."""
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """What a parameter may be: one of `values`, or what matches one of `patterns` as a whole.
+
+    A pattern is a regular expression of Python over ASCII; `suffix` is another, of what follows
+    each. What matches one of `without` is refused all the same, and is never shown.
+    """
+
+    values: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+    suffix: str = ""
+    without: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.values or self.patterns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Values that go together: what the resource may be, and then other parameters, by name.
+
+    `resource` of None is for an operation without one. A mapping among `others` is of a parameter
+    that is an object, which then has exactly these members.
+    """
+
+    resource: Allowed | None = None
+    others: Mapping[str, "Allowed | Mapping[str, Allowed]"] = field(default_factory=dict)
+
+
 Deed: TypeAlias = tuple[str, str]
 """A verb with its adapter, and the resource that it is done to: `("pct.halt", "101")`."""
 
@@ -189,6 +223,10 @@ class OperationSpec(Generic[ParametersT, SectionT]):
     - `resource`: the resource string that rules see, or None for an operation without one.
     - `admit`: raises `PolicyDeniedError` or `ProtectedError` where the adapter's allow-lists or
       built-in protections refuse the parameters; `section` is the adapter's configuration section.
+    - `choices`: what `admit` lets through of these, as values and patterns; nothing where it lets
+      nothing through. Parameters that are not named in one are free within their grammar.
+    - `undo`: how a change is taken back, in a few words; None for a read.
+    - `is_offered_by_choice`: callers see each choice as a thing of its own, by its resource.
     - `inspect` / `parse_inspection`: a read that yields precondition and preview in one process;
       None for reads. `parse_inspection` gets the output of exit status 0 only.
     - `invoke`: the run; gets the precondition (empty for reads), so that the wrapper can hold it.
@@ -219,6 +257,9 @@ class OperationSpec(Generic[ParametersT, SectionT]):
     run_as: RunAs = RunAs.ROOT
     resource: Callable[[ParametersT], str | None]
     admit: Callable[[ParametersT, SectionT], None]
+    choices: Callable[[SectionT], tuple[Choice, ...]]
+    undo: str | None = None
+    is_offered_by_choice: bool = False
     invoke: Callable[[ParametersT, Mapping[str, JsonValue]], Invocation]
     failure: Callable[[ParametersT, Output], HostAgentError] = field(
         default=lambda _params, output: HostFailedError(
@@ -260,9 +301,11 @@ class OperationSpec(Generic[ParametersT, SectionT]):
         return self.name.partition(".")[2].replace("_", " ").upper()
 
     @property
-    def may_always_ask(self) -> bool:
-        """Return whether some parameters ask a person whatever the rules allow."""
-        return self.always_asks is not never_asks
+    def asks_always(self) -> tuple[bool, ...]:
+        """Return what `always_asks` can say: whether it depends on the parameters is known here."""
+        if self.always_asks is never_asks:
+            return (False,)
+        return (True,) if self.always_asks is always_asks else (False, True)
 
 
 @dataclass(frozen=True, slots=True)

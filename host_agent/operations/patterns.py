@@ -7,9 +7,11 @@ are printable ASCII: no resource holds anything else.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
+
+from host_agent.operations.languages import EMPTY, Either, Expression, OneOf, Repeat, then
 
 MAX_SIZE: Final = 2000
 """Single-character matches after every counted repeat is written out: glibc's matcher expands them,
@@ -31,16 +33,18 @@ _SETS: Final = {
     "S": _ALL - {" "},
 }
 _SPECIAL: Final = frozenset(r".*+?()[{|^$\ ")
+_TIMES: Final[Mapping[str, tuple[int, int | None]]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 _BRACES = re.compile(r"\{(?:([0-9]+)(,([0-9]*))?|,([0-9]*))\}", re.ASCII)
 _GROUP = re.compile(r"\((?:\?(?::|P<[A-Za-z_][A-Za-z0-9_]*>))?(?!\?)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A translated piece; `is_atom`: a repeat may follow it as it stands."""
+    """A translated piece, and what it means; `is_atom`: a repeat may follow it as it stands."""
 
     text: str
     size: int
+    means: Expression
     is_atom: bool = True
 
 
@@ -50,6 +54,19 @@ def to_extended(pattern: str) -> str:
     Raises:
         ValueError: it has none, or one that is too large. The message is a fragment of a sentence.
     """
+    return _read(pattern).text
+
+
+def expression(pattern: str) -> Expression:
+    """Return the names of `pattern` as an expression that can be compared with others.
+
+    Raises:
+        ValueError: as `to_extended` does.
+    """
+    return _read(pattern).means
+
+
+def _read(pattern: str) -> _Part:
     reader = _PatternReader(pattern)
     try:
         part = reader.alternatives(is_outermost=True)
@@ -57,7 +74,7 @@ def to_extended(pattern: str) -> str:
         _refuse("it is nested too deeply")
     if reader.at < len(pattern):
         _refuse("a parenthesis is not opened")
-    return part.text
+    return part
 
 
 def extended(patterns: Iterable[str]) -> tuple[str, ...]:
@@ -89,22 +106,25 @@ class _PatternReader:
         filled = [branch for branch in branches if branch.text]
         size = sum(branch.size for branch in filled)
         text = "|".join(branch.text for branch in filled)
+        options = tuple(branch.means for branch in branches)
+        means = options[0] if len(options) == 1 else Either(options)
         if not filled or len(filled) == len(branches):
-            return _Part(text, size, is_atom=False)
-        return _Part(f"({text})?", size, is_atom=False)  # POSIX knows no empty branch
+            return _Part(text, size, means, is_atom=False)
+        return _Part(f"({text})?", size, means, is_atom=False)  # POSIX knows no empty branch
 
     def _sequence(self, *, is_outermost: bool) -> _Part:
         if is_outermost:
             self._skip("^", r"\A")
         text, size = "", 0
+        means: Expression = EMPTY
         while self._next() not in ("", "|", ")"):
             if is_outermost and self._is_end():
                 break
             part = self._repeated(self._atom())
-            text, size = text + part.text, size + part.size
+            text, size, means = text + part.text, size + part.size, then(means, part.means)
             if size > MAX_SIZE:
                 _refuse(f"its repeats come to more than {MAX_SIZE} characters")
-        return _Part(text, size, is_atom=False)
+        return _Part(text, size, means, is_atom=False)
 
     def _skip(self, *anchors: str) -> None:
         """Step over an anchor where it says nothing: the whole name is matched anyhow."""
@@ -134,7 +154,7 @@ class _PatternReader:
                 return _of(self._escape())
             case ".":
                 self.at += 1
-                return _Part(".", 1)
+                return _of(_ALL)
             case "^" | "$":
                 _refuse(f"{character} stands within it")
             case "*" | "+" | "?":
@@ -149,7 +169,7 @@ class _PatternReader:
         self.at = opening.end()
         inner = self.alternatives()
         self.at += 1  # compiled before, so it is closed
-        return _Part(f"({inner.text})" if inner.text else "", inner.size)
+        return _Part(f"({inner.text})" if inner.text else "", inner.size, inner.means)
 
     def _escape(self) -> frozenset[str]:
         escaped = self.pattern[self.at + 1 : self.at + 2]
@@ -187,9 +207,10 @@ class _PatternReader:
 
     def _repeated(self, part: _Part) -> _Part:
         character = self._next()
-        if character in ("*", "+", "?") and character:
+        if character in _TIMES:
             self.at += 1
             times, text = 1, character
+            least, most = _TIMES[character]
         elif braces := _BRACES.match(self.pattern, self.at):
             self.at = braces.end()
             low = int(braces[1] or 0)
@@ -198,6 +219,7 @@ class _PatternReader:
             if times > MAX_REPEAT:
                 _refuse(f"it repeats something more than {MAX_REPEAT} times")
             text = f"{{{low}}}" if high == str(low) else f"{{{low},{high}}}"
+            least, most = low, int(high) if high else None
         else:
             return part
         if self._next() == "+":
@@ -205,8 +227,9 @@ class _PatternReader:
         self.at += self._next() == "?"
         if not part.text:
             return part
-        whole = part if part.is_atom else _Part(f"({part.text})", part.size)
-        return _Part(whole.text + text, part.size * times, is_atom=False)
+        whole = part.text if part.is_atom else f"({part.text})"
+        means = Repeat(part.means, least, most)
+        return _Part(whole + text, part.size * times, means, is_atom=False)
 
 
 def _known(character: str) -> frozenset[str]:
@@ -219,18 +242,22 @@ def _of(members: frozenset[str]) -> _Part:
     """Return what matches one of `members`: the character, or a bracket expression."""
     if not members:
         _refuse("one of its classes holds nothing that a name can have")
+    return _Part(_bracketed(members), 1, OneOf(members))
+
+
+def _bracketed(members: frozenset[str]) -> str:
     if members == _ALL:
-        return _Part(".", 1)
+        return "."
     if len(members) == 1:
         (character,) = members
         if character == " ":
-            return _Part("[ ]", 1)
-        return _Part(f"\\{character}" if character in _SPECIAL else character, 1)
+            return "[ ]"
+        return f"\\{character}" if character in _SPECIAL else character
     if len(members) > len(_ALL) // 2:
-        return _Part(f"[^{_listed(_ALL - members)}]", 1)
+        return f"[^{_listed(_ALL - members)}]"
     inner = _listed(members)
     # A caret in front would negate: only `^-` is left with one there.
-    return _Part(f"[{inner if inner[0] != '^' else '-^'}]", 1)
+    return f"[{inner if inner[0] != '^' else '-^'}]"
 
 
 def _listed(members: frozenset[str]) -> str:

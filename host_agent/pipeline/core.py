@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from host_agent.api.wire.operations import OperationInfo, OperationList
+from host_agent.api.wire.operations import OperationList
 from host_agent.api.wire.people import OwnIdentity
 from host_agent.audit.record import Event
 from host_agent.audit.throttle import RefusalThrottle
@@ -14,6 +14,7 @@ from host_agent.pipeline.authorize import require_role
 from host_agent.pipeline.bridges import Bridges
 from host_agent.pipeline.context import Context, audit_fields, record
 from host_agent.pipeline.decide import Decisions
+from host_agent.pipeline.discovery import discover
 from host_agent.pipeline.enrolment import Enrolments
 from host_agent.pipeline.events import Events, Streams
 from host_agent.pipeline.fatigue import Fatigue
@@ -97,21 +98,8 @@ class Pipeline:
         )
 
     def operations(self, principal: Principal) -> OperationList:
-        """Return what there is to ask for, and what policy would say to this principal."""
-        rules = self.context.snapshot.rules
-        return OperationList(
-            operations=tuple(
-                OperationInfo(
-                    name=spec.name,
-                    effect=spec.effect.value,
-                    summary=spec.summary,
-                    parameters=spec.parameters.model_json_schema(),
-                    verdict=rules.summary(principal, spec),
-                )
-                for spec in self.context.catalogue
-                if self.context.snapshot.section(spec) is not None
-            )
-        )
+        """Return what this principal can ask for, with the values that it may name."""
+        return discover(self.context.catalogue, self.context.snapshot, principal)
 
     # -- refusals ---------------------------------------------------------------------------------
 

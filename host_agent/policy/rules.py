@@ -145,8 +145,7 @@ class Rules:
     def _possible(self, principal: Principal, spec: OperationSpec) -> Iterator[Summary]:
         rules = self.deciding(principal.cn, spec)
         for rule in rules:
-            for always_asks in (False, True) if spec.may_always_ask else (False,):
-                yield _said(_verdict(principal, rule, always_asks=always_asks))
+            yield from map(_said, verdicts(principal, rule, spec))
         if not rules or rules[-1].resources is not None:
             yield "deny"
 
@@ -160,6 +159,12 @@ def read_only_refusal(principal: Principal, spec: OperationSpec) -> Deny | None:
         return None
     reason = "This identity may only read; nothing was run."
     return Deny(rule=None, code=ReadOnlyError.code, reason=reason)
+
+
+def verdicts(principal: Principal, rule: Rule, spec: OperationSpec) -> tuple[Verdict, ...]:
+    """Return what `rule` can say to `principal` of `spec`: two, where its parameters count too."""
+    found = (_verdict(principal, rule, always_asks=asks) for asks in spec.asks_always)
+    return tuple(dict.fromkeys(found))
 
 
 def _verdict(principal: Principal, rule: Rule, *, always_asks: bool) -> Verdict:

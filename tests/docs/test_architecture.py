@@ -64,7 +64,7 @@ MAY_SEE: dict[str, set[str]] = {
     # The rooms, in the order of the sentence.
     "identity": {"errors"},
     "operations": {"errors", "canonical", "clock", "text"},
-    "policy": VALUES,
+    "policy": VALUES | {"operations.languages", "operations.patterns"},
     "requests": VALUES | {"api.wire"},
     "store": VALUES,
     "notify": VALUES | {"store"},

@@ -351,48 +351,47 @@ def frame(sequence: int, event: str = "request.held") -> bytes:
 
 
 def operations() -> dict[str, Any]:
+    repository = {"type": "string", "enum": ["/srv/app"]}
+    pull = {
+        "repository": repository,
+        "remote": {"type": "string", "enum": ["origin"]},
+        "branch": {"type": "string", "pattern": "^(?:main|release/.*)$"},
+    }
+    log = {
+        "repository": repository,
+        "limit": {"type": "integer", "default": 20},
+        "ref": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+    }
     return {
         "operations": [
-            {
-                "name": "git.status",
-                "summary": "Looks.",
-                "effect": "read",
-                "verdict": "allow",
-                "parameters": {
-                    "type": "object",
-                    "required": ["repository"],
-                    "properties": {"repository": {"type": "string"}},
-                },
-            },
-            {
-                "name": "git.log",
-                "summary": "Looks back.",
-                "effect": "read",
-                "verdict": "allow",
-                "parameters": {
-                    "type": "object",
-                    "required": ["repository"],
-                    "properties": {
-                        "repository": {"type": "string"},
-                        "limit": {"type": "integer", "default": 20},
-                        "ref": {"anyOf": [{"type": "string"}, {"type": "null"}]},
-                    },
-                },
-            },
-            {
-                "name": "git.pull",
-                "summary": "Merges.",
-                "effect": "change",
-                "verdict": "ask",
-                "parameters": {
-                    "type": "object",
-                    "required": ["repository", "remote", "branch"],
-                    "properties": {
-                        "repository": {"type": "string"},
-                        "remote": {"type": "string"},
-                        "branch": {"type": "string"},
-                    },
-                },
-            },
+            operation("git.status", "Looks.", {"repository": repository}, ["repository"]),
+            operation("git.log", "Looks back.", log, ["repository"]),
+            operation("git.pull", "Merges.", pull, list(pull), undo="reset to the commit before"),
         ]
+    }
+
+
+def operation(
+    name: str, summary: str, properties: dict[str, Any], required: list[str], **more: Any
+) -> dict[str, Any]:
+    """Return what is said of an operation; one with an undo changes something, and asks."""
+    asks = "undo" in more
+    case: dict[str, Any] = {
+        "verdict": "ask" if asks else "allow",
+        "rule": "pulling needs alice" if asks else "looking is free",
+        "reason_needed": False,
+        "words": "A person must say yes." if asks else "It runs at once.",
+    }
+    if asks:
+        case["approvals"] = {"needed": 1, "role": "approver"}
+    return {
+        "name": name,
+        "tool": name.replace(".", "_"),
+        "summary": summary,
+        "effect": "change" if asks else "read",
+        "verdict": case["verdict"],
+        "cases": [case],
+        "reason_needed": False,
+        "parameters": {"type": "object", "required": required, "properties": properties},
+        **more,
     }

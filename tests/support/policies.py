@@ -6,6 +6,7 @@ from host_agent.config import Rule
 from host_agent.identity.credential import Credential
 from host_agent.identity.registry import Autonomy, Principal, Role
 from host_agent.operations.catalogue import (
+    Choice,
     Effect,
     Invocation,
     Operation,
@@ -34,6 +35,7 @@ def spec(name: str, effect: Effect = Effect.CHANGE, *, always_asks: bool = False
         run_as=RunAs.ROOT,
         resource=lambda params: params.resource,
         admit=lambda _params, _section: None,
+        choices=lambda _section: (Choice(),),
         invoke=lambda _params, _precondition: Invocation(
             wrapper="none", arguments=(), run_as=RunAs.ROOT
         ),

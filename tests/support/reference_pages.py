@@ -227,7 +227,9 @@ def _operation(spec: OperationSpec) -> str:
 def _facts(spec: OperationSpec) -> Iterator[str]:
     yield spec.effect.value
     yield "runs as root" if spec.run_as is RunAs.ROOT else "runs as the identity's unix user"
-    if spec.may_always_ask:
+    if spec.asks_always == (True,):
+        yield "always asks a person"
+    elif True in spec.asks_always:
         yield "may ask a person under an `allow` rule too"
     if spec.inspect is not None:
         yield "bound to a precondition, with a preview"

@@ -1,5 +1,7 @@
 """What can be asked for, and what became of an ask."""
 
+from typing import Annotated
+
 from pydantic import (
     ConfigDict,
     Field,
@@ -16,6 +18,7 @@ from host_agent.api.wire.model import (
     Verdict,
     WireAnswer,
     WireModel,
+    one_of,
 )
 
 
@@ -71,22 +74,46 @@ class Held(WireAnswer):
     message: str
 
 
-class OperationInfo(WireAnswer):
-    """One operation of the catalogue.
+class ApprovalsNeeded(WireModel):
+    """How many different owners must say yes, and the role that they need; never who they are."""
 
-    `parameters` is a JSON Schema object; `verdict` is what policy says to this principal.
+    needed: int
+    role: Annotated[str, one_of("Role")]
+
+
+class OperationCase(WireModel):
+    """What one rule says: of `values`, of what matches `patterns`, or of all that is offered."""
+
+    verdict: Verdict
+    rule: str
+    values: tuple[str, ...] | SkipJsonSchema[None] = None
+    patterns: tuple[str, ...] | SkipJsonSchema[None] = None
+    reason_needed: bool = Field(description="Whether an ask without a reason is refused.")
+    approvals: ApprovalsNeeded | SkipJsonSchema[None] = None
+    words: str = Field(description="The same as a sentence.")
+
+
+class OperationInfo(WireAnswer):
+    """Something that can be asked for, with what this identity may say in it.
+
+    `parameters` is a JSON Schema object. Where parameters hang together, its `oneOf` has each set
+    of values, and its `properties` all of them.
     """
 
     model_config = ConfigDict(title="Operation")
 
-    name: str
+    name: str = Field(description="The operation; each registered command is listed by itself.")
+    tool: str = Field(description="Its name among tools: letters, digits, `_` and `-`; unique.")
     effect: Effect
     summary: str
     parameters: Json
-    verdict: Verdict
+    verdict: Verdict = Field(description="What policy says; `depends`: see `cases`.")
+    cases: tuple[OperationCase, ...] = Field(description="Which rules decide, in their order.")
+    reason_needed: bool = Field(description="Whether a case refuses an ask without a reason.")
+    undo: str | SkipJsonSchema[None] = Field(default=None, description="How it is taken back.")
 
 
 class OperationList(WireAnswer):
-    """What can be asked for."""
+    """What this identity can ask for; what is denied altogether is not in it."""
 
     operations: tuple[OperationInfo, ...]

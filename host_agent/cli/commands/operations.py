@@ -12,10 +12,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "operations",
         help="list what this certificate may ask for",
-        description="List the operations with their parameters (`?` marks optional ones) and what"
-        " policy says: allow, ask, deny, or depends (on the resource).",
+        description="List the operations that are not denied to this certificate, with their"
+        " parameters (`?` marks optional ones) and what policy says: allow, ask, or depends (on"
+        " the parameters).",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, with the schemas")
+    parser.add_argument("--json", action="store_true", help="print JSON, with rules and schemas")
     connection_settings.add_arguments(parser)
     parser.set_defaults(run=run)
 

@@ -33,6 +33,8 @@ from host_agent.operations.apt.output import (
 from host_agent.operations.apt.section import AptSection
 from host_agent.operations.catalogue import (
     Adapter,
+    Allowed,
+    Choice,
     Effect,
     Inspection,
     Invocation,
@@ -132,6 +134,19 @@ def admit_list(_params: PackageListParameters, section: AptSection) -> None:
     if not section.packages:
         message = "No package may be worked on here."
         raise PolicyDeniedError(message)
+
+
+def _choices_read(section: AptSection) -> tuple[Choice, ...]:
+    return (Choice(resource=Allowed(patterns=section.packages)),)
+
+
+def _choices_change(section: AptSection) -> tuple[Choice, ...]:
+    kept = (*PROTECTED, *section.protected)
+    return (Choice(resource=Allowed(patterns=section.packages, without=kept)),)
+
+
+def _choices_list(section: AptSection) -> tuple[Choice, ...]:
+    return (Choice(),) if section.packages else ()
 
 
 def guard(_params: PackageParameters, section: AptSection, output: Output) -> None:
@@ -260,6 +275,8 @@ def _change(
         inspector="apt-inspect",
         resource=_package,
         admit=admit_change,
+        choices=_choices_change,
+        undo="none from here",
         inspect=inspect,
         parse_inspection=inspected,
         guard=guard,
@@ -280,6 +297,7 @@ SPECS = (
         parameters=PackageListParameters,
         resource=_nothing,
         admit=admit_list,
+        choices=_choices_list,
         invoke=_invoke_list,
         restrict=_restrict_list,
         parse=_parse_list,
@@ -292,6 +310,7 @@ SPECS = (
         parameters=PackageParameters,
         resource=_package,
         admit=admit_read,
+        choices=_choices_read,
         invoke=_invoke_show,
         parse=_parse_show,
     ),

@@ -24,6 +24,8 @@ from host_agent.errors import (
 )
 from host_agent.operations.catalogue import (
     Adapter,
+    Allowed,
+    Choice,
     Effect,
     Inspection,
     Invocation,
@@ -119,6 +121,21 @@ def admit(params: RunParameters, section: ExecSection) -> None:
             message = f"arguments.{name}: is not a value that this command takes."
             fix = correct(message, "params", "arguments", name)
             raise InvalidParameterError(message, recovery=fix)
+
+
+def _choices(section: ExecSection) -> tuple[Choice, ...]:
+    return tuple(
+        Choice(
+            resource=Allowed(values=(command.name,)),
+            others={
+                "arguments": {
+                    argument.name: Allowed(patterns=(argument.pattern,))
+                    for argument in command.arguments
+                }
+            },
+        )
+        for command in section.commands
+    )
 
 
 def commands_file(section: ExecSection | None) -> str:
@@ -245,6 +262,9 @@ SPECS = (
         parameters=RunParameters,
         resource=_resource,
         admit=admit,
+        choices=_choices,
+        is_offered_by_choice=True,
+        undo="not known",
         inspect=_inspect,
         parse_inspection=_inspected,
         invoke=_invoke,

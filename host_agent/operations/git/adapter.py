@@ -21,6 +21,8 @@ from host_agent.errors import (
 )
 from host_agent.operations.catalogue import (
     Adapter,
+    Allowed,
+    Choice,
     Deed,
     Effect,
     Inspection,
@@ -183,6 +185,24 @@ def admit(params: RepositoryParameters, section: GitSection) -> None:
         raise PolicyDeniedError(message)
 
 
+def _choices(*names: str) -> Callable[[GitSection], tuple[Choice, ...]]:
+    """Return the choices of an operation that has these of a repository's parameters too."""
+
+    def choices(section: GitSection) -> tuple[Choice, ...]:
+        found = []
+        for repository in section.repositories:
+            limited = {
+                "remote": Allowed(values=repository.remotes),
+                "branch": Allowed(patterns=repository.branches),
+            }
+            others = {name: limited[name] for name in names}
+            if all(others.values()):
+                found.append(Choice(resource=Allowed(values=(repository.path,)), others=others))
+        return tuple(found)
+
+    return choices
+
+
 def _listed(path: str, section: GitSection) -> Repository:
     for repository in section.repositories:
         if repository.path == path:
@@ -342,6 +362,7 @@ SPECS = (
         run_as=RunAs.UNIX_USER,
         resource=_resource,
         admit=admit,
+        choices=_choices(),
         failure=failure,
         parameters=RepositoryParameters,
         invoke=_invoke_status,
@@ -355,6 +376,7 @@ SPECS = (
         run_as=RunAs.UNIX_USER,
         resource=_resource,
         admit=admit,
+        choices=_choices(),
         failure=failure,
         parameters=LogParameters,
         invoke=_invoke_log,
@@ -368,6 +390,7 @@ SPECS = (
         run_as=RunAs.UNIX_USER,
         resource=_resource,
         admit=admit,
+        choices=_choices(),
         failure=failure,
         parameters=DiffParameters,
         invoke=_invoke_diff,
@@ -381,6 +404,8 @@ SPECS = (
         run_as=RunAs.UNIX_USER,
         resource=_resource,
         admit=admit,
+        choices=_choices("remote"),
+        undo="none needed",
         failure=failure,
         parameters=FetchParameters,
         inspect=_inspect_fetch,
@@ -395,6 +420,8 @@ SPECS = (
         run_as=RunAs.UNIX_USER,
         resource=_resource,
         admit=admit,
+        choices=_choices("remote", "branch"),
+        undo="reset to the commit before",
         failure=failure,
         parameters=PullParameters,
         inspect=_inspect_pull,
@@ -411,6 +438,8 @@ SPECS = (
         run_as=RunAs.UNIX_USER,
         resource=_resource,
         admit=admit,
+        choices=_choices("branch"),
+        undo="switch to the branch before",
         failure=failure,
         parameters=SwitchParameters,
         inspect=_inspect_switch,
@@ -429,6 +458,8 @@ SPECS = (
         run_as=RunAs.UNIX_USER,
         resource=_resource,
         admit=admit,
+        choices=_choices(),
+        undo="reset to the commit before, without uncommitted changes",
         failure=failure,
         parameters=ResetParameters,
         deeds=_reset_deeds,

@@ -7,6 +7,7 @@ Arguments and exit statuses of the wrappers are in docs/reference/pct-wrappers.m
 """
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
@@ -20,6 +21,8 @@ from host_agent.errors import (
 )
 from host_agent.operations.catalogue import (
     Adapter,
+    Allowed,
+    Choice,
     Deed,
     Effect,
     Inspection,
@@ -28,6 +31,7 @@ from host_agent.operations.catalogue import (
     Output,
     RunAs,
     Tool,
+    always_asks,
 )
 from host_agent.operations.endings import (
     Endings,
@@ -57,7 +61,7 @@ from host_agent.operations.pct.parameters import (
     ContainerSnapshotParameters,
     CreateParameters,
 )
-from host_agent.operations.pct.section import PctSection, vmid_ranges
+from host_agent.operations.pct.section import PctSection, range_patterns, vmid_ranges
 
 _SECONDS: Mapping[str, float] = {
     "start": 120,
@@ -82,6 +86,15 @@ def admit(params: ContainerListParameters | ContainerParameters, section: PctSec
     if isinstance(params, ContainerParameters) and not section.covers(params.vmid):
         message = "This container is not one that may be worked on here."
         raise PolicyDeniedError(message)
+
+
+def _choices(section: PctSection) -> tuple[Choice, ...]:
+    ranges = (range_patterns(first, last) for first, last in vmid_ranges(section.vmids))
+    return (Choice(resource=Allowed(patterns=tuple(chain.from_iterable(ranges)))),)
+
+
+def _no_choice(_section: PctSection) -> tuple[Choice, ...]:
+    return (Choice(),)
 
 
 def _restrict(_params: ContainerListParameters, section: PctSection, output: Output) -> Output:
@@ -261,10 +274,6 @@ def _deeds(*verbs: str) -> Callable[[ContainerParameters], frozenset[Deed]]:
     return lambda params: frozenset((f"pct.{verb}", params.vmid) for verb in verbs)
 
 
-def _always(_params: ContainerParameters) -> bool:
-    return True
-
-
 def _parsed(parse: Callable[[Output], JsonValue]) -> Callable[[object, Output], JsonValue]:
     return lambda _params, output: parse(output)
 
@@ -276,6 +285,7 @@ SPECS = (
         summary="The allow-listed containers of this host, with status and lock.",
         resource=_resource,
         admit=admit,
+        choices=_no_choice,
         failure=failure,
         parameters=ContainerListParameters,
         invoke=_invoke_list,
@@ -289,6 +299,7 @@ SPECS = (
         parameters=ContainerParameters,
         resource=_resource,
         admit=admit,
+        choices=_choices,
         failure=failure,
         invoke=_read("status"),
         parse=_parsed(parse_status),
@@ -300,6 +311,7 @@ SPECS = (
         parameters=ContainerParameters,
         resource=_resource,
         admit=admit,
+        choices=_choices,
         failure=failure,
         invoke=_read("config"),
         parse=_parsed(parse_config),
@@ -313,6 +325,8 @@ SPECS = (
         inspect=_inspect("start"),
         resource=_resource,
         admit=admit,
+        choices=_choices,
+        undo="stop it",
         failure=failure,
         parse_inspection=_state("it is started", "stop it"),
         invoke=_change("start"),
@@ -327,6 +341,8 @@ SPECS = (
         inspect=_inspect("snapshot"),
         resource=_resource,
         admit=admit,
+        choices=_choices,
+        undo="not with this agent",
         failure=failure,
         parameters=ContainerSnapshotParameters,
         parse_inspection=_inspected_snapshot,
@@ -344,6 +360,8 @@ SPECS = (
         inspect=_inspect("create"),
         resource=_resource,
         admit=admit,
+        choices=_choices,
+        undo="destroy it",
         failure=failure,
         parameters=CreateParameters,
         parse_inspection=_inspected_create,
@@ -360,6 +378,8 @@ SPECS = (
         inspect=_inspect("stop"),
         resource=_resource,
         admit=admit,
+        choices=_choices,
+        undo="start it",
         failure=failure,
         deeds=_deeds("halt"),
         parse_inspection=_state("every process in it is killed", "start it"),
@@ -376,6 +396,8 @@ SPECS = (
         inspect=_inspect("shutdown"),
         resource=_resource,
         admit=admit,
+        choices=_choices,
+        undo="start it",
         failure=failure,
         deeds=_deeds("halt"),
         parse_inspection=_state("it is told to shut down", "start it"),
@@ -391,6 +413,8 @@ SPECS = (
         inspect=_inspect("rollback"),
         resource=_resource,
         admit=admit,
+        choices=_choices,
+        undo="none",
         failure=failure,
         parameters=ContainerSnapshotParameters,
         deeds=_deeds("halt", "discard"),  # pct stops a running one for that
@@ -408,8 +432,10 @@ SPECS = (
         inspect=_inspect("destroy"),
         resource=_resource,
         admit=admit,
+        choices=_choices,
+        undo="a backup, if there is",
         failure=failure,
-        always_asks=_always,
+        always_asks=always_asks,
         deeds=_deeds("discard"),  # a running one is refused, never stopped
         parse_inspection=_inspected_destroy,
         invoke=_change("destroy"),

@@ -27,6 +27,23 @@ def vmid_ranges(text: str) -> tuple[tuple[int, int], ...]:
     return tuple((int(first), int(last or first)) for first, _, last in ends)
 
 
+def range_patterns(first: int, last: int) -> tuple[str, ...]:
+    """Return patterns of the decimal numbers from `first` to `last`, which have no leading zero."""
+    found: list[str] = []
+    while first <= last:
+        step = 1  # so many numbers have one pattern: all that begin alike
+        while first % (step * 10) == 0 and first + step * 10 - 1 <= last:
+            step *= 10
+        digits = len(str(step)) - 1
+        lead = str(first)[: len(str(first)) - digits]
+        times = min((last - first + 1) // step, 10 - int(lead[-1]))
+        end = int(lead[-1]) + times - 1
+        alike = lead[-1] if times == 1 else f"[{lead[-1]}-{end}]"
+        found.append(f"{lead[:-1]}{alike}" + (f"[0-9]{{{digits}}}" if digits else ""))
+        first += times * step
+    return tuple(found)
+
+
 class PctSection(Section):
     """The pct adapter: which containers may be touched."""
 

@@ -27,6 +27,8 @@ from host_agent.errors import (
 )
 from host_agent.operations.catalogue import (
     Adapter,
+    Allowed,
+    Choice,
     Deed,
     Effect,
     Inspection,
@@ -256,6 +258,18 @@ def admit_list(_params: UnitListParameters, section: SystemdSection) -> None:
         raise PolicyDeniedError(message)
 
 
+def _choices_read(section: SystemdSection) -> tuple[Choice, ...]:
+    return (Choice(resource=Allowed(patterns=section.units)),)
+
+
+def _choices_change(section: SystemdSection) -> tuple[Choice, ...]:
+    return (Choice(resource=Allowed(patterns=section.units, without=PROTECTED)),)
+
+
+def _choices_list(section: SystemdSection) -> tuple[Choice, ...]:
+    return (Choice(),) if section.units else ()
+
+
 def guard(_params: UnitParameters, _section: SystemdSection, output: Output) -> None:
     """Refuse a unit that is protected under another name, or that takes a protected one along.
 
@@ -358,7 +372,7 @@ def _nothing(_params: UnitListParameters) -> None:
 
 
 def _change(
-    verb: str, effect: Effect, summary: str
+    verb: str, effect: Effect, summary: str, undo: str
 ) -> OperationSpec[UnitParameters, SystemdSection]:
     def inspect(params: UnitParameters) -> Invocation:
         return _wrapper("inspect", verb, params.unit)
@@ -389,6 +403,8 @@ def _change(
         inspector="systemd-inspect",
         resource=_unit,
         admit=admit_change,
+        choices=_choices_change,
+        undo=undo,
         inspect=inspect,
         parse_inspection=inspected,
         guard=guard,
@@ -407,6 +423,7 @@ SPECS = (
         summary="What systemd knows of one unit; one that does not run is an answer too.",
         resource=_unit,
         admit=admit_read,
+        choices=_choices_read,
         failure=failure,
         parameters=UnitParameters,
         invoke=_invoke_status,
@@ -418,6 +435,7 @@ SPECS = (
         summary="The newest messages of one unit, and those of systemd about it.",
         resource=_unit,
         admit=admit_read,
+        choices=_choices_read,
         failure=failure,
         parameters=LogsParameters,
         invoke=_invoke_logs,
@@ -432,14 +450,22 @@ SPECS = (
         parameters=UnitListParameters,
         resource=_nothing,
         admit=admit_list,
+        choices=_choices_list,
         invoke=_invoke_list,
         restrict=_restrict_list,
         parse=_parsed(parse_list),
     ),
-    _change("start", Effect.CHANGE, "Start a unit, with what it needs."),
-    _change("restart", Effect.CHANGE, "Stop a unit and start it again; start it where it is down."),
-    _change("reload", Effect.CHANGE, "Let a running unit read its own configuration again."),
-    _change("stop", Effect.DESTROY, "Stop a unit, and with it what depends on it."),
+    _change("start", Effect.CHANGE, "Start a unit, with what it needs.", "stop it"),
+    _change(
+        "restart",
+        Effect.CHANGE,
+        "Stop a unit and start it again; start it where it is down.",
+        "none",
+    ),
+    _change(
+        "reload", Effect.CHANGE, "Let a running unit read its own configuration again.", "none"
+    ),
+    _change("stop", Effect.DESTROY, "Stop a unit, and with it what depends on it.", "start it"),
 )
 """The operations of this adapter."""
 

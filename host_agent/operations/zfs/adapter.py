@@ -7,7 +7,7 @@ list. Arguments and exit statuses of the wrappers are in docs/reference/zfs-wrap
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
@@ -18,6 +18,8 @@ from host_agent.errors import (
 )
 from host_agent.operations.catalogue import (
     Adapter,
+    Allowed,
+    Choice,
     Deed,
     Effect,
     Inspection,
@@ -89,6 +91,31 @@ def _refuse_protected(
             " off its snapshots."
         )
         raise ProtectedError(message)
+
+
+_AT = "@[A-Za-z0-9_.:-]+"
+
+
+def _choices(
+    suffix: str = f"({_AT})?", *, loses: str | None = None
+) -> Callable[[ZfsSection], tuple[Choice, ...]]:
+    """Return the choices of an operation: datasets with `suffix`.
+
+    `loses` is for one that protections hold against, and a pattern of what the root of a pool is
+    refused with.
+    """
+
+    def choices(section: ZfsSection) -> tuple[Choice, ...]:
+        without: tuple[str, ...] = ()
+        if loses is not None:
+            kept = (f"({pattern})({_AT})?" for pattern in section.protected)
+            without = (f"[^/@]+{loses}", *kept)
+        if not section.datasets:
+            return ()
+        allowed = Allowed(patterns=section.datasets, suffix=suffix, without=without)
+        return (Choice(resource=allowed),)
+
+    return choices
 
 
 def _guard_destroy(_params: DestroyParameters, section: ZfsSection, output: Output) -> None:
@@ -371,6 +398,7 @@ SPECS = (
         summary="Datasets with their sizes, ids and mount points.",
         resource=_resource,
         admit=admit,
+        choices=_choices(),
         failure=failure,
         turn=_turn,
         parameters=DatasetListParameters,
@@ -384,6 +412,7 @@ SPECS = (
         summary="Properties of one dataset.",
         resource=_resource,
         admit=admit,
+        choices=_choices(),
         failure=failure,
         turn=_turn,
         parameters=GetParameters,
@@ -397,6 +426,8 @@ SPECS = (
         inspector="zfs-inspect",
         resource=_resource,
         admit=admit,
+        choices=_choices(""),
+        undo="destroy it",
         failure=failure,
         turn=_turn,
         parameters=DatasetSnapshotParameters,
@@ -414,6 +445,8 @@ SPECS = (
         inspector="zfs-inspect",
         resource=_resource,
         admit=admit,
+        choices=_choices(_AT),
+        undo="release it",
         failure=failure,
         turn=_turn,
         parameters=HoldParameters,
@@ -430,6 +463,8 @@ SPECS = (
         inspector="zfs-inspect",
         resource=_resource,
         admit=admit,
+        choices=_choices(_AT, loses=""),
+        undo="hold it again",
         failure=failure,
         turn=_turn,
         parameters=ReleaseParameters,
@@ -446,6 +481,8 @@ SPECS = (
         inspector="zfs-inspect",
         resource=_resource,
         admit=admit,
+        choices=_choices(loses=""),
+        undo="none",
         failure=failure,
         turn=_turn,
         parameters=DestroyParameters,
@@ -465,6 +502,8 @@ SPECS = (
         inspector="zfs-inspect",
         resource=_resource,
         admit=admit,
+        choices=_choices(_AT, loses=_AT),
+        undo="none",
         failure=failure,
         turn=_turn,
         parameters=RollbackParameters,

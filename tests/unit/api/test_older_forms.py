@@ -9,6 +9,7 @@ from host_agent.errors import InvalidParameterError, UnknownOperationError
 from host_agent.operations.catalogue import (
     Adapter,
     Catalogue,
+    Choice,
     Effect,
     Invocation,
     OperationSpec,
@@ -42,6 +43,7 @@ def _spec(name: str, effect: Effect, parameters: type[Parameters]) -> OperationS
         run_as=RunAs.UNIX_USER,
         resource=lambda params: getattr(params, "repository", None),
         admit=lambda _params, _section: None,
+        choices=lambda _section: (Choice(),),
         invoke=lambda _params, _precondition: Invocation(
             wrapper="git", arguments=(), run_as=RunAs.UNIX_USER
         ),

@@ -122,7 +122,7 @@ async def test_operations_are_listed_with_what_policy_would_say(bench: Workbench
         "git.switch": "ask",
         "git.reset": "ask",
     }
-    assert verdicts("watcher")["git.fetch"] == "deny"
+    assert verdicts("watcher") == {"git.status": "allow", "git.log": "allow", "git.diff": "allow"}
     assert verdicts("robot")["git.pull"] == "allow"
     bench.reconfigure(git="")
     assert verdicts("deployer") == {}
