@@ -42,6 +42,47 @@ def canonical_json(value: JsonValue) -> bytes:
     return _encode(_checked(value)).encode("utf-8")
 
 
+class NoCanonicalFormError(Exception):
+    """A JSON text holds a number that has no canonical form."""
+
+
+def _refuse(text: str) -> float:
+    raise NoCanonicalFormError(text)
+
+
+def _whole(digits: str) -> int:
+    number = int(digits)
+    if not -MAX_SAFE_INTEGER <= number <= MAX_SAFE_INTEGER:
+        raise NoCanonicalFormError(digits)
+    return number
+
+
+_decode = json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse, parse_int=_whole).raw_decode
+
+
+def decode_exact(text: str) -> tuple[JsonValue, int]:
+    """Return the JSON value at the beginning of `text`, and where it ends.
+
+    Raises:
+        NoCanonicalFormError: there is a number that `canonical_json` would refuse.
+        ValueError, RecursionError: `text` does not begin with JSON.
+    """
+    return _decode(text)
+
+
+def is_canonical(value: JsonValue, text: str) -> bool:
+    """Return whether `text` is the canonical form of `value`, which `decode_exact` made of it.
+
+    What comes of that has nothing that `canonical_json` would refuse, so it is not looked for.
+    """
+    try:
+        if text.isascii():  # all keys are, so their order by code point is the one asked for
+            return _encode_by_code_point(value) == text
+        return _encode(_checked(value)) == text
+    except RecursionError:
+        return False
+
+
 def _is_plain(value: object) -> bool:
     """Return whether the C encoder alone says the truth about `value` (but for key order).
 

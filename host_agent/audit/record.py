@@ -10,9 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from host_agent.canonical import JsonValue, canonical_json
+from host_agent.canonical import (
+    JsonValue,
+    NoCanonicalFormError,
+    canonical_json,
+    decode_exact,
+    is_canonical,
+)
 from host_agent.text import visible
 
 GENESIS = "sha256:" + "0" * 64
@@ -224,8 +230,7 @@ class NotARecordError(ValueError):
         self.sequence = sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record that was read back: canonical, and its own hash is right."""
 
     sequence: int
@@ -250,8 +255,9 @@ def read(line: bytes) -> Record:
     Raises:
         NotARecordError: not JSON, not canonical, members missing, or the hash is another.
     """
-    members = _members(line)
-    sequence, hashed, previous = (members.get(k) for k in ("sequence", "hash", "previous"))
+    text, members, is_exact = _members(line)
+    sequence, hashed = members.get("sequence"), members.get("hash")
+    previous = members.get("previous")
     claimed = sequence if type(sequence) is int else None
     if not (
         claimed is not None
@@ -262,11 +268,7 @@ def read(line: bytes) -> Record:
         and type(members.get("time")) is str
     ):
         raise NotARecordError("is not an audit record", sequence=claimed)
-    try:
-        is_canonical = canonical_json(members) == line
-    except (ValueError, RecursionError):
-        is_canonical = False
-    if not is_canonical:
+    if not is_exact or not is_canonical(members, text):
         raise NotARecordError("is not in canonical form", sequence=claimed)
     # The line is canonical, so this member's text appears once unless a caller's object repeats it.
     member = f',"hash":"{hashed}"'.encode()
@@ -280,12 +282,16 @@ def read(line: bytes) -> Record:
     return Record(claimed, previous, hashed, members)
 
 
-def _members(line: bytes) -> Members:
+def _members(line: bytes) -> tuple[str, Members, bool]:
+    """Return the text of a line, its object, and whether all of that has a canonical form."""
     try:
-        text = line.decode("utf-8")
-        value, end = _parse(text)
+        text, is_exact = line.decode("utf-8"), True
+        try:
+            value, end = decode_exact(text)
+        except NoCanonicalFormError:
+            (value, end), is_exact = _parse(text), False
     except (ValueError, RecursionError) as error:
         raise NotARecordError("is not a JSON object", is_cut=True) from error
     if end != len(text) or not isinstance(value, dict):
         raise NotARecordError("is not a JSON object alone")
-    return value
+    return text, value, is_exact

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from host_agent.audit.record import GENESIS, Event, Link, NotARecordError, Record, read
 from host_agent.text import SHA256
@@ -185,8 +185,7 @@ def _opened(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb", buffering=0)
 
 
-@dataclass(frozen=True, slots=True)
-class _RawLine:
+class _RawLine(NamedTuple):
     """One line without its newline; longer than `MAX_LINE_BYTES` it is cut there."""
 
     data: bytes
@@ -245,7 +244,7 @@ class _Chain:
     def __init__(self, wanted: str | None) -> None:
         self._report = ChainReport()
         self._wanted = wanted
-        self._last: Link | None = None
+        self._last: Link | Record | None = None
         self._bad_lines = 0  # since the last record
         self._region: _Region | None = None
         self._file = ""
@@ -319,7 +318,7 @@ class _Chain:
             self._compare(record, last)
         report.records += 1
         self._bad_lines = 0
-        self._last = record.link
+        self._last = record
         if record.hash == self._wanted:
             report.head_sequence = record.sequence
 
@@ -338,7 +337,7 @@ class _Chain:
         if record.sequence > 1 and record.previous == GENESIS:
             self._find(Concern.INTEGRITY, record.sequence, "a later record begins a chain")
 
-    def _compare(self, record: Record, last: Link) -> None:
+    def _compare(self, record: Record, last: Link | Record) -> None:
         """Say why `record` does not follow `last`, unless damaged lines lie between that did."""
         expected = last.sequence + 1
         if self._report.first is None:

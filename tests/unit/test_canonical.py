@@ -1,5 +1,6 @@
 """The canonical bytes are RFC 8785's, judged by another implementation of it."""
 
+import json
 from collections import UserDict, UserList
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
@@ -10,7 +11,14 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host_agent.canonical import MAX_SAFE_INTEGER, JsonValue, canonical_json
+from host_agent.canonical import (
+    MAX_SAFE_INTEGER,
+    JsonValue,
+    NoCanonicalFormError,
+    canonical_json,
+    decode_exact,
+    is_canonical,
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 SCALARS = st.one_of(
@@ -89,3 +97,41 @@ def test_kindred_types_have_the_bytes_of_the_plain_ones(value: object, plain: st
 def test_a_value_without_canonical_form_is_refused(value: object) -> None:
     with pytest.raises(ValueError):
         canonical_json(cast("JsonValue", value))
+
+
+# -- reading back ---------------------------------------------------------------------------------
+
+
+@given(VALUES)
+def test_what_is_canonical_is_read_as_it_was(value: JsonValue) -> None:
+    text = canonical_json(value).decode()
+    assert decode_exact(text) == (value, len(text))
+    assert is_canonical(value, text)
+
+
+@given(VALUES, st.booleans(), st.booleans())
+def test_another_form_is_never_taken_for_canonical(
+    value: JsonValue, ensure_ascii: bool, sort_keys: bool
+) -> None:
+    text = json.dumps(value, ensure_ascii=ensure_ascii, sort_keys=sort_keys, separators=(",", ":"))
+    read, _ = decode_exact(text)
+    assert is_canonical(read, text) is (text.encode() == canonical_json(value))
+
+
+@pytest.mark.parametrize("number", ["0.5", "1e2", "NaN", "-Infinity", str(2**53), str(-(2**53))])
+def test_a_number_without_canonical_form_is_not_read(number: str) -> None:
+    with pytest.raises(NoCanonicalFormError):
+        decode_exact(f'{{"a":[{number}]}}')
+
+
+@pytest.mark.parametrize("number", [MAX_SAFE_INTEGER, -MAX_SAFE_INTEGER, 0])
+def test_the_largest_exact_integers_are_read(number: int) -> None:
+    assert decode_exact(f"[{number}]") == ([number], len(f"[{number}]"))
+
+
+def test_what_is_too_deep_to_be_written_is_not_canonical() -> None:
+    value: list[JsonValue] = []
+    for _ in range(200_000):
+        value = [value]
+    assert not is_canonical(value, "[]")
+    assert not is_canonical(value, "\u00e9")
