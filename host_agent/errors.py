@@ -156,7 +156,13 @@ class HostAgentError(Exception):
                 )
             case RecoveryKind.ASK_AGAIN_AFTER if self.retry_after_seconds is not None:
                 return again_after(max(1.0, self.retry_after_seconds))
-            case _:
+            case (
+                RecoveryKind.CHANGE_PARAMETERS
+                | RecoveryKind.ASK_AGAIN_AFTER
+                | RecoveryKind.NEVER
+                | RecoveryKind.WAIT_FOR
+                | RecoveryKind.ASK_A_PERSON
+            ):
                 return recovery
 
     def amended(

@@ -84,12 +84,17 @@ class Bridges:
             now=context.clock.wall(),
             capacity=MAX_NONCES,
         )
-        if spent is Spent.REPLAYED:
-            message = "This message was taken before; nothing was done. Sign a new one, new id."
-            raise BadSignatureError(message)
-        if spent is Spent.FULL:
-            message = "Too many messages within five minutes; nothing was done. Try again later."
-            raise StoreUnavailableError(message, retry_after_seconds=TOLERANCE_SECONDS)
+        match spent:
+            case Spent.NEW:
+                return
+            case Spent.REPLAYED:
+                message = "This message was taken before; nothing was done. Sign a new one, new id."
+                raise BadSignatureError(message)
+            case Spent.FULL:
+                message = (
+                    "Too many messages within five minutes; nothing was done. Try again later."
+                )
+                raise StoreUnavailableError(message, retry_after_seconds=TOLERANCE_SECONDS)
 
     async def decide_by_bridge(
         self,

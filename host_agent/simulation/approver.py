@@ -58,7 +58,7 @@ class ScriptedApprover:
         try:
             request = await self._client.request(request_id)
             answer = self._script.answer(request_id, request.operation, request.resource)
-            if answer is None or answer.answer is AnswerKind.LEAVE:
+            if answer is None:
                 return
             await asyncio.sleep(answer.after)
             await self._give(request_id, request.digest, answer)
@@ -67,9 +67,12 @@ class ScriptedApprover:
             _log.info("%s did not decide %s: %s", self._name, request_id, error)
 
     async def _give(self, request_id: str, digest: str, answer: ScriptedAnswer) -> None:
-        if answer.answer is AnswerKind.APPROVE:
-            await self._client.approve(request_id, digest, answer.words)
-        elif answer.answer is AnswerKind.DENY:
-            await self._client.deny(request_id, answer.words)
-        else:
-            await self._expire(request_id)
+        match answer.answer:
+            case AnswerKind.APPROVE:
+                await self._client.approve(request_id, digest, answer.words)
+            case AnswerKind.DENY:
+                await self._client.deny(request_id, answer.words)
+            case AnswerKind.EXPIRE:
+                await self._expire(request_id)
+            case AnswerKind.LEAVE:
+                return

@@ -328,3 +328,112 @@ def test_a_class_name_that_comes_twice_is_found() -> None:
     sources = [("a.py", "class One:\n    class Inner: ..."), ("b.py", "class _Inner: ...")]
     assert repeated(class_names(sources)) == {"Inner": ["a.py:2", "b.py:1"]}
     assert repeated(class_names(sources[:1])) == {}
+
+
+# -- matches over an enum -------------------------------------------------------------------------
+
+
+def enums_of(trees: Iterable[ast.AST]) -> dict[str, set[str]]:
+    """Return the members of each enum, by its name."""
+    found: dict[str, set[str]] = {}
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and any(
+                ast.unparse(base).endswith("Enum") for base in node.bases
+            ):
+                made = [one for one in node.body if isinstance(one, ast.Assign)]
+                found[node.name] = {ast.unparse(one.targets[0]) for one in made}
+    return found
+
+
+def enum_of(value: ast.expr, enums: dict[str, set[str]]) -> str:
+    """Return the enum that `value` names a member of; an empty text if it names none."""
+    enum, _, member = ast.unparse(value).rpartition(".")
+    return enum if member in enums.get(enum, ()) else ""
+
+
+def lax_match(match: ast.Match, enums: dict[str, set[str]]) -> bool:
+    """Return whether a member of an enum may come that no case was written for."""
+    last = match.cases[-1]
+    is_caught = isinstance(last.pattern, ast.MatchAs) and last.pattern.pattern is None
+    if is_caught and ast.unparse(last.body[-1]).startswith("assert_never("):
+        return False
+    left: dict[str, set[str]] = {}
+    for case in match.cases:
+        either = case.pattern.patterns if isinstance(case.pattern, ast.MatchOr) else [case.pattern]
+        for pattern in either:
+            if isinstance(pattern, ast.MatchValue) and (enum := enum_of(pattern.value, enums)):
+                named = {ast.unparse(pattern.value).rpartition(".")[2]}
+                left.setdefault(enum, set(enums[enum]))
+                left[enum] -= set() if case.guard else named
+    return any(left.values()) or (is_caught and bool(left))
+
+
+def question_of(test: ast.expr, enums: dict[str, set[str]]) -> tuple[str, str] | None:
+    """Return what is compared with members of which enum."""
+    if not isinstance(test, ast.Compare) or not isinstance(test.ops[0], ast.Is | ast.Eq | ast.In):
+        return None
+    (answer,) = test.comparators[:1]
+    if isinstance(test.ops[0], ast.In):
+        members = answer.elts if isinstance(answer, ast.Tuple | ast.Set | ast.List) else []
+    else:
+        members = [answer]
+    named = {enum_of(member, enums) for member in members}
+    if len(named) != 1 or "" in named:
+        return None
+    return ast.unparse(test.left), named.pop()
+
+
+def chains(node: ast.AST, enums: dict[str, set[str]]) -> Iterator[int]:
+    """Yield where the same thing is asked again whether it is this or that member of an enum."""
+    for name in ("body", "orelse", "finalbody"):
+        block = getattr(node, name, None)
+        ifs = [one for one in block if isinstance(one, ast.If)] if isinstance(block, list) else []
+        asked = [question_of(one.test, enums) for one in ifs]
+        if any(asked.count(question) > 1 for question in asked if question is not None):
+            yield ifs[0].lineno
+    if isinstance(node, ast.If | ast.IfExp) and node.orelse:
+        other = node.orelse[0] if isinstance(node.orelse, list) else node.orelse
+        question = question_of(node.test, enums)
+        if question and isinstance(other, ast.If | ast.IfExp):
+            yield from [node.lineno] if question_of(other.test, enums) == question else []
+
+
+def lax(sources: Iterable[tuple[str, str]]) -> list[str]:
+    """Return where a new member of an enum would be taken for another one, and nothing says so."""
+    trees = {place: ast.parse(source) for place, source in sources}
+    enums = enums_of(trees.values())
+    nodes = [(place, node) for place, tree in trees.items() for node in ast.walk(tree)]
+    lines = [(p, n.lineno) for p, n in nodes if isinstance(n, ast.Match) and lax_match(n, enums)]
+    lines += [(place, line) for place, node in nodes for line in chains(node, enums)]
+    return [f"{place}:{line}" for place, line in sorted(lines)]
+
+
+def test_a_new_member_of_an_enum_is_not_taken_for_another_one() -> None:
+    assert lax((str(path.relative_to(PACKAGE)), path.read_text()) for path in modules()) == []
+
+
+ENUM = "class A(StrEnum):\n    X = 'x'\n    Y = 'y'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_lax"),
+    [
+        ("match a:\n case A.X: p()\n case A.Y: q()", False),
+        ("match a:\n case A.X | A.Y: p()", False),
+        ("match a:\n case A.X: p()\n case _: assert_never(a)", False),
+        ("match a:\n case A.X: p()\n case other: assert_never(other)", False),
+        ("match a:\n case 'x': p()\n case _: q()", False),
+        ("match a:\n case A.X: p()", True),
+        ("match a:\n case A.X: p()\n case A.Y if b: q()", True),
+        ("match a:\n case A.X: p()\n case _: q()", True),
+        ("match a:\n case A.X: p()\n case A.Y: q()\n case _: r()", True),
+        ("if a is A.X: p()\nelse: q()", False),
+        ("if a is A.X: p()\nelif b is A.Y: q()", False),
+        ("if a is A.X: p()\nelif a is A.Y: q()", True),
+        ("if a == A.X: p()\nif a in (A.Y,): q()", True),
+        ("p(1 if a is A.X else 2 if a is A.Y else 3)", True),
+    ],
+)
+def test_a_lax_match_is_found(text: str, is_lax: bool) -> None:
+    assert bool(lax([("enum.py", ENUM), ("text.py", text)])) is is_lax
