@@ -3,10 +3,12 @@
 `tasks` is a client's extension that takes a task for what it is and does not follow it by itself.
 """
 
+import asyncio
 import contextlib
+import json
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 from mcp import Client, StdioServerParameters
 from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
@@ -16,6 +18,7 @@ from host_agent.client import AsyncClient
 from host_agent.mcp.calls import ToolCalls
 from host_agent.mcp.server import HostServer
 from host_agent.mcp.tasks import IDENTIFIER
+from tests.support.patience import PATIENCE
 from tests.support.site import Site
 
 LEGACY, MODERN = "legacy", "2026-07-28"
@@ -35,15 +38,8 @@ class TaskHandle(Result):
     poll_interval_ms: int
 
 
-class TaskState(TaskHandle):
-    """A task as `tasks/get` answers it."""
-
-    result_type: Literal["complete"] = "complete"  # type: ignore[assignment]
-    result: dict[str, Any] | None = None
-
-
 class TakesTasks(ClientExtension):
-    """Declares tasks, and returns a handle as structured content."""
+    """Declares tasks; `as_task` is how a test calls for one."""
 
     identifier = IDENTIFIER
 
@@ -51,8 +47,15 @@ class TakesTasks(ClientExtension):
         return [ResultClaim(result_type="task", model=TaskHandle, resolve=self._resolve)]
 
     async def _resolve(self, handle: TaskHandle, _context: ClaimContext) -> CallToolResult:
-        told = handle.model_dump(by_alias=True, exclude={"meta"})
-        return CallToolResult(content=[TextContent(text="a task")], structured_content=told)
+        message = f"nobody follows the task {handle.task_id} here"
+        raise AssertionError(message)
+
+
+async def as_task(client: Client, tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Call a tool that must answer with a task, and return the task."""
+    answer = await client.session.call_tool(tool, dict(arguments), allow_claimed=True)
+    assert isinstance(answer, TaskHandle), answer
+    return answer.model_dump(by_alias=True)
 
 
 class TaskIdParams(RequestParams):
@@ -67,11 +70,11 @@ class TaskRequest(Request[TaskIdParams, str]):
 async def about_task(client: Client, method: str, task_id: str) -> dict[str, Any]:
     """Ask `tasks/get`, `tasks/update` or `tasks/cancel`, and return the bare result."""
     request = TaskRequest(method=method, params=TaskIdParams(task_id=task_id))
-    answer = await client.session.send_request(cast("ClientRequest", request), _Bare)
+    answer = await client.session.send_request(cast("ClientRequest", request), AnyResult)
     return answer.model_dump(by_alias=True)
 
 
-class _Bare(Result, extra="allow"):
+class AnyResult(Result, extra="allow"):
     """Any result."""
 
 
@@ -139,3 +142,62 @@ def members(result: CallToolResult) -> dict[str, Any]:
     assert told.get("host_text", "") in block.text
     assert told["state"]
     return told
+
+
+class Bare:
+    """A server as a process, spoken to line by line in the era before; it can be killed."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self._number = 0
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def started(
+        cls, words: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Self]:
+        """Yield a server that was greeted; it is ended on the way out."""
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            *words, stdin=pipe, stdout=pipe, env=environment
+        )
+        bare = cls(process)
+        try:
+            about = {"name": "bare", "version": "1"}
+            version = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": about}
+            await bare.ask("initialize", version)
+            bare.send({"method": "notifications/initialized"})
+            yield bare
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send one message."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+
+    async def ask(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a request and return its result."""
+        assert self.process.stdout is not None
+        self._number += 1
+        self.send({"id": self._number, "method": method, "params": params})
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                line = await self.process.stdout.readline()
+                assert line, "the server has ended"
+                message = json.loads(line)
+                if message.get("id") == self._number:
+                    result: dict[str, Any] = message["result"]
+                    return result
+
+    async def call(self, tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Call a tool and return its structured content."""
+        result = await self.ask("tools/call", {"name": tool, "arguments": dict(arguments)})
+        told: dict[str, Any] = result["structuredContent"]
+        return told
+
+    def kill(self) -> None:
+        """End it without a chance to tidy up."""
+        self.process.kill()
