@@ -1,17 +1,21 @@
 """The `host-agent` command: picks the module of the noun, runs it, ends with a sysexits status.
 
 Only the module that is asked for is imported, so that a command starts quickly and help needs none.
+A hook needs not even the parser.
 """
 
-import argparse
 import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 import host_agent
-from host_agent.errors import EX_USAGE, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from host_agent.cli.parser import Parser
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -47,25 +51,10 @@ NOUNS: Mapping[str, str] = {
 """The commands in the order of help, each a module of `cli.commands`, and what they do."""
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser that takes whole option names only, and raises instead of exiting 2."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        kwargs.setdefault("allow_abbrev", False)
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the usage error that `message` describes.
-
-        Raises:
-            UsageError: always.
-        """
-        sentence = message[:1].upper() + message[1:]
-        raise UsageError(f"{sentence}. See `{self.prog} --help`.")
-
-
-def build_parser(*nouns: str) -> Parser:
+def build_parser(*nouns: str) -> "Parser":
     """Return the parser: the commands `nouns` whole, the others by name for the help."""
+    from host_agent.cli.parser import Parser
+
     parser = Parser(
         prog="host-agent",
         description="Typed, approved and audited privileged operations on a host.",
@@ -90,14 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     match given:
         case ["hook", str(host)] if not host.startswith("-"):
-            # It runs before each command of an agent: no more is imported; it never raises.
+            # It runs before each command of an agent: it imports little, and never raises.
             from host_agent.hooks.hook import main as answer
 
             return answer(host)
     for stream in (sys.stdout, sys.stderr):
         # A terminal's encoding may lack a character; that must not end the command.
         getattr(stream, "reconfigure", _ignore)(errors="backslashreplace")
-    args = argparse.Namespace()
+    from argparse import Namespace
+
+    args = Namespace()
     try:
         status = _run(given, args)
         sys.stdout.flush()
@@ -114,8 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _run(given: Sequence[str], args: argparse.Namespace) -> int:
+def _run(given: Sequence[str], args: "argparse.Namespace") -> int:
     """Parse into `args` and run; return the exit status, 0 after help and version."""
+    from host_agent.errors import EX_USAGE
+
     parser = build_parser(*given[:1])
     try:
         parser.parse_args(given, args)

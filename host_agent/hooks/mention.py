@@ -33,8 +33,11 @@ _AMBIGUOUS = frozenset(["service", "su"])
 _NAMES = "|".join(
     re.escape(name) for name in sorted({*ELEVATORS, *PROGRAMS} - _AMBIGUOUS, key=len, reverse=True)
 )
-_NOT_AFTER = r"(?![\w/-]|\.\w|\s*=)"
-_MENTION = re.compile(rf"(?<![\w.-])({_NAMES}){_NOT_AFTER}", re.ASCII)
+_NOT_AFTER = r"(?![\w/=-]|\.\w)"
+_VARIABLE = r"(?!pct\s*=\s)"
+"""A percentage in a program's text; pct itself has no use for such a word."""
+
+_MENTION = re.compile(rf"(?<![\w.-]){_VARIABLE}({_NAMES}){_NOT_AFTER}", re.ASCII)
 _SU = re.compile(r"(?:^|[;&|(`/]|\s)(su)\s+(?:-|root\b|\w+\s+-c\b)", re.ASCII)
 _SERVICE = re.compile(
     r"(?<![\w.-])(service)\s+[\w@.:-]+\s+(?:re)?(?:start|stop|load|status|force-reload)\b", re.ASCII
@@ -45,6 +48,9 @@ _MOVES = re.compile(
 )
 _PATHS = re.compile(r"[\w./~+@-]+", re.ASCII)
 _ANSI_QUOTED = re.compile(r"\$'((?:[^'\\]|\\.)*)'", re.DOTALL)
+_ESCAPE = re.compile(
+    r"\\(x[0-9a-fA-F]{1,2}|u[0-9a-fA-F]{1,4}|U[0-9a-fA-F]{1,8}|[0-7]{1,3}|.)", re.DOTALL
+)
 _EMPTY = re.compile(r"\$[@*]|\$\{[@*]?\}|\$\{[A-Za-z_]\w*:?-?\}", re.ASCII)
 _LOOKALIKES = str.maketrans(
     "\u0430\u0441\u0501\u0435\u0261\u04bb\u0456\u0131\u03b9\u0458\u04cf\u043c\u0578\u043e\u03bf"
@@ -91,10 +97,15 @@ def _forms(text: str) -> list[str]:
 
 
 def _decoded(found: "re.Match[str]") -> str:
-    try:
-        return found[1].encode("ascii", "replace").decode("unicode_escape")
-    except UnicodeDecodeError:
-        return found[1]
+    return _ESCAPE.sub(_escaped, found[1])
+
+
+def _escaped(found: "re.Match[str]") -> str:
+    sign = found[1]
+    if sign[0] in "xuU" and len(sign) > 1:
+        number = int(sign[1:], 16)
+        return chr(number) if number < 0x110000 else ""
+    return chr(int(sign, 8)) if sign.isdigit() and sign[0] < "8" else sign
 
 
 def _is_listed(text: str, directory: str, repositories: Sequence[str]) -> bool:

@@ -17,6 +17,7 @@ import host_agent
 from tests.bench import (
     approving,
     ground,
+    hooking,
     idling,
     listing,
     notifying,
@@ -29,7 +30,7 @@ from tests.bench import (
 from tests.bench.ground import Setting
 from tests.bench.table import Beside, Row, machine, render, render_beside, skipped, write_page
 
-NAMES = ("run", "list", "refuse", "approve", "notify", "restart", "verify", "idle")
+NAMES = ("run", "list", "refuse", "approve", "notify", "restart", "verify", "idle", "hook")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,7 @@ def measure(names: Sequence[str]) -> tuple[list[Row], list[Beside]]:
         "restart": lambda on: restarting.figures(on.direct),
         "verify": lambda on: verifying.figures(on.place),
         "idle": lambda on: idling.figures(on.direct),
+        "hook": lambda _on: hooking.figures(),
     }
     rows: list[Row] = []
     with contextlib.ExitStack() as exits:

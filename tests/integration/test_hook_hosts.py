@@ -243,7 +243,8 @@ sys.addaudithook(seen)
 status = main(["hook", "claude-code"])
 names = {name.partition(".")[0] for name in set(sys.modules) - before}
 foreign = sorted(names - set(sys.stdlib_module_names) - {"host_agent"})
-slow = sorted(names & {"asyncio", "ssl", "dataclasses", "inspect", "pathlib", "subprocess"})
+slow = sorted(names & {"asyncio", "ssl", "dataclasses", "inspect", "pathlib", "subprocess",
+                         "argparse"})
 opened = [path for path in opened if not path.endswith((".py", ".pyc"))]
 print(json.dumps({"status": status, "foreign": foreign, "slow": slow, "opened": opened}))
 """

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 import host_agent
-from host_agent.__main__ import NOUNS, Parser, build_parser, main
+from host_agent.__main__ import NOUNS, build_parser, main
+from host_agent.cli.parser import Parser
 
 CLIENT_NOUNS = ("call", "operations", "requests")
 
