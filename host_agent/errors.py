@@ -376,6 +376,24 @@ class RoleRequiredError(IdentityError):
     usual_recovery = ASK_A_PERSON
 
 
+class RenewalNotOfferedError(IdentityError):
+    """This host takes no renewals of certificates, or none of this identity."""
+
+    code = "renewal:not-offered"
+    status = HTTPStatus.NOT_FOUND
+    title = "The certificate is not renewed here"
+    usual_recovery = ASK_A_PERSON
+
+
+class RenewalConflictError(IdentityError):
+    """The certificate was renewed for another key already, or too many renewals wait."""
+
+    code = "renewal:conflict"
+    status = HTTPStatus.CONFLICT
+    title = "Another renewal stands against it"
+    usual_recovery = ASK_A_PERSON
+
+
 class RevocationUnavailableError(IdentityError):
     """No current revocation list: nobody gets in."""
 

@@ -19,6 +19,7 @@ from host_agent.agent.build import make_rotation, peer_of
 from host_agent.agent.lock import AgentLock
 from host_agent.agent.messaging import Messaging
 from host_agent.agent.prepared import Prepared, prepare
+from host_agent.agent.renewals import Renewals
 from host_agent.agent.watch import Watch
 from host_agent.api.app import create_app
 from host_agent.api.monitoring import MonitoringListener, create_metrics_app
@@ -213,6 +214,7 @@ class Agent:
                     pipeline=self.pipeline,
                     ready=self.ready,
                     sudoers=self.sudoers,
+                    renew=Renewals(self.context).ask,
                     document=partial(document_bytes, self._catalogue),
                 )
             ),

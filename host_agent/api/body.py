@@ -147,6 +147,18 @@ class BridgedDecisionBody(DecisionBody):
     )
 
 
+class RenewalBody(_Body):
+    """A request for a new key, signed by the key of the certificate that asks."""
+
+    request: str = Field(max_length=16_384, description="A signing request (RFC 2986), PEM.")
+    proof: str = Field(
+        max_length=4096,
+        description="Base64 of the signature by this certificate's key over the line `host-agent"
+        " certificate renewal 1` with its newline, and the SHA-256 of this certificate's and of"
+        " the request's DER.",
+    )
+
+
 class BridgedSignalBody(_Body):
     """What signal-cli-rest-api posts of an arriving message: a line of JSON-RPC, or its params."""
 

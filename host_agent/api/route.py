@@ -10,7 +10,9 @@ from quart import Response
 
 from host_agent.api.wire.host import Readiness, SudoersReport
 from host_agent.api.wire.model import WireModel
-from host_agent.identity.registry import Role
+from host_agent.api.wire.people import RenewalAnswer
+from host_agent.identity.certificate import PeerCertificate
+from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.core import Pipeline
 from host_agent.policy.limits import Limits
 from host_agent.text import ID
@@ -39,6 +41,8 @@ class Services:
     pipeline: Pipeline
     ready: Callable[[], Awaitable[Readiness]]
     sudoers: Callable[[], Awaitable[SudoersReport]]
+    renew: Callable[[Principal, PeerCertificate, str, str], Awaitable[RenewalAnswer]]
+    """Takes a renewal: of whom, by which certificate, the request and the proof."""
     document: Callable[[], bytes]
     """The OpenAPI document."""
 

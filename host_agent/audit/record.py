@@ -55,6 +55,8 @@ class Event(StrEnum):
     OPERATION_INSPECTED = "operation.inspected"
     OPERATION_STARTED = "operation.started"
     POLICY_DENIED = "policy.denied"
+    RENEWAL_ASKED = "renewal.asked"
+    RENEWAL_DELIVERED = "renewal.delivered"
     REQUEST_ATTACHED = "request.attached"
     REQUEST_CANCELLED = "request.cancelled"
     REQUEST_DECIDED = "request.decided"

@@ -45,6 +45,38 @@ def client_context(*, cert: Path, key: Path, ca: Path) -> ssl.SSLContext:
     return context
 
 
+class ClientFiles:
+    """The files of a client, whose certificate and key somebody may renew while it runs."""
+
+    def __init__(self, *, cert: Path, key: Path, ca: Path) -> None:
+        self._files = {"cert": cert, "key": key, "ca": ca}
+        self._seen = self._state()
+        self.context = client_context(**self._files)
+
+    def have_changed(self) -> bool:
+        """Return whether certificate or key are new ones, and `context` is of these now.
+
+        Of files that cannot be read or do not belong together, as between two steps of a renewal,
+        nothing is taken, and they are looked at again the next time.
+        """
+        now = self._state()
+        if now is None or now == self._seen:
+            return False
+        try:
+            self.context = client_context(**self._files)
+        except ConfigurationError:
+            return False
+        self._seen = now
+        return True
+
+    def _state(self) -> tuple[tuple[int, ...], ...] | None:
+        try:
+            found = [self._files[name].stat() for name in ("cert", "key")]
+        except OSError:
+            return None
+        return tuple((one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns) for one in found)
+
+
 def _no_password() -> str:
     message = "the private key is encrypted"
     raise ssl.SSLError(message)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
 
 import httpx
@@ -15,12 +15,14 @@ from host_agent.errors import ConnectionFailedError, ProblemError
 MAX_REFUSAL_BYTES = 64 * 1024
 
 
-def follow(http: httpx.Client, url: str, position: Position) -> Generator[AgentEvent, None, None]:
+def follow(
+    http: Callable[[], httpx.Client], url: str, position: Position
+) -> Generator[AgentEvent, None, None]:
     """Yield events from `position` on, over as many streams as it takes."""
     while True:
         ended: Exception | None = None
         try:
-            yield from _one(http, url, position)
+            yield from _one(http(), url, position)
         except (ConnectionFailedError, ProblemError) as error:
             ended = error
         time.sleep(position.lost(ended))
@@ -47,13 +49,13 @@ def _one(http: httpx.Client, url: str, position: Position) -> Generator[AgentEve
 
 
 async def follow_async(
-    http: httpx.AsyncClient, url: str, position: Position
+    http: Callable[[], httpx.AsyncClient], url: str, position: Position
 ) -> AsyncGenerator[AgentEvent, None]:
     """Yield events from `position` on, over as many streams as it takes."""
     while True:
         ended: Exception | None = None
         try:
-            async with aclosing(_one_async(http, url, position)) as events:
+            async with aclosing(_one_async(http(), url, position)) as events:
                 async for event in events:
                     yield event
         except (ConnectionFailedError, ProblemError) as error:

@@ -20,9 +20,9 @@ from host_agent.api.wire.operations import Held, OperationInfo, Ran
 from host_agent.api.wire.people import GrantBody, OwnIdentity
 from host_agent.api.wire.requests import RequestPage, RequestView
 from host_agent.client.connection import (
+    ClientFiles,
     Received,
     checked_url,
-    client_context,
     headers_of,
     timeout_of,
     translating,
@@ -58,7 +58,7 @@ class _ClientSettings:
         max_response_bytes: int = MAX_RESPONSE_BYTES,
     ) -> None:
         self._url = checked_url(url)
-        self._context = client_context(cert=cert, key=key, ca=ca)
+        self._files = ClientFiles(cert=cert, key=key, ca=ca)
         self._max_response_bytes = max_response_bytes
         self._protocol = Protocol(
             timeout_seconds=timeout_seconds,
@@ -94,7 +94,18 @@ class Client(_ClientSettings):
             run_timeout_seconds=run_timeout_seconds,
             max_response_bytes=max_response_bytes,
         )
-        self._http = httpx.Client(verify=self._context, trust_env=False, follow_redirects=False)
+        self._http = self._connections()
+        self._left: list[httpx.Client] = []
+
+    def _connections(self) -> httpx.Client:
+        return httpx.Client(verify=self._files.context, trust_env=False, follow_redirects=False)
+
+    def _renewed(self) -> httpx.Client:
+        """Return the connections to use: new ones once the certificate's files have changed."""
+        if self._files.have_changed():
+            self._left.append(self._http)  # a stream may still be read
+            self._http = self._connections()
+        return self._http
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +120,8 @@ class Client(_ClientSettings):
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        for http in (self._http, *self._left):
+            http.close()
 
     @overload
     def submit(
@@ -232,7 +244,7 @@ class Client(_ClientSettings):
         Raises:
             ProblemError: refused for a reason that waiting does not mend.
         """
-        return follow(self._http, self._url, Position(after, on_state=on_state))
+        return follow(self._renewed, self._url, Position(after, on_state=on_state))
 
     def _run(self, steps: Steps[T]) -> T:
         try:
@@ -255,7 +267,7 @@ class Client(_ClientSettings):
         deadline = time.monotonic() + step.seconds
         with (
             translating(self._url, step),
-            self._http.stream(
+            self._renewed().stream(
                 step.method,
                 self._url + step.target,
                 content=step.content,
@@ -292,9 +304,20 @@ class AsyncClient(_ClientSettings):
             run_timeout_seconds=run_timeout_seconds,
             max_response_bytes=max_response_bytes,
         )
-        self._http = httpx.AsyncClient(
-            verify=self._context, trust_env=False, follow_redirects=False
+        self._http = self._connections()
+        self._left: list[httpx.AsyncClient] = []
+
+    def _connections(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            verify=self._files.context, trust_env=False, follow_redirects=False
         )
+
+    def _renewed(self) -> httpx.AsyncClient:
+        """Return the connections to use: new ones once the certificate's files have changed."""
+        if self._files.have_changed():
+            self._left.append(self._http)  # a stream may still be read
+            self._http = self._connections()
+        return self._http
 
     async def __aenter__(self) -> Self:
         return self
@@ -309,7 +332,8 @@ class AsyncClient(_ClientSettings):
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        for http in (self._http, *self._left):
+            await http.aclose()
 
     @overload
     async def submit(
@@ -406,7 +430,7 @@ class AsyncClient(_ClientSettings):
         self, *, after: int | None = None, on_state: OnState | None = None
     ) -> AsyncGenerator[AgentEvent, None]:
         """Yield what happens, until it is closed (see `Client.events`)."""
-        return follow_async(self._http, self._url, Position(after, on_state=on_state))
+        return follow_async(self._renewed, self._url, Position(after, on_state=on_state))
 
     async def _run(self, steps: Steps[T]) -> T:
         try:
@@ -428,7 +452,7 @@ class AsyncClient(_ClientSettings):
             return None
         deadline = time.monotonic() + step.seconds
         with translating(self._url, step):
-            async with self._http.stream(
+            async with self._renewed().stream(
                 step.method,
                 self._url + step.target,
                 content=step.content,

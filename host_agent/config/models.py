@@ -321,6 +321,16 @@ class IdentityEntry(_Table):
         return owner_of(self)
 
 
+class RenewalsSection(_Table):
+    """Renewals of client certificates: programs ask here, the authority signs elsewhere."""
+
+    issued: HostPath | None = Field(
+        default=None,
+        description="The directory where the authority puts certificates that it has renewed. Only "
+        "root writes it. Left out: the agent takes no renewals.",
+    )
+
+
 _ASK_ONLY = ("approvals", "approvers", "approver_role", "always_ask", "ttl_seconds")
 
 
@@ -402,6 +412,9 @@ class Config(_Table):
     store: Store = Field(description=Store.__doc__)
     audit: Audit = Field(description=Audit.__doc__)
     metrics: MetricsSection = Field(default=MetricsSection(), description=MetricsSection.__doc__)
+    renewals: RenewalsSection = Field(
+        default=RenewalsSection(), description=RenewalsSection.__doc__
+    )
     execution: Execution = Field(default=Execution(), description=Execution.__doc__)
     approvals: Approvals = Field(default=Approvals(), description=Approvals.__doc__)
     channels: Channels = Field(default=Channels(), description=Channels.__doc__)

@@ -11,8 +11,11 @@ from host_agent.api.app import create_app
 from host_agent.api.openapi import document_bytes
 from host_agent.api.route import Services
 from host_agent.api.wire.host import Readiness, SudoersReport
+from host_agent.api.wire.people import RenewalAnswer
+from host_agent.errors import RenewalNotOfferedError
 from host_agent.http.exchange import Application
 from host_agent.identity.certificate import PeerCertificate
+from host_agent.identity.registry import Principal
 from host_agent.operations import CATALOGUE
 from tests.support.asgi import Reply, ask
 from tests.support.fake_agent import parts
@@ -43,12 +46,21 @@ class Api:
                 pipeline=self.bench.pipeline,
                 ready=self._ready,
                 sudoers=self._sudoers,
+                renew=self._renew,
                 document=partial(document_bytes, CATALOGUE),
             )
         )
 
     async def _ready(self) -> Readiness:
         return Readiness.model_validate(self.parts)
+
+    async def _renew(
+        self, principal: Principal, _peer: PeerCertificate, request: str, _proof: str
+    ) -> RenewalAnswer:
+        if request == "refused":
+            message = "This host takes no renewals."
+            raise RenewalNotOfferedError(message)
+        return RenewalAnswer(state="signed", certificate=f"{principal.cn}: {request}")
 
     async def _sudoers(self) -> SudoersReport:
         return SudoersReport(scan_ok=True, entries=(), scanned_at=self.bench.clock.now())

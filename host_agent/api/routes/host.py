@@ -4,13 +4,16 @@ from typing import Any
 
 from quart import Response
 
+from host_agent.api import body as bodies
 from host_agent.api.problems import HEALTH, JSON, render_unready
 from host_agent.api.request import AgentRequest, rendered
 from host_agent.api.route import Route, Services
 from host_agent.api.wire.host import Health, Readiness, SudoersReport
-from host_agent.api.wire.people import OwnIdentity
+from host_agent.api.wire.people import OwnIdentity, RenewalAnswer
 from host_agent.api.wire.problems import Unready
+from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Role
+from host_agent.policy.limits import Limits
 
 
 async def sudoers(services: Services, _request: AgentRequest) -> SudoersReport:
@@ -26,6 +29,14 @@ async def warn_permissions(services: Services, _request: AgentRequest) -> Sudoer
 async def whoami(services: Services, request: AgentRequest) -> OwnIdentity:
     """Tell who asks."""
     return services.pipeline.whoami(request.principal)
+
+
+async def renew(services: Services, request: AgentRequest) -> RenewalAnswer:
+    """Take a renewal of the certificate that asks."""
+    body = bodies.fit(bodies.RenewalBody, bodies.parse_object(await request.read_json()))
+    peer = request.peer
+    assert isinstance(peer, PeerCertificate)
+    return await services.renew(request.principal, peer, body.request, body.proof)
 
 
 async def health(_services: Services, _request: AgentRequest) -> Health:
@@ -68,6 +79,16 @@ ROUTES: tuple[Route[Any], ...] = (
         handler=whoami,
         answer=OwnIdentity,
         summary="Which identity this certificate is here, and of which host.",
+    ),
+    Route(
+        method="POST",
+        rule="/renewal",
+        handler=renew,
+        answer=RenewalAnswer,
+        rate=Limits.decision,
+        body=bodies.RenewalBody,
+        summary="Have the certificate that asks renewed for a new key; ask again until it is.",
+        also=frozenset({404, 409}),
     ),
     Route(
         method="GET",

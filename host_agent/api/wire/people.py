@@ -99,6 +99,15 @@ class Released(WireAnswer):
     released: Literal[True]
 
 
+class RenewalAnswer(WireAnswer):
+    """What became of a renewal: `waiting` for the authority, or `signed`, with the certificate."""
+
+    model_config = ConfigDict(title="Renewal")
+
+    state: Literal["waiting", "signed"]
+    certificate: str | None = Field(description="The new certificate, PEM; null while it waits.")
+
+
 class OwnIdentity(WireAnswer):
     """Who this client is to the agent: `owner` is whom it acts for, `host` the host's own name."""
 

@@ -1,6 +1,6 @@
 """`host-agent pki`: a small CA on the command line, and a judge of certificates.
 
-Works on the files of one directory, offline: nothing here talks to an agent.
+Works on the files of one directory, offline; `renew` alone talks to an agent, as its client.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from host_agent.cli import bundling, renewals, requesting
+from host_agent.cli import bundling, renewals, renewing, requesting
 from host_agent.cli.terminal import render
 from host_agent.clock import rfc3339
 from host_agent.errors import EX_DATAERR, EX_NOPERM, EX_OK, ConfigurationError, UsageError
@@ -43,6 +43,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_revoke(verbs)
     _add_crl(verbs)
     renewals.add_parser(verbs, run)
+    renewing.add_parser(verbs, run)
     _add_list(verbs)
     _add_verify(verbs)
 

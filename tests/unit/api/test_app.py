@@ -591,3 +591,19 @@ async def test_the_interface_describes_itself(door: Api) -> None:
     reply = await door("GET", "/openapi.json")
     assert reply.status == 200
     assert json.loads(reply.body)["openapi"] == "3.1.0"
+
+
+async def test_a_renewal_is_of_the_certificate_that_asks(door: Api) -> None:
+    body = {"request": "csr", "proof": "sig"}
+    reply = await door("POST", "/renewal", "deployer", body=body)
+    assert (reply.status, reply.json) == (200, {"state": "signed", "certificate": "deployer: csr"})
+    refused = await door("POST", "/renewal", body={"request": "refused", "proof": ""})
+    assert (refused.status, refused.json["code"]) == (404, "renewal:not-offered")
+    for hostile in (
+        {"request": "csr"},
+        {**body, "cn": "alice"},
+        {**body, "proof": 1},
+        {**body, "request": "x" * 16_385},
+        {**body, "proof": "x" * 4097},
+    ):
+        assert (await door("POST", "/renewal", body=hostile)).status == 400

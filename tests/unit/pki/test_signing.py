@@ -1,5 +1,6 @@
 """What the authority signs for keys of others: the key is theirs, and each attack is refused."""
 
+import base64
 import errno
 import os
 from collections.abc import Callable
@@ -144,8 +145,6 @@ def exchanged() -> bytes:
 
 
 def pem(der: bytes) -> bytes:
-    import base64
-
     return (
         b"-----BEGIN CERTIFICATE REQUEST-----\n"
         + base64.encodebytes(der)
@@ -276,8 +275,6 @@ def entry(
     signer: RenewingKey | None = None,
     proof_for: str | None = None,
 ) -> RenewalEntry:
-    import base64
-
     request = new_request(new_key(), name) if request is None else request
     crt = (ca / f"{name}.crt").read_bytes()
     certificate = certificate_of(ca, proof_for or name)

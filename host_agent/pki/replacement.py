@@ -1,0 +1,252 @@
+"""A client's certificate and key, put in the place of older ones: both or none.
+
+In one file, as `login` stores them, it is one rename. In two files everything is written beside
+them first, so that a full disk changes nothing, and then two renames follow, the key's first; cut
+off between these, `recover` does the second one. The old key stays until the new one serves.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from host_agent.errors import ConfigurationError
+from host_agent.identity import files
+from host_agent.identity.certificate import PeerCertificate, parse_peer_certificate
+from host_agent.pki.directory import locked, told
+from host_agent.pki.door import load_certificates, load_private_key
+from host_agent.pki.profiles import PrivateKey, key_hash
+from host_agent.pki.renewal import RenewingKey
+from host_agent.pki.request import (
+    checked_key,
+    key_pem,
+    new_key,
+    new_request,
+    read_request,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientPair:
+    """What a client shows now: its certificate, and the key that belongs to it."""
+
+    certificate: PeerCertificate
+    key: RenewingKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextKey:
+    """A new key that waits for its certificate, and its request as PEM."""
+
+    key: PrivateKey
+    request: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairPlace:
+    """Where certificate and key of a client lie; one file may be both. Links are followed."""
+
+    cert: Path
+    key: Path
+
+    @classmethod
+    def of(cls, cert: Path, key: Path) -> "PairPlace":
+        """Return the place that these paths lead to."""
+        return cls(cert=Path(os.path.realpath(cert)), key=Path(os.path.realpath(key)))
+
+    @property
+    def is_one_file(self) -> bool:
+        """Whether certificate and key are in one file."""
+        return self.cert == self.key
+
+    @property
+    def waiting(self) -> Path:
+        """Where the next key waits with its request."""
+        return self.key.with_name(f".{self.key.name}.renewal")
+
+    @property
+    def staged(self) -> "PairPlace":
+        """Where the next pair is put together."""
+        cert, key = (one.with_name(f".{one.name}.next") for one in (self.cert, self.key))
+        return PairPlace(cert=cert, key=key)
+
+    @property
+    def _kept(self) -> Path:
+        """Where the old key stays until the new pair is in its place."""
+        return self.key.with_name(f".{self.key.name}.old")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other renewals of this pair from working meanwhile.
+
+        Raises:
+            ConfigurationError: the directory of the key cannot be used.
+        """
+        with told(), locked(self.key.parent):
+            yield
+
+    # -- what is there ----------------------------------------------------------------------------
+
+    def read(self) -> ClientPair:
+        """Return the pair.
+
+        Raises:
+            ConfigurationError: a file cannot be read, or they do not belong together.
+            InvalidIdentityError: the certificate is of a shape that no identity has.
+        """
+        try:
+            certificate = load_certificates(files.read_plain(self.cert))[0]
+            key = cast("RenewingKey", load_private_key(files.read_plain(self.key)))
+            shown, own = certificate.public_key(), key.public_key()
+            is_own = key_hash(checked_key(shown)) == key_hash(checked_key(own))
+        except ValueError as error:
+            raise ConfigurationError([_naming(self.cert, error)]) from error
+        if not is_own:
+            raise ConfigurationError([f"{self.key} is not the key of {self.cert}"])
+        der = certificate.public_bytes(serialization.Encoding.DER)
+        return ClientPair(certificate=parse_peer_certificate(der), key=key)
+
+    def recover(self) -> bool:
+        """Finish a replacement that was cut off; return whether one was.
+
+        Raises:
+            ConfigurationError: the files cannot be written.
+        """
+        staged = self.staged
+        if self.is_one_file or not staged.cert.exists() or staged.key.exists():
+            self.discard()
+            return False
+        with suppress(ConfigurationError):
+            PairPlace(cert=staged.cert, key=self.key).read()
+            self._rename(staged.cert, self.cert)
+            self.waiting.unlink(missing_ok=True)
+            self.discard()
+            return True
+        self.discard()
+        return False
+
+    def next_key(self, common_name: str) -> NextKey:
+        """Return the key that waits, made and on disk if there was none: asking again is the same.
+
+        Raises:
+            ConfigurationError: it cannot be read or written.
+        """
+        if not self.waiting.exists():
+            key = new_key()
+            content = key_pem(key) + new_request(key, common_name)
+            try:
+                files.create(self.waiting, content, mode=files.PRIVATE)
+                files.sync_directory(self.waiting.parent)
+            except OSError as error:
+                raise ConfigurationError([_refused(self.waiting, error)]) from error
+        try:
+            data = files.read_plain(self.waiting)
+            at = data.index(b"-----BEGIN CERTIFICATE REQUEST-----")
+            loaded, request = load_private_key(data[:at]), data[at:]
+            asked = read_request(request)
+        except ValueError as error:
+            fault = f"{self.waiting} cannot be used: {error}; remove it to begin anew"
+            raise ConfigurationError([fault]) from error
+        is_same = asked.common_name == common_name and asked.public_key == loaded.public_key()
+        if not isinstance(loaded, ec.EllipticCurvePrivateKey) or not is_same:
+            fault = f"{self.waiting} is of another certificate; remove it to begin anew"
+            raise ConfigurationError([fault])
+        return NextKey(key=loaded, request=request)
+
+    # -- the replacement --------------------------------------------------------------------------
+
+    def stage(self, certificate: bytes, key: PrivateKey) -> "PairPlace":
+        """Write the next pair beside the old one, and return where it is.
+
+        Raises:
+            ConfigurationError: it cannot be written; then nothing of it is left.
+        """
+        self.discard()
+        staged = self.staged
+        try:
+            if self.is_one_file:
+                _write_like(self.key, staged.key, key_pem(key) + certificate)
+            else:
+                _write_like(self.cert, staged.cert, certificate)
+                _write_like(self.key, staged.key, key_pem(key))
+            for directory in {staged.cert.parent, staged.key.parent}:
+                files.sync_directory(directory)
+        except OSError as error:
+            self.discard()
+            raise ConfigurationError([_refused(self.key, error)]) from error
+        return staged
+
+    def commit(self) -> None:
+        """Put the staged pair in the place of the old one.
+
+        Raises:
+            ConfigurationError: it cannot be; the old pair is still there.
+        """
+        staged = self.staged
+        if self.is_one_file:
+            self._rename(staged.key, self.key)
+        else:
+            try:
+                self._kept.hardlink_to(self.key)
+            except OSError as error:
+                raise ConfigurationError([_refused(self.key, error)]) from error
+            self._rename(staged.key, self.key)
+            try:
+                self._rename(staged.cert, self.cert)
+            except ConfigurationError:
+                self._rename(self._kept, self.key)  # needs no room on the disk
+                raise
+            self._kept.unlink(missing_ok=True)
+        self.waiting.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Leave the old pair, and remove what was staged."""
+        for path in (self.staged.cert, self.staged.key, self._kept):
+            with suppress(OSError):
+                path.unlink()
+
+    def _rename(self, source: Path, target: Path) -> None:
+        try:
+            source.replace(target)
+            files.sync_directory(target.parent)
+        except OSError as error:
+            raise ConfigurationError([_refused(target, error)]) from error
+
+
+def is_certificate_for(pem: bytes, key: PrivateKey, old: PeerCertificate) -> str | None:
+    """Return why a certificate that came is not the renewal of `old` for `key`; None if it is."""
+    try:
+        certificate = load_certificates(pem)[0]
+        peer = parse_peer_certificate(certificate.public_bytes(serialization.Encoding.DER))
+    except ValueError as error:
+        return str(error)
+    if certificate.public_key() != key.public_key():
+        return "it is for another key"
+    if peer.common_name != old.common_name:
+        return "it has another common name"
+    if peer.not_valid_after <= old.not_valid_after:
+        return "it does not last longer than the one that is there"
+    return None if certificate.version is x509.Version.v3 else "it is of an old version"
+
+
+def _write_like(model: Path, path: Path, data: bytes) -> None:
+    """Write a new file with the owner and the mode of `model`."""
+    found = model.stat()
+    mode = found.st_mode & 0o777
+    files.create(path, data, mode=mode)
+    if os.geteuid() == 0 and (found.st_uid, found.st_gid) != (0, 0):
+        os.chown(path, found.st_uid, found.st_gid, follow_symlinks=False)
+
+
+def _naming(path: Path, error: ValueError) -> str:
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
+
+
+def _refused(path: Path, error: OSError) -> str:
+    return f"{path} cannot be replaced: {(error.strerror or 'input/output error').lower()}"
