@@ -153,8 +153,8 @@ class RenewalBody(_Body):
     request: str = Field(max_length=16_384, description="A signing request (RFC 2986), PEM.")
     proof: str = Field(
         max_length=4096,
-        description="Base64 of the signature by this certificate's key over the line `host-agent"
-        " certificate renewal 1` with its newline, and the SHA-256 of this certificate's and of"
+        description="Base64 of the signature by this certificate's key over the line `certificate"
+        " renewal 1 of host-agent` with its newline, and the SHA-256 of this certificate's and of"
         " the request's DER.",
     )
 

@@ -22,7 +22,7 @@ from host_agent.pki.door import load_certificates
 from host_agent.pki.profiles import key_hash
 from host_agent.pki.request import SigningRequest, checked_key, read_request
 
-CONTEXT = b"host-agent certificate renewal 1\n"
+CONTEXT = b"certificate renewal 1 of host-agent\n"
 MAX_PROOF_BYTES = 2048
 MAX_ENTRY_BYTES = 131_072
 RenewingKey: TypeAlias = (
