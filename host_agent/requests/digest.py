@@ -2,7 +2,7 @@
 
 The digest that is shown is the digest that is approved and the digest that runs: it is computed
 again from the stored request and the world as it is, right before the run. Reasons, keys and times
-are outside, so that the same wish is the same digest.
+are outside, so that who asks for the same gets the same digest.
 """
 
 import hashlib

@@ -24,8 +24,8 @@ _RETRY_AT_MOST_SECONDS: Final = 3600.0
 class Inserted:
     """What became of an insert: the request as stored, new or attached to, and whom it cancelled.
 
-    `superseded` are the older requests of the same wish that ended by it, as they are now: pending
-    ones `cancelled` for another digest, and those found `expired`.
+    `superseded` are the older requests of the same operation and parameters that ended by it, as
+    they are now: pending ones `cancelled` for another digest, and those found `expired`.
     """
 
     request: Request
@@ -43,13 +43,13 @@ class Caps:
 
 _INSERT = """
 INSERT INTO requests (
-    id, state, caller, fingerprint, serial, owner, unix_user, operation, params, wish, resource,
-    digest, rule, reason, terms, precondition, preview, created_at, expires_at, decisions, outcome,
-    problem, finished_at, version, issued
+    id, state, caller, fingerprint, serial, owner, unix_user, operation, params, request_key,
+    resource, digest, rule, reason, terms, precondition, preview, created_at, expires_at, decisions,
+    outcome, problem, finished_at, version, issued
 ) VALUES (
-    :id, :state, :caller, :fingerprint, :serial, :owner, :unix_user, :operation, :params, :wish,
-    :resource, :digest, :rule, :reason, :terms, :precondition, :preview, :created_at, :expires_at,
-    :decisions, :outcome, :problem, :finished_at, :version, :issued
+    :id, :state, :caller, :fingerprint, :serial, :owner, :unix_user, :operation, :params,
+    :request_key, :resource, :digest, :rule, :reason, :terms, :precondition, :preview, :created_at,
+    :expires_at, :decisions, :outcome, :problem, :finished_at, :version, :issued
 )
 """
 
@@ -75,7 +75,7 @@ def admit(
     known = None if idempotency is None else _of_key(connection, request.caller, idempotency)
     if known is not None:
         return Inserted(request=known, created=False)
-    alike, expired = _live_of_wish(connection, tally, request)
+    alike, expired = _live_of_key(connection, tally, request)
     for other in alike:
         if other.digest == request.digest:
             if idempotency is not None:
@@ -110,18 +110,18 @@ def _of_key(connection: Connection, caller: str, key: IdempotencyKey) -> Request
 
 
 # Not ordered here: for the order SQLite would go through the caller's whole history.
-_LIVE_OF_WISH = """
-SELECT * FROM requests WHERE caller = :caller AND wish = :wish AND finished_at IS NULL
+_LIVE_OF_KEY = """
+SELECT * FROM requests WHERE caller = :caller AND request_key = :key AND finished_at IS NULL
 """
 
 
-def _live_of_wish(
+def _live_of_key(
     connection: Connection, tally: Tally, request: Request
 ) -> tuple[list[Request], tuple[Request, ...]]:
-    """Return what is live of the same wish, and what has expired unnoticed and is ended here."""
-    wish, now = codec.wish(request.operation, request.params), request.created_at
+    """Return what is live of the same key, and what has expired unnoticed and is ended here."""
+    key, now = codec.request_key(request.operation, request.params), request.created_at
     found = sorted(
-        connection.execute(_LIVE_OF_WISH, {"caller": request.caller, "wish": wish}),
+        connection.execute(_LIVE_OF_KEY, {"caller": request.caller, "key": key}),
         key=lambda row: row["sequence"],
     )
     alike, expired = [], []

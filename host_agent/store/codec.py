@@ -55,7 +55,7 @@ def optional_instant(stored: int | None) -> datetime | None:
     return None if stored is None else instant(stored)
 
 
-def wish(operation: str, params: Mapping[str, JsonValue]) -> bytes:
+def request_key(operation: str, params: Mapping[str, JsonValue]) -> bytes:
     """Return a hash of what is asked for, whatever state, policy or wrapper it meets."""
     return hashlib.sha256(canonical_json({"operation": operation, "params": params})).digest()
 
@@ -72,7 +72,7 @@ def request_row(request: Request) -> Values:
         "unix_user": request.unix_user,
         "operation": request.operation,
         "params": dump(request.params),
-        "wish": wish(request.operation, request.params),
+        "request_key": request_key(request.operation, request.params),
         "resource": request.resource,
         "digest": request.digest,
         "rule": request.rule,

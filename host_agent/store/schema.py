@@ -18,7 +18,8 @@ CREATE INDEX ended_of_resource ON requests (operation, resource, finished_at)
 WHERE finished_at IS NOT NULL
 """
 # Live requests are few, whatever the history: the indexes that begin with `live` hold only them.
-# `wish` is a hash of operation and parameters; `issued` are authority and end of the certificate.
+# `wish`, `request_key` by the second step, is a hash of operation and parameters; `issued` are
+# authority and end of the certificate.
 _REQUESTS = (
     """
 CREATE TABLE requests (
@@ -222,6 +223,14 @@ _COMMITS = (
     "INSERT INTO commits (id, count) VALUES (1, 0)",
 )
 
+_REQUEST_KEY = (
+    "ALTER TABLE requests RENAME COLUMN wish TO request_key",
+    "DROP INDEX live_wish",
+    """
+CREATE INDEX live_request_key ON requests (caller, request_key, state) WHERE finished_at IS NULL
+""",
+)
+
 STEPS: Final[tuple[tuple[str, ...], ...]] = (
     (
         *_REQUESTS,
@@ -234,6 +243,7 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         *_ANSWERS,
         *_COMMITS,
     ),
+    _REQUEST_KEY,
 )
 """Statements by step: those at index n bring the tables from number n to number n + 1."""
 APPLICATION_ID: Final = int.from_bytes(b"hoag")

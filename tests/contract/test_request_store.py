@@ -75,7 +75,7 @@ async def test_inserted_request_is_there(store: RequestStore) -> None:
     assert await store.get("nothing") is None
 
 
-async def test_same_wish_attaches_to_the_live_request(store: RequestStore) -> None:
+async def test_same_request_attaches_to_the_live_request(store: RequestStore) -> None:
     first = a_request(0, reason="first words")
     await put(store, first)
     again = replace(first, id=RequestId("another"), reason="other words")
@@ -88,7 +88,7 @@ async def test_same_wish_attaches_to_the_live_request(store: RequestStore) -> No
     assert [one.id for one in await store.live()] == [first.id]
 
 
-async def test_same_wish_after_the_end_is_a_new_request(store: RequestStore) -> None:
+async def test_same_request_after_the_end_is_a_new_request(store: RequestStore) -> None:
     first = await run_through(store, a_request(0))
     again = replace(a_request(0), id=RequestId("another"))
     assert (await put(store, again)).created
@@ -230,7 +230,7 @@ async def test_caps_hold_within_one_group_of_writes(
     assert (await store.pending_stats())[0] == 5
 
 
-async def test_same_wish_at_the_same_time_is_one_request(store: RequestStore) -> None:
+async def test_same_request_at_the_same_time_is_one_request(store: RequestStore) -> None:
     tries = [put(store, a_request(0, id=RequestId(f"id-{n}"))) for n in range(20)]
     results = await asyncio.gather(*tries)
     assert sum(result.created for result in results) == 1

@@ -282,7 +282,7 @@ async def test_another_caller_gets_a_request_of_its_own(tmp_path: Path) -> None:
         assert problem(await visit.look(mine, by="robot")) == "request:not-found"
 
 
-async def test_the_same_wish_for_another_commit_supersedes_the_older_one(visit: Visit) -> None:
+async def test_the_same_request_for_another_commit_supersedes_the_older_one(visit: Visit) -> None:
     older = await visit.held()
     visit.site.repository.push_elsewhere(text="once more\n")
     newer = await visit.held()

@@ -490,7 +490,7 @@ async def test_queries_of_a_long_history_look_at_what_they_need(tmp_path: Path) 
     async with opened(tmp_path) as opened_store:
         plan_of = await opened_store._read_from.read(plans)
     assert len(plan_of) > 30
-    assert "live_wish" in plan_of["admission._LIVE_OF_WISH"]
+    assert "live_request_key" in plan_of["admission._LIVE_OF_KEY"]
     assert "live_operation (caller=? AND operation<?)" in plan_of["refusals._OTHERS"]
     assert "live_operation (caller=? AND operation>?)" in plan_of["refusals._OTHERS"]
     assert "ended_of_caller" in plan_of["refusals._OTHERS"]

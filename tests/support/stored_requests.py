@@ -49,7 +49,7 @@ def a_credential(cn: str, digit: str = "3") -> Credential:
 
 
 def a_request(number: int = 0, *, precondition: str = "a" * 40, **changes: Any) -> Request:
-    """Return a pending `git.pull` of alice's librarian, another wish for each `number`."""
+    """Return a pending `git.pull` of alice's librarian, another request for each `number`."""
     caller = changes.get("caller", "librarian")
     params = {"repository": f"/srv/app{number}", "remote": "origin", "branch": "main"}
     request = Request(

@@ -340,7 +340,9 @@ async def test_callers_never_attach_to_each_others_requests(bench: Workbench) ->
     assert mine.body["digest"] != yours.body["digest"]
 
 
-async def test_the_same_wish_for_another_state_supersedes_the_older_one(bench: Workbench) -> None:
+async def test_the_same_for_another_state_supersedes_the_older_one(
+    bench: Workbench,
+) -> None:
     older = await bench.held()
     bench.host.tip = "c" * 40
     newer = await bench.held()

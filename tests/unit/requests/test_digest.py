@@ -1,4 +1,4 @@
-"""The digest: equal for the same wish, another for any other; the form is pinned."""
+"""The digest: equal for the same request, another for any other; the form is pinned."""
 
 import hashlib
 import json

@@ -110,14 +110,14 @@ def test_instants_of_other_zones_are_the_same_instant() -> None:
 
 
 @given(st.dictionaries(st.text(max_size=5), st.one_of(st.booleans(), st.text(max_size=9))))
-def test_wish_depends_on_values_not_on_order(params: dict[str, Any]) -> None:
+def test_request_key_depends_on_values_not_on_order(params: dict[str, Any]) -> None:
     encodable = not any(
         "\ud800" <= character <= "\udfff" for character in json.dumps(params, ensure_ascii=False)
     )
     if encodable:
         turned = dict(reversed(params.items()))
-        assert codec.wish("git.pull", params) == codec.wish("git.pull", turned)
-        assert codec.wish("git.pull", params) != codec.wish("git.fetch", params)
+        assert codec.request_key("git.pull", params) == codec.request_key("git.pull", turned)
+        assert codec.request_key("git.pull", params) != codec.request_key("git.fetch", params)
 
 
 @pytest.mark.promise("c46")

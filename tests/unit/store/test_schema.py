@@ -114,6 +114,26 @@ def test_database_that_was_new_before_comes_to_the_same_tables(
     older.close()
 
 
+def test_the_key_of_a_stored_request_is_kept_under_its_new_name(
+    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(schema, "STEPS", schema.STEPS[:1])
+        schema.prepare(connection)
+    row = codec.request_row(a_request())
+    old = {"wish" if name == "request_key" else name: value for name, value in row.items()}
+    names, places = ", ".join(old), ", ".join(f":{name}" for name in old)
+    connection.execute(f"INSERT INTO requests ({names}) VALUES ({places})", old)
+    schema.prepare(connection)
+    found = rows(connection, "SELECT id, request_key FROM requests")
+    assert found == [(row["id"], row["request_key"])]
+    assert numbers(connection) == (schema.APPLICATION_ID, LAST)
+    fresh = sqlite3.connect(":memory:", isolation_level=None)
+    schema.prepare(fresh)
+    assert shape(connection) == shape(fresh)
+    fresh.close()
+
+
 def test_step_that_is_missing_is_taken_once(
     connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
