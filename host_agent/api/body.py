@@ -72,6 +72,9 @@ class TypedAsk(_Body):
         default_factory=dict, description="Its parameters, as GET /host/operations lists them."
     )
     reason: Reason | None = None
+    dry_run: bool = Field(
+        default=False, description="Only tell what it would come to; nothing happens."
+    )
 
 
 class OlderMetadata(_Body):

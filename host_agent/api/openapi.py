@@ -13,6 +13,7 @@ from host_agent.api.body import OlderAsk
 from host_agent.api.problems import JSON, PROBLEM_JSON, problem_type, to_bytes
 from host_agent.api.route import IN_PATH, Route
 from host_agent.api.routes import ROUTES
+from host_agent.api.wire.dry_run import Would
 from host_agent.api.wire.events import EVENT_STREAM
 from host_agent.api.wire.model import VOCABULARY, WireModel, models_below, name_of
 from host_agent.api.wire.operations import Held
@@ -21,6 +22,7 @@ from host_agent.audit.record import Event
 from host_agent.errors import BY_CODE, FaultPlace, RecoveryKind
 from host_agent.identity.registry import Autonomy, Role
 from host_agent.operations.catalogue import Catalogue, Effect, OperationSpec, PreviewAccuracy
+from host_agent.pipeline.responses import UNCHANGED
 from host_agent.policy.rules import Summary
 from host_agent.requests.model import State, Verb
 from host_agent.requests.notification import DeliveryState, Failure, Kind
@@ -29,6 +31,7 @@ from host_agent.sudoers.values import Severity
 Schema = dict[str, Any]
 
 _TEXT: Schema = {"type": "string"}
+_OBJECT: Schema = {"type": "object"}
 
 
 def document(catalogue: Catalogue) -> Schema:
@@ -107,7 +110,8 @@ def _response(route: Route[Any], status: int) -> Schema:
         kinds = " or ".join(f"`{name_of(model)}`" for model in route.streams)
         description = f"A stream of server-sent events without end. The data of each is {kinds}."
         return _content(description, headers, EVENT_STREAM, _TEXT)
-    schema = {"type": "object"} if route.answer is None else _ref(name_of(route.answer))
+    answers = [_ref(name_of(one)) for one in route.answers]
+    schema = answers[0] if len(answers) == 1 else {"anyOf": answers} if answers else _OBJECT
     return _content("Done.", headers, JSON, schema)
 
 
@@ -133,6 +137,8 @@ def _ref(name: str) -> Schema:
 VOCABULARIES: Mapping[str, Iterable[str]] = {
     "State": State,
     "Effect": Effect,
+    "Done": [State.SUCCEEDED, UNCHANGED],
+    "Would": get_args(Would),
     "Verdict": get_args(Summary),
     "Verb": Verb,
     "Role": Role,
@@ -186,6 +192,7 @@ def _typed_ask(spec: OperationSpec) -> Schema:
             "operation": {"const": spec.name},
             "params": params,
             "reason": {"type": ["string", "null"], "maxLength": 2000},
+            "dry_run": {"type": "boolean"},
         },
         "required": ["operation", *(["params"] if has_required else [])],
         "additionalProperties": False,

@@ -74,6 +74,8 @@ class Route(Generic[AnswerT]):
     headers: Mapping[str, Schema] = field(default_factory=dict)
     streams: tuple[type[WireModel], ...] = ()
     """Of server-sent events: the data of one."""
+    or_else: type[WireModel] | None = None
+    """Another body of a 200."""
     unready: type[WireModel] | None = None
     is_older: bool = False
 
@@ -86,6 +88,11 @@ class Route(Generic[AnswerT]):
     def path(self) -> str:
         """Return the path in OpenAPI's form."""
         return self.rule.replace("<", "{").replace(">", "}")
+
+    @property
+    def answers(self) -> tuple[type[WireModel], ...]:
+        """Return the bodies of a 200 that it can have."""
+        return tuple(one for one in (self.answer, self.or_else) if one is not None)
 
     @property
     def who(self) -> str:

@@ -54,6 +54,8 @@ class Event(StrEnum):
     OPERATION_FINISHED = "operation.finished"
     OPERATION_INSPECTED = "operation.inspected"
     OPERATION_STARTED = "operation.started"
+    OPERATION_TRIED = "operation.tried"
+    OPERATION_UNCHANGED = "operation.unchanged"
     POLICY_DENIED = "policy.denied"
     RENEWAL_ASKED = "renewal.asked"
     RENEWAL_DELIVERED = "renewal.delivered"
@@ -96,6 +98,7 @@ DETAIL_FIELDS = frozenset(
         "channel",
         "decision",
         "detail",
+        "dry_run",
         "exchange_id",
         "expires_at",
         "faults",

@@ -6,9 +6,10 @@ answered with a problem), `ConnectionFailedError` (no answer), `InvalidAnswerErr
 is not this service's) and `ConfigurationError` (certificate files that cannot be used).
 """
 
+from host_agent.api.wire.dry_run import DryRun
 from host_agent.api.wire.events import EventView, MissedEvents
 from host_agent.api.wire.host import Readiness
-from host_agent.api.wire.operations import Held, OperationInfo, Outcome, Ran
+from host_agent.api.wire.operations import Held, OperationInfo, Outcome, PreviewView, Ran
 from host_agent.api.wire.people import (
     ApproverView,
     ContactView,
@@ -21,7 +22,6 @@ from host_agent.api.wire.requests import (
     ApprovalsView,
     DecisionView,
     HistoryView,
-    PreviewView,
     RequestPage,
     RequestProblem,
     RequestView,
@@ -49,6 +49,7 @@ __all__ = [
     "ConnectionFailedError",
     "ContactView",
     "DecisionView",
+    "DryRun",
     "Enrolment",
     "EventView",
     "Fault",

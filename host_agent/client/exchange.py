@@ -7,7 +7,8 @@ clients follow one protocol.
 Retries, all of them here:
 
 - An exchange is repeated only if repeating cannot do a thing twice: a GET, or the ask, which
-  carries an `Idempotency-Key` made for it. Decisions and cancellations are sent once.
+  carries an `Idempotency-Key` made for it, or is a dry run. Decisions and cancellations are sent
+  once.
 - It is repeated where the connection failed, or where the answer is 429 or 503 with a
   `Retry-After` of at most `RETRY_AFTER_LIMIT_SECONDS`; never after a deadline passed or the
   handshake was refused.
@@ -24,6 +25,7 @@ from urllib.parse import quote, urlencode
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
+from host_agent.api.wire.dry_run import DryRun
 from host_agent.api.wire.host import Health, Readiness
 from host_agent.api.wire.operations import Held, OperationInfo, OperationList, Ran
 from host_agent.api.wire.people import GrantBody, OwnIdentity
@@ -105,20 +107,31 @@ class Protocol:
         reason: str | None,
     ) -> Steps[Ran | Held]:
         """Ask for `operation`."""
-        body: dict[str, JsonValue] = {"operation": operation, "params": dict(params)}
-        if reason is not None:
-            body["reason"] = reason
         call = Call(
             method="POST",
             target="/host/op",
             seconds=self.run_timeout_seconds,
-            content=_encoded(body),
+            content=_encoded(_ask(operation, params, reason)),
             headers={"Content-Type": "application/json", "Idempotency-Key": self.make_key()},
             is_repeatable=True,
         )
         reply = yield from _exchange(call)
         answer = _object(reply)
         return Held.parse(answer) if reply.status == 202 else Ran.parse(answer)
+
+    def dry_run(
+        self, operation: str, params: Mapping[str, JsonValue], reason: str | None
+    ) -> Steps[DryRun]:
+        """Ask what an ask for `operation` would come to."""
+        call = Call(
+            method="POST",
+            target="/host/op",
+            seconds=self.run_timeout_seconds,
+            content=_encoded({**_ask(operation, params, reason), "dry_run": True}),
+            headers={"Content-Type": "application/json"},
+            is_repeatable=True,
+        )
+        return DryRun.parse(_object((yield from _exchange(call))))
 
     def operations(self) -> Steps[tuple[OperationInfo, ...]]:
         """Ask for the catalogue."""
@@ -238,6 +251,13 @@ class Protocol:
             content=_encoded(body) if body else None,
             headers={"Content-Type": "application/json"} if body else {},
         )
+
+
+def _ask(
+    operation: str, params: Mapping[str, JsonValue], reason: str | None
+) -> dict[str, JsonValue]:
+    body: dict[str, JsonValue] = {"operation": operation, "params": dict(params)}
+    return body if reason is None else {**body, "reason": reason}
 
 
 def is_request_id(text: str) -> bool:

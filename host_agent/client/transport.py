@@ -15,6 +15,7 @@ from typing import Self, TypeVar, overload
 import httpx
 from pydantic import JsonValue
 
+from host_agent.api.wire.dry_run import DryRun
 from host_agent.api.wire.host import Health, Readiness
 from host_agent.api.wire.operations import Held, OperationInfo, Ran
 from host_agent.api.wire.people import GrantBody, OwnIdentity
@@ -163,6 +164,16 @@ class Client(_ClientSettings):
         if wait is None or isinstance(answer, Ran):
             return answer
         return self.follow(answer.request_id, wait)
+
+    def dry_run(
+        self, operation: str, params: Mapping[str, JsonValue], *, reason: str | None = None
+    ) -> DryRun:
+        """Ask what an ask for `operation` would come to; nothing happens.
+
+        Raises:
+            ProblemError: the ask itself would be refused with this.
+        """
+        return self._run(self._protocol.dry_run(operation, params, reason))
 
     def operations(self) -> tuple[OperationInfo, ...]:
         """Return what this certificate may ask for."""
@@ -366,6 +377,12 @@ class AsyncClient(_ClientSettings):
         if wait is None or isinstance(answer, Ran):
             return answer
         return await self.follow(answer.request_id, wait)
+
+    async def dry_run(
+        self, operation: str, params: Mapping[str, JsonValue], *, reason: str | None = None
+    ) -> DryRun:
+        """Ask what an ask for `operation` would come to; nothing happens."""
+        return await self._run(self._protocol.dry_run(operation, params, reason))
 
     async def operations(self) -> tuple[OperationInfo, ...]:
         """Return what this certificate may ask for."""

@@ -156,6 +156,8 @@ class Inspection:
 
     precondition: Mapping[str, JsonValue]
     preview: Preview
+    is_done_already: bool = False
+    """Whether the run would change nothing at all. Only an exact preview can say so."""
 
 
 def never_asks(_params: object) -> bool:
@@ -229,6 +231,8 @@ class OperationSpec(Generic[ParametersT, SectionT]):
     - `is_offered_by_choice`: callers see each choice as a thing of its own, by its resource.
     - `inspect` / `parse_inspection`: a read that yields precondition and preview in one process;
       None for reads. `parse_inspection` gets the output of exit status 0 only.
+    - `may_be_done_already`: whether an inspection can find exactly that there is nothing to do.
+      Such an ask is answered at once, and nobody is asked about it.
     - `invoke`: the run; gets the precondition (empty for reads), so that the wrapper can hold it.
     - `guard`: raises like `admit`, for what only the host can tell (a unit's other names, a
       dataset's descendants); gets the output of the inspection.
@@ -269,6 +273,7 @@ class OperationSpec(Generic[ParametersT, SectionT]):
     always_asks: Callable[[ParametersT], bool] = never_asks
     inspect: Callable[[ParametersT], Invocation] | None = None
     parse_inspection: Callable[[ParametersT, Output], Inspection] | None = None
+    may_be_done_already: bool = False
     guard: Callable[[ParametersT, SectionT, Output], None] | None = None
     decode: Callable[[Output], Output] | None = None
     restrict: Callable[[ParametersT, SectionT, Output], Output] | None = None
@@ -349,6 +354,16 @@ class Operation:
         if self.deeds & other.deeds:
             return True
         return _may_reach(self, other) or _may_reach(other, self)
+
+    def is_done_already(self, inspection: Inspection | None) -> bool:
+        """Return whether `inspection` found exactly that there is nothing to do.
+
+        Never where the operation does not declare that it can be, or the preview is no exact one.
+        """
+        if inspection is None or not self.spec.may_be_done_already:
+            return False
+        is_exact = inspection.preview.accuracy is PreviewAccuracy.EXACT
+        return is_exact and inspection.is_done_already
 
     @property
     def turn(self) -> str:

@@ -3,6 +3,8 @@
 The only package that sees all the rooms together. `Pipeline` is its face to `api` and `agent`:
 
 - `authorize`: may it (autonomy, allow-lists and protections, rules, the digest)
+- `judging`: what an ask is told before anything of it happens
+- `dry_run`: that, and no more
 - `submit`: an ask runs, is held, attaches to a live request, or is refused
 - `grants`: bounded grants: given with an approval, used at an ask, revoked
 - `fatigue`: hold-offs, and no second door to what was denied or waits

@@ -16,22 +16,31 @@ from host_agent.canonical import JsonValue
 from host_agent.errors import (
     HostAgentError,
     PolicyDeniedError,
-    ReasonRequiredError,
     StoreUnavailableError,
     again_after,
     idempotency_conflict,
 )
-from host_agent.execution.slots import Slot
-from host_agent.identity.registry import Principal, Role
+from host_agent.identity.registry import Principal
 from host_agent.operations.catalogue import Effect, Inspection, Operation
-from host_agent.pipeline.authorize import as_now, bind, judge, require_adapter
+from host_agent.pipeline.authorize import require_adapter
 from host_agent.pipeline.context import Context, audit_fields, identify_request
-from host_agent.pipeline.fatigue import hold_off, look_around, require_no_equivalent
+from host_agent.pipeline.dry_run import dry_run
+from host_agent.pipeline.fatigue import hold_off
 from host_agent.pipeline.grants import is_granted, use_grant
+from host_agent.pipeline.judging import (
+    bind_to,
+    judge_again,
+    judge_ask,
+    live_request,
+    look,
+    look_in_turn,
+    reading_slot,
+    standing_of,
+)
 from host_agent.pipeline.lifecycle import Lifecycle
 from host_agent.pipeline.recipients import prompts, require_reachable
-from host_agent.pipeline.responses import Failed, SubmitAnswer, answer_of, held, ran
-from host_agent.pipeline.run import Run, inspect, perform
+from host_agent.pipeline.responses import Failed, SubmitAnswer, answer_of, held, ran, unchanged
+from host_agent.pipeline.run import Run, perform
 from host_agent.pipeline.transitions import Transitions
 from host_agent.policy.rules import Ask
 from host_agent.requests.model import Request, RequestId, State, Terms
@@ -48,7 +57,7 @@ class Submission:
     """One ask as it came in: names and values, shape checked, meaning not yet.
 
     `exchange_id` becomes the request's id. `body_sha256` is over the body's bytes, for
-    `idempotency_key`.
+    `idempotency_key`. A dry run has no use for a key: it is told anew each time.
     """
 
     operation: str
@@ -57,6 +66,7 @@ class Submission:
     body_sha256: str
     reason: str | None = None
     idempotency_key: str | None = None
+    dry_run: bool = False
 
 
 class Submissions:
@@ -74,7 +84,10 @@ class Submissions:
         Raises:
             HostAgentError: any refusal; its `about` names the operation for the audit.
         """
-        about: dict[str, JsonValue] = {"reason": submission.reason}
+        about: dict[str, JsonValue] = {
+            "reason": submission.reason,
+            "dry_run": submission.dry_run or None,
+        }
         try:
             operation = self._context.catalogue.parse(submission.operation, submission.params)
             about |= audit_fields(
@@ -92,7 +105,9 @@ class Submissions:
     async def _judge_and_answer(
         self, principal: Principal, operation: Operation, submission: Submission
     ) -> SubmitAnswer | Failed:
-        run = self._judge(principal, operation, submission.exchange_id, submission.reason)
+        run = self._judge(principal, operation, submission)
+        if submission.dry_run:
+            return await dry_run(self._context, run)
         if submission.idempotency_key is None:
             return await self._answer(run)
         key = IdempotencyKey(
@@ -104,25 +119,16 @@ class Submissions:
         slot = (run.principal.cn, key.key)
         while (first := self._in_flight.get(slot)) is not None:
             await asyncio.wait((first,))
-            run = self._judge(principal, operation, submission.exchange_id, submission.reason)
+            run = self._judge(principal, operation, submission)
         return await self._answer_once(run, key)
 
-    def _judge(
-        self, principal: Principal, operation: Operation, request_id: str, reason: str | None
-    ) -> Run:
-        principal = as_now(self._context, principal, Role.CALLER)
-        snapshot = self._context.snapshot
-        verdict = judge(snapshot, principal, operation)
-        if verdict.require_reason and not reason:
-            message = "This needs a reason; give one that the approver can judge by."
-            raise ReasonRequiredError(message)
-        return Run(
-            request_id=request_id,
-            principal=principal,
-            operation=operation,
-            snapshot=snapshot,
-            verdict=verdict,
-            reason=reason,
+    def _judge(self, principal: Principal, operation: Operation, submission: Submission) -> Run:
+        return judge_ask(
+            self._context,
+            principal,
+            operation,
+            request_id=submission.exchange_id,
+            reason=submission.reason,
         )
 
     # -- idempotency ------------------------------------------------------------------------------
@@ -172,31 +178,17 @@ class Submissions:
         context, verdict, operation = self._context, run.verdict, run.operation
         require_adapter(run.snapshot, operation)
         is_allowed = not isinstance(verdict, Ask)
-        standing = await self._standing(run)
+        standing = await standing_of(context, run)
         if is_allowed or is_granted(context, run.principal, operation, verdict, standing.grants):
             answer = await self._run(run, key)
             if answer is not None:
                 return answer
             # What it could run by was gone when its turn came.
-            run = self._again(run)
+            run = judge_again(self._context, run)
             if not isinstance(run.verdict, Ask):
                 return await self._answer(run, key)
-            standing = await self._standing(run)
+            standing = await standing_of(context, run)
         return await self._hold(run, standing, key)
-
-    async def _standing(self, run: Run) -> AskContext:
-        """Return what stands between the caller and one more ask; for an allowed read nothing.
-
-        Raises:
-            PolicyDeniedError: it does what another operation of this caller waits for.
-            StoreUnavailableError: that cannot be known.
-        """
-        is_allowed = not isinstance(run.verdict, Ask)
-        if is_allowed and run.operation.effect is Effect.READ:
-            return AskContext(refusals=0, others=[], grants=[])
-        standing = await look_around(self._context, run.snapshot, run.principal, run.operation)
-        require_no_equivalent(self._context, run.operation, standing.others)
-        return standing
 
     async def _run(self, run: Run, key: IdempotencyKey | None) -> SubmitAnswer | Failed | None:
         """Run what is allowed, or what there is a grant for; None if that is lost by then."""
@@ -204,16 +196,6 @@ class Submissions:
         if run.operation.effect is Effect.READ:
             return await tasks.shielded(self._read(run), name=f"read {request_id}")
         return await tasks.shielded(self._change(run, key), name=f"change {request_id}")
-
-    def _again(self, run: Run) -> Run:
-        """Judge an ask that has waited as things are now.
-
-        Raises:
-            HostAgentError: what identity and policy say now.
-        """
-        now = self._judge(run.principal, run.operation, run.request_id, run.reason)
-        require_adapter(now.snapshot, now.operation)
-        return now
 
     async def _licensed(self, run: Run) -> Run | None:
         """Return what may run now, judged inside its turn, its grant used where it needs one.
@@ -224,7 +206,7 @@ class Submissions:
         Raises:
             HostAgentError: what identity and policy say now.
         """
-        now = self._again(run)
+        now = judge_again(self._context, run)
         if not isinstance(now.verdict, Ask):
             return now
         grant = await use_grant(self._context, now.principal, now.operation, now.verdict)
@@ -232,43 +214,29 @@ class Submissions:
 
     def _require_same(self, licensed: Run) -> None:
         """Refuse what was licensed a moment ago if that would not be said any more."""
-        now = self._again(licensed)
+        now = judge_again(self._context, licensed)
         if not now.is_judged_as(licensed):
             message = "The rule that this runs by has changed; nothing was run. Ask again."
             raise PolicyDeniedError(message, recovery=again_after(0))
 
-    def _bind(self, run: Run, inspection: Inspection | None) -> Run:
-        return bind(self._context, run, None if inspection is None else inspection.precondition)
-
-    def _reading(self, run: Run) -> Slot:
-        timeout = run.snapshot.config.execution.timeout_seconds
-        return self._context.slots.read(timeout, caller=run.principal.cn)
-
     async def _read(self, run: Run) -> SubmitAnswer | Failed | None:
-        bound = self._bind(run, None)  # what cannot be run takes no turn
-        async with self._reading(run):
+        bound = bind_to(self._context, run, None)  # what cannot be run takes no turn
+        async with reading_slot(self._context, run):
             licensed = await self._licensed(run)
             if licensed is None:
                 return None
             if licensed.snapshot is run.snapshot:
                 licensed = replace(licensed, digest=bound.digest)
             else:
-                licensed = self._bind(licensed, None)
+                licensed = bind_to(self._context, licensed, None)
             require = partial(self._require_same, licensed)
             return ran(await perform(self._context, licensed, require))
-
-    async def _inspect(self, run: Run) -> Inspection | None:
-        async with self._reading(run):
-            return await self._inspect_in_turn(run)
-
-    async def _inspect_in_turn(self, run: Run) -> Inspection | None:
-        return await inspect(self._context, self._again(run))
 
     async def _change(self, run: Run, key: IdempotencyKey | None) -> SubmitAnswer | Failed | None:
         """Run a change in its turn; where it has to wait for that, perhaps attach instead."""
         slots, turn = self._context.slots, run.operation.turn
         if not slots.is_free(turn):
-            live = await self._live(run, await self._inspect(run))
+            live = await live_request(self._context, run, await look(self._context, run))
             if live is not None:
                 return await self._attached(live, run)
         timeout = run.snapshot.config.execution.timeout_seconds
@@ -280,15 +248,17 @@ class Submissions:
     ) -> SubmitAnswer | Failed | None:
         """Run it with a durable row, so that a crash leaves `unknown`."""
         # The turn may have come after another change: this look is the one that is bound.
-        inspection = await self._inspect_in_turn(run)
+        inspection = await look_in_turn(self._context, run)
         if isinstance(run.verdict, Ask):
-            live = await self._live(run, inspection)
+            live = await live_request(self._context, run, inspection)
             if live is not None:
                 return await self._attached(live, run)
+            if run.operation.is_done_already(inspection):
+                return await self._unchanged(run, inspection)
         licensed = await self._licensed(run)
         if licensed is None:
             return None
-        bound = self._bind(licensed, inspection)
+        bound = bind_to(self._context, licensed, inspection)
         request = self._request(bound, inspection, State.RUNNING, Terms(), ttl_seconds=None)
         inserted = await self._insert(request, bound, key)
         await self._transitions.supersede(inserted.superseded)
@@ -296,11 +266,6 @@ class Submissions:
             return await self._attached(inserted.request, bound)
         require = partial(self._require_same, bound)
         return ran(await self._lifecycle.perform_running(inserted.request, bound, require))
-
-    async def _live(self, run: Run, inspection: Inspection | None) -> Request | None:
-        """Return the caller's live request of the same digest, which an ask attaches to."""
-        digest = self._bind(run, inspection).digest
-        return await self._context.store.live_by_digest(run.principal.cn, digest)
 
     async def _hold(
         self, run: Run, standing: AskContext, key: IdempotencyKey | None
@@ -310,22 +275,39 @@ class Submissions:
             terms, ttl_seconds = run.verdict.terms, run.verdict.ttl_seconds
         too_many = hold_off(run.snapshot, standing.refusals)
         require_reachable(self._context, terms, run.principal.owner)
-        inspection = await self._inspect(run)
-        now = self._again(run)
+        inspection = await look(self._context, run)
+        now = judge_again(self._context, run)
         if not now.is_judged_as(run):
             return await self._answer(now, key)
+        if now.operation.is_done_already(inspection):
+            return await self._unchanged(now, inspection)
         if too_many is not None:
             # What waits already asks nobody again.
-            live = await self._live(now, inspection)
+            live = await live_request(self._context, now, inspection)
             if live is None:
                 raise too_many
             return await self._attached(live, now)
-        bound = self._bind(now, inspection)
+        bound = bind_to(self._context, now, inspection)
         request = self._request(bound, inspection, State.PENDING, terms, ttl_seconds=ttl_seconds)
         # From here on a client that goes away changes nothing: it is stored and written down.
         return await self._context.tasks.shielded(
             self._store_held(request, bound, key), name=f"hold {request.id}"
         )
+
+    async def _unchanged(self, run: Run, inspection: Inspection | None) -> SubmitAnswer:
+        """Answer that there is nothing to do, which nobody has to be asked about.
+
+        Raises:
+            AuditUnavailableError: it could not be written down, so it is not answered.
+        """
+        bound = bind_to(self._context, run, inspection)
+        await self._context.audit.append(
+            Event.OPERATION_UNCHANGED,
+            **bound.audit_fields(),
+            reason=bound.reason,
+            rule=bound.verdict.rule.name,
+        )
+        return unchanged(bound, inspection)
 
     async def _store_held(
         self, request: Request, run: Run, key: IdempotencyKey | None

@@ -19,7 +19,7 @@ from host_agent.api.wire.requests import (
 from host_agent.canonical import JsonValue
 from host_agent.errors import BY_CODE, InternalError
 from host_agent.operations.catalogue import Effect, OperationSpec
-from host_agent.requests.model import Decision, Request
+from host_agent.requests.model import Decision, Request, Terms
 from host_agent.text import name, value
 
 
@@ -167,7 +167,7 @@ def request_view(facts: RequestFacts, *, with_output: bool) -> RequestView:
         expires_at=request.expires_at,
         preview=request.preview,
         precondition=request.precondition,
-        approvals=_approvals_view(request),
+        approvals=approvals_view(request.terms, given=request.agreeing),
         decisions=tuple(_decision_view(decision) for decision in request.decisions),
         asked_before=_history_view(facts.before),
         outcome=_outcome_view(request.outcome, with_output=with_output),
@@ -176,11 +176,11 @@ def request_view(facts: RequestFacts, *, with_output: bool) -> RequestView:
     )
 
 
-def _approvals_view(request: Request) -> ApprovalsView:
-    terms = request.terms
+def approvals_view(terms: Terms, *, given: int) -> ApprovalsView:
+    """Return whose yes it takes, and how many are given."""
     return ApprovalsView(
         needed=terms.approvals,
-        given=request.agreeing,
+        given=given,
         approvers=None if terms.approvers is None else tuple(sorted(terms.approvers)),
         approver_role=terms.approver_role,
     )

@@ -105,6 +105,77 @@ def test_an_allowed_change_says_that_it_is_done_and_a_read_says_nothing_more(
     assert run.err == ""
 
 
+def test_what_was_done_already_is_told_with_its_preview(agent: FakeAgent, run: Run) -> None:
+    preview = {"accuracy": "exact", "summary": "Nothing: main is\x1b there."}
+    nothing = {"exit_code": None, "verified": None}
+    done = {**fake_agent.ran("git.pull"), "state": "unchanged", "outcome": nothing}
+    agent.script("POST", "/host/op", Answer(body={**done, "preview": preview}), Answer(body=done))
+
+    assert run("call", "git.pull") == 0
+    assert run.out == ""
+    assert run.err == "unchanged  git.pull /srv/app  Nothing: main is\\u{1b} there.\n"
+
+    assert run("call", "git.pull") == 0
+    assert run.err == "unchanged  git.pull /srv/app\n"
+
+
+def test_a_dry_run_tells_what_it_would_come_to(agent: FakeAgent, run: Run) -> None:
+    shown = fake_agent.view()["preview"]
+    tried = fake_agent.dry_run(preview={**shown, "details": ["a\x1b[2J"], "left_out": 7})
+    agent.script("POST", "/host/op", Answer(body=tried))
+
+    assert run("call", "git.pull", "branch=main", "--reason", "why", "--dry-run") == 0
+    assert run.out.splitlines() == [
+        "would ask  git.pull /srv/app  rule: pulling needs alice",
+        "       needs the yes of one with the role approver of alice",
+        "       2 commits would be merged (estimate)",
+        "       a\\u{1b}[2J",
+        "       and 7 more",
+        "       undo: reset to 0000000",
+        "       runs as librarian",
+        f"       digest {DIGEST}",
+    ]
+    assert agent.seen[-1].body["dry_run"] is True
+    assert "idempotency-key" not in agent.seen[-1].headers
+
+    assert run("call", "git.pull", "--dry-run", "--json") == 0
+    assert json.loads(run.out) == tried
+
+
+@pytest.mark.parametrize(
+    ("members", "line"),
+    [
+        ({"would": "run", "approvals": None}, "would run  git.pull"),
+        ({"would": "attach", "attaches_to": REQUEST_ID}, "would attach to 0f8e7d6c  git.pull"),
+        ({"would": "unchanged"}, "nothing to do  git.pull"),
+        ({"would": "pray\x1b"}, "pray\\u{1b}  git.pull"),
+    ],
+)
+def test_a_dry_run_says_in_its_first_line_what_it_would_come_to(
+    agent: FakeAgent, run: Run, members: dict[str, Any], line: str
+) -> None:
+    bare: dict[str, Any] = {"preview": None, "runs_as": None, "precondition": None}
+    agent.script("POST", "/host/op", Answer(body=fake_agent.dry_run(**bare, **members)))
+    assert run("call", "git.pull", "--dry-run") == 0
+    assert run.out.splitlines()[0].startswith(line)
+
+
+def test_a_dry_run_that_is_refused_ends_as_the_ask_would(agent: FakeAgent, run: Run) -> None:
+    agent.script("POST", "/host/op", problem("policy:no-rule", 403))
+    assert run("call", "git.pull", "--dry-run") == 77
+    assert "policy:no-rule" in run.err
+
+
+def test_two_of_any_owner_are_asked_for_by_their_role(agent: FakeAgent, run: Run) -> None:
+    terms = {"needed": 2, "given": 0, "approvers": None, "approver_role": "admin"}
+    preview = {"accuracy": "exact", "summary": "All is lost."}
+    tried = fake_agent.dry_run(approvals=terms, preview=preview)
+    agent.script("POST", "/host/op", Answer(body=tried))
+    assert run("call", "git.pull", "--dry-run") == 0
+    assert "needs the yes of 2 with the role admin\n" in run.out
+    assert "undo" not in run.out
+
+
 def test_who_denied_and_their_words_are_told(agent: FakeAgent, run: Run) -> None:
     words = fake_agent.decision("deny", reason='no "more" today\x1b[A')
     why = {"code": "approval:denied", "detail": "erin denied this; nothing was run."}

@@ -34,7 +34,8 @@ import json, ssl, sys
 from agent_client import Client
 from agent_client.api.default import operations, show, submit
 from agent_client.models import (
-    GitPull, GitPullParams, GitStatus, GitStatusParams, Held, Problem, Ran, Request, State, Verdict
+    Done, GitPull, GitPullParams, GitStatus, GitStatusParams, Held, Problem, Ran, Request, State,
+    Verdict
 )
 
 url, repository, ca, *leaves = sys.argv[1:]
@@ -57,7 +58,7 @@ ran = submit.sync_detailed(
     body=GitStatus(operation="git.status", params=GitStatusParams(repository=repository)),
 )
 assert ran.status_code == 200 and isinstance(ran.parsed, Ran), ran
-assert ran.parsed.state is State.SUCCEEDED and ran.parsed.outcome.exit_code == 0
+assert ran.parsed.state is Done.SUCCEEDED and ran.parsed.outcome.exit_code == 0
 
 held = submit.sync_detailed(client=deployer, body=pull)
 assert held.status_code == 202 and isinstance(held.parsed, Held), held

@@ -267,6 +267,21 @@ def ran(operation: str = "git.status", **members: Any) -> dict[str, Any]:
     }
 
 
+def dry_run(operation: str = "git.pull", **members: Any) -> dict[str, Any]:
+    shown = view()
+    kept = ("resource", "effect", "digest", "runs_as", "approvals", "preview", "precondition")
+    return {
+        "exchange_id": "x-1",
+        "operation": operation,
+        "state": "dry_run",
+        "would": "ask",
+        "verdict": "ask",
+        "rule": "pulling needs alice",
+        **{name: shown[name] for name in kept},
+        **members,
+    }
+
+
 def held(operation: str = "git.pull", **members: Any) -> dict[str, Any]:
     return {
         "request_id": REQUEST_ID,

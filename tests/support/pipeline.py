@@ -278,6 +278,7 @@ class Workbench:
         key: str | None = None,
         body: str | None = None,
         exchange_id: str | None = None,
+        dry_run: bool = False,
     ) -> SubmitAnswer:
         """Ask for an operation. `body` stands for the bytes that came, for a key.
 
@@ -293,6 +294,7 @@ class Workbench:
                 body_sha256=hashlib.sha256(text.encode()).hexdigest(),
                 reason=reason,
                 idempotency_key=key,
+                dry_run=dry_run,
             ),
         )
         if isinstance(answer, Failed):

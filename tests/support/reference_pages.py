@@ -190,6 +190,9 @@ parameters is the order in which `args` of the older body form fill them.
 
 What does not exist on the host (a branch, a remote, a repository) is answered with 404
 `host:not-found` when it is asked for; it is never held.
+
+An operation that *may be `unchanged`* is answered so at once, and nobody is asked, where it would
+be put before people and there is exactly nothing to do. Nothing runs then.
 """
 
 
@@ -235,6 +238,8 @@ def _facts(spec: OperationSpec) -> Iterator[str]:
         yield "may ask a person under an `allow` rule too"
     if spec.inspect is not None:
         yield "bound to a precondition, with a preview"
+    if spec.may_be_done_already:
+        yield "may be `unchanged`"
     if spec.probe is not None:
         yield "looked at afterwards: `verified` is true or false"
 

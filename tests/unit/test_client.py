@@ -43,6 +43,7 @@ from tests.support.certificates import make_pki
 from tests.support.fake_agent import DIGEST, REQUEST_ID
 
 T = TypeVar("T")
+NOTHING_RAN = {"exit_code": None, "verified": None}
 
 
 class Scene:
@@ -106,6 +107,32 @@ def test_an_ask_that_ran_is_read() -> None:
         "operation": "git.status",
         "params": {"repository": "/srv/app"},
     }
+
+
+def test_a_dry_run_is_asked_without_a_key_and_read() -> None:
+    scene = Scene(reply(503, {"code": "x:y"}, retry_after="1"), reply(200, fake_agent.dry_run()))
+
+    tried = scene.play(scene.protocol.dry_run("git.pull", {"branch": "main"}, "why"))
+
+    assert (tried.would, tried.approvals and tried.approvals.needed) == ("ask", 1)
+    assert "Idempotency-Key" not in scene.calls[0].headers
+    assert json.loads(scene.calls[-1].content or b"") == {
+        "operation": "git.pull",
+        "params": {"branch": "main"},
+        "reason": "why",
+        "dry_run": True,
+    }
+
+
+def test_what_was_done_already_is_read_without_an_outcome() -> None:
+    done = {**fake_agent.ran("git.pull"), "state": "unchanged", "outcome": NOTHING_RAN}
+    scene = Scene(reply(200, {**done, "preview": fake_agent.view()["preview"]}))
+
+    answer = scene.play(scene.protocol.submit("git.pull", {}, None))
+
+    assert isinstance(answer, Ran)
+    assert (answer.state, answer.outcome.exit_code) == ("unchanged", None)
+    assert answer.preview is not None
 
 
 def test_an_ask_that_is_held_is_told_apart() -> None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from quart import Response
@@ -15,6 +15,7 @@ from host_agent.api import older_forms
 from host_agent.api.problems import JSON, render, to_bytes
 from host_agent.api.request import AgentRequest, rendered
 from host_agent.api.route import Route, Services
+from host_agent.api.wire.dry_run import DryRun
 from host_agent.api.wire.operations import OperationList, Ran
 from host_agent.canonical import JsonValue
 from host_agent.errors import FaultPlace, MalformedRequestError, correct
@@ -25,8 +26,15 @@ from host_agent.pipeline.submit import Submission
 from host_agent.policy.limits import Limits
 
 _KEY = re.compile(r"[!-~]{1,64}")
-Meant: TypeAlias = tuple[str, Mapping[str, JsonValue], str | None]
-"""What a body asks for: operation, parameters and reason."""
+
+
+class Meant(NamedTuple):
+    """What a body asks for."""
+
+    operation: str
+    params: Mapping[str, JsonValue]
+    reason: str | None = None
+    dry_run: bool = False
 
 
 async def submit(services: Services, request: AgentRequest) -> Response:
@@ -62,15 +70,16 @@ async def _ask(
 ) -> Response:
     key = _idempotency_key(request)
     data = await request.read_json()
-    name, params, reason = read(request, bodies.parse_object(data))
+    meant = read(request, bodies.parse_object(data))
     body_sha256 = hashlib.sha256(data).hexdigest()
     del data  # up to 1 MiB, and the run may take its time
     answer = await services.pipeline.asks.submit(
         request.principal,
         Submission(
-            operation=name,
-            params=params,
-            reason=reason,
+            operation=meant.operation,
+            params=meant.params,
+            reason=meant.reason,
+            dry_run=meant.dry_run,
             exchange_id=request.exchange_id,
             idempotency_key=key,
             body_sha256=body_sha256,
@@ -91,10 +100,10 @@ def _read(catalogue: Catalogue, request: AgentRequest, value: Mapping[str, JsonV
         named = older_forms.operation_name(older.kind, older.args)
         request.operation = catalogue.spec(named).name
         name, params = older_forms.parameters(catalogue, older.kind, older.resource, older.args)
-        return name, params, older.metadata.reason
+        return Meant(name, params, older.metadata.reason)
     typed = bodies.fit(bodies.TypedAsk, value)
     request.operation = catalogue.spec(typed.operation).name
-    return typed.operation, typed.params, typed.reason
+    return Meant(typed.operation, typed.params, typed.reason, typed.dry_run)
 
 
 def read_zfs(
@@ -104,7 +113,7 @@ def read_zfs(
     request.operation = f"zfs.{verb}"
     older = bodies.fit(shape, value)
     params = older.model_dump(exclude={"approval_token"}, exclude_none=True)
-    return request.operation, params, None
+    return Meant(request.operation, params)
 
 
 def _idempotency_key(request: AgentRequest) -> str | None:
@@ -132,6 +141,7 @@ ROUTES: tuple[Route[Any], ...] = (
         rule="/host/op",
         handler=submit,
         body="Ask",
+        or_else=DryRun,
         summary="Ask for an operation: it runs, is held for approval, or is refused.",
         **_ASK,
     ),

@@ -48,17 +48,39 @@ class Outcome(WireModel):
     )
 
 
+class PreviewView(WireModel):
+    """What would happen.
+
+    `left_out` counts what `details` does not list, `undo` says how it is taken back, and `about` is
+    what the host says of the resource.
+    """
+
+    model_config = ConfigDict(title="Preview")
+
+    accuracy: Annotated[str, one_of("Accuracy")] = "none"
+    summary: str = ""
+    details: tuple[str, ...] = ()
+    left_out: int = 0
+    undo: str | SkipJsonSchema[None] = None
+    about: str | None = None
+
+
 class Ran(WireAnswer):
-    """The operation ran and succeeded; by the grant `grant`, where there was one."""
+    """It is done: the operation ran and succeeded, or there was nothing to do.
+
+    `state` is `succeeded` or `unchanged`. Where nothing was to be done nothing ran and nobody was
+    asked; then `preview` says why.
+    """
 
     request_id: str
     operation: str
     resource: str | None
     effect: Effect
-    state: RequestState
+    state: Annotated[str, one_of("Done")]
     digest: Digest
-    outcome: Outcome
+    outcome: Outcome = Field(description="Its exit code is null where nothing ran.")
     grant: str | SkipJsonSchema[None] = Field(default=None, description="The grant that it ran by.")
+    preview: PreviewView | SkipJsonSchema[None] = None
 
 
 class Held(WireAnswer):

@@ -19,7 +19,7 @@ from host_agent.api.wire.model import (
     WireModel,
     one_of,
 )
-from host_agent.api.wire.operations import Outcome
+from host_agent.api.wire.operations import Outcome, PreviewView
 from host_agent.api.wire.recovery import RecoveryView
 
 
@@ -30,23 +30,6 @@ class RequestProblem(WireModel):
     detail: str
     recovery: RecoveryView | SkipJsonSchema[None] = None
     decision_reason: str | SkipJsonSchema[None] = None
-
-
-class PreviewView(WireModel):
-    """What would happen.
-
-    `left_out` counts what `details` does not list, `undo` says how it is taken back, and `about` is
-    what the host says of the resource.
-    """
-
-    model_config = ConfigDict(title="Preview")
-
-    accuracy: Annotated[str, one_of("Accuracy")] = "none"
-    summary: str = ""
-    details: tuple[str, ...] = ()
-    left_out: int = 0
-    undo: str | SkipJsonSchema[None] = None
-    about: str | None = None
 
 
 class DecisionView(WireModel):

@@ -21,9 +21,19 @@ from host_agent.errors import (
 )
 
 if TYPE_CHECKING:
-    from host_agent.client import Client, Held, Outcome, Ran, RequestView
+    from host_agent.client import (
+        ApprovalsView,
+        Client,
+        DryRun,
+        Held,
+        Outcome,
+        PreviewView,
+        Ran,
+        RequestView,
+    )
 
 LONGEST_WAIT_SECONDS = 86400
+_SUMMARY_LIMIT = 300
 """Digits of a request's id that are shown to be typed again."""
 
 _WITHOUT_PROBLEM = {"denied": "approval:denied", "expired": "approval:expired"}
@@ -50,6 +60,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="SECONDS",
         type=wait_seconds,
         help="follow a held request for so long until it is decided and has run",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only tell what it would come to: nothing runs, nobody is asked",
     )
     parser.add_argument("--json", action="store_true", help="print the agent's answer as JSON")
     connection_settings.add_arguments(parser)
@@ -78,6 +93,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(message)
     with connection_settings.connect(args) as client:
         params = _params(client, args.operation, words)
+        if args.dry_run:
+            tried = client.dry_run(args.operation, params, reason=args.reason)
+            return _show_dry_run(tried, as_json=args.json)
         try:
             answer = client.submit(args.operation, params, reason=args.reason)
         except ProblemError as problem:
@@ -128,11 +146,63 @@ def _show_ran(answer: "Ran", *, as_json: bool) -> int:
         print(render.json_text(answer.body))
     else:
         _show_outcome(answer.outcome)
-        if answer.effect != "read":
+        if answer.outcome.exit_code is None:
+            _say(f"unchanged  {_what_was_asked(answer)}  {_summary(answer.preview)}".rstrip())
+        elif answer.effect != "read":
             by = "" if answer.grant is None else f"by grant {endings.short_id(answer.grant)}"
-            what = endings.subject(answer.operation, answer.resource)
-            _say(endings.done(what, answer.outcome, by))
+            _say(endings.done(_what_was_asked(answer), answer.outcome, by))
     return EX_OK
+
+
+def _what_was_asked(answer: "Ran | DryRun") -> str:
+    return endings.subject(answer.operation, answer.resource)
+
+
+def _summary(preview: "PreviewView | None") -> str:
+    return "" if preview is None else render.visible(preview.summary, limit=_SUMMARY_LIMIT)
+
+
+_WOULD = {
+    "run": "would run",
+    "ask": "would ask",
+    "attach": "would attach to",
+    "unchanged": "nothing to do",
+}
+
+
+def _show_dry_run(tried: "DryRun", *, as_json: bool) -> int:
+    """Show what an ask would come to, a line for each thing that is to be known before it."""
+    if as_json:
+        print(render.json_text(tried.body))
+        return EX_OK
+    end = _WOULD.get(tried.would, render.visible(tried.would, limit=64))
+    if tried.attaches_to is not None:
+        end = f"{end} {endings.short_id(tried.attaches_to)}"
+    lines = [f"{end}  {_what_was_asked(tried)}  rule: {render.visible(tried.rule, limit=100)}"]
+    if tried.approvals is not None:
+        lines.append(f"       {_whose_yes(tried.approvals)}")
+    if tried.preview is not None:
+        accuracy = render.visible(tried.preview.accuracy, limit=16)
+        lines.append(f"       {_summary(tried.preview)} ({accuracy})")
+        lines += [f"       {render.visible(line, limit=200)}" for line in tried.preview.details]
+        if tried.preview.left_out:
+            lines.append(f"       and {tried.preview.left_out} more")
+        if tried.preview.undo:
+            lines.append(f"       undo: {render.visible(tried.preview.undo, limit=200)}")
+    if tried.runs_as is not None:
+        lines.append(f"       runs as {render.visible(tried.runs_as, limit=64)}")
+    lines.append(f"       digest {render.visible(tried.digest, limit=80)}")
+    print("\n".join(lines))
+    return EX_OK
+
+
+def _whose_yes(terms: "ApprovalsView") -> str:
+    """Return whose yes it takes, in words."""
+    role = render.visible(terms.approver_role, limit=64)
+    named = ", ".join(render.visible(name, limit=64) for name in terms.approvers or ())
+    of = f" of {named}" if named else ""
+    people = "one" if terms.needed == 1 else str(terms.needed)
+    return f"needs the yes of {people} with the role {role}{of}"
 
 
 def _say(line: str) -> None:

@@ -295,8 +295,8 @@ def _inspect_pull_output(params: PullParameters, output: Output) -> Inspection:
     return parse_pull_inspection(output, remote=params.remote, branch=params.branch)
 
 
-def _inspect_switch_output(_params: SwitchParameters, output: Output) -> Inspection:
-    return parse_switch_inspection(output)
+def _inspect_switch_output(params: SwitchParameters, output: Output) -> Inspection:
+    return parse_switch_inspection(output, branch=params.branch)
 
 
 def _inspect_reset_output(_params: ResetParameters, output: Output) -> Inspection:
@@ -426,6 +426,7 @@ SPECS = (
         parameters=PullParameters,
         inspect=_inspect_pull,
         parse_inspection=_inspect_pull_output,
+        may_be_done_already=True,
         invoke=_invoke_pull,
         probe=_probe,
         parse_probe=_is_at_target,
@@ -444,6 +445,7 @@ SPECS = (
         parameters=SwitchParameters,
         inspect=_inspect_switch,
         parse_inspection=_inspect_switch_output,
+        may_be_done_already=True,
         invoke=_invoke_switch,
         probe=_probe,
         parse_probe=_is_at_target,

@@ -327,10 +327,11 @@ def parse_pull_inspection(output: Output, *, remote: str, branch: str) -> Inspec
             left_out=left_out,
             undo=f"reset to {head[:_SHORT]}",
         ),
+        is_done_already=head == target,
     )
 
 
-def parse_switch_inspection(output: Output) -> Inspection:
+def parse_switch_inspection(output: Output, *, branch: str) -> Inspection:
     """Return what `switch` is bound to, and the files that differ between the two branches."""
     facts = _RepositoryFacts.of(output)
     precondition = _precondition(facts)
@@ -351,6 +352,7 @@ def parse_switch_inspection(output: Output) -> Inspection:
             left_out=left_out,
             undo=f"switch to {origin}",
         ),
+        is_done_already=precondition["head_ref"] == f"refs/heads/{branch}",
     )
 
 

@@ -51,6 +51,7 @@ from host_agent.operations.endings import (
 from host_agent.operations.patterns import extended
 from host_agent.operations.systemd.journal import decode, parse_logs
 from host_agent.operations.systemd.output import (
+    DONE_IN,
     is_done,
     parse_inspection,
     parse_list,
@@ -406,6 +407,7 @@ def _change(
         choices=_choices_change,
         undo=undo,
         inspect=inspect,
+        may_be_done_already=verb in DONE_IN,
         parse_inspection=inspected,
         guard=guard,
         deeds=deeds,

@@ -294,6 +294,7 @@ def parse_inspection(output: Output, *, verb: str) -> Inspection:
     """
     facts = read_facts(output)
     _refuse_impossible(facts, verb)
+    is_done_already = _is_done_already(facts, verb)
     return Inspection(
         precondition={
             "unit": facts.unit,
@@ -306,14 +307,28 @@ def parse_inspection(output: Output, *, verb: str) -> Inspection:
             "state": facts.state,
         },
         preview=Preview(
-            accuracy=PreviewAccuracy.ESTIMATE,
+            accuracy=PreviewAccuracy.EXACT if is_done_already else PreviewAccuracy.ESTIMATE,
             summary=_summary(facts, verb),
             details=tuple(_details(facts, verb)),
             left_out=max(len(facts.affected) + len(facts.pulled) - SHOWN, 0),
             undo=_UNDO[verb, facts.activity],
             about=facts.description[:_SHOWN_CHARACTERS] or None,
         ),
+        is_done_already=is_done_already,
     )
+
+
+DONE_IN: Mapping[str, frozenset[str]] = {
+    "start": frozenset({"active", "reloading"}),
+    "stop": frozenset({"inactive", "failed"}),
+}
+"""The states in which systemd itself drops a start or a stop of the unit (`-EALREADY`)."""
+
+
+def _is_done_already(facts: UnitFacts, verb: str) -> bool:
+    """Return whether the change would do nothing, to this unit and to any other."""
+    reaches_others = bool(facts.pulled or facts.affected)
+    return facts.active in DONE_IN.get(verb, frozenset()) and not reaches_others
 
 
 _LOAD_FAULTS: Mapping[str, str] = {

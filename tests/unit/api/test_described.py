@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.described import faults
-from tests.support.fake_agent import decision, held, operations, parts, problem, ran, view
+from tests.support.fake_agent import decision, dry_run, held, operations, parts, problem, ran, view
 
 JSON, PROBLEM = "application/json", "application/problem+json"
 SHOWN = ("GET", "/requests/abc?wait=3", 200, JSON)
@@ -14,6 +14,10 @@ SHOWN = ("GET", "/requests/abc?wait=3", 200, JSON)
 def test_what_the_document_has_is_no_fault() -> None:
     assert faults(*SHOWN, view(decisions=[decision()])) == []
     assert faults("POST", "/host/op", 200, JSON, ran()) == []
+    nothing = {"exit_code": None, "verified": None}
+    done = {**ran(), "state": "unchanged", "outcome": nothing, "preview": view()["preview"]}
+    assert faults("POST", "/host/op", 200, JSON, done) == []
+    assert faults("POST", "/host/op", 200, JSON, dry_run()) == []
     assert faults("POST", "/host/op", 202, JSON, held()) == []
     assert faults("GET", "/host/operations", 200, JSON, operations()) == []
     assert faults("GET", "/ready", 200, JSON, parts()) == []
@@ -48,4 +52,5 @@ def test_a_status_and_a_type_that_are_not_described_are_faults() -> None:
     assert faults("GET", "/requests/abc", 201, JSON, view())
     assert faults("GET", "/requests/abc", 200, PROBLEM, view())
     assert faults("POST", "/host/op", 200, JSON, view())
+    assert faults("POST", "/host/op", 200, JSON, {**dry_run(), "would": "perhaps"})
     assert faults("GET", "/nowhere", 404, PROBLEM, view())

@@ -38,8 +38,8 @@ def test_an_older_body_becomes_the_typed_parameters(
     verb: str, shape: type, body: dict[str, object], params: dict[str, object]
 ) -> None:
     request = _Asked()
-    name, found, reason = read_zfs(verb, shape, request, body)  # type: ignore[arg-type]
-    assert (name, found, reason) == (f"zfs.{verb}", params, None)
+    name, found, reason, is_dry = read_zfs(verb, shape, request, body)  # type: ignore[arg-type]
+    assert (name, found, reason, is_dry) == (f"zfs.{verb}", params, None, False)
     assert request.operation == f"zfs.{verb}"
 
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from host_agent.api.wire.operations import Held, Outcome
-from host_agent.api.wire.requests import PreviewView, RequestPage
+from host_agent.api.wire.operations import Held, Outcome, PreviewView
+from host_agent.api.wire.requests import RequestPage
 from host_agent.errors import InvalidAnswerError
 from host_agent.operations.catalogue import Output, Preview, PreviewAccuracy
 from host_agent.pipeline.run import outcome_json

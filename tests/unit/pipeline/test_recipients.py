@@ -181,6 +181,7 @@ async def test_the_outbox_is_woken_by_what_there_is_to_tell(bench: Workbench) ->
         await bench.settle()
         assert await bench.state(request) is end
         assert woken
+        bench.host.head_ref = "refs/heads/main"
         request = await bench.held(operation="git.switch", params=ASIDE)
     woken.clear()
     await bench.pipeline.decisions.cancel(bench.who("deployer"), request.id, reason=None)

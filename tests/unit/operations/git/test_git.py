@@ -489,6 +489,28 @@ def test_pull_of_commits_that_are_not_here_is_an_estimate() -> None:
     found = inspection("git.pull", FACTS + f"remote_url /o\ntarget {OTHER}\n")
     assert found.preview.accuracy is PreviewAccuracy.ESTIMATE
     assert found.preview.details == ("origin is /o",)
+    assert not found.is_done_already
+
+
+@pytest.mark.parametrize(("target", "is_nothing"), [(COMMIT, True), (OTHER, False)])
+def test_pull_of_the_commit_that_is_checked_out_is_nothing_to_do(
+    target: str, is_nothing: bool
+) -> None:
+    found = inspection("git.pull", FACTS + f"remote_url /o\ntarget {target}\ncommit_count 0\n")
+    assert found.preview.accuracy is PreviewAccuracy.EXACT
+    assert found.is_done_already is is_nothing
+
+
+@pytest.mark.parametrize(
+    ("head_ref", "is_nothing"),
+    [("refs/heads/release/1.0", True), ("refs/heads/main", False), ("detached", False)],
+)
+def test_switch_to_the_branch_that_is_checked_out_is_nothing_to_do(
+    head_ref: str, is_nothing: bool
+) -> None:
+    facts = FACTS.replace("head_ref refs/heads/main", f"head_ref {head_ref}")
+    found = inspection("git.switch", f"{facts}target {COMMIT}\nfile_count 0\n")
+    assert found.is_done_already is is_nothing
 
 
 def test_reset_tells_what_is_lost_and_how_much_more() -> None:

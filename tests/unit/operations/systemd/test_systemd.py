@@ -372,8 +372,41 @@ def test_what_changes_by_itself_is_not_bound(changed: dict[str, str]) -> None:
 def test_the_preview_says_what_would_happen(verb: str, activity: str, expected: str) -> None:
     down = {"ActiveState": "inactive", "SubState": "dead"} if activity == "down" else {}
     up = ("active_seconds", f"{12 * 86_400 + 5}")
-    preview = inspected(verb, facts(up, activity=activity, **down)).preview
-    assert (preview.accuracy, preview.summary) == (PreviewAccuracy.ESTIMATE, expected)
+    found = inspected(verb, facts(up, activity=activity, **down))
+    is_nothing = expected.startswith("Nothing")
+    accuracy = PreviewAccuracy.EXACT if is_nothing else PreviewAccuracy.ESTIMATE
+    assert (found.preview.accuracy, found.preview.summary) == (accuracy, expected)
+    assert found.is_done_already is is_nothing
+
+
+@pytest.mark.parametrize(
+    ("verb", "state", "others", "is_nothing"),
+    [
+        ("start", "active", (), True),
+        ("start", "reloading", (), True),
+        ("start", "activating", (), False),
+        ("start", "deactivating", (), False),
+        ("start", "failed", (), False),
+        ("start", "active", (("pulled", "app.service"),), False),
+        ("start", "active", (("affected", "app.service"),), False),
+        ("restart", "active", (), False),
+        ("reload", "active", (), False),
+        ("stop", "inactive", (), True),
+        ("stop", "failed", (), True),
+        ("stop", "activating", (), False),
+        ("stop", "deactivating", (), False),
+        ("stop", "maintenance", (), False),
+        ("stop", "inactive", (("affected", "app.service"),), False),
+        ("stop", "failed", (("pulled", "app.service"),), False),
+    ],
+)
+def test_only_what_systemd_itself_drops_is_nothing_to_do(
+    verb: str, state: str, others: tuple[tuple[str, str], ...], is_nothing: bool
+) -> None:
+    activity = "down" if state in ("inactive", "failed") else "up"
+    found = inspected(verb, facts(*others, activity=activity, ActiveState=state))
+    is_exact = found.preview.accuracy is PreviewAccuracy.EXACT
+    assert (found.is_done_already, is_exact) == (is_nothing, is_nothing)
 
 
 def test_the_preview_names_what_goes_with_it_and_bounds_it() -> None:
