@@ -17,8 +17,8 @@ from host_agent.http.exchange import Application
 from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Principal
 from host_agent.operations import CATALOGUE
+from tests.support.answers import parts
 from tests.support.asgi import Reply, ask
-from tests.support.fake_agent import parts
 from tests.support.people import BRIDGE, IDENTITIES_AND_BRIDGE, PEOPLE
 from tests.support.pipeline import STATUS, Workbench, opened
 
@@ -97,7 +97,7 @@ class Api:
 
 
 @asynccontextmanager
-async def api(directory: Path, **configured: str) -> AsyncIterator[Api]:
+async def api(directory: Path, **configured: Any) -> AsyncIterator[Api]:
     """Open a workbench with people, a bridge, and the API over it."""
     directory.mkdir(exist_ok=True)
     known: dict[str, Any] = {"people": PEOPLE + BRIDGE, "identities": IDENTITIES_AND_BRIDGE}

@@ -3,7 +3,7 @@
 from host_agent.api.monitoring import create_metrics_app
 from host_agent.api.wire.host import Readiness
 from host_agent.http.exchange import Application
-from tests.support.fake_agent import parts
+from tests.support.answers import parts
 
 BODY = b"host_agent_up 1\n"
 

@@ -38,9 +38,9 @@ from host_agent.client.exchange import (
     recovery_from,
 )
 from host_agent.errors import ConfigurationError, Recovery
-from tests.support import fake_agent
+from tests.support import answers
+from tests.support.answers import DIGEST, REQUEST_ID
 from tests.support.certificates import make_pki
-from tests.support.fake_agent import DIGEST, REQUEST_ID
 
 T = TypeVar("T")
 NOTHING_RAN = {"exit_code": None, "verified": None}
@@ -87,7 +87,7 @@ def reply(status: int, body: JsonValue | dict[str, Any], **headers: str) -> Repl
 
 
 def problem(code: str, status: int, **headers: str) -> Reply:
-    return reply(status, dict(fake_agent.problem(code, status).body), **headers)
+    return reply(status, answers.problem(code), **headers)
 
 
 LOST = ConnectionFailedError("lost")
@@ -97,7 +97,7 @@ LOST = ConnectionFailedError("lost")
 
 
 def test_an_ask_that_ran_is_read() -> None:
-    scene = Scene(reply(200, fake_agent.ran(stdout="clean\n", verified=True)))
+    scene = Scene(reply(200, answers.ran(stdout="clean\n", verified=True)))
 
     answer = scene.play(scene.protocol.submit("git.status", {"repository": "/srv/app"}, None))
 
@@ -136,7 +136,7 @@ def test_what_was_done_already_is_read_without_an_outcome() -> None:
 
 
 def test_an_ask_that_is_held_is_told_apart() -> None:
-    scene = Scene(reply(202, fake_agent.held()))
+    scene = Scene(reply(202, answers.held()))
 
     answer = scene.play(scene.protocol.submit("git.pull", {}, "why"))
 
@@ -147,7 +147,7 @@ def test_an_ask_that_is_held_is_told_apart() -> None:
 
 
 def test_members_of_a_newer_agent_are_kept_and_do_no_harm() -> None:
-    body = fake_agent.view(body="x", colour="red", state="half-done", deliveries=[])
+    body = answers.view(body="x", colour="red", state="half-done", deliveries=[])
 
     view = RequestView.parse(body)
 
@@ -160,10 +160,10 @@ def test_members_of_a_newer_agent_are_kept_and_do_no_harm() -> None:
     [
         {},
         {"request_id": 1, "operation": "x", "state": "pending"},
-        fake_agent.view(decisions="none"),
-        fake_agent.view(expires_at="tomorrow"),
-        fake_agent.view(expires_at="2026-11-20T21:00:00"),
-        fake_agent.view(params=[]),
+        answers.view(decisions="none"),
+        answers.view(expires_at="tomorrow"),
+        answers.view(expires_at="2026-11-20T21:00:00"),
+        answers.view(params=[]),
     ],
 )
 def test_a_view_that_is_none_is_an_invalid_answer(body: dict[str, Any]) -> None:
@@ -199,7 +199,7 @@ def test_an_answer_that_is_not_ours_is_invalid(answer: Reply) -> None:
 
 
 def test_a_problem_keeps_all_that_it_says() -> None:
-    body = {**fake_agent.problem("host:failed", 502, "It broke.").body, "outcome": {"exit_code": 3}}
+    body = {**answers.problem("host:failed", "It broke."), "outcome": {"exit_code": 3}}
     scene = Scene(reply(502, body))
 
     with pytest.raises(ProblemError) as caught:
@@ -237,7 +237,7 @@ def test_retry_after_comes_from_the_body_else_the_header() -> None:
 
 
 def test_an_ask_is_repeated_with_the_same_key_after_a_lost_connection() -> None:
-    scene = Scene(LOST, LOST, reply(200, fake_agent.ran()))
+    scene = Scene(LOST, LOST, reply(200, answers.ran()))
 
     scene.play(scene.protocol.submit("git.status", {}, None))
 
@@ -257,7 +257,7 @@ def test_attempts_end() -> None:
 
 @pytest.mark.parametrize("verb", ["approve", "deny", "cancel"])
 def test_a_decision_is_never_sent_twice(verb: str) -> None:
-    scene = Scene(LOST, reply(200, fake_agent.view()))
+    scene = Scene(LOST, reply(200, answers.view()))
     steps = {
         "approve": scene.protocol.decide(REQUEST_ID, "approve", DIGEST, None),
         "deny": scene.protocol.decide(REQUEST_ID, "deny", None, None),
@@ -275,7 +275,7 @@ def test_a_decision_is_never_sent_twice(verb: str) -> None:
     "error", [DeadlineError("late"), CertificateRefusedError("not you"), HandshakeError("not it")]
 )
 def test_what_repeating_cannot_mend_is_not_repeated(error: Exception) -> None:
-    scene = Scene(error, reply(200, fake_agent.operations()))
+    scene = Scene(error, reply(200, answers.operations("git.status", "git.log", "git.pull")))
 
     with pytest.raises(type(error)):
         scene.play(scene.protocol.operations())
@@ -284,8 +284,10 @@ def test_what_repeating_cannot_mend_is_not_repeated(error: Exception) -> None:
 
 
 def test_a_short_retry_after_is_followed() -> None:
-    answers = problem("rate:limited", 429, retry_after="2"), reply(200, fake_agent.operations())
-    scene = Scene(*answers)
+    scene = Scene(
+        problem("rate:limited", 429, retry_after="2"),
+        reply(200, answers.operations("git.status", "git.log", "git.pull")),
+    )
 
     found = scene.play(scene.protocol.operations())
 
@@ -305,7 +307,7 @@ def test_a_short_retry_after_is_followed() -> None:
     ],
 )
 def test_a_refusal_is_not_repeated(answer: Reply) -> None:
-    scene = Scene(answer, reply(200, fake_agent.ran()))
+    scene = Scene(answer, reply(200, answers.ran()))
 
     with pytest.raises(ProblemError):
         scene.play(scene.protocol.submit("git.status", {}, None))
@@ -317,7 +319,7 @@ def test_a_refusal_is_not_repeated(answer: Reply) -> None:
 
 
 def test_requests_are_asked_for_with_what_is_given() -> None:
-    scene = Scene(reply(200, {"requests": [fake_agent.view()], "next_cursor": "c&d"}))
+    scene = Scene(reply(200, {"requests": [answers.view()], "next_cursor": "c&d"}))
 
     page = scene.play(scene.protocol.requests("pending", 5, "a&b"))
     scene.play(scene.protocol.requests(None, None, None))
@@ -330,7 +332,7 @@ def test_requests_are_asked_for_with_what_is_given() -> None:
 
 @pytest.mark.parametrize("request_id", ["", "..", "a/b", "a?b", "a%2fb", "x" * 65, "ä", "a\n"])
 def test_an_id_cannot_name_another_route(request_id: str) -> None:
-    scene = Scene(reply(200, fake_agent.view()))
+    scene = Scene(reply(200, answers.view()))
 
     for steps in (
         scene.protocol.request(request_id, 0),
@@ -345,7 +347,7 @@ def test_an_id_cannot_name_another_route(request_id: str) -> None:
 
 @pytest.mark.parametrize("wait", [-1, 61])
 def test_a_poll_is_at_most_a_minute(wait: int) -> None:
-    scene = Scene(reply(200, fake_agent.view()))
+    scene = Scene(reply(200, answers.view()))
 
     with pytest.raises(ValueError, match="0 to 60"):
         scene.play(scene.protocol.request(REQUEST_ID, wait))
@@ -354,7 +356,7 @@ def test_a_poll_is_at_most_a_minute(wait: int) -> None:
 
 
 def test_a_poll_may_last_its_wait_longer() -> None:
-    scene = Scene(reply(200, fake_agent.view()))
+    scene = Scene(reply(200, answers.view()))
 
     scene.play(scene.protocol.request(REQUEST_ID, 60))
 
@@ -363,7 +365,7 @@ def test_a_poll_may_last_its_wait_longer() -> None:
 
 
 def test_an_approval_repeats_the_digest_and_a_denial_need_not() -> None:
-    scene = Scene(reply(200, fake_agent.view()))
+    scene = Scene(reply(200, answers.view()))
 
     scene.play(scene.protocol.decide(REQUEST_ID, "approve", DIGEST, "fine"))
     scene.play(scene.protocol.decide(REQUEST_ID, "deny", None, None))
@@ -390,7 +392,7 @@ def follow(scene: Scene, timeout: float) -> tuple[RequestView, list[str]]:
 
 
 def views(*states: str) -> Sequence[Reply]:
-    return [reply(200, fake_agent.view(state=state)) for state in states]
+    return [reply(200, answers.view(state=state)) for state in states]
 
 
 def test_following_ends_with_the_final_state() -> None:
@@ -438,7 +440,12 @@ def test_following_survives_a_restart_of_the_agent() -> None:
 
 
 @pytest.mark.parametrize(
-    "end", [problem("identity:revoked", 403), CertificateRefusedError("no"), problem("x", 404)]
+    "end",
+    [
+        problem("identity:revoked", 403),
+        CertificateRefusedError("no"),
+        reply(404, {**answers.problem("request:not-found"), "code": "x"}),
+    ],
 )
 def test_following_ends_where_waiting_does_not_help(end: Reply | Exception) -> None:
     scene = Scene(*views("pending"), end)
@@ -453,10 +460,10 @@ def test_following_ends_where_waiting_does_not_help(end: Reply | Exception) -> N
 
 
 def test_readiness_is_an_answer_either_way() -> None:
-    broken = fake_agent.problem("store:unavailable", 503, **fake_agent.parts(store="gone"))
+    broken = answers.problem("store:unavailable", **answers.parts(store="gone"))
     for answer, is_ready in (
-        (reply(200, fake_agent.parts()), True),
-        (reply(503, dict(broken.body)), False),
+        (reply(200, answers.parts()), True),
+        (reply(503, broken), False),
     ):
         scene = Scene(answer)
         assert scene.play(scene.protocol.ready()).is_ready is is_ready

@@ -4,8 +4,17 @@ from typing import Any
 
 import pytest
 
+from tests.support.answers import (
+    decision,
+    dry_run,
+    held,
+    operations,
+    parts,
+    problem,
+    ran,
+    view,
+)
 from tests.support.described import faults
-from tests.support.fake_agent import decision, dry_run, held, operations, parts, problem, ran, view
 
 JSON, PROBLEM = "application/json", "application/problem+json"
 SHOWN = ("GET", "/requests/abc?wait=3", 200, JSON)
@@ -19,11 +28,11 @@ def test_what_the_document_has_is_no_fault() -> None:
     assert faults("POST", "/host/op", 200, JSON, done) == []
     assert faults("POST", "/host/op", 200, JSON, dry_run()) == []
     assert faults("POST", "/host/op", 202, JSON, held()) == []
-    assert faults("GET", "/host/operations", 200, JSON, operations()) == []
+    assert faults("GET", "/host/operations", 200, JSON, operations("git.status", "git.pull")) == []
     assert faults("GET", "/ready", 200, JSON, parts()) == []
-    refused = problem("store:unavailable", 503, **parts(store="gone"))
-    assert faults("GET", "/ready", 503, PROBLEM, refused.body) == []
-    assert faults("GET", "/nowhere", 404, PROBLEM, problem("route:not-found", 404).body) == []
+    refused = problem("store:unavailable", **parts(store="gone"))
+    assert faults("GET", "/ready", 503, PROBLEM, refused) == []
+    assert faults("GET", "/nowhere", 404, PROBLEM, problem("route:not-found")) == []
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import pytest
 
 from host_agent.http.exchange import Application
+from tests.support.answers import parts
 from tests.support.asgi import ask
-from tests.support.fake_agent import parts
 from tests.support.monitored import BODY, metrics_app
 
 

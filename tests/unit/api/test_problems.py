@@ -21,7 +21,7 @@ from host_agent.errors import (
     RateLimitedError,
 )
 from host_agent.http.exchange import new_exchange_id
-from tests.support.fake_agent import parts
+from tests.support.answers import parts
 
 
 @pytest.mark.parametrize("kind", BY_CODE.values(), ids=BY_CODE.keys())

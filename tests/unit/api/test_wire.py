@@ -9,7 +9,7 @@ from host_agent.api.wire.requests import RequestPage
 from host_agent.errors import InvalidAnswerError
 from host_agent.operations.catalogue import Output, Preview, PreviewAccuracy
 from host_agent.pipeline.run import outcome_json
-from tests.support.fake_agent import DIGEST, held, view
+from tests.support.answers import DIGEST, held, view
 
 
 def test_an_outcome_is_answered_whole_and_in_its_order() -> None:

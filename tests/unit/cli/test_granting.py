@@ -8,11 +8,11 @@ import pytest
 from host_agent.cli import granting
 from host_agent.client import GrantBody, RequestView
 from host_agent.errors import UsageError
-from tests.support import fake_agent
+from tests.support import answers
 
 
 def view(**members: Any) -> RequestView:
-    return RequestView.parse(fake_agent.view(**members))
+    return RequestView.parse(answers.view(**members))
 
 
 def parsed(*words: str) -> GrantBody | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from host_agent.cli.terminal import listing
 from host_agent.client import RequestView
-from tests.support import fake_agent
+from tests.support import answers
 
 NOW = datetime(2026, 11, 20, 21, 30, tzinfo=UTC)
 
@@ -13,7 +13,7 @@ NOW = datetime(2026, 11, 20, 21, 30, tzinfo=UTC)
 def view(number: int, **members: Any) -> RequestView:
     late = (NOW + timedelta(minutes=number)).isoformat()
     given = {"request_id": f"{number:08x}" + "0" * 24, "expires_at": late, **members}
-    return RequestView.parse(fake_agent.view(**given))
+    return RequestView.parse(answers.view(**given))
 
 
 def drawn(*views: RequestView, width: int | None = 80) -> list[str]:

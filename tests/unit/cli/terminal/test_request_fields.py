@@ -8,13 +8,13 @@ import pytest
 from host_agent.cli.commands import call
 from host_agent.cli.terminal import request_fields
 from host_agent.client import RequestView
-from tests.support import fake_agent
+from tests.support import answers
 
 NOW = datetime(2026, 11, 20, 21, 30, tzinfo=UTC)
 
 
 def view(**members: Any) -> RequestView:
-    return RequestView.parse(fake_agent.view(**members))
+    return RequestView.parse(answers.view(**members))
 
 
 def shown(**members: Any) -> dict[str, str]:
@@ -139,13 +139,13 @@ def test_whose_yes_it_takes_is_told() -> None:
 
 
 def test_an_effect_that_the_probe_did_not_see_is_loud() -> None:
-    text = shown(state="succeeded", outcome=fake_agent.outcome(verified=False))["outcome"]
+    text = shown(state="succeeded", outcome=answers.outcome(verified=False))["outcome"]
 
     assert "NOT VERIFIED" in text
 
 
 def test_output_is_shown_in_its_own_field() -> None:
-    found = shown(state="succeeded", outcome=fake_agent.outcome(stdout="a\n\x1b[2Jstate: x\n"))
+    found = shown(state="succeeded", outcome=answers.outcome(stdout="a\n\x1b[2Jstate: x\n"))
 
     assert found["stdout"] == "a\n\\u{1b}[2Jstate: x"
 
