@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.support import fake_agent
+from tests.support import answers, counterpart
+from tests.support.answers import DIGEST, REQUEST_ID
 from tests.support.certificates import Leaf, Pki, make_pki
-from tests.support.fake_agent import DIGEST, REQUEST_ID, Answer, FakeAgent
+from tests.support.counterpart import Answer, Counterpart, refused
+from tests.support.pipeline import PULL
 from tests.support.terminal import Terminal
 
 REQUEST = f"/requests/{REQUEST_ID}"
@@ -33,15 +35,15 @@ def alice(pki: Pki) -> Leaf:
 
 
 @pytest.fixture
-def agent(pki: Pki) -> Iterator[FakeAgent]:
-    with fake_agent.running(pki) as running:
-        running.script("GET", REQUEST, view())
-        running.script("POST", f"{REQUEST}/decision", view(state="approved"))
+def agent(pki: Pki, tmp_path: Path) -> Iterator[Counterpart]:
+    with counterpart.running(tmp_path / "agent", pki) as running:
+        running.say("GET", REQUEST, view())
+        running.say("POST", f"{REQUEST}/decision", view(state="approved"))
         yield running
 
 
 @pytest.fixture
-def environ(agent: FakeAgent, alice: Leaf, tmp_path: Path) -> dict[str, str]:
+def environ(agent: Counterpart, alice: Leaf, tmp_path: Path) -> dict[str, str]:
     return {
         "HOME": str(tmp_path),
         "HOST_AGENT_URL": agent.url,
@@ -52,10 +54,10 @@ def environ(agent: FakeAgent, alice: Leaf, tmp_path: Path) -> dict[str, str]:
 
 
 def view(**members: Any) -> Answer:
-    return Answer(body=fake_agent.view(**members))
+    return Answer(body=answers.view(**members))
 
 
-def decisions(agent: FakeAgent) -> list[Any]:
+def decisions(agent: Counterpart) -> list[Any]:
     return [seen.body for seen in agent.seen if seen.path.endswith("/decision")]
 
 
@@ -67,9 +69,9 @@ def assert_nothing_hostile(terminal: Terminal) -> None:
     assert not re.search(r"\r(?!\r*\n)[^\n]*\S", text.replace("\r\n", "\n"))
 
 
-def test_approve_shows_the_request_and_asks(agent: FakeAgent, environ: dict[str, str]) -> None:
+def test_approve_shows_the_request_and_asks(agent: Counterpart, environ: dict[str, str]) -> None:
     with Terminal(["requests", "approve", REQUEST_ID[:8]], environ=environ) as terminal:
-        agent.script("GET", f"/requests/{REQUEST_ID[:8]}", view())
+        agent.say("GET", f"/requests/{REQUEST_ID[:8]}", view())
         terminal.read_until("Type yes to approve: ")
         assert decisions(agent) == []
         for words in ("/srv/app", "origin", "main", DIGEST, "own words", "before the release"):
@@ -82,7 +84,7 @@ def test_approve_shows_the_request_and_asks(agent: FakeAgent, environ: dict[str,
 
 @pytest.mark.parametrize("answer", ["\n", "y\n", "no\n", "yes please\n", "\x04"])
 def test_any_other_answer_approves_nothing(
-    agent: FakeAgent, environ: dict[str, str], answer: str
+    agent: Counterpart, environ: dict[str, str], answer: str
 ) -> None:
     with Terminal(["requests", "approve", REQUEST_ID], environ=environ) as terminal:
         terminal.read_until("Type yes to approve: ")
@@ -94,7 +96,7 @@ def test_any_other_answer_approves_nothing(
 
 
 def test_an_answer_typed_before_the_question_does_not_count(
-    agent: FakeAgent, environ: dict[str, str]
+    agent: Counterpart, environ: dict[str, str]
 ) -> None:
     with Terminal(["requests", "approve", REQUEST_ID], environ=environ) as terminal:
         terminal.type("yes\n")
@@ -106,7 +108,7 @@ def test_an_answer_typed_before_the_question_does_not_count(
 
 
 def test_an_interrupt_at_the_question_approves_nothing(
-    agent: FakeAgent, environ: dict[str, str]
+    agent: Counterpart, environ: dict[str, str]
 ) -> None:
     with Terminal(["requests", "approve", REQUEST_ID], environ=environ) as terminal:
         terminal.read_until("Type yes to approve: ")
@@ -123,9 +125,9 @@ def test_an_interrupt_at_the_question_approves_nothing(
     ids=["decided already", "another digest"],
 )
 def test_there_is_no_question_where_there_is_nothing_to_approve(
-    agent: FakeAgent, environ: dict[str, str], members: dict[str, Any], arguments: tuple[str, ...]
+    agent: Counterpart, environ: dict[str, str], members: dict[str, Any], arguments: tuple[str, ...]
 ) -> None:
-    agent.script("GET", REQUEST, view(**members))
+    agent.say("GET", REQUEST, view(**members))
 
     with Terminal(["requests", "approve", REQUEST_ID, *arguments], environ=environ) as terminal:
         assert terminal.end() == 75
@@ -136,7 +138,7 @@ def test_there_is_no_question_where_there_is_nothing_to_approve(
 
 def hostile_view() -> dict[str, Any]:
     text = HOSTILE + FORGED
-    return fake_agent.view(
+    return answers.view(
         reason=text,
         rule=text,
         caller=text,
@@ -148,18 +150,20 @@ def hostile_view() -> dict[str, Any]:
         preview={"accuracy": text, "summary": text, "details": [text, text]},
         precondition={text: text},
         approvals={"needed": 1, "given": 0, "approvers": [text], "approver_role": text},
-        decisions=[fake_agent.decision(text, owner=text, channel=text, reason=text)],
+        decisions=[
+            answers.decision(approver=text, decision=text, owner=text, channel=text, reason=text)
+        ],
         problem={"code": text, "detail": text},
-        outcome=fake_agent.outcome(stdout=text, stderr=text),
+        outcome=answers.outcome(stdout=text, stderr=text),
     )
 
 
 @pytest.mark.promise("c31")
 @pytest.mark.parametrize("columns", [40, 100])
 def test_a_hostile_request_stays_text_while_it_is_approved(
-    agent: FakeAgent, environ: dict[str, str], columns: int
+    agent: Counterpart, environ: dict[str, str], columns: int
 ) -> None:
-    agent.script("GET", REQUEST, Answer(body=hostile_view()))
+    agent.say("GET", REQUEST, Answer(body=hostile_view()))
 
     with Terminal(
         ["requests", "approve", REQUEST_ID], environ=environ, columns=columns
@@ -182,12 +186,10 @@ def test_a_hostile_request_stays_text_while_it_is_approved(
 @pytest.mark.promise("c31")
 @pytest.mark.parametrize("arguments", [["show", REQUEST_ID], ["list"]], ids=["show", "list"])
 def test_hostile_requests_stay_text_in_every_listing(
-    agent: FakeAgent, environ: dict[str, str], arguments: list[str]
+    agent: Counterpart, environ: dict[str, str], arguments: list[str]
 ) -> None:
-    agent.script("GET", REQUEST, Answer(body=hostile_view()))
-    agent.script(
-        "GET", "/requests", Answer(body={"requests": [hostile_view()], "next_cursor": None})
-    )
+    agent.say("GET", REQUEST, Answer(body=hostile_view()))
+    agent.say("GET", "/requests", Answer(body={"requests": [hostile_view()], "next_cursor": None}))
 
     with Terminal(["requests", *arguments], environ=environ) as terminal:
         assert terminal.end() == 0
@@ -198,10 +200,10 @@ def test_hostile_requests_stay_text_in_every_listing(
 
 @pytest.mark.promise("c31")
 def test_a_commands_output_stays_text_on_a_terminal(
-    agent: FakeAgent, environ: dict[str, str]
+    agent: Counterpart, environ: dict[str, str]
 ) -> None:
-    outcome = fake_agent.ran(stdout=HOSTILE + "\nnext\n", stderr=HOSTILE + FORGED)
-    agent.script("POST", "/host/op", Answer(body=outcome))
+    outcome = answers.ran(stdout=HOSTILE + "\nnext\n", stderr=HOSTILE + FORGED)
+    agent.say("POST", "/host/op", Answer(body=outcome))
 
     with Terminal(["call", "git.log"], environ=environ) as terminal:
         assert terminal.end() == 0
@@ -212,8 +214,8 @@ def test_a_commands_output_stays_text_on_a_terminal(
 
 
 @pytest.mark.promise("c31")
-def test_a_problem_stays_text_on_a_terminal(agent: FakeAgent, environ: dict[str, str]) -> None:
-    agent.script("POST", "/host/op", fake_agent.problem("policy:denied", 403, HOSTILE + FORGED))
+def test_a_problem_stays_text_on_a_terminal(agent: Counterpart, environ: dict[str, str]) -> None:
+    agent.say("POST", "/host/op", refused("policy:denied", HOSTILE + FORGED))
 
     with Terminal(["call", "git.log"], environ=environ) as terminal:
         assert terminal.end() == 77
@@ -223,21 +225,21 @@ def test_a_problem_stays_text_on_a_terminal(agent: FakeAgent, environ: dict[str,
 
 
 def test_a_held_request_is_followed_with_progress(
-    agent: FakeAgent, environ: dict[str, str]
+    agent: Counterpart, environ: dict[str, str]
 ) -> None:
-    agent.script("POST", "/host/op", Answer(status=202, body=fake_agent.held()))
-    agent.script(
-        "GET",
-        REQUEST,
-        view(),
-        Answer(delay_seconds=0.5, body=fake_agent.view(state="running")),
-        view(state="succeeded", outcome=fake_agent.outcome(stdout="merged\n")),
-    )
+    deployer = agent.pki.client("deployer")
+    files = {"CERT": deployer.certificate_path, "KEY": deployer.key_path}
+    environ |= {f"HOST_AGENT_{name}": str(path) for name, path in files.items()}
+    words = [f"{name}={value}" for name, value in PULL.items()]
 
-    with Terminal(["call", "git.pull", "--wait", "60"], environ=environ) as terminal:
+    with Terminal(["call", "git.pull", *words, "--wait", "60"], environ=environ) as terminal:
         terminal.read_until("waiting")
+        (waiting,) = agent.do(agent.bench.store.live())
+        assert not agent.bench.host.changes
+        agent.do(agent.bench.decide(waiting))
         assert terminal.end() == 0
 
-    assert "held   0f8e7d6c  git.pull  waits for: pulling needs alice" in terminal.text
-    assert "merged\n" in terminal.text
+    assert f"held   {waiting.id[:8]}  git.pull  waits for: pulling needs a person" in terminal.text
+    assert "done\n" in terminal.text
     assert "done   git.pull /srv/app  " in terminal.text
+    assert len(agent.bench.host.changes) == 1

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.support import fake_agent
+from tests.support import answers, counterpart
+from tests.support.answers import DIGEST, REQUEST_ID
 from tests.support.certificates import Leaf, Pki, make_pki
-from tests.support.fake_agent import DIGEST, REQUEST_ID, Answer, FakeAgent, frame, problem
+from tests.support.counterpart import Answer, Counterpart, frame, refused
 from tests.support.terminal import Terminal
 
 OTHER_ID = "f" * len(REQUEST_ID)
@@ -45,25 +46,25 @@ def ending() -> Iterator[threading.Event]:
 
 
 @pytest.fixture
-def happened(agent: FakeAgent, ending: threading.Event) -> threading.Event:
+def happened(agent: Counterpart, ending: threading.Event) -> threading.Event:
     """Once it is set, the agent tells of an event; its stream goes on to the test's end."""
     told = threading.Event()
-    agent.script("GET", "/events", fake_agent.stream((told, frame(7)), (ending, b"")))
+    agent.say("GET", "/events", counterpart.stream((told, frame(7)), (ending, b"")))
     return told
 
 
 @pytest.fixture
-def agent(pki: Pki, ending: threading.Event) -> Iterator[FakeAgent]:
-    with fake_agent.running(pki) as running:
-        running.script("GET", "/events", fake_agent.stream((ending, b"")))
-        running.script("GET", "/requests", queue(fake_agent.view()))
-        running.script("POST", DECISION, Answer(body=fake_agent.view(state="approved")))
+def agent(pki: Pki, tmp_path: Path, ending: threading.Event) -> Iterator[Counterpart]:
+    with counterpart.running(tmp_path / "agent", pki) as running:
+        running.say("GET", "/events", counterpart.stream((ending, b"")))
+        running.say("GET", "/requests", queue(answers.view()))
+        running.say("POST", DECISION, Answer(body=answers.view(state="approved")))
         yield running
         ending.set()
 
 
 @pytest.fixture
-def environ(agent: FakeAgent, alice: Leaf, tmp_path: Path) -> dict[str, str]:
+def environ(agent: Counterpart, alice: Leaf, tmp_path: Path) -> dict[str, str]:
     return {
         "HOME": str(tmp_path),
         "HOST_AGENT_URL": agent.url,
@@ -81,16 +82,16 @@ def in_seconds(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def decisions(agent: FakeAgent) -> list[Any]:
+def decisions(agent: Counterpart) -> list[Any]:
     return [seen.body for seen in agent.seen if seen.path == DECISION]
 
 
-def sent(agent: FakeAgent) -> list[str]:
+def sent(agent: Counterpart) -> list[str]:
     return [seen.path for seen in agent.seen if seen.path.endswith("/decision")]
 
 
 def twin() -> dict[str, Any]:
-    return fake_agent.view(request_id=OTHER_ID, digest="sha256:" + "9" * 64)
+    return answers.view(request_id=OTHER_ID, digest="sha256:" + "9" * 64)
 
 
 class Watch(Terminal):
@@ -132,7 +133,7 @@ def ask(watch: Watch) -> None:
 
 
 def test_an_approval_takes_reading_a_question_and_y(
-    agent: FakeAgent, environ: dict[str, str]
+    agent: Counterpart, environ: dict[str, str]
 ) -> None:
     with Watch(environ) as watch:
         ask(watch)
@@ -150,7 +151,7 @@ def test_an_approval_takes_reading_a_question_and_y(
 
 @pytest.mark.parametrize("key", ["n", "\n", "x", "\x1b", "\x04"], ids=repr)
 def test_every_other_key_approves_nothing(
-    agent: FakeAgent, environ: dict[str, str], key: str
+    agent: Counterpart, environ: dict[str, str], key: str
 ) -> None:
     with Watch(environ) as watch:
         ask(watch)
@@ -162,7 +163,9 @@ def test_every_other_key_approves_nothing(
     assert decisions(agent) == []
 
 
-def test_what_is_typed_ahead_answers_no_question(agent: FakeAgent, environ: dict[str, str]) -> None:
+def test_what_is_typed_ahead_answers_no_question(
+    agent: Counterpart, environ: dict[str, str]
+) -> None:
     with Watch(environ) as watch:
         watch.read_until("more lines below")
         watch.type("   ")
@@ -176,7 +179,7 @@ def test_what_is_typed_ahead_answers_no_question(agent: FakeAgent, environ: dict
     assert decisions(agent) == []
 
 
-def test_what_was_not_read_is_not_approved(agent: FakeAgent, environ: dict[str, str]) -> None:
+def test_what_was_not_read_is_not_approved(agent: Counterpart, environ: dict[str, str]) -> None:
     with Watch(environ) as watch:
         watch.read_until("more lines below")
         watch.type("a")
@@ -187,8 +190,8 @@ def test_what_was_not_read_is_not_approved(agent: FakeAgent, environ: dict[str, 
     assert decisions(agent) == []
 
 
-def test_a_denial_takes_a_reason(agent: FakeAgent, environ: dict[str, str]) -> None:
-    agent.script("POST", DECISION, Answer(body=fake_agent.view(state="denied")))
+def test_a_denial_takes_a_reason(agent: Counterpart, environ: dict[str, str]) -> None:
+    agent.say("POST", DECISION, Answer(body=answers.view(state="denied")))
     with Watch(environ) as watch:
         watch.read_until("more lines below")
         watch.type("d")
@@ -209,9 +212,9 @@ def test_a_denial_takes_a_reason(agent: FakeAgent, environ: dict[str, str]) -> N
 
 
 def test_a_refused_decision_is_told_and_the_watch_goes_on(
-    agent: FakeAgent, environ: dict[str, str]
+    agent: Counterpart, environ: dict[str, str]
 ) -> None:
-    agent.script("POST", DECISION, problem("approval:self-approval", 403, "Not your own."))
+    agent.say("POST", DECISION, refused("approval:self-approval", "Not your own."))
     with Watch(environ) as watch:
         ask(watch)
         watch.type("y")
@@ -220,8 +223,8 @@ def test_a_refused_decision_is_told_and_the_watch_goes_on(
         assert watch.end() == 0
 
 
-def test_the_last_five_seconds_take_no_answer(agent: FakeAgent, environ: dict[str, str]) -> None:
-    agent.script("GET", "/requests", queue(fake_agent.view(expires_at=in_seconds(4))))
+def test_the_last_five_seconds_take_no_answer(agent: Counterpart, environ: dict[str, str]) -> None:
+    agent.say("GET", "/requests", queue(answers.view(expires_at=in_seconds(4))))
     with Watch(environ) as watch:
         watch.read_until("more lines below")
         watch.type("   ")
@@ -235,8 +238,8 @@ def test_the_last_five_seconds_take_no_answer(agent: FakeAgent, environ: dict[st
     assert decisions(agent) == []
 
 
-def test_a_question_goes_when_its_time_is_over(agent: FakeAgent, environ: dict[str, str]) -> None:
-    agent.script("GET", "/requests", queue(fake_agent.view(expires_at=in_seconds(8))))
+def test_a_question_goes_when_its_time_is_over(agent: Counterpart, environ: dict[str, str]) -> None:
+    agent.say("GET", "/requests", queue(answers.view(expires_at=in_seconds(8))))
     with Watch(environ) as watch:
         ask(watch)
         watch.read_until("too late to answer")
@@ -247,12 +250,12 @@ def test_a_question_goes_when_its_time_is_over(agent: FakeAgent, environ: dict[s
 
 
 def test_an_event_is_seen_at_once_and_a_question_ends_with_its_request(
-    agent: FakeAgent, environ: dict[str, str], happened: threading.Event
+    agent: Counterpart, environ: dict[str, str], happened: threading.Event
 ) -> None:
     with Watch(environ) as watch:
         ask(watch)
         assert "live" in watch.screen
-        agent.script("GET", "/requests", queue())
+        agent.say("GET", "/requests", queue())
         happened.set()
         watch.read_until("ended meanwhile")
         watch.read_until("No pending requests")
@@ -263,16 +266,16 @@ def test_an_event_is_seen_at_once_and_a_question_ends_with_its_request(
 
 
 def test_words_of_a_denial_are_no_commands_when_its_request_goes_away(
-    agent: FakeAgent, environ: dict[str, str], happened: threading.Event
+    agent: Counterpart, environ: dict[str, str], happened: threading.Event
 ) -> None:
     """Its caller cancels it while the reason is typed; another request slides into its place."""
-    agent.script("GET", "/requests", queue(fake_agent.view(), twin()))
+    agent.say("GET", "/requests", queue(answers.view(), twin()))
     with Watch(environ, lines=50) as watch:
         watch.read_until_shown("2 pending")
         watch.type("d")
         watch.read_until_shown("because:")
         watch.type("n")
-        agent.script("GET", "/requests", queue(twin()))
+        agent.say("GET", "/requests", queue(twin()))
         happened.set()
         watch.read_until_shown("ended meanwhile")
         for character in "o, please stay away from it a y":
@@ -286,12 +289,12 @@ def test_words_of_a_denial_are_no_commands_when_its_request_goes_away(
 
 
 def test_who_has_read_one_is_not_asked_about_another(
-    agent: FakeAgent, environ: dict[str, str], happened: threading.Event
+    agent: Counterpart, environ: dict[str, str], happened: threading.Event
 ) -> None:
-    agent.script("GET", "/requests", queue(fake_agent.view(), twin()))
+    agent.say("GET", "/requests", queue(answers.view(), twin()))
     with Watch(environ, lines=50) as watch:
         watch.read_until_shown("2 pending")
-        agent.script("GET", "/requests", queue(twin()))
+        agent.say("GET", "/requests", queue(twin()))
         happened.set()
         watch.read_until_shown("this is another one")
         watch.type("ay")
@@ -307,9 +310,9 @@ def test_who_has_read_one_is_not_asked_about_another(
 
 
 def test_whoever_ends_it_does_not_wait_for_an_agent_that_does_not_answer(
-    agent: FakeAgent, environ: dict[str, str], ending: threading.Event
+    agent: Counterpart, environ: dict[str, str], ending: threading.Event
 ) -> None:
-    agent.script("POST", DECISION, Answer(body=fake_agent.view(state="approved"), waits_for=ending))
+    agent.say("POST", DECISION, Answer(body=answers.view(state="approved"), waits_for=ending))
     with Watch(environ, lines=50) as watch:
         watch.read_until_shown("1 pending")
         watch.type("a")
@@ -321,11 +324,13 @@ def test_whoever_ends_it_does_not_wait_for_an_agent_that_does_not_answer(
         watch.assert_restored()
 
 
-def test_without_events_it_looks_again_and_again(agent: FakeAgent, environ: dict[str, str]) -> None:
-    agent.script("GET", "/events", problem("route:not-found", 404))
+def test_without_events_it_looks_again_and_again(
+    agent: Counterpart, environ: dict[str, str]
+) -> None:
+    agent.say("GET", "/events", refused("route:not-found"))
     with Watch(environ) as watch:
         watch.read_until("1 pending")
-        agent.script("GET", "/requests", queue())
+        agent.say("GET", "/requests", queue())
         watch.read_until("No pending requests")
         watch.type("q")
         assert watch.end() == 0
@@ -346,7 +351,7 @@ def test_whoever_ends_it_the_terminal_is_as_before(
 
 
 def test_an_interrupt_at_the_question_approves_nothing(
-    agent: FakeAgent, environ: dict[str, str]
+    agent: Counterpart, environ: dict[str, str]
 ) -> None:
     with Watch(environ) as watch:
         ask(watch)
@@ -357,11 +362,9 @@ def test_an_interrupt_at_the_question_approves_nothing(
 
 
 def test_a_refusal_ends_it_and_the_terminal_is_as_before(
-    agent: FakeAgent, environ: dict[str, str]
+    agent: Counterpart, environ: dict[str, str]
 ) -> None:
-    agent.script(
-        "GET", "/requests", queue(fake_agent.view()), problem("identity:revoked", 403, "Gone.")
-    )
+    agent.say("GET", "/requests", queue(answers.view()), refused("identity:revoked", "Gone."))
     with Watch(environ) as watch:
         watch.read_until("1 pending")
         assert watch.end() == 77
@@ -372,10 +375,10 @@ def test_a_refusal_ends_it_and_the_terminal_is_as_before(
 @pytest.mark.promise("c31")
 @pytest.mark.parametrize(("columns", "lines"), [(80, 24), (40, 14), (200, 60)])
 def test_a_hostile_request_stays_text_while_it_is_watched(
-    agent: FakeAgent, environ: dict[str, str], columns: int, lines: int
+    agent: Counterpart, environ: dict[str, str], columns: int, lines: int
 ) -> None:
     text = HOSTILE + "\nstate     approved\x1b[2K\x1b[1A\x1b]0;owned\x07"
-    hostile = fake_agent.view(
+    hostile = answers.view(
         operation="git.pull" + text,
         resource=text,
         caller=text,
@@ -383,7 +386,7 @@ def test_a_hostile_request_stays_text_while_it_is_watched(
         params={"repository": text, "x" + text: [text]},
         preview={"accuracy": text, "summary": text, "details": [text]},
     )
-    agent.script("GET", "/requests", queue(hostile))
+    agent.say("GET", "/requests", queue(hostile))
     with Watch(environ, columns=columns, lines=lines) as watch:
         watch.read_until("1 pending")
         watch.type("d")
@@ -398,7 +401,7 @@ def test_a_hostile_request_stays_text_while_it_is_watched(
     assert "\\u{" in watch.text
 
 
-def test_a_terminal_too_small_answers_nothing(agent: FakeAgent, environ: dict[str, str]) -> None:
+def test_a_terminal_too_small_answers_nothing(agent: Counterpart, environ: dict[str, str]) -> None:
     with Watch(environ, columns=39, lines=10) as watch:
         watch.read_until("needs a terminal")
         watch.type("ay")

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 from host_agent.api.problems import problem_body
+from host_agent.api.wire.dry_run import DryRun
 from host_agent.api.wire.host import Readiness
 from host_agent.api.wire.operations import OperationInfo, OperationList
 from host_agent.errors import BY_CODE, HostAgentError
@@ -92,6 +93,22 @@ def ran(name: str = "git.status", **members: Any) -> dict[str, Any]:
     answer = responses.answer_of(request, CATALOGUE.parse(name, PARAMS[name]))
     assert isinstance(answer, responses.SubmitAnswer)
     return dict(answer.body)
+
+
+def dry_run(name: str = "git.pull", **members: Any) -> dict[str, Any]:
+    """Return what the request would come to, asked as a dry run."""
+    shown = view()
+    kept = ("resource", "effect", "digest", "runs_as", "approvals", "preview", "precondition")
+    told = DryRun(
+        exchange_id="x-1",
+        operation=name,
+        state="dry_run",
+        would="ask",
+        verdict="ask",
+        rule=shown["rule"],
+        **{member: shown[member] for member in kept},
+    )
+    return {**told.as_json(), **members}
 
 
 def problem(code: str, detail: str = "Not this time.", **members: Any) -> dict[str, Any]:

@@ -17,6 +17,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import parse_qs
 
+import pytest
+
+from host_agent.__main__ import main
 from host_agent.agent.build import peer_of
 from host_agent.api.problems import render
 from host_agent.http.exchange import Application
@@ -62,9 +65,16 @@ class Seen:
     peer: str
 
 
-def refused(code: str, detail: str = "Not this time.", **members: Any) -> Answer:
+def refused(
+    code: str,
+    detail: str = "Not this time.",
+    *,
+    retry_after_seconds: float | None = None,
+    **members: Any,
+) -> Answer:
     """Return the answer that tells of the error with `code`, rendered as the API does it."""
-    rendered = render(answers.error(code, detail, members=members), "x-1")
+    error = answers.error(code, detail, members=members, retry_after_seconds=retry_after_seconds)
+    rendered = render(error, "x-1")
     fields = {name.decode(): value.decode() for name, value in rendered.headers}
     return Answer(status=rendered.status, content=rendered.body, headers=fields)
 
@@ -72,8 +82,11 @@ def refused(code: str, detail: str = "Not this time.", **members: Any) -> Answer
 class Counterpart:
     """The door, the API and what a test says in front of it; a context manager."""
 
-    def __init__(self, directory: Path, pki: Pki, server: Leaf | None = None) -> None:
+    def __init__(
+        self, directory: Path, pki: Pki, server: Leaf | None = None, **configured: str
+    ) -> None:
         self.pki = pki
+        self._configured = configured
         self.seen: list[Seen] = []
         self.port = 0
         self._directory = directory
@@ -121,6 +134,13 @@ class Counterpart:
         """Do something on the agent's own loop, and return what came of it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
+    @contextlib.contextmanager
+    def meanwhile(self, work: Coroutine[Any, Any, object]) -> Iterator[None]:
+        """Do something on the agent's own loop while the test waits for a client."""
+        doing = asyncio.run_coroutine_threadsafe(work, self._loop)
+        yield
+        doing.result(PATIENCE)
+
     def paths(self) -> list[str]:
         """Return the exchanges so far, as method and path."""
         return [f"{seen.method} {seen.path}" for seen in self.seen]
@@ -131,7 +151,7 @@ class Counterpart:
         self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
         try:
             clock = HeldClock(datetime.now(UTC))
-            async with api(self._directory, clock=clock) as self._api:
+            async with api(self._directory, clock=clock, **self._configured) as self._api:
                 await self._listen(self._api.app)
         finally:
             self._begun.set()
@@ -215,9 +235,9 @@ async def _set(event: threading.Event) -> None:
 
 
 @contextlib.contextmanager
-def running(directory: Path, pki: Pki) -> Iterator[Counterpart]:
-    """Run one with the PKI's own server certificate."""
-    with Counterpart(directory, pki) as counterpart:
+def running(directory: Path, pki: Pki, **configured: str) -> Iterator[Counterpart]:
+    """Run one with the PKI's own server certificate; the keywords are as of `configuration`."""
+    with Counterpart(directory, pki, None, **configured) as counterpart:
         yield counterpart
 
 
@@ -229,6 +249,29 @@ def write_client_toml(home: Path, *, url: str, leaf: Leaf, ca: Path) -> Path:
         f'url = "{url}"\ncert = "{leaf.certificate_path}"\nkey = "{leaf.key_path}"\nca = "{ca}"\n'
     )
     return path
+
+
+class CommandLine:
+    """Runs a command line in this process as somebody, and keeps what it printed."""
+
+    def __init__(
+        self, home: Path, agent: Counterpart, capsys: pytest.CaptureFixture[str], *, cn: str
+    ) -> None:
+        self._home, self._agent, self._capsys = home, agent, capsys
+        self.out = self.err = ""
+        self.become(cn)
+
+    def become(self, cn: str) -> None:
+        """Let the next ones be somebody else's."""
+        leaf, ca = self._agent.pki.client(cn), self._agent.pki.ca_path
+        write_client_toml(self._home, url=self._agent.url, leaf=leaf, ca=ca)
+
+    def __call__(self, *arguments: str) -> int:
+        """Run one, and return its exit status."""
+        status = main(arguments)
+        self.out, self.err = self._capsys.readouterr()
+        assert "Traceback" not in self.err
+        return status
 
 
 def stream(*pieces: tuple[threading.Event, bytes], first: bytes = b": events\n\n") -> Answer:

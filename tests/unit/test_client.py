@@ -110,7 +110,7 @@ def test_an_ask_that_ran_is_read() -> None:
 
 
 def test_a_dry_run_is_asked_without_a_key_and_read() -> None:
-    scene = Scene(reply(503, {"code": "x:y"}, retry_after="1"), reply(200, fake_agent.dry_run()))
+    scene = Scene(reply(503, {"code": "x:y"}, retry_after="1"), reply(200, answers.dry_run()))
 
     tried = scene.play(scene.protocol.dry_run("git.pull", {"branch": "main"}, "why"))
 
@@ -125,8 +125,8 @@ def test_a_dry_run_is_asked_without_a_key_and_read() -> None:
 
 
 def test_what_was_done_already_is_read_without_an_outcome() -> None:
-    done = {**fake_agent.ran("git.pull"), "state": "unchanged", "outcome": NOTHING_RAN}
-    scene = Scene(reply(200, {**done, "preview": fake_agent.view()["preview"]}))
+    done = {**answers.ran("git.pull"), "state": "unchanged", "outcome": NOTHING_RAN}
+    scene = Scene(reply(200, {**done, "preview": answers.view()["preview"]}))
 
     answer = scene.play(scene.protocol.submit("git.pull", {}, None))
 
