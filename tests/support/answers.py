@@ -7,21 +7,28 @@ peer, is made.
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from host_agent.api.problems import problem_body
 from host_agent.api.wire.dry_run import DryRun
 from host_agent.api.wire.host import Readiness
-from host_agent.api.wire.operations import OperationInfo, OperationList
+from host_agent.api.wire.operations import OperationList
 from host_agent.errors import BY_CODE, HostAgentError
+from host_agent.identity.registry import Autonomy, Principal, Role
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Output
 from host_agent.pipeline import responses
+from host_agent.pipeline.context import Snapshot
+from host_agent.pipeline.discovery import discover
 from host_agent.pipeline.run import outcome_json
 from host_agent.requests.facts import request_view
 from host_agent.requests.model import LIVE, Request, RequestId, State, Terms, Verb
-from tests.support.stored_requests import a_decision, a_request, facts_of
+from tests.support.pipeline import configuration
+from tests.support.stored_requests import a_credential, a_decision, a_request, facts_of
 
 DIGEST = "sha256:" + "ab" * 32
 REQUEST_ID = "0f8e7d6c5b4a39281706f5e4d3c2b1a0"
@@ -133,16 +140,22 @@ def parts(**members: Any) -> dict[str, Any]:
 
 
 def operations(*names: str) -> dict[str, Any]:
-    """Return the list of operations that has these of the catalogue, each of them allowed."""
-    return OperationList(
-        operations=tuple(
-            OperationInfo(
-                name=spec.name,
-                effect=spec.effect.value,
-                summary=spec.summary,
-                parameters=spec.parameters.model_json_schema(),
-                verdict="allow",
-            )
-            for spec in map(CATALOGUE.spec, names)
-        )
-    ).as_json()
+    """Return what a caller is told that it can ask for: these operations of git."""
+    told = _discovered().operations
+    return OperationList(operations=tuple(one for one in told if one.name in names)).as_json()
+
+
+@cache
+def _discovered() -> OperationList:
+    with TemporaryDirectory() as folder:
+        snapshot = Snapshot.of(configuration(Path(folder)))
+    caller = Principal(
+        cn="deployer",
+        unix_user="deployer",
+        owner="bob",
+        roles=frozenset({Role.CALLER}),
+        autonomy=Autonomy.SUPERVISED,
+        skip_ask=False,
+        credential=a_credential("deployer"),
+    )
+    return discover(CATALOGUE, snapshot, caller)
