@@ -116,7 +116,9 @@ def test_an_allowed_change_says_that_it_is_done_and_a_read_says_nothing_more(
     assert run.err == ""
 
 
-def test_what_was_done_already_is_told_with_its_preview(agent: Counterpart, run: CommandLine) -> None:
+def test_what_was_done_already_is_told_with_its_preview(
+    agent: Counterpart, run: CommandLine
+) -> None:
     preview = {"accuracy": "exact", "summary": "Nothing: main is\x1b there."}
     nothing = {"exit_code": None, "verified": None}
     done = {**answers.ran("git.pull"), "state": "unchanged", "outcome": nothing}
@@ -171,7 +173,9 @@ def test_a_dry_run_says_in_its_first_line_what_it_would_come_to(
     assert run.out.splitlines()[0].startswith(line)
 
 
-def test_a_dry_run_that_is_refused_ends_as_the_ask_would(agent: Counterpart, run: CommandLine) -> None:
+def test_a_dry_run_that_is_refused_ends_as_the_ask_would(
+    agent: Counterpart, run: CommandLine
+) -> None:
     agent.say("POST", "/host/op", refused("policy:no-rule"))
     assert run("call", "git.pull", "--dry-run") == 77
     assert "policy:no-rule" in run.err
