@@ -73,7 +73,7 @@ ALLOWED: Mapping[str, tuple[frozenset[str], str]] = {
         ),
         "Python's argparse has no public list of what a parser takes",
     ),
-    "execution/output.py": (
+    "execution/process.py": (
         frozenset({"_Hash"}),
         "an annotation, never evaluated: the type checkers have no other name for it",
     ),

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from host_agent.execution.output import Capture
+from host_agent.execution.process import Capture
 
 
 def fed(limit_bytes: int, *pieces: bytes) -> Capture:
