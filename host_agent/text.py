@@ -5,6 +5,7 @@ that is seen was always made here. Names and parameters are shown in ASCII alone
 that looks like another cannot pass for it.
 """
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,8 @@ ID: Final = "[0-9A-Za-z_-]{1,64}"
 SHOWN_ID: Final = 8
 """How many characters of an id people see and may type."""
 SHA256: Final = "[0-9a-f]{64}"
-DIGEST: Final = f"sha256:{SHA256}"
+HASH_PREFIX: Final = "sha256:"
+DIGEST: Final = f"{HASH_PREFIX}{SHA256}"
 """A digest or a hash as it is written everywhere: the algorithm, and lower hexadecimal."""
 
 MARKS_IN_A_ROW = 2
@@ -37,6 +39,11 @@ _QUOTES = re.compile(
     '["\u02ba\u02dd\u02ee\u05f4\u201c-\u201f\u2033\u2036\u275d\u275e\u301d-\u301f\uff02]'
 )
 """The double quote, and what looks like one."""
+
+
+def sha256_digest(data: bytes) -> str:
+    """Return the hash of `data` in the form of `DIGEST`."""
+    return f"{HASH_PREFIX}{hashlib.sha256(data).hexdigest()}"
 
 
 def is_hidden(character: str) -> bool:

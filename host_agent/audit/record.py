@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from hashlib import sha256
 from typing import NamedTuple, TypeAlias
 
 from host_agent.canonical import (
@@ -19,9 +18,11 @@ from host_agent.canonical import (
     decode_exact,
     is_canonical,
 )
-from host_agent.text import visible
+from host_agent.text import HASH_PREFIX, sha256_digest, visible
 
-GENESIS = "sha256:" + "0" * 64
+digest_of = sha256_digest
+"""The hash of the chain, and of what gives way to its hash; another one begins another chain."""
+GENESIS = HASH_PREFIX + "0" * 64
 """The `previous` of the first record of a chain."""
 
 MAX_RECORD_BYTES = 65_536
@@ -150,8 +151,8 @@ def build(event: Event, time: str, members: Mapping[str, JsonValue]) -> Members:
 def _text(text: str) -> str:
     if len(text) <= MAX_TEXT_CHARACTERS:
         return visible(text)
-    whole = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{visible(text[:SHOWN_CHARACTERS])}\\u{{cut {len(text)} characters sha256:{whole}}}"
+    whole = digest_of(text.encode("utf-8", "surrogatepass"))
+    return f"{visible(text[:SHOWN_CHARACTERS])}\\u{{cut {len(text)} characters {whole}}}"
 
 
 def _seen(value: JsonValue) -> JsonValue:
@@ -196,7 +197,7 @@ def _line(members: Mapping[str, JsonValue], previous: Link) -> tuple[bytes, str]
     after["sequence"] = previous.sequence + 1
     head = canonical_json(before)[:-1]
     tail = canonical_json(after)[1:]
-    hashed = f"sha256:{sha256(head + b',' + tail).hexdigest()}"
+    hashed = digest_of(head + b"," + tail)
     return b'%b,"hash":"%b",%b' % (head, hashed.encode("ascii"), tail), hashed
 
 
@@ -209,14 +210,9 @@ def _fitted(members: Mapping[str, JsonValue]) -> Members:
         if sum(map(len, sizes.values())) + sum(map(len, sizes)) + 4 * len(sizes) <= room:
             break
         whole = sizes[key]
-        fitted[key] = {"length": len(whole), "sha256": f"sha256:{sha256(whole).hexdigest()}"}
+        fitted[key] = {"length": len(whole), "sha256": digest_of(whole)}
         sizes[key] = canonical_json(fitted[key])
     return fitted
-
-
-def digest_of(data: bytes) -> str:
-    """Return `sha256:` and the hexadecimal SHA-256 of `data`."""
-    return f"sha256:{sha256(data).hexdigest()}"
 
 
 # -- reading back ---------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from host_agent.audit.record import GENESIS, Event, Link, NotARecordError, Record, read
-from host_agent.text import SHA256
+from host_agent.text import HASH_PREFIX, SHA256
 
 MAX_LINE_BYTES = 1_048_576
 MAX_FINDINGS = 1_000
@@ -26,10 +26,10 @@ MAX_FINDINGS = 1_000
 
 _CHUNK_BYTES = 1_048_576
 _REPAIRS = tuple(
-    f'{{"cause":"{cause}","event":"{Event.AUDIT_RECOVERED}","hash":"sha256:'.encode()
+    f'{{"cause":"{cause}","event":"{Event.AUDIT_RECOVERED}","hash":"{HASH_PREFIX}'.encode()
     for cause in ("torn", "write-failed")
 )
-_HEAD = re.compile(f"(?:sha256:)?({SHA256})")
+_HEAD = re.compile(f"(?:{HASH_PREFIX})?({SHA256})")
 
 
 class NotAnAuditFileError(Exception):
@@ -106,9 +106,9 @@ def parse_head(text: str) -> str:
     """
     match = _HEAD.fullmatch(text.strip().lower())
     if match is None:
-        message = "a head is sha256: and 64 hexadecimal digits"
+        message = f"a head is {HASH_PREFIX} and 64 hexadecimal digits"
         raise ValueError(message)
-    return f"sha256:{match[1]}"
+    return f"{HASH_PREFIX}{match[1]}"
 
 
 def verify(paths: Sequence[Path], head: str | None = None) -> ChainReport:
@@ -234,7 +234,7 @@ class _Region:
         """Return whether `record` tells this run's length and hash."""
         return (
             record.members.get("length") == self.length
-            and record.members.get("sha256") == f"sha256:{self._hash.hexdigest()}"
+            and record.members.get("sha256") == f"{HASH_PREFIX}{self._hash.hexdigest()}"
         )
 
 

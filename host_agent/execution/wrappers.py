@@ -4,13 +4,13 @@ The hash is part of the digest that is approved, so a wrapper that was changed a
 does not run. Reading one costs a stat; the bytes are read again only when the stat has changed.
 """
 
-import hashlib
 import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from host_agent.errors import AdapterUnavailableError
+from host_agent.text import sha256_digest
 
 MAX_BYTES = 1 << 20
 
@@ -58,7 +58,7 @@ class WrapperDigests:
         if len(wrappers) == 1:
             return self.digest(wrappers[0])
         lines = "".join(f"{name} {self.digest(name)}\n" for name in wrappers)
-        return "sha256:" + hashlib.sha256(lines.encode("ascii")).hexdigest()
+        return sha256_digest(lines.encode("ascii"))
 
     def _digest_of(self, descriptor: int, wrapper: str) -> str:
         now = os.fstat(descriptor)
@@ -75,6 +75,6 @@ class WrapperDigests:
         known = self._known.get(wrapper)
         if known is not None and known[0] == seen:
             return known[1]
-        digest = "sha256:" + hashlib.sha256(os.read(descriptor, MAX_BYTES)).hexdigest()
+        digest = sha256_digest(os.read(descriptor, MAX_BYTES))
         self._known[wrapper] = (seen, digest)
         return digest

@@ -20,7 +20,7 @@ from host_agent.config import CHANNELS
 from host_agent.requests import codes
 from host_agent.requests.facts import RequestFacts
 from host_agent.requests.model import Request
-from host_agent.text import SHOWN_ID, cut, free, name, plain, value
+from host_agent.text import HASH_PREFIX, SHOWN_ID, cut, free, name, plain, value
 
 MAX_TITLE = 80
 SHOWN_DIGEST = 8
@@ -287,7 +287,7 @@ def _identification(request: Request) -> str:
 
 
 def _hex(request: Request) -> str:
-    return plain(request.digest.removeprefix("sha256:")[:SHOWN_DIGEST])
+    return plain(request.digest.removeprefix(HASH_PREFIX)[:SHOWN_DIGEST])
 
 
 # -- what does not fit ----------------------------------------------------------------------------

@@ -4,7 +4,6 @@ Everything below `pipeline` meets here and nowhere else. Concrete classes are na
 """
 
 import asyncio
-import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -32,6 +31,7 @@ from host_agent.policy.limits import Limits
 from host_agent.policy.rules import Rules
 from host_agent.requests.model import Decision, Request
 from host_agent.store.store import RequestStore
+from host_agent.text import sha256_digest
 
 _T = TypeVar("_T")
 _log = logging.getLogger("host_agent.pipeline")
@@ -294,7 +294,7 @@ def preview_hash(request: Request) -> str | None:
     """Return `sha256:` and the hash of the preview that people were shown, in canonical form."""
     if request.preview is None:
         return None
-    return "sha256:" + hashlib.sha256(canonical_json(request.preview)).hexdigest()
+    return sha256_digest(canonical_json(request.preview))
 
 
 def welcome(context: Context, credential: Credential) -> Principal:

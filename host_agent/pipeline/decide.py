@@ -38,6 +38,7 @@ from host_agent.requests.model import (
     is_same_owner,
 )
 from host_agent.requests.notification import Purpose
+from host_agent.text import HASH_PREFIX
 
 CHECK_SECONDS = 1.0
 """How long a decision waits to see whether the target has changed; never for the run itself."""
@@ -223,7 +224,9 @@ class Decisions:
             RateLimitedError: five wrong codes in ten minutes.
         """
         request = await self._context.store.find(approval_id)
-        is_code = not token.startswith("sha256:") and await self._is_code(principal, request, token)
+        is_code = not token.startswith(HASH_PREFIX) and await self._is_code(
+            principal, request, token
+        )
         digest = request.digest if is_code else token
         # Nothing is waited for between this and the count: many at once get no more tries.
         self.lockout.refuse(principal.cn)

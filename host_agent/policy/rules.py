@@ -4,7 +4,6 @@ Pure: values in, a verdict out, and the reason is always there. A verdict become
 the pipeline's edge only. Names are compared whole, resources by `fullmatch`.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from host_agent.errors import NoRuleError, PolicyDeniedError, ReadOnlyError
 from host_agent.identity.registry import Autonomy, Principal
 from host_agent.operations.catalogue import Effect, Operation, OperationSpec
 from host_agent.requests.model import Terms
+from host_agent.text import sha256_digest
 
 Summary: TypeAlias = Literal["allow", "ask", "deny", "depends"]
 
@@ -234,4 +234,4 @@ def policy_fingerprint(identity: IdentityEntry, rule: Rule, section: BaseModel |
         name: None if part is None else part.model_dump(mode="json", exclude_defaults=True)
         for name, part in parts.items()
     }
-    return "sha256:" + hashlib.sha256(canonical_json(content)).hexdigest()
+    return sha256_digest(canonical_json(content))

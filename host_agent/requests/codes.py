@@ -7,10 +7,11 @@ stored, in the row of the request and the approver it was made for; so a code sa
 request, by one approver, and dies with the decision.
 """
 
-import hashlib
 import hmac
 import re
 import secrets
+
+from host_agent.text import sha256_digest
 
 ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 """32 characters: no I, O, 0 or 1."""
@@ -68,7 +69,7 @@ def hash_code(code: str) -> str:
 
     80 random bits need no slow hash: they cannot be searched through.
     """
-    return f"sha256:{hashlib.sha256(_DOMAIN + code.encode('ascii')).hexdigest()}"
+    return sha256_digest(_DOMAIN + code.encode("ascii"))
 
 
 def matches(text: str, hashed: str) -> bool:

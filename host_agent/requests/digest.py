@@ -5,11 +5,11 @@ again from the stored request and the world as it is, right before the run. Reas
 are outside, so that who asks for the same gets the same digest.
 """
 
-import hashlib
 from collections.abc import Mapping
 
 from host_agent.canonical import JsonValue, canonical_json
 from host_agent.requests.model import Digest
+from host_agent.text import sha256_digest
 
 VERSION = 1
 """The version of the digested form; another form gets another number, never the same digest."""
@@ -47,4 +47,4 @@ def compute(
             "precondition": precondition,
         }
     )
-    return Digest(f"sha256:{hashlib.sha256(form).hexdigest()}")
+    return Digest(sha256_digest(form))

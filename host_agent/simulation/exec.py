@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from host_agent.operations.exec.section import Command
 from host_agent.simulation.stand_in import REFUSED, die, require_same, tabbed
+from host_agent.text import HASH_PREFIX
 
 
 class SimulatedExec:
@@ -22,7 +23,7 @@ class SimulatedExec:
         if name not in self._commands:
             die(REFUSED, "no command is registered by that name")
         command = self._commands[name]
-        registered = command.sha256.removeprefix("sha256:")
+        registered = command.sha256.removeprefix(HASH_PREFIX)
         if what == "run":
             require_same(rest.pop(0), registered)
         given = dict(pair.split("=", 1) for pair in rest)

@@ -55,6 +55,7 @@ from host_agent.operations.endings import (
 )
 from host_agent.operations.patterns import extended
 from host_agent.operations.section import grammar
+from host_agent.text import HASH_PREFIX
 
 MAX_NAME_LENGTH = 128
 PROTECTED = (r"host-agent.*",)
@@ -258,7 +259,7 @@ def _change(
         return preview(Transaction.of(output))
 
     def invoke(params: PackageParameters, held: Mapping[str, JsonValue]) -> Invocation:
-        transaction = str(held["transaction"]).removeprefix("sha256:")
+        transaction = str(held["transaction"]).removeprefix(HASH_PREFIX)
         return _wrapper(verb, params.package, transaction, seconds=_SECONDS)
 
     def probe(params: PackageParameters, _held: Mapping[str, JsonValue]) -> Invocation:

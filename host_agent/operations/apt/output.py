@@ -10,6 +10,7 @@ from typing import NoReturn, Self
 from host_agent.canonical import JsonValue
 from host_agent.errors import InvalidOutputError
 from host_agent.operations.catalogue import Inspection, Output, Preview, PreviewAccuracy
+from host_agent.text import HASH_PREFIX
 
 _NAME = r"[a-z0-9][a-z0-9+.-]*"
 _ARCHITECTURE = r"[a-z0-9][a-z0-9-]*"
@@ -230,7 +231,7 @@ class Transaction:
         held: dict[str, JsonValue] = {
             "from": self.old,
             "to": self.new,
-            "transaction": f"sha256:{self.digest}",
+            "transaction": f"{HASH_PREFIX}{self.digest}",
         }
         return Inspection(precondition=held, preview=preview)
 

@@ -38,6 +38,7 @@ from host_agent.operations.catalogue import (
 )
 from host_agent.operations.endings import Endings, by_status, tool_endings, unknown, wrapper_endings
 from host_agent.operations.exec.section import ExecSection
+from host_agent.text import HASH_PREFIX
 
 WRAPPER = "exec-run"
 MAX_ARGUMENTS = 32
@@ -146,7 +147,7 @@ def commands_file(section: ExecSection | None) -> str:
     lines = ["# The commands of exec-run: NAME SHA256 EFFECT PATH [ARGUMENT=PATTERN ...]"]
     for command in section.commands if section else ():
         arguments = [f"{argument.name}={argument.pattern}" for argument in command.arguments]
-        digest = command.sha256.removeprefix("sha256:")
+        digest = command.sha256.removeprefix(HASH_PREFIX)
         lines.append(" ".join((command.name, digest, command.effect, command.path, *arguments)))
     return "\n".join([*lines, ""])
 
@@ -175,7 +176,7 @@ def _inspect(params: RunParameters) -> Invocation:
 
 
 def _invoke(params: RunParameters, held: Mapping[str, JsonValue]) -> Invocation:
-    digest = str(held["sha256"]).removeprefix("sha256:")
+    digest = str(held["sha256"]).removeprefix(HASH_PREFIX)
     arguments = ("run", params.name, digest, *params.pairs())
     return Invocation(
         wrapper=WRAPPER, arguments=arguments, run_as=RunAs.ROOT, timeout_seconds=_SECONDS
@@ -216,7 +217,10 @@ def _inspected(params: RunParameters, output: Output) -> Inspection:
         ),
         details=(f"Its arguments: {' '.join(arguments)}",) if len(arguments) > 1 else (),
     )
-    held: dict[str, JsonValue] = {"path": facts["path"], "sha256": f"sha256:{facts['sha256']}"}
+    held: dict[str, JsonValue] = {
+        "path": facts["path"],
+        "sha256": f"{HASH_PREFIX}{facts['sha256']}",
+    }
     return Inspection(precondition=held, preview=preview)
 
 

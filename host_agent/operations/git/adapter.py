@@ -45,6 +45,7 @@ from host_agent.operations.git.output import (
     parse_switch_inspection,
 )
 from host_agent.operations.git.section import GitSection, Repository
+from host_agent.text import HASH_PREFIX
 
 WRAPPER = "git"
 MAX_REF_LENGTH = 200
@@ -258,7 +259,7 @@ def _invoke_switch(params: SwitchParameters, held: Mapping[str, JsonValue]) -> I
 
 def _invoke_reset(params: ResetParameters, held: Mapping[str, JsonValue]) -> Invocation:
     head, head_ref, target = (_fact(held, name) for name in ("head", "head_ref", "target"))
-    changes = _fact(held, "changes").removeprefix("sha256:")
+    changes = _fact(held, "changes").removeprefix(HASH_PREFIX)
     return _wrapper(
         "reset", params.repository, _hold(held), head, head_ref, changes, params.ref, target
     )

@@ -12,6 +12,7 @@ from typing import NoReturn
 from host_agent.canonical import JsonValue
 from host_agent.errors import InvalidOutputError
 from host_agent.operations.catalogue import Inspection, Output, Preview, PreviewAccuracy
+from host_agent.text import HASH_PREFIX
 
 _SHORT = 7
 _MAX_COMMITS = 1000  # where the wrapper stops counting
@@ -372,7 +373,7 @@ def parse_reset_inspection(output: Output) -> Inspection:
     return Inspection(
         precondition={
             **precondition,
-            "changes": changes if changes == "none" else f"sha256:{changes}",
+            "changes": changes if changes == "none" else f"{HASH_PREFIX}{changes}",
         },
         preview=Preview(
             accuracy=PreviewAccuracy.ESTIMATE,

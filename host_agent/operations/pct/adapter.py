@@ -62,6 +62,7 @@ from host_agent.operations.pct.parameters import (
     CreateParameters,
 )
 from host_agent.operations.pct.section import PctSection, range_patterns, vmid_ranges
+from host_agent.text import HASH_PREFIX
 
 _SECONDS: Mapping[str, float] = {
     "start": 120,
@@ -114,7 +115,7 @@ def _wrapper(verb: str, *arguments: str) -> Invocation:
 
 
 def _hash(held: Mapping[str, JsonValue], name: str) -> str:
-    return str(held[name]).removeprefix("sha256:")
+    return str(held[name]).removeprefix(HASH_PREFIX)
 
 
 def _read(verb: str) -> Callable[[ContainerParameters, Mapping[str, JsonValue]], Invocation]:

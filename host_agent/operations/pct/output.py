@@ -13,6 +13,7 @@ from typing import NoReturn
 from host_agent.canonical import JsonValue
 from host_agent.errors import InvalidOutputError
 from host_agent.operations.catalogue import Inspection, Output, Preview, PreviewAccuracy
+from host_agent.text import HASH_PREFIX
 
 _HASH = r"[0-9a-f]{64}"
 ABSENT = "absent"
@@ -206,7 +207,7 @@ class ContainerFacts:
         value = self.values.get(name, ABSENT)
         if value == ABSENT:
             _refuse("inspection")
-        return f"sha256:{value}"
+        return f"{HASH_PREFIX}{value}"
 
     @property
     def left_out(self) -> int:

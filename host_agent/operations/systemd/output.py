@@ -16,6 +16,7 @@ from host_agent.canonical import MAX_SAFE_INTEGER, JsonValue
 from host_agent.clock import span
 from host_agent.errors import HostFailedError, InvalidOutputError
 from host_agent.operations.catalogue import Inspection, Output, Preview, PreviewAccuracy
+from host_agent.text import HASH_PREFIX
 
 SHOWN = 20
 """Other units that a preview names."""
@@ -300,7 +301,9 @@ def parse_inspection(output: Output, *, verb: str) -> Inspection:
             "unit": facts.unit,
             "load": facts.load,
             "activity": facts.activity,
-            "definition": "none" if facts.definition == "none" else f"sha256:{facts.definition}",
+            "definition": "none"
+            if facts.definition == "none"
+            else f"{HASH_PREFIX}{facts.definition}",
             "daemon_reload_needed": facts.needs_daemon_reload,
             "pulled": list(facts.pulled),
             "affected": list(facts.affected),

@@ -51,6 +51,7 @@ from host_agent.operations.zfs.preview import (
     preview_snapshot,
 )
 from host_agent.operations.zfs.section import ZfsSection
+from host_agent.text import HASH_PREFIX
 
 # -- allow-lists and protections -------------------------------------------------------------------
 
@@ -168,7 +169,7 @@ def _mode(*, recursive: bool) -> str:
 
 
 def _bound(held: Mapping[str, JsonValue]) -> tuple[str, str]:
-    return str(held["guid"]), str(held["state"]).removeprefix("sha256:")
+    return str(held["guid"]), str(held["state"]).removeprefix(HASH_PREFIX)
 
 
 def _invoke_list(params: DatasetListParameters, _none: Mapping[str, JsonValue]) -> Invocation:
@@ -240,7 +241,7 @@ def _precondition(facts: DatasetFacts) -> dict[str, JsonValue]:
         "createtxg": facts.one("createtxg"),
         "userrefs": facts.count("userrefs"),
         "members": facts.count("members"),
-        "state": f"sha256:{facts.state}",
+        "state": f"{HASH_PREFIX}{facts.state}",
     }
 
 
