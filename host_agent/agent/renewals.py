@@ -23,11 +23,9 @@ from host_agent.identity.certificate import PeerCertificate
 from host_agent.identity.registry import Principal
 from host_agent.pipeline import Context
 from host_agent.pki.door import load_certificates
-from host_agent.pki.mailbox import Mailbox, MailboxFullError, OtherKeyError
+from host_agent.pki.mailbox import INBOX, Mailbox, MailboxFullError, OtherKeyError
 from host_agent.pki.renewal import Renewal, RenewalEntry
 
-INBOX = "renewals"
-"""The directory of waiting renewals, beside the store."""
 _log = logging.getLogger("host_agent.agent")
 
 

@@ -27,8 +27,9 @@ from host_agent.errors import (
     InvalidAnswerError,
     ProblemError,
 )
+from host_agent.identity.files import read_linked
 from host_agent.pki.renewal import prove
-from host_agent.pki.replacement import ClientPair, PairPlace, is_certificate_for
+from host_agent.pki.replacement import ClientPair, PairPlace, fault_of
 
 DUE_PART = 2 / 3
 """The part of its life after which a certificate is renewed."""
@@ -170,7 +171,8 @@ def _exchange(settings: ConnectionSettings, place: PairPlace, pair: ClientPair) 
         sentence = f"{own.common_name} waits for the authority; the old certificate serves on"
         return RenewalStep(status=EX_TEMPFAIL, sentence=sentence, seconds=WAITING_SECONDS)
     pem = answer.certificate.encode()
-    if (fault := is_certificate_for(pem, waiting.key, own)) is not None:
+    believed = read_linked(settings.ca)
+    if (fault := fault_of(pem, waiting.key, own, believed)) is not None:
         message = f"the certificate that came is not used: {fault}"
         raise InvalidAnswerError(message)
     staged = place.stage(pem, waiting.key)

@@ -4,7 +4,6 @@ The inbox is the agent's. The other is root's: what lies there the authority has
 agent only hands it on. No key of the authority is ever here.
 """
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,11 @@ from host_agent.pki.profiles import key_hash
 from host_agent.pki.renewal import MAX_ENTRY_BYTES, Renewal, RenewalEntry
 from host_agent.pki.request import checked_key
 
+INBOX = "renewals"
+"""The directory of waiting renewals, beside the store."""
 MAX_WAITING = 1000
 FORGOTTEN_SECONDS = 30 * 86_400
-"""After so long without being asked for again a renewal makes room for others."""
+"""After so long a renewal that nobody has signed makes room for others."""
 
 
 class OtherKeyError(Exception):
@@ -57,12 +58,9 @@ class Mailbox:
         try:
             data = files.read_plain(self._path(renewal), limit=MAX_ENTRY_BYTES)
             found = RenewalEntry.model_validate_json(data)
-            is_same = found.request == entry.request and found.renewal().key == renewal.key
+            return found.request == entry.request and found.renewal().key == renewal.key
         except (ValueError, InvalidIdentityError):
             return False
-        if is_same:
-            os.utime(self._path(renewal))
-        return is_same
 
     def put(self, renewal: Renewal, entry: RenewalEntry) -> None:
         """Let a renewal wait, in the place of another one of the same certificate.
@@ -79,6 +77,17 @@ class Mailbox:
     def forget(self, renewal: Renewal) -> None:
         """Let a renewal wait no more; it was delivered."""
         self._path(renewal).unlink(missing_ok=True)
+
+    def oldest(self) -> tuple[int, float | None]:
+        """Return how many renewals wait, and since which Unix time the oldest does.
+
+        Raises:
+            OSError: the inbox cannot be read.
+        """
+        if not self.inbox.exists():
+            return 0, None
+        times = [path.lstat().st_mtime for path in self.inbox.glob("*.json")]
+        return len(times), min(times, default=None)
 
     def _path(self, renewal: Renewal) -> Path:
         return self.inbox / f"{_name(renewal)}.json"

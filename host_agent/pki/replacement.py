@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import cast
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from host_agent.errors import ConfigurationError
+from host_agent.errors import ConfigurationError, InvalidIdentityError
 from host_agent.identity import files
 from host_agent.identity.certificate import PeerCertificate, parse_peer_certificate
 from host_agent.pki.directory import locked, told
@@ -219,20 +220,37 @@ class PairPlace:
             raise ConfigurationError([_refused(target, error)]) from error
 
 
-def is_certificate_for(pem: bytes, key: PrivateKey, old: PeerCertificate) -> str | None:
-    """Return why a certificate that came is not the renewal of `old` for `key`; None if it is."""
+def fault_of(pem: bytes, key: PrivateKey, old: PeerCertificate, authorities: bytes) -> str | None:
+    """Return why a certificate that came is not the renewal of `old` for `key`; None if it is.
+
+    It has the same issuer, and where that is among `authorities`, its signature.
+    """
     try:
         certificate = load_certificates(pem)[0]
         peer = parse_peer_certificate(certificate.public_bytes(serialization.Encoding.DER))
-    except ValueError as error:
+    except (ValueError, InvalidIdentityError) as error:
         return str(error)
     if certificate.public_key() != key.public_key():
         return "it is for another key"
     if peer.common_name != old.common_name:
         return "it has another common name"
+    issuer = x509.load_der_x509_certificate(old.der).issuer
+    if certificate.issuer != issuer:
+        return "it is of another authority"
+    known = [one for one in load_certificates(authorities) if one.subject == issuer]
+    if known and not any(_is_signed_by(certificate, one) for one in known):
+        return "it is not signed by the authority"
     if peer.not_valid_after <= old.not_valid_after:
         return "it does not last longer than the one that is there"
-    return None if certificate.version is x509.Version.v3 else "it is of an old version"
+    return None
+
+
+def _is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _write_like(model: Path, path: Path, data: bytes) -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from host_agent.__main__ import build_parser
 from host_agent.api import body
 from host_agent.config.models import Execution, Server
+from host_agent.host.install import layout
+from host_agent.pki.mailbox import INBOX
 from tests.support.reference_pages import REPOSITORY
 
 UNIT = REPOSITORY / "systemd" / "host-agent.service"
@@ -98,6 +101,47 @@ def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False
     )
     said = [line for line in done.stderr.splitlines() if UNIT.name in line]
+    assert (done.returncode, said) == (0, [])
+
+
+OTHERS = sorted((REPOSITORY / "systemd").glob("host-agent-*.*"))
+
+
+def test_the_units_that_renew_are_the_ones_that_are_installed() -> None:
+    assert {path.name for path in OTHERS} == set(layout.RENEWING_NAMES)
+
+
+@pytest.mark.parametrize(
+    "unit", [path for path in OTHERS if path.suffix == ".service"], ids=lambda path: path.name
+)
+def test_what_they_run_is_a_command_on_the_authoritys_and_the_agents_own_files(unit: Path) -> None:
+    (line,) = [one for one in unit.read_text().splitlines() if one.startswith("ExecStart=")]
+    program, *words = line.removeprefix("ExecStart=").split()
+    assert program == "/opt/host-agent/bin/host-agent"
+    args = build_parser("pki").parse_args(words)
+    assert args.run is not None
+    places = {str(place) for place in vars(args).values() if isinstance(place, Path)}
+    assert places <= {
+        layout.AUTHORITY_DIR,
+        f"{layout.PKI_DIR}/ca.crl",
+        f"{layout.STATE_DIR}/{INBOX}",
+        f"{layout.PKI_DIR}/issued",
+    }
+    assert not line.endswith(" ")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_understands_every_line_of_those_too(tmp_path: Path) -> None:
+    for unit in OTHERS:
+        text = unit.read_text().replace("/opt/host-agent/bin/host-agent", "/bin/true")
+        (tmp_path / unit.name).write_text(text)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *sorted(tmp_path.iterdir())],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = [line for line in done.stderr.splitlines() if "host-agent" in line]
     assert (done.returncode, said) == (0, [])
 
 

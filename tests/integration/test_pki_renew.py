@@ -31,6 +31,7 @@ from host_agent.pki.profiles import subject as name_of
 from host_agent.pki.renewal import prove
 from host_agent.pki.replacement import PairPlace
 from host_agent.pki.request import new_key, new_request, read_request
+from host_agent.pki.signing import sign
 from tests.support.certificates import wall_clock
 from tests.support.patience import PATIENCE
 from tests.support.site import Served, Site, make_site
@@ -41,7 +42,7 @@ DAY = timedelta(days=1)
 BEGAN = NOW - 61 * DAY
 NAMES = (
     *("story", "apart", "picks", "revoked", "ended", "young", "pinned", "forger", "victim"),
-    *("greedy", "racer", "full", "cut", "undone", "unlisted", "wrong", "many"),
+    *("greedy", "racer", "full", "cut", "undone", "unlisted", "wrong", "many", "foreign"),
 )
 
 
@@ -468,6 +469,29 @@ def test_a_new_certificate_that_is_not_let_in_leaves_the_old_one(
     assert ground.renew(settings) == 77
     assert content(tmp_path / "many") == before
     assert is_let_in(settings) == "many"
+
+
+def test_what_another_authority_has_made_is_not_taken(
+    ground: Ground, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who has the agent's user could hand out anything: the old pair stays."""
+    settings = ground.place(tmp_path / "foreign", "foreign")
+    assert ground.renew(settings) == 75
+    other = tmp_path / "other"
+    authority.init(other, name="another CA", now=NOW)
+    waiting = PairPlace.of(settings.cert, settings.key).next_key("foreign")
+    request = read_request(waiting.request)
+    sign(other, request, common_name="foreign", usage=Usage.CLIENT, now=NOW)
+    place = ground.issued / f"{ground.entry('foreign').stem}.crt"
+    shutil.copy(other / "foreign.crt", place)
+    before = content(tmp_path / "foreign")
+    assert ground.renew(settings) == 69
+    assert "another authority" in capsys.readouterr().err
+    assert content(tmp_path / "foreign") == before
+    place.write_bytes(b"damaged")
+    assert ground.renew(settings) == 75
+    assert ground.sign() == 0
+    assert ground.renew(settings) == 0
 
 
 def test_a_host_that_takes_none_says_so(tmp_path: Path) -> None:

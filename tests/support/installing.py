@@ -35,6 +35,7 @@ def source(**wrappers: bytes) -> ShippedFiles:
         service={
             layout.UNIT: (systemd / "host-agent.service").read_bytes(),
             layout.TRIAL: (systemd / layout.TRIAL_NAME).read_bytes(),
+            **{path: (systemd / name).read_bytes() for path, name in layout.RENEWING.items()},
             layout.SYSUSERS: (systemd / "host-agent.sysusers").read_bytes(),
             layout.TMPFILES: (systemd / "host-agent.tmpfiles").read_bytes(),
             layout.LOGROTATE: (systemd / "host-agent.logrotate").read_bytes(),

@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from host_agent.clock import span
 from host_agent.config import Config
 from host_agent.host.doctor.values import Check, instant, is_well, ok, problem, warning
 from host_agent.identity.files import read_plain
 from host_agent.identity.revocation import Revocation
+from host_agent.pki.mailbox import INBOX, Mailbox
 from host_agent.pki.verification import (
     authorities_end,
     check_authorities,
@@ -18,6 +20,9 @@ from host_agent.pki.verification import (
 
 SOON = timedelta(days=14)
 _RENEW = "issue another one and reload: docs/how-to/rotate-certificates.md"
+LONG_SECONDS = 86_400.0
+"""A renewal that waits longer has been forgotten, or was refused."""
+_SIGN_RENEWALS = "run `host-agent pki renewals`, and see why: docs/how-to/renew-certificates.md"
 _READABLE = "let the agent's user read it, and enter every directory above it"
 _SIGN = "sign it again with `host-agent pki crl` and copy it here: docs/how-to/revoke.md"
 
@@ -44,6 +49,26 @@ def certificate_checks(
             yield problem(name, f"The agent cannot use it: {fault.rstrip('.')}.", _READABLE)
         else:
             yield from checks
+    if config.renewals.issued is not None:
+        yield _renewals(config.store.path.parent / INBOX, config.renewals.issued, now)
+
+
+def _renewals(inbox: Path, issued: Path, now: datetime) -> Check:
+    name = "renewals"
+    if not issued.is_dir():
+        sentence = f"There is no directory {issued}: nobody's certificate is renewed."
+        return problem(name, sentence, f"make it as root: install -d -m 0755 {issued}")
+    try:
+        count, since = Mailbox(inbox=inbox, issued=issued).oldest()
+    except OSError as error:
+        return warning(name, f"{inbox} cannot be read: {error.strerror}.", "look as root")
+    if since is None:
+        return ok(name, "None waits for the authority.")
+    waits = now.timestamp() - since
+    sentence = f"{count} wait for the authority, the oldest for {span(waits)}."
+    if waits < LONG_SECONDS:
+        return ok(name, sentence)
+    return warning(name, sentence, _SIGN_RENEWALS)
 
 
 def _server(config: Config, now: datetime) -> Check:

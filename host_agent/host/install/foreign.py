@@ -17,7 +17,8 @@ from host_agent.host.install.values import Found, InstallationError
 _MOST = 5
 _PLACES = (
     layout.WRAPPER_DIR,
-    *(f"{path}.d" for path in (layout.UNIT, layout.TRIAL)),
+    *(f"{path}.d" for path in (layout.UNIT, layout.TRIAL, *layout.RENEWING)),
+    *layout.RENEWING,
     *(layout.SUDOERS, layout.UNIT, layout.TRIAL, layout.SYSUSERS, layout.TMPFILES),
     layout.LOGROTATE,
 )

@@ -39,12 +39,21 @@ TRIAL_PATTERN: Final = TRIAL_NAME.replace(".", r"\.")
 """As `[systemd] units` lists it; `install` puts the unit there while it is listed."""
 
 TRIAL: Final = f"/etc/systemd/system/{TRIAL_NAME}"
+RENEWING_NAMES: Final = (
+    *("host-agent-crl.service", "host-agent-crl.timer"),
+    *("host-agent-renewals.service", "host-agent-renewals.timer"),
+    *("host-agent-renew@.service", "host-agent-renew@.timer"),
+)
+"""Units that keep certificates and the revocation list current. None is started by `install`."""
+
+RENEWING: Final = {f"/etc/systemd/system/{name}": name for name in RENEWING_NAMES}
 SYSUSERS_NAME: Final = "host-agent.conf"
 SYSUSERS: Final = f"/etc/sysusers.d/{SYSUSERS_NAME}"
 TMPFILES: Final = "/etc/tmpfiles.d/host-agent.conf"
 LOGROTATE: Final = "/etc/logrotate.d/host-agent"
 PACKAGED: Final = {
     UNIT: f"/usr/lib/systemd/system/{UNIT_NAME}",
+    **{path: f"/usr/lib/systemd/system/{name}" for path, name in RENEWING.items()},
     SYSUSERS: f"/usr/lib/sysusers.d/{SYSUSERS_NAME}",
     TMPFILES: "/usr/lib/tmpfiles.d/host-agent.conf",
 }

@@ -4,6 +4,7 @@ State, audit log, configuration, authority and the user they belong to are kept.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import PurePosixPath
 
 from host_agent.host.install import layout
@@ -67,6 +68,7 @@ class Removal:
                 self._disable_below_root()
             return
         self._stop_trial()
+        self._stop_timers()
         is_active = work.tools("systemctl", "is-active", "--quiet", layout.UNIT_NAME).exit_code == 0
         is_enabled = (
             work.tools("systemctl", "is-enabled", "--quiet", layout.UNIT_NAME).exit_code == 0
@@ -90,6 +92,20 @@ class Removal:
             if not work.is_dry:
                 work.tree.note("the unit to try", lambda: _start(work, name))
                 work.run("systemctl", "stop", name)
+
+    def _stop_timers(self) -> None:
+        """Stop and disable the timers of ours; those of single users are theirs to disable."""
+        work = self._work
+        for path, name in layout.RENEWING.items():
+            is_timer = name.endswith(".timer") and "@" not in name
+            if not is_timer or path not in work.manifest.files:
+                continue
+            is_enabled = work.tools("systemctl", "is-enabled", "--quiet", name).exit_code == 0
+            if is_enabled or work.tools("systemctl", "is-active", "--quiet", name).exit_code == 0:
+                self.report.add(FileKind.RAN, f"systemctl disable --now {name}")
+                if not work.is_dry:
+                    work.tree.note("the timer", partial(_enable, work, name))
+                    work.run("systemctl", "disable", "--now", name)
 
     def _disable_below_root(self) -> None:
         work = self._work
@@ -151,6 +167,10 @@ def _tell(work: Work, verb: str, *options: str) -> None:
     """Tell systemd something about the unit, or about all units."""
     subject = () if verb == "daemon-reload" else (layout.UNIT_NAME,)
     work.run("systemctl", *(option for option in options if option), verb, *subject)
+
+
+def _enable(work: Work, name: str) -> None:
+    work.run("systemctl", "enable", "--now", name)
 
 
 def _start(work: Work, name: str) -> None:

@@ -19,6 +19,7 @@ _PLAIN_MODE = 0o644
 _SERVICE_FILES = {
     layout.UNIT: "host-agent.service",
     layout.TRIAL: layout.TRIAL_NAME,
+    **layout.RENEWING,
     layout.SYSUSERS: "host-agent.sysusers",
     layout.TMPFILES: "host-agent.tmpfiles",
     layout.LOGROTATE: "host-agent.logrotate",
@@ -46,7 +47,7 @@ class ShippedFiles:
     def service_file(self, path: str, program: str) -> WantedFile:
         """Return the file that goes to `path`; the unit starts `program`."""
         content = self.service[path]
-        if path == layout.UNIT:
+        if path == layout.UNIT or layout.RENEWING.get(path, "").endswith(".service"):
             content = unit(content, program)
         return WantedFile(path=path, content=content, mode=_PLAIN_MODE)
 

@@ -139,7 +139,8 @@ class Installation:
         for path in (layout.TMPFILES, layout.LOGROTATE):
             work.file(self._source.service_file(path, self._program), self.report)
         before = len(self.report.changes)
-        work.file(self._source.service_file(layout.UNIT, self._program), self.report)
+        for path in (layout.UNIT, *layout.RENEWING):
+            work.file(self._source.service_file(path, self._program), self.report)
         if self._has_trial():
             work.file(self._source.service_file(layout.TRIAL, self._program), self.report)
         else:

@@ -1,6 +1,6 @@
 """What the doctor says of certificates: good, soon to end, ended, not usable, missing."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -72,3 +72,21 @@ def test_a_key_of_another_certificate_is_a_problem(tmp_path: Path, pki: Pki) -> 
     (tmp_path / "pki" / "server.key").write_bytes(pki.server(file_name="other").key_pem)
 
     assert "does not belong" in checks(tmp_path, pki.now)["server certificate"].sentence
+
+
+def test_renewals_that_wait_too_long_or_cannot_come_back_are_told(tmp_path: Path, pki: Pki) -> None:
+    issued = tmp_path / "issued"
+    text = SITE.replace("[execution]", f'[renewals]\nissued = "{issued}"\n[execution]')
+    assert "renewals" not in checks(tmp_path, pki.now)
+    assert checks(tmp_path, pki.now, text)["renewals"].state is CheckState.PROBLEM
+    issued.mkdir()
+    assert checks(tmp_path, pki.now, text)["renewals"].state is CheckState.OK
+    inbox = load(tmp_path / "config.toml").store.path.parent / "renewals"
+    inbox.mkdir(parents=True)
+    (inbox / f"{'0' * 64}.json").write_text("{}")
+    now = datetime.now(UTC)
+    young = checks(tmp_path, now + timedelta(minutes=5), text)["renewals"]
+    assert (young.state, "1 wait" in young.sentence) == (CheckState.OK, True)
+    old = checks(tmp_path, now + timedelta(days=3), text)["renewals"]
+    assert (old.state, "3 days" in old.sentence) == (CheckState.WARNING, True)
+    assert "pki renewals" in old.remedy

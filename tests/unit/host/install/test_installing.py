@@ -45,6 +45,15 @@ def test_everything_is_in_place_with_its_mode(stand: Stand) -> None:
     assert any("ca.key" in line for line in report.later)
 
 
+def test_the_units_that_renew_are_there_and_not_started(stand: Stand) -> None:
+    stand.install()
+    for path, name in layout.RENEWING.items():
+        text = stand.at(path).read_text()
+        assert stand.at(path).stat().st_mode & 0o777 == 0o644
+        assert name.endswith(".timer") or f"ExecStart={PROGRAM} pki " in text
+    assert not [call for call in stand.calls if "enable" in call or "start" in call]
+
+
 def test_the_authority_key_is_not_where_the_agent_looks(stand: Stand) -> None:
     stand.install()
 

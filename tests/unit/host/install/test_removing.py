@@ -106,3 +106,11 @@ def test_a_failure_at_any_change_leaves_the_agent_installed(tmp_path: Path, is_l
             stand.uninstall(fail_at=at, is_late=is_late)
 
         assert picture(stand.root) == before
+
+
+def test_the_units_that_renew_go_too(stand: Stand) -> None:
+    stand.at(list(layout.RENEWING)[1]).write_text("# mine\n")
+    report = stand.uninstall()
+    left = [path for path in layout.RENEWING if stand.at(path).exists()]
+    assert left == list(layout.RENEWING)[1:2]
+    assert report.changes
