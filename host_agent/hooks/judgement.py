@@ -117,12 +117,16 @@ def _of_words(
     while words:
         first = words[0]
         if not first.is_literal or not first.text.isascii() or not depth:
-            return _of_text(text, directory, settings) if not elevator else _elevated(elevator)
+            return (
+                _elevated(elevator) if elevator else _of_pattern(first, text, directory, settings)
+            )
         depth -= 1
         name = basename(first.text)
         if name in ELEVATORS:
             way = way._replace(is_elevated=True)
             elevator = name
+        if name == "command" and _tells_only(words[1:]):
+            return None
         if name not in _PREFIXES:
             return _of_program(text, name, words[1:], way, elevator, directory, settings, depth)
         inner = _behind(name, words[1:])
@@ -133,6 +137,24 @@ def _of_words(
         words, is_changed = inner
         way = way._replace(is_changed=way.is_changed or is_changed)
     return _elevated(elevator) if elevator else None
+
+
+def _of_pattern(
+    first: ShellWord, text: str, directory: str, settings: HookSettings
+) -> CommandDenial | None:
+    """Judge a text whose program the shell makes up: by what it names, and by what it may match."""
+    if any(sign in first.raw for sign in "?*["):
+        from fnmatch import fnmatchcase
+
+        for name in (*PROGRAMS, *ELEVATORS):
+            if fnmatchcase(name, basename(first.text)):
+                return CommandDenial(name, is_simple=False)
+    return _of_text(text, directory, settings)
+
+
+def _tells_only(words: Sequence[ShellWord]) -> bool:
+    """Return whether `command` only tells what a name is (`-v`), and runs nothing."""
+    return bool(words) and words[0].is_literal and words[0].text in ("-v", "-V", "-pv", "-pV")
 
 
 def _elevated(elevator: str) -> CommandDenial:
@@ -193,7 +215,8 @@ def _privileged(
     name: str, words: Sequence[ShellWord], way: _Way, settings: HookSettings
 ) -> CommandDenial | None:
     translated = _translated(name, words, way)
-    if name == "systemctl" and settings.allows_user_units and not way.is_elevated:
+    is_fixed = not way.is_open and all(word.is_literal for word in words)
+    if name == "systemctl" and settings.allows_user_units and is_fixed and not way.is_elevated:
         from host_agent.hooks.programs.systemctl import is_of_the_user
 
         if is_of_the_user([word.text for word in words]):

@@ -51,7 +51,7 @@ _ANSI_QUOTED = re.compile(r"\$'((?:[^'\\]|\\.)*)'", re.DOTALL)
 _ESCAPE = re.compile(
     r"\\(x[0-9a-fA-F]{1,2}|u[0-9a-fA-F]{1,4}|U[0-9a-fA-F]{1,8}|[0-7]{1,3}|.)", re.DOTALL
 )
-_EMPTY = re.compile(r"\$[@*]|\$\{[@*]?\}|\$\{[A-Za-z_]\w*:?-?\}", re.ASCII)
+_EMPTY = re.compile(r"\$[@*0-9]|\$\{[@*0-9]?\}|\$\{[A-Za-z_]\w*:?-?\}|\"\$[A-Za-z_]\w*\"", re.ASCII)
 _LOOKALIKES = str.maketrans(
     "\u0430\u0441\u0501\u0435\u0261\u04bb\u0456\u0131\u03b9\u0458\u04cf\u043c\u0578\u043e\u03bf"
     "\u0440\u03c1\u051b\u0433\u0455\u0442\u03c4\u057d\u03c5\u0475\u03bd\u0445\u0443\u1d22\ua731",

@@ -62,7 +62,8 @@ def content_of(path: Path) -> bytes | None:
         ConfigurationError: it cannot be read, is no regular file, or is longer than 16 MiB.
     """
     try:
-        with path.open("rb") as stream:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 raise ConfigurationError([f"{path}: is not a regular file."])
             content = stream.read(_MOST_BYTES + 1)
@@ -178,10 +179,10 @@ def read_record(path: Path) -> dict[Path, RecordedFile]:
 
 def write_record(path: Path, files: Sequence[RecordedFile]) -> None:
     """Write the record, for this person alone; without files it is removed."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not files:
         path.unlink(missing_ok=True)
         return
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = json.dumps({"files": [_as_json(one) for one in files]}, indent=2)
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE)

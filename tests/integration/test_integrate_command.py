@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.__main__ import NOUNS, main
+from host_agent.__main__ import main
 from host_agent.errors import EX_CONFIG, EX_OK, EX_USAGE
 from host_agent.hooks.hook import mark_path
 from host_agent.hooks.hosts import NAMES
@@ -80,10 +80,9 @@ def test_a_dry_run_shows_only_what_changes(home: Path, capsys: pytest.CaptureFix
 def test_the_server_comes_where_it_is_asked_for(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nouns = {name: text for name, text in NOUNS.items() if name != "mcp"}
-    monkeypatch.setattr("host_agent.__main__.NOUNS", nouns)
+    monkeypatch.setattr("host_agent.cli.commands.integrate._has_server", lambda: False)
     assert main(["integrate", "codex", "--mcp"]) == EX_USAGE
-    assert "no MCP server" in capsys.readouterr().err
+    assert "the extra mcp" in capsys.readouterr().err
     assert settings_of(home) == []
     monkeypatch.setattr("host_agent.cli.commands.integrate._has_server", lambda: True)
     assert main(["integrate", "codex", "--mcp"]) == EX_OK

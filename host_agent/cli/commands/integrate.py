@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import importlib.util
 import os
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Edit the settings and tell how they stand; return the exit status."""
     kind = host_of(args.name)
     if args.mcp and not _has_server():
-        message = "This build has no MCP server."
+        message = "The MCP server is missing: install host-agent with the extra mcp."
         raise UsageError(message)
     directory = args.directory or kind.default_directory(Path.home(), dict(os.environ))
     host = kind(directory.absolute(), program())
@@ -64,9 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _has_server() -> bool:
-    from host_agent.__main__ import NOUNS
-
-    return "mcp" in NOUNS
+    return importlib.util.find_spec("mcp") is not None
 
 
 def _show(edit: FileEdit) -> None:

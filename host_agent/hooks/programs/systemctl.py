@@ -37,14 +37,18 @@ _TYPES = tuple(
         names(".service .socket .target .timer .mount .automount .swap .path .slice .scope .device")
     )
 )
-_ELSEWHERE = frozenset(["-H", "--host", "-M", "--machine"])
+_OF_THE_USER = options(
+    f"{' '.join(_KNOWN.flags - {'--system'})} --user --now -f --force --runtime --no-reload",
+    f"{' '.join(_KNOWN.valued)} -s --kill-whom --what --job-mode",
+)
+"""The options beside which `--user` means the user's own manager on this host; systemctl takes
+abbreviations too, and the last of `--user` and `--system`."""
 
 
 def is_of_the_user(words: Sequence[str]) -> bool:
     """Return whether the user's own manager is meant, on this host."""
-    names = {word.partition("=")[0] for word in words}
-    short = any(word[:2] in ("-H", "-M") for word in words)
-    return "--user" in names and not names & _ELSEWHERE and not short
+    parsed = parse(words, _OF_THE_USER)
+    return parsed is not None and parsed.has("--user")
 
 
 def translate(words: Sequence[str]) -> Translation:

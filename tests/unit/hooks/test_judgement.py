@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host_agent.client import OperationInfo
 from host_agent.hooks.judgement import CommandDenial, judge
 from host_agent.hooks.mention import ELEVATORS, PROGRAMS
 from host_agent.hooks.settings import HookSettings
 from host_agent.hooks.shell import UnreadableError, read
 from host_agent.hooks.wording import command_line, sentence, tool_name
-from host_agent.mcp.tools import tool_name as name_of_tool
 from host_agent.operations import CATALOGUE
+from host_agent.pipeline.discovery import tool_name as name_of_tool
 from tests.support.hook_commands import DIRECTORY, INNOCENT, REPOSITORIES, TABLES
 
 SETTINGS = HookSettings(repositories=REPOSITORIES)
@@ -57,12 +56,9 @@ def test_every_operation_named_is_in_the_catalogue_with_these_parameters() -> No
             CATALOGUE.parse(suggestion.operation, filled)
 
 
-def test_the_tools_are_named_as_the_mcp_server_names_them() -> None:
+def test_the_tools_are_named_as_the_agent_names_them() -> None:
     for name in CATALOGUE.names:
-        info = OperationInfo.model_validate(
-            {"name": name, "effect": "read", "summary": "", "parameters": {}, "verdict": "allow"}
-        )
-        assert tool_name(name) == name_of_tool(info)
+        assert tool_name(name) == name_of_tool(name)
 
 
 def test_every_operation_but_exec_is_named_by_some_command() -> None:
