@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from tests.crash.callers import BrokenPromiseError, Callers, GoneError
 from tests.crash.evidence import Evidence
-from tests.crash.ledger import Ledger
+from tests.crash.ledger import Kind, Ledger
 from tests.crash.nursery import MESSAGE_BYTES, Birth
 from tests.crash.place import ANSWER_SECONDS, Place, make_place
 from tests.crash.points import POINTS, TORN
@@ -49,6 +49,8 @@ class Settings:
     random_share: float = RANDOM_SHARE
     kills_in_one_place: int = KILLS_IN_ONE_PLACE
     patience_steps: int = 0
+    last_wishes: Sequence[Kind] = ()
+    """What the last life in a place is asked for, in which nobody dies: it is told of their end."""
     keeps: bool = False
     """Keep every place, not only those with a violation."""
 
@@ -307,6 +309,8 @@ class Driver:
         try:
             async with Callers(stage.place, stage.ledger, url, self._chance) as callers:
                 await callers.check()
+                for kind in self._settings.last_wishes:
+                    stage.ledger.wish(kind)
                 await callers.finish()
         except (BrokenPromiseError, GoneError) as error:
             self.report.broken(f"at the end: {error or 'the agent is gone'}", point=None)

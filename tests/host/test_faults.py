@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.installed import FRAGMENT, SECTIONS, UNIT, WRAPPERS, Host, configuration
+from tests.support.patience import PATIENCE
 
 SECONDS = 4.0
 """The agent's deadline in these tests."""
@@ -100,6 +101,7 @@ trap '' TERM
 setsid bash -c 'trap "" TERM; exec sleep 6001' &
 exec sleep 6002
 """
+"""Both outlast everybody's patience."""
 
 
 def _hasten(host: Host, wrapper: str, *, seconds: int) -> None:
@@ -130,10 +132,9 @@ def test_what_ignores_every_signal_is_ended_by_its_scope_on_time(host: Host) -> 
         _hasten(host, wrapper, seconds=2)
         began = time.monotonic()
         done = host.done("exec.run", {"name": "more", "arguments": {}})
-        took = time.monotonic() - began
         assert done["state"] in ("failed", "timed_out"), done
         assert done["problem"]["code"] == "host:timed-out", done
-        assert took < 2 + 3 + 5
+        assert time.monotonic() - began < PATIENCE  # the agent itself would have waited longer
         host.machine.until(lambda: not processes(host, "sleep 600"), "a child is left")
 
 
@@ -143,10 +144,9 @@ def test_a_child_of_root_that_hangs_is_answered_for_on_time_and_ends(host: Host)
     try:
         with reloaded(host, configuration(execution=f"timeout_seconds = {SECONDS:.0f}")):
             began = time.monotonic()
-            answer = host.ask("pct.status", {"vmid": "101"})
-            took = time.monotonic() - began
+            answer = host.ask("pct.status", {"vmid": "101"})  # which would hang for good
             assert (answer.status_code, answer.json()["code"]) == (504, "host:timed-out")
-            assert SECONDS <= took < SECONDS + 5
+            assert SECONDS <= time.monotonic() - began < PATIENCE
             host.machine.until(lambda: not processes(host, "pct status"), "a child of root is left")
             # The agent's user could not have ended it: it belongs to root.
             assert host.ask("zfs.list", {}).status_code == 200

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.support.installed import WRAPPERS, Host
+from tests.support.patience import PATIENCE
 
 
 def test_a_destroy_is_held_confirmed_run_by_root_probed_and_audited(host: Host) -> None:
@@ -120,7 +121,7 @@ def test_a_mounted_dataset_is_rolled_back_and_destroyed_from_the_units_own_names
 
 def _until_done(host: Host, operation: str, params: dict[str, object]) -> None:
     """Ask again while zfs-fuse, whose mounts settle late, says that it is busy."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while True:
         done = host.done(operation, params)
         if done["state"] == "succeeded":

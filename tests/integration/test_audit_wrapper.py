@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -75,18 +76,18 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    for folder in (*tmp_path.parents, tmp_path):
-        if folder.stat().st_mode & 0o055 != 0o055:
-            folder.chmod(folder.stat().st_mode | 0o055)
-    made = Place(tmp_path)
-    for folder in (made.wrapper.parent, made.log.parent):
-        folder.mkdir(mode=0o755)
-        folder.chmod(0o755)
-    shutil.copy(WRAPPER, made.wrapper)
-    made.register()
-    yield made
-    subprocess.run(["chattr", "-R", "-f", "-a", made.folder], check=False)
+def place() -> Iterator[Place]:
+    """A place that others may enter: pytest's own are closed again by every other run of it."""
+    with tempfile.TemporaryDirectory(prefix="host-agent-") as name:
+        made = Place(Path(name))
+        made.folder.chmod(0o755)
+        for folder in (made.wrapper.parent, made.log.parent):
+            folder.mkdir(mode=0o755)
+            folder.chmod(0o755)
+        shutil.copy(WRAPPER, made.wrapper)
+        made.register()
+        yield made
+        subprocess.run(["chattr", "-R", "-f", "-a", made.folder], check=False)
 
 
 def as_nobody(act: Callable[[], object]) -> int:
@@ -516,7 +517,7 @@ def test_who_does_not_read_what_it_says_closes_nothing(
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.01)

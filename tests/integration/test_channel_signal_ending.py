@@ -26,11 +26,12 @@ class Slow:
     def __init__(self) -> None:
         self.heard: list[str] = []
         self.begun = asyncio.Event()
+        self.onward = asyncio.Event()
 
     async def __call__(self, heard: ChannelReply) -> str | None:
         self.heard.append(heard.text)
         self.begun.set()
-        await asyncio.sleep(0.5)
+        await self.onward.wait()
         return "heard"
 
 
@@ -51,6 +52,14 @@ class Begun:
     daemon: SignalCliServer
     way: Messaging
     slow: Slow
+
+    async def until_ending(self) -> None:
+        """Return once nobody listens any more, while what was heard is still being decided."""
+        (listening,) = self.way._listening
+        async with asyncio.timeout(PATIENCE):
+            while not listening.cancelling():
+                await asyncio.sleep(0)
+        assert not listening.done()
 
 
 @pytest.fixture
@@ -78,8 +87,9 @@ async def begun(
 
 async def test_a_reload_loses_no_answer(begun: Begun, socket: Path) -> None:
     reload = asyncio.create_task(begun.way.renew(channels(socket)))
-    await asyncio.sleep(0.1)
+    await begun.until_ending()
     begun.daemon.deliver(said(BOB, SECOND, SENT + 2))
+    begun.slow.onward.set()
     await reload
     await subscribed(begun.daemon)
     begun.daemon.deliver(said(BOB, THIRD, SENT + 3))
@@ -92,8 +102,9 @@ async def test_a_reload_loses_no_answer(begun: Begun, socket: Path) -> None:
 
 async def test_a_stop_loses_no_answer(begun: Begun, socket: Path) -> None:
     stop = asyncio.create_task(begun.way.close())
-    await asyncio.sleep(0.1)
+    await begun.until_ending()
     begun.daemon.deliver(said(BOB, SECOND, SENT + 2))
+    begun.slow.onward.set()
     await stop
     later = Messaging(begun.bench.context, begun.bench.pipeline)
     await later.start(channels(socket))

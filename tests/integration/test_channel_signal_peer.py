@@ -55,7 +55,7 @@ class Daemon:
 
     def do(self, what: str, **more: object) -> Any:  # noqa: ANN401
         with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(30)
+            link.settimeout(PATIENCE)
             link.connect(str(self._control))
             link.sendall(json.dumps({"do": what, **more}).encode() + b"\n")
             told = json.loads(link.makefile().readline())

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.driver import Driver, Settings, Stage
+from tests.crash.ledger import Kind
 from tests.crash.points import POINTS, TORN
 from tests.crash.report import Report
 
@@ -35,7 +36,9 @@ AROUND_THE_RUN = (
 )
 
 
-async def crash(directory: Path, points: Sequence[str], kills: int) -> Driver:
+async def crash(
+    directory: Path, points: Sequence[str], kills: int, *, last_wishes: Sequence[Kind] = ()
+) -> Driver:
     driver = Driver(
         Settings(
             kills=kills,
@@ -44,6 +47,7 @@ async def crash(directory: Path, points: Sequence[str], kills: int) -> Driver:
             points=points,
             random_share=0.0 if points else 1.0,
             patience_steps=300,
+            last_wishes=last_wishes,
             keeps=True,
         )
     )
@@ -97,9 +101,13 @@ async def test_killed_between_step_and_record_the_next_start_writes_it(tmp_path:
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    """A place after two kills and a last life, in which nothing is broken yet."""
+    """A place after two kills and a last life, in which nothing is broken yet.
+
+    However little was done before the kills: there is a run, and a denial that was told.
+    """
     points = ("run.change.spawned", "store.denied.after")
-    driver = asyncio.run(crash(tmp_path_factory.mktemp("crash"), points, 2))
+    last = (Kind.DENY, Kind.APPROVE)
+    driver = asyncio.run(crash(tmp_path_factory.mktemp("crash"), points, 2, last_wishes=last))
     assert driver.report.violations == []
     assert driver.stage is not None
     return driver.stage

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from host_agent.__main__ import main
+from tests.support.patience import PATIENCE
 from tests.support.site import RULES, Served, Site, make_site
 
 
@@ -50,7 +51,9 @@ class Bedside:
 
     def plain(self, path: str) -> str:
         """Return what the monitoring listener says."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE
+        ) as answer:
             return str(answer.read().decode())
 
     def metric(self, name: str) -> float:

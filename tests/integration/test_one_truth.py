@@ -16,6 +16,7 @@ from host_agent.__main__ import main
 from host_agent.config import load
 from host_agent.host.doctor.certificates import certificate_checks
 from host_agent.host.doctor.values import CheckState
+from tests.support.patience import PATIENCE
 from tests.support.pki_shapes import RECIPES, SHAPES, Shape, by_openssl
 from tests.support.site import Site, make_site
 from tests.support.visit import Visit, visited
@@ -45,7 +46,9 @@ async def the_door(visit: Visit, directory: Path) -> bool:
     context.set_ciphers("DEFAULT:@SECLEVEL=0")  # so that a weak one can be shown at all
     context.load_cert_chain(directory / "who.crt", directory / "who.key")
     try:
-        async with httpx.AsyncClient(base_url=visit.url, verify=context, timeout=30) as client:
+        async with httpx.AsyncClient(
+            base_url=visit.url, verify=context, timeout=PATIENCE
+        ) as client:
             answer = await client.get("/requests")
     except (httpx.TransportError, ssl.SSLError):
         return False

@@ -453,9 +453,9 @@ def test_a_hung_pct_ends_with_its_wrapper(host: PctHost, tmp_path: Path) -> None
     process = subprocess.Popen(
         host.command(f"{PLACE}/pct-status", "101"), stdout=subprocess.PIPE, env={}
     )
-    deadline = time.monotonic() + 20
-    while not host.calls("status") and time.monotonic() < deadline:
-        pass
+    end = time.monotonic() + PATIENCE
+    while not host.calls("status"):
+        assert time.monotonic() < end
     # nsenter has a child of its own for the pid namespace
     child = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
     os.kill(int(child), signal.SIGTERM)

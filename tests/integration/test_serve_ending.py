@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from host_agent.agent.reload import SOCKET_NAME
+from tests.support.patience import PATIENCE
 from tests.support.site import ROOT, Served, Site, make_site
 
 BROKEN = '[[rules]]\nname = "odd"\noperations = ["git.*"]\nverdict = "alow"\n'
@@ -161,7 +163,7 @@ def under_a_manager(site: Site) -> Iterator[tuple[Served, Path, socket.socket]]:
     name = site.directory / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(name))
-        manager.settimeout(30)
+        manager.settimeout(PATIENCE)
         environment = {"RUNTIME_DIRECTORY": str(directory), "NOTIFY_SOCKET": str(name)}
         with Served(site, environment=environment) as served:
             yield served, directory, manager
@@ -238,16 +240,26 @@ def test_an_agent_that_is_gone_or_hangs_is_no_success(site: Site) -> None:
     assert reload(directory).returncode == 69
 
 
-def test_nobody_else_can_ask_for_a_reload(site: Site) -> None:
+@pytest.fixture
+def entered() -> Iterator[Site]:
+    """A site that others may enter: pytest's own are closed again by every other run of it."""
+    with tempfile.TemporaryDirectory(prefix="host-agent-") as name:
+        site = make_site(Path(name) / "site")
+        for folder in (Path(name), site.directory):
+            folder.chmod(0o711)
+        yield site
+
+
+def test_nobody_else_can_ask_for_a_reload(entered: Site) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to be somebody else")
+    site = entered
     with under_a_manager(site) as (_, directory, _manager):
         path = directory / SOCKET_NAME
         assert path.stat().st_mode & 0o777 == 0o600
         before = len(site.events())
         path.chmod(0o666)  # even so
-        for folder in (directory, *list(directory.parents)[:-1]):
-            folder.chmod(folder.stat().st_mode | 0o011)
+        directory.chmod(0o711)
         program = """
 import os, socket, sys
 os.setgid(65534); os.setuid(65534)

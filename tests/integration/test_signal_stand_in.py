@@ -43,7 +43,7 @@ def running(folder: Path, *options: str) -> Iterator[None]:
 
 def control(folder: Path, **wish: Any) -> Any:  # noqa: ANN401 - any JSON
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10)
+        connection.settimeout(PATIENCE)
         connection.connect(str(folder / "control"))
         with connection.makefile("rwb") as stream:
             stream.write(json.dumps(wish).encode() + b"\n")

@@ -9,6 +9,7 @@ from host_agent.canonical import JsonValue
 from host_agent.errors import HostAgentError, HostFailedError, HostNotFoundError, ProtectedError
 from host_agent.operations.catalogue import PreviewAccuracy
 from host_agent.operations.zfs.section import ZfsSection
+from tests.support.patience import PATIENCE
 from tests.support.zfs_host import ZfsHost, can_run_fuse, operation
 
 pytestmark = [
@@ -217,7 +218,7 @@ def test_a_mounted_dataset_is_rolled_back_and_destroyed(host: ZfsHost) -> None:
 def until_done(host: ZfsHost, name: str, dataset: str) -> None:
     """Run a change again while zfs-fuse, whose mounts settle late, says that it is busy."""
     asked = operation(name, dataset=dataset)
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while (output := host.perform(asked)).exit_code != 0:
         failure: HostAgentError = asked.spec.failure(asked.params, output)
         assert failure.code == "host:busy", output.stderr

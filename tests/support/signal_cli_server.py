@@ -219,12 +219,12 @@ class SignalCliServer:
             client.writer.transport.abort()
         self.clients.clear()
 
-    async def until(self, is_so: Callable[[], bool], seconds: float = 10.0) -> None:
+    async def until(self, is_so: Callable[[], bool], seconds: float = 120.0) -> None:
         """Wait until something is so; asked after each call and each connection."""
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(is_so)
 
-    async def wait_sent(self, count: int, seconds: float = 10.0) -> list[dict[str, Any]]:
+    async def wait_sent(self, count: int, seconds: float = 120.0) -> list[dict[str, Any]]:
         await self.until(lambda: len(self.sent) >= count, seconds)
         return self.sent
 

@@ -159,7 +159,7 @@ class SignalRestServer:
         for socket in self.sockets:
             socket.writer.transport.abort()
 
-    async def until(self, is_so: Callable[[], bool], seconds: float = 10.0) -> None:
+    async def until(self, is_so: Callable[[], bool], seconds: float = 120.0) -> None:
         """Wait until something is so; asked after each exchange and each websocket."""
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(is_so)

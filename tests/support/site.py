@@ -176,7 +176,7 @@ branches = {json.dumps(branches)}
         return httpx.AsyncClient(
             base_url=url,
             verify=self.context(leaf or self.client(cn)),
-            timeout=30,
+            timeout=PATIENCE,
             event_hooks=ASYNC_HOOKS,
         )
 

@@ -199,9 +199,9 @@ def test_no_text_makes_it_slow(unit: str) -> None:
 @pytest.mark.parametrize("unit", ["sk-", "-eyJ", "BEGIN ", "-----BEGIN A ", "sk-" + 19 * "a" + "-"])
 def test_beginnings_of_secrets_in_a_row_do_not_hold_up_the_agent(unit: str) -> None:
     def seconds(text: str) -> float:
-        begun = time.perf_counter()
+        begun = time.thread_time()
         redact(text)
-        return time.perf_counter() - begun
+        return time.thread_time() - begun
 
     size = 64_000  # what is searched on the event loop, in one piece
     searched = "a key. AP ://\n" + "some words " * (size // 11)  # for everything
