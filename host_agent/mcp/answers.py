@@ -7,6 +7,7 @@ escaped.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from pydantic import JsonValue
 
@@ -21,16 +22,26 @@ from host_agent.mcp.marks import as_line, marked
 from host_agent.text import visible
 
 UNDER_WAY = frozenset({"pending", "approved", "running"})
-UNREACHABLE, REFUSED_CERTIFICATE = "mcp:unreachable", "mcp:certificate-refused"
-UNUSABLE_ANSWER, STILL_RUNNING = "mcp:invalid-answer", "mcp:still-running"
 RETRY_SECONDS = 5
+
+
+class OwnCode(StrEnum):
+    """Codes of this server's own, beside those of the agent's problems."""
+
+    UNREACHABLE = "mcp:unreachable"
+    CERTIFICATE_REFUSED = "mcp:certificate-refused"
+    INVALID_ANSWER = "mcp:invalid-answer"
+    STILL_RUNNING = "mcp:still-running"
+    CANCELLED = "mcp:cancelled"
+    UNKNOWN_END = "mcp:unknown-end"
+
 
 _DONE = frozenset({"succeeded", "unchanged"})
 _CODE_BY_STATE: Mapping[str, str] = {
     "denied": "approval:denied",
     "expired": "approval:expired",
-    "cancelled": "mcp:cancelled",
-    "unknown": "mcp:unknown-end",
+    "cancelled": OwnCode.CANCELLED,
+    "unknown": OwnCode.UNKNOWN_END,
     "failed": "host:failed",
     "timed_out": "host:timed-out",
 }
@@ -77,7 +88,7 @@ def ran(answer: Ran) -> ToolAnswer:
             resource=_shown(answer.resource),
             grant=answer.grant,
             **_outcome_members(answer.outcome),
-            host_text=_host_text(answer.outcome),
+            host_text=_host_text(answer.outcome) or _preview_text(answer.preview),
         )
     )
 
@@ -315,13 +326,13 @@ def unanswered(error: Exception, *, may_have_run: bool) -> ToolAnswer:
     """Return the answer for an agent that gave none, or one that is not this service's."""
     match error:
         case CertificateRefusedError():
-            return _own(REFUSED_CERTIFICATE, str(error), {"kind": "ask_a_person"})
+            return _own(OwnCode.CERTIFICATE_REFUSED, str(error), {"kind": "ask_a_person"})
         case ConnectionFailedError():
             before = " It may have been followed: see my_requests first." if may_have_run else ""
             again: JsonValue = {"kind": "ask_again_after", "seconds": RETRY_SECONDS}
-            return _own(UNREACHABLE, f"{error}{before}", again)
+            return _own(OwnCode.UNREACHABLE, f"{error}{before}", again)
         case InvalidAnswerError():
-            return _own(UNUSABLE_ANSWER, str(error), {"kind": "ask_a_person"})
+            return _own(OwnCode.INVALID_ANSWER, str(error), {"kind": "ask_a_person"})
         case _:
             raise error
 
@@ -330,7 +341,7 @@ def still_running(operation: str, *, is_read: bool) -> ToolAnswer:
     """Return the answer for what outlasts the caller's patience and has no request of its own."""
     where = "A read may be asked for again." if is_read else "See my_requests before asking again."
     words = f"{operation} has not ended yet; what was begun goes on. {where}"
-    return _own(STILL_RUNNING, words, {"kind": "ask_again_after", "seconds": RETRY_SECONDS})
+    return _own(OwnCode.STILL_RUNNING, words, {"kind": "ask_again_after", "seconds": RETRY_SECONDS})
 
 
 def own_refusal(code: str, words: str, *, pointer: str | None = None) -> ToolAnswer:

@@ -25,12 +25,13 @@ from tests.bench import (
     refusing,
     restarting,
     running,
+    serving_mcp,
     verifying,
 )
 from tests.bench.ground import Setting
 from tests.bench.table import Beside, Row, machine, render, render_beside, skipped, write_page
 
-NAMES = ("run", "list", "refuse", "approve", "notify", "restart", "verify", "idle", "hook")
+NAMES = ("run", "list", "refuse", "approve", "notify", "restart", "verify", "idle", "hook", "mcp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,7 @@ def measure(names: Sequence[str]) -> tuple[list[Row], list[Beside]]:
         "verify": lambda on: verifying.figures(on.place),
         "idle": lambda on: idling.figures(on.direct),
         "hook": lambda _on: hooking.figures(),
+        "mcp": lambda on: serving_mcp.figures(on.direct),
     }
     rows: list[Row] = []
     with contextlib.ExitStack() as exits:

@@ -108,7 +108,7 @@ async def inside(
             yield client
 
 
-def command(site: Site, url: str, cn: str = "deployer", *, wait: int = 0) -> Sequence[str]:
+def command(site: Site, url: str, cn: str = "deployer", *, wait: int = 0) -> tuple[str, ...]:
     """Return the command line of a server that acts as `cn`."""
     leaf = site.client(cn)
     options: Mapping[str, object] = {
