@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from host_agent import __version__
 from host_agent.config.channels.registry import CHANNELS as DECLARED
 from host_agent.errors import BY_CODE
+from host_agent.http.refusals import TlsRejection
 from host_agent.operations import CATALOGUE
 from host_agent.requests.model import State, Verb
 
@@ -40,20 +41,9 @@ DECISIONS = frozenset(verb.value for verb in Verb)
 NOTIFIED_CHANNELS = frozenset(DECLARED)
 CHANNELS = NOTIFIED_CHANNELS | {"http"}
 NOTIFICATION_RESULTS = frozenset({"delivered", "retried", "failed", "withdrawn"})
-EVENT_SINKS = frozenset({"sse", "webhook"})
-EVENT_RESULTS = frozenset({"delivered", "dropped", "failed"})
-TLS_REASONS = frozenset(
-    {
-        "no_certificate",
-        "unknown_ca",
-        "expired",
-        "bad_certificate",
-        "bad_protocol",
-        "timeout",
-        "plain_http",
-        OTHER,
-    }
-)
+EVENT_SINKS = frozenset({"sse"})
+EVENT_RESULTS = frozenset({"delivered", "dropped"})
+TLS_REASONS = frozenset(reason.value for reason in TlsRejection)
 CERTIFICATES = frozenset({"server", "client_ca"})
 
 _RUN_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
