@@ -30,7 +30,7 @@ class EventView(WireAnswer):
     Which further members there are depends on the event: the page of the audit log has them.
     """
 
-    model_config = ConfigDict(title="Event", extra="allow")
+    model_config = ConfigDict(title="AgentEvent", extra="allow")
 
     sequence: int = Field(ge=1)
     time: Instant
