@@ -122,7 +122,8 @@ def _make_certificates(work: Work, first: First, *, now: datetime, report: Insta
         report.later.append(
             f"Move {layout.AUTHORITY_DIR} to another machine and remove it here, once everybody has"
             " a bundle: whoever takes ca.key can be anybody. Before the revocation list ends (30"
-            " days), sign it again there with `host-agent pki crl` and copy ca.crl here."
+            " days), sign it again there with `host-agent pki crl` and copy ca.crl here; while the"
+            " directory is here, `systemctl enable --now host-agent-crl.timer` does it weekly."
         )
     if not (place / f"{SERVER}.crt").exists():
         authority.issue(
