@@ -523,6 +523,15 @@ class ExpiredError(ApprovalError):
     usual_recovery = again_after(60)
 
 
+class HeldOffError(ApprovalError):
+    """The same was denied, and people are not asked again before some time has passed."""
+
+    code = "approval:held-off"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    title = "People are not asked for this again yet"
+    usual_recovery = again_after(60)
+
+
 class QueueFullError(ApprovalError):
     """Too many requests are pending."""
 

@@ -92,6 +92,9 @@ host-agent pki issue --dir "$root/foreign" --cn deployer --usage client >/dev/nu
 
 step "3. The policy: reads are free, a pull needs a person"
 cat >"$root/config.toml" <<TOML
+[approvals]
+denial_cooldowns_seconds = [] # so that a denied pull can be asked for again at once, here
+
 [server]
 bind = "127.0.0.1:0"
 certificate = "pki/server.crt"

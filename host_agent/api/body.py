@@ -10,7 +10,15 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+)
 
 from host_agent.api.wire.people import GrantBody
 from host_agent.canonical import JsonValue
@@ -62,6 +70,17 @@ class _Body(BaseModel):
 Reason = Annotated[
     str, Field(max_length=MAX_REASON, description="Why, in the asker's own words; unverified.")
 ]
+
+
+def _text_of_instant(value: object) -> object:
+    """Refuse what is no text: a number stands for no instant here."""
+    if not isinstance(value, str):
+        message = "must be an instant in RFC 3339, with its offset"
+        raise ValueError(message)  # noqa: TRY004 - what pydantic tells
+    return value
+
+
+NotBefore = Annotated[AwareDatetime, Strict(strict=False), BeforeValidator(_text_of_instant)]
 
 
 class TypedAsk(_Body):
@@ -138,6 +157,10 @@ class DecisionBody(_Body):
     )
     reason: Reason | None = None
     grant: GrantBody | None = None
+    not_before: NotBefore | None = Field(
+        default=None,
+        description="With a denial: people are not asked for the same before; within a week.",
+    )
 
 
 class BridgedDecisionBody(DecisionBody):
@@ -348,6 +371,9 @@ def _consistent(decision: DecisionT) -> DecisionT:
     if decision.decision == "deny" and decision.grant is not None:
         message = "grant: a denial grants nothing."
         raise InvalidParameterError(message, recovery=correct(message, "grant"))
+    if decision.decision == "approve" and decision.not_before is not None:
+        message = "not_before: only a denial says when to ask again."
+        raise InvalidParameterError(message, recovery=correct(message, "not_before"))
     return decision
 
 

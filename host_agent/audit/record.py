@@ -108,6 +108,7 @@ DETAIL_FIELDS = frozenset(
         "host",
         "length",
         "lost",
+        "not_before",
         "preview_sha256",
         "rule",
         "runner",

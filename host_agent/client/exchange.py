@@ -20,6 +20,7 @@ import json
 import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -157,10 +158,18 @@ class Protocol:
         digest: str | None,
         reason: str | None,
         grant: GrantBody | None = None,
+        not_before: datetime | None = None,
     ) -> Steps[RequestView]:
         """Give a decision, once."""
         terms = None if grant is None else grant.model_dump(exclude_none=True)
-        body = {"decision": decision, "digest": digest, "reason": reason, "grant": terms}
+        body: dict[str, JsonValue] = {
+            "decision": decision,
+            "digest": digest,
+            "reason": reason,
+            "grant": terms,
+        }
+        if not_before is not None:
+            body["not_before"] = not_before.isoformat()
         return (yield from _viewed(self._post(request_id, "decision", body)))
 
     def cancel(self, request_id: str, reason: str | None) -> Steps[RequestView]:

@@ -8,6 +8,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, overload
@@ -207,9 +208,12 @@ class Client(_ClientSettings):
         """
         return self._run(self._protocol.decide(request_id, "approve", digest, reason, grant))
 
-    def deny(self, request_id: str, reason: str | None = None) -> RequestView:
-        """Deny a request."""
-        return self._run(self._protocol.decide(request_id, "deny", None, reason))
+    def deny(
+        self, request_id: str, reason: str | None = None, *, not_before: datetime | None = None
+    ) -> RequestView:
+        """Deny a request; people are not asked for the same before `not_before`, which is aware."""
+        steps = self._protocol.decide(request_id, "deny", None, reason, not_before=not_before)
+        return self._run(steps)
 
     def cancel(self, request_id: str, reason: str | None = None) -> RequestView:
         """Withdraw a request of one's own."""
@@ -409,9 +413,12 @@ class AsyncClient(_ClientSettings):
         """Approve exactly what `digest` names; returns at once, not after the run."""
         return await self._run(self._protocol.decide(request_id, "approve", digest, reason, grant))
 
-    async def deny(self, request_id: str, reason: str | None = None) -> RequestView:
-        """Deny a request."""
-        return await self._run(self._protocol.decide(request_id, "deny", None, reason))
+    async def deny(
+        self, request_id: str, reason: str | None = None, *, not_before: datetime | None = None
+    ) -> RequestView:
+        """Deny a request; people are not asked for the same before `not_before`, which is aware."""
+        steps = self._protocol.decide(request_id, "deny", None, reason, not_before=not_before)
+        return await self._run(steps)
 
     async def cancel(self, request_id: str, reason: str | None = None) -> RequestView:
         """Withdraw a request of one's own."""

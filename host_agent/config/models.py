@@ -260,6 +260,13 @@ class Approvals(_Table):
         le=86_400,
         description="How long an effect that was denied is refused through another operation.",
     )
+    denial_cooldowns_seconds: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=86_400)], ...], Field(max_length=10)
+    ] = Field(
+        default=(60, 300, 1800),
+        description="How long people are not asked for the same again after its first denial "
+        "within a day, its second and so on; after one more it is a day. Empty: not at all.",
+    )
     escalate_seconds: int = Field(
         default=120,
         ge=5,

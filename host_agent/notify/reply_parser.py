@@ -1,12 +1,15 @@
 """What a person's message says. Pure; nothing here knows who sent it.
 
-`CONFIRM <code>`, `DENY <code> [reason]`, `ENROL <code>`; an answer to a prompt may leave the code
-out of a denial. Verbs and codes may be in any case, codes with spaces and dashes. Only ASCII is
-read: what merely looks like it stands for nothing. A bare "yes" says nothing either.
+`CONFIRM <code>`, `DENY <code> [2h] [reason]`, `ENROL <code>`; an answer to a prompt may leave the
+code out of a denial. `30m`, `2h` and `1d` say for how long nobody wants to be asked again, `not
+before 18:00` until when, in UTC as prompts tell times. Verbs and codes may be in any case, codes
+with spaces and dashes. Only ASCII is read: what merely looks like it stands for nothing. A bare
+"yes" says nothing either.
 """
 
 import re
 from dataclasses import dataclass, field
+from datetime import time, timedelta
 from typing import TypeAlias
 
 from host_agent.requests.codes import ALPHABET, LENGTH
@@ -58,10 +61,14 @@ class Confirm:
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """No. `code` is None where it was left out: then it has to answer a prompt."""
+    """No. `code` is None where it was left out: then it has to answer a prompt.
+
+    `wait` is for how long, or until which time of the day in UTC, nobody wants to be asked again.
+    """
 
     code: str | None = None
     reason: str | None = None
+    wait: timedelta | time | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +128,27 @@ def _denial(rest: str) -> Denial:
     """Return a denial; words that merely have a code's length are its reason."""
     code, more = _split(rest)
     if code is None or not _is_likely_code(rest[: len(rest) - len(more)]):
-        return Denial(reason=_reason(rest))
-    return Denial(code=code, reason=_reason(more))
+        code, more = None, rest
+    wait, words = _waited(more)
+    return Denial(code=code, reason=_reason(words), wait=wait)
+
+
+_SPAN = re.compile(r"([1-9][0-9]{0,3}) ?(m|min|h|d)(?![\w-])", re.ASCII | re.IGNORECASE)
+_TIME = re.compile(
+    r"(?:not before|until) ([01]?[0-9]|2[0-3]):([0-5][0-9])(?: ?(?:z|utc))?(?![\w:-])",
+    re.ASCII | re.IGNORECASE,
+)
+_UNITS = {"m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
+
+
+def _waited(text: str) -> tuple[timedelta | time | None, str]:
+    """Return how long to wait, where a text begins with that, and the rest."""
+    bare = text.lstrip(_END)
+    if (found := _SPAN.match(bare)) is not None:
+        return timedelta(**{_UNITS[found[2].lower()]: int(found[1])}), bare[found.end() :]
+    if (found := _TIME.match(bare)) is not None:
+        return time(int(found[1]), int(found[2])), bare[found.end() :]
+    return None, text
 
 
 def _split(text: str) -> tuple[str | None, str]:

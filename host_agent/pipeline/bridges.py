@@ -106,6 +106,7 @@ class Bridges:
         digest: str | None,
         reason: str | None,
         grant: GrantTerms | None = None,
+        not_before: datetime | None = None,
     ) -> RequestView:
         """Record the decision of a bridge's user and return the request without its output.
 
@@ -124,7 +125,13 @@ class Bridges:
             raise DigestMismatchError(message)
         try:
             decided = await self._decisions.decide_as(
-                approver, request.id, decision=decision, digest=digest, reason=reason, grant=grant
+                approver,
+                request.id,
+                decision=decision,
+                digest=digest,
+                reason=reason,
+                grant=grant,
+                not_before=not_before,
             )
         except (AlreadyDecidedError, TargetChangedError) as error:
             latest = await self._context.store.get(request.id) or request

@@ -5,6 +5,7 @@ Step 7 of the way of a request. The approver is whoever the channel proved, neve
 
 import asyncio
 from collections import OrderedDict, deque
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from host_agent.api.wire.requests import RequestView
@@ -14,6 +15,7 @@ from host_agent.errors import (
     AlreadyDecidedError,
     HostAgentError,
     RateLimitedError,
+    RequestError,
     SelfApprovalError,
     TargetChangedError,
     request_not_found,
@@ -22,6 +24,7 @@ from host_agent.identity.registry import Principal, Role
 from host_agent.pipeline.approver_identity import ApproverIdentity, identity_of
 from host_agent.pipeline.authorize import as_now
 from host_agent.pipeline.context import Context, identify_request
+from host_agent.pipeline.fatigue import checked_not_before, cooled_down_at, denials_of
 from host_agent.pipeline.grants import make_grant, require_grantable
 from host_agent.pipeline.lifecycle import Lifecycle
 from host_agent.pipeline.transitions import Transitions
@@ -99,6 +102,7 @@ class Decisions:
         reason: str | None,
         channel: str,
         grant: GrantTerms | None = None,
+        not_before: datetime | None = None,
     ) -> RequestView:
         """Record the decision of a certificate and return the request as GET shows it.
 
@@ -116,6 +120,7 @@ class Decisions:
                 digest=digest,
                 reason=reason,
                 grant=grant,
+                not_before=not_before,
             )
         except (AlreadyDecidedError, TargetChangedError) as error:
             latest = await self._context.store.find(request_id)
@@ -135,8 +140,11 @@ class Decisions:
         digest: str | None,
         reason: str | None,
         grant: GrantTerms | None = None,
+        not_before: datetime | None = None,
     ) -> Request:
         """Record one decision of an approver whom a way in has proven: the one door to one.
+
+        With a denial, `not_before` may hold the same act off for longer than its cooldown does.
 
         Raises:
             HostAgentError: as `decide` does; its `about` is what the audit log needs.
@@ -146,7 +154,13 @@ class Decisions:
         try:
             return await self._context.tasks.shielded(
                 self._decide(
-                    approver, request, decision=decision, digest=digest, reason=reason, grant=grant
+                    approver,
+                    request,
+                    decision=decision,
+                    digest=digest,
+                    reason=reason,
+                    grant=grant,
+                    not_before=not_before,
                 ),
                 name=f"decide {request.id}",
             )
@@ -162,9 +176,12 @@ class Decisions:
         decision: Verb,
         digest: str | None,
         reason: str | None,
-        grant: GrantTerms | None = None,
+        grant: GrantTerms | None,
+        not_before: datetime | None,
     ) -> Request:
         context = self._context
+        if not_before is not None:
+            not_before = checked_not_before(not_before, context.clock.now())
         if any(is_same_owner(voucher, request.owner) for voucher in approver.vouchers):
             message = (
                 "Who vouches for this answer, by a bridge or an enrolment, acts for the owner who"
@@ -179,6 +196,9 @@ class Decisions:
             if request.is_expired(now) and request.state is State.PENDING:
                 request = await self._lifecycle.expire(request)
             spoken = _spoken(approver, decision, now, reason, grant)
+            if decision is Verb.DENY:
+                until = await self._held_off_until(request, not_before)
+                spoken = replace(spoken, not_before=until)
             decided = machine.decide(request, spoken, roles=approver.roles, digest=digest, now=now)
             if plugin is not None:
                 # It is asked once, about what would count; then everything is looked at anew.
@@ -195,6 +215,20 @@ class Decisions:
         if decided.state is not State.APPROVED or context.is_draining:
             return decided  # an approval that comes while the agent ends is run at its next start
         return await self._run_and_look(decided)
+
+    async def _held_off_until(
+        self, request: Request, not_before: datetime | None
+    ) -> datetime | None:
+        """Return until when an act is held off that is denied now: as said, or by its cooldown."""
+        context = self._context
+        try:
+            operation = context.catalogue.parse(request.operation, request.params)
+        except RequestError:
+            return not_before  # an older version took it; it cannot be asked again as it is
+        denied = await denials_of(context, request.owner, operation)
+        cooldowns = context.snapshot.config.approvals.denial_cooldowns_seconds
+        cooled = cooled_down_at(cooldowns, denied.times, context.clock.now())
+        return max((end for end in (not_before, cooled) if end is not None), default=None)
 
     async def _run_and_look(self, approved: Request) -> Request:
         """Start the run; if it is refused at once because the target changed, say so here."""

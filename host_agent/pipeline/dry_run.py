@@ -9,7 +9,7 @@ from host_agent.audit.record import Event
 from host_agent.operations.catalogue import Inspection
 from host_agent.pipeline.authorize import require_adapter
 from host_agent.pipeline.context import Context
-from host_agent.pipeline.fatigue import hold_off
+from host_agent.pipeline.fatigue import held_off_act, hold_off
 from host_agent.pipeline.grants import is_granted
 from host_agent.pipeline.judging import bind_to, judge_again, live_request, look, standing_of
 from host_agent.pipeline.recipients import require_reachable
@@ -39,7 +39,7 @@ async def dry_run(context: Context, run: Run) -> SubmitAnswer:
         run = now
     bound = bind_to(context, now, inspection)
     live = await live_request(context, now, inspection)
-    would = _would(context, bound, standing, inspection, live)
+    would = await _would(context, bound, standing, inspection, live)
     user = context.runner.user_of(bound.operation.spec.run_as, bound.principal.unix_user)
     answer = dry(bound, would, inspection, live, runs_as=user)
     await context.audit.append(
@@ -57,7 +57,7 @@ def _is_granted(context: Context, run: Run, standing: AskContext) -> bool:
     return is_granted(context, run.principal, run.operation, run.verdict, standing.grants)
 
 
-def _would(
+async def _would(
     context: Context,
     run: Run,
     standing: AskContext,
@@ -67,7 +67,8 @@ def _would(
     """Return what would come of it, asked in the order in which the ask itself asks.
 
     Raises:
-        RateLimitedError: people would not be asked, as the caller is held off.
+        RateLimitedError, HeldOffError: people would not be asked, as the caller is held off, or
+            the act.
     """
     if live is not None:
         return "attach"
@@ -78,6 +79,7 @@ def _would(
     if _is_granted(context, run, standing):
         return "run"
     too_many = hold_off(run.snapshot, standing.refusals)
-    if too_many is not None:
-        raise too_many
+    refusal = too_many or await held_off_act(context, run.principal, run.operation)
+    if refusal is not None:
+        raise refusal
     return "ask"

@@ -70,7 +70,7 @@ async def standing_of(context: Context, run: Run) -> AskContext:
     if is_allowed and run.operation.effect is Effect.READ:
         return AskContext(refusals=0, others=[], grants=[])
     standing = await look_around(context, run.snapshot, run.principal, run.operation)
-    require_no_equivalent(context, run.operation, standing.others)
+    require_no_equivalent(context, run.snapshot, run.operation, standing.others)
     return standing
 
 

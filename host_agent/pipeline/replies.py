@@ -9,7 +9,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
 from host_agent.audit.record import Event
@@ -47,6 +47,7 @@ from host_agent.notify.reply_parser import (
 from host_agent.pipeline.approver_identity import ApproverIdentity, identity_over, through
 from host_agent.pipeline.context import Context, identify_request, record, refresh_contacts
 from host_agent.pipeline.decide import Decisions
+from host_agent.pipeline.fatigue import LONGEST_NOT_BEFORE
 from host_agent.requests import codes
 from host_agent.requests.model import Request, State, Verb, is_same_owner
 from host_agent.requests.notification import CodeHash, Kind, Notification, Purpose
@@ -126,9 +127,10 @@ class Replies:
         if isinstance(words, Confirm):
             return await self._by_code(approver, reply, words.code, Verb.APPROVE, None)
         if isinstance(words, Denial) and words.code is not None:
-            return await self._by_code(approver, reply, words.code, Verb.DENY, words.reason)
+            until = self._not_before(words)
+            return await self._by_code(approver, reply, words.code, Verb.DENY, words.reason, until)
         if isinstance(words, Denial) and reply.quotes is not None:
-            return await self._by_quote(approver, reply, words.reason)
+            return await self._by_quote(approver, reply, words.reason, self._not_before(words))
         if isinstance(words, ApproveReaction):
             is_prompt = await self._prompt_of(approver, reply) is not None
             why = "Nothing was approved: a thumb is no yes; that needs the code."
@@ -136,6 +138,18 @@ class Replies:
         if isinstance(words, Unclear):
             return f"Nothing was done: {words.why}. {HOW}"
         return f"Nothing was done: a denial without its code has to answer the prompt. {HOW}"
+
+    def _not_before(self, words: Denial) -> datetime | None:
+        """Return the instant that a denial names; a time of the day is the next one."""
+        now = self._context.clock.now()
+        if isinstance(words.wait, timedelta):
+            return now + min(words.wait, LONGEST_NOT_BEFORE)
+        if words.wait is None:
+            return None
+        today = now.astimezone(UTC).replace(
+            hour=words.wait.hour, minute=words.wait.minute, second=0, microsecond=0
+        )
+        return today if today > now else today + timedelta(days=1)
 
     # -- decisions --------------------------------------------------------------------------------
 
@@ -146,6 +160,7 @@ class Replies:
         code: str,
         verb: Verb,
         reason: str | None,
+        not_before: datetime | None = None,
     ) -> str | None:
         found = await self._context.store.code(codes.hash_code(code))
         try:
@@ -175,7 +190,7 @@ class Replies:
         request = await self._context.store.get(found.request_id)
         if request is not None and _is_older(reply, request):
             return await self._too_old(approver, verb, request)
-        return await self._decide(approver, found.request_id, verb, reason)
+        return await self._decide(approver, found.request_id, verb, reason, not_before)
 
     async def _too_old(self, approver: ApproverIdentity, verb: Verb, request: Request) -> str:
         message = "Nothing was done: your message is older than the request. Is your clock right?"
@@ -183,7 +198,11 @@ class Replies:
         return message
 
     async def _by_quote(
-        self, approver: ApproverIdentity, reply: ChannelReply, reason: str | None
+        self,
+        approver: ApproverIdentity,
+        reply: ChannelReply,
+        reason: str | None,
+        not_before: datetime | None,
     ) -> str | None:
         """Deny by an answer or a reaction to a prompt; never anything else."""
         row = await self._prompt_of(approver, reply)
@@ -194,7 +213,7 @@ class Replies:
             return None
         if _is_older(reply, request):
             return await self._too_old(approver, Verb.DENY, request)
-        return await self._decide(approver, request.id, Verb.DENY, reason)
+        return await self._decide(approver, request.id, Verb.DENY, reason, not_before)
 
     async def _prompt_of(
         self, approver: ApproverIdentity, reply: ChannelReply
@@ -245,14 +264,24 @@ class Replies:
         return spent is not Spent.REPLAYED
 
     async def _decide(
-        self, approver: ApproverIdentity, request_id: str, verb: Verb, reason: str | None
+        self,
+        approver: ApproverIdentity,
+        request_id: str,
+        verb: Verb,
+        reason: str | None,
+        not_before: datetime | None = None,
     ) -> str:
         request = await self._context.store.get(request_id)
         if request is None:
             return "Nothing was done: that request is not kept any more."
         try:
             decided = await self._decisions.decide_as(
-                approver, request_id, decision=verb, digest=request.digest, reason=reason
+                approver,
+                request_id,
+                decision=verb,
+                digest=request.digest,
+                reason=reason,
+                not_before=not_before,
             )
         except TargetChangedError as error:
             # The answer counted; it is the run that was refused, and that is written down already.
@@ -263,7 +292,7 @@ class Replies:
             await self._refused(approver, verb, error, request_id)
             latest = await self._context.store.get(request_id) or request
             return _refusal(error, latest, approver.owner)
-        return _done(decided, verb)
+        return f"{_done(decided, verb)}{_told_until(not_before)}"
 
     async def _refused(
         self, approver: ApproverIdentity, verb: Verb, error: HostAgentError, request_id: str | None
@@ -382,6 +411,12 @@ def _done(request: Request, verb: Verb) -> str:
             return f"Approved: {_what(request)}. What became of it is told here."
         case _:
             assert_never(verb)
+
+
+def _told_until(not_before: datetime | None) -> str:
+    if not_before is None:
+        return ""
+    return f" Nobody is asked for it again before {not_before:%Y-%m-%d %H:%M} UTC."
 
 
 def _refusal(error: HostAgentError, request: Request, owner: str) -> str:

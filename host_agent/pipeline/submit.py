@@ -25,7 +25,7 @@ from host_agent.operations.catalogue import Effect, Inspection, Operation
 from host_agent.pipeline.authorize import require_adapter
 from host_agent.pipeline.context import Context, audit_fields, identify_request
 from host_agent.pipeline.dry_run import dry_run
-from host_agent.pipeline.fatigue import hold_off
+from host_agent.pipeline.fatigue import held_off_act, hold_off
 from host_agent.pipeline.grants import is_granted, use_grant
 from host_agent.pipeline.judging import (
     bind_to,
@@ -281,11 +281,12 @@ class Submissions:
             return await self._answer(now, key)
         if now.operation.is_done_already(inspection):
             return await self._unchanged(now, inspection)
-        if too_many is not None:
+        refusal = too_many or await held_off_act(self._context, now.principal, now.operation)
+        if refusal is not None:
             # What waits already asks nobody again.
             live = await live_request(self._context, now, inspection)
             if live is None:
-                raise too_many
+                raise refusal
             return await self._attached(live, now)
         bound = bind_to(self._context, now, inspection)
         request = self._request(bound, inspection, State.PENDING, terms, ttl_seconds=ttl_seconds)

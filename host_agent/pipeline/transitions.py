@@ -209,6 +209,7 @@ def decision_fields(decision: Decision, state: State, grant: str | None) -> dict
         "state": state.value,
         "reason": decision.reason,
         "grant": grant,
+        "not_before": None if decision.not_before is None else rfc3339(decision.not_before),
     }
 
 

@@ -36,6 +36,7 @@ def facts_of(context: Context, request: Request, before: AskedBefore = NEVER) ->
         host=context.snapshot.config.host,
         runs_as=None if spec is None else context.runner.user_of(spec.run_as, request.unix_user),
         before=before,
+        now=context.clock.now(),
     )
 
 

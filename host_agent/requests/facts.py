@@ -6,6 +6,7 @@ so no channel says what another one does not.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from host_agent.api.wire.operations import Outcome
 from host_agent.api.wire.recovery import RecoveryView
@@ -17,7 +18,7 @@ from host_agent.api.wire.requests import (
     RequestView,
 )
 from host_agent.canonical import JsonValue
-from host_agent.errors import BY_CODE, InternalError
+from host_agent.errors import BY_CODE, InternalError, Recovery, again_after
 from host_agent.operations.catalogue import Effect, OperationSpec
 from host_agent.requests.model import Decision, Request, Terms
 from host_agent.text import name, value
@@ -57,6 +58,7 @@ class RequestFacts:
     left: tuple[tuple[str, JsonValue], ...]
     runs_as: str | None
     before: AskedBefore = NEVER
+    now: datetime | None = None
 
     @property
     def undo(self) -> str:
@@ -72,6 +74,7 @@ def derive(
     host: str,
     runs_as: str | None,
     before: AskedBefore = NEVER,
+    now: datetime | None = None,
 ) -> RequestFacts:
     """Return the facts of `request`; `spec` is the declaration of its operation."""
     subject, left = _said(request, spec)
@@ -84,6 +87,7 @@ def derive(
         left=left,
         runs_as=runs_as,
         before=before,
+        now=now,
     )
 
 
@@ -171,7 +175,7 @@ def request_view(facts: RequestFacts, *, with_output: bool) -> RequestView:
         decisions=tuple(_decision_view(decision) for decision in request.decisions),
         asked_before=_history_view(facts.before),
         outcome=_outcome_view(request.outcome, with_output=with_output),
-        problem=_problem_view(request),
+        problem=_problem_view(facts),
         finished_at=request.finished_at,
     )
 
@@ -194,6 +198,7 @@ def _decision_view(decision: Decision) -> DecisionView:
         channel=decision.channel,
         at=decision.at,
         reason=decision.reason,
+        **({} if decision.not_before is None else {"not_before": decision.not_before}),
     )
 
 
@@ -204,7 +209,8 @@ def _history_view(before: AskedBefore) -> HistoryView | None:
     return HistoryView(times=before.times, denied=before.denied, last=last)
 
 
-def _problem_view(request: Request) -> RequestProblem | None:
+def _problem_view(facts: RequestFacts) -> RequestProblem | None:
+    request = facts.request
     problem, said = request.problem, request.denial_words
     if problem is None:
         return None
@@ -212,9 +218,17 @@ def _problem_view(request: Request) -> RequestProblem | None:
     view = RequestProblem(
         code=problem.code,
         detail=problem.detail,
-        recovery=RecoveryView.of(error.recovery),
+        recovery=RecoveryView.of(_asked_again(facts) or error.recovery),
     )
     return view if said is None else view.model_copy(update={"decision_reason": said})
+
+
+def _asked_again(facts: RequestFacts) -> Recovery | None:
+    """Return when people may be asked again for what they denied, seen from `facts.now`."""
+    last = facts.request.decisions[-1] if facts.request.decisions else None
+    if facts.now is None or last is None or last.not_before is None:
+        return None
+    return again_after((last.not_before - facts.now).total_seconds())
 
 
 def _outcome_view(outcome: Mapping[str, JsonValue] | None, *, with_output: bool) -> Outcome | None:

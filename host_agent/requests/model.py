@@ -55,7 +55,8 @@ class Decision:
     what the channel proved of the sender, `through` the CN of the bridge that relayed it.
     `credential` is the certificate that spoke or relayed, where one did: a consent counts only as
     long as that would be let in. `vouchers` are the owners on whose word it is who spoke: of the
-    admin who enrolled the address, of the bridge that relayed.
+    admin who enrolled the address, of the bridge that relayed. `not_before` is set on a denial:
+    until then people are not asked for the same act again.
     """
 
     approver: str
@@ -69,6 +70,7 @@ class Decision:
     through: str | None = None
     vouchers: frozenset[str] = frozenset()
     grant: GrantTerms | None = None
+    not_before: datetime | None = None
 
     @property
     def makers(self) -> frozenset[str]:
@@ -165,6 +167,19 @@ class Request:
         if self.state is not State.DENIED or not self.decisions:
             return None
         return self.decisions[-1].reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denials:
+    """The denials of one act of one owner within some time.
+
+    `times` is how many, `until` the latest instant before which people are not to be asked again,
+    `words` what who denied last said.
+    """
+
+    times: int = 0
+    until: datetime | None = None
+    words: str | None = None
 
 
 # -- who counts -----------------------------------------------------------------------------------

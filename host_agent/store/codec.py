@@ -242,6 +242,8 @@ def decision_json(decision: Decision) -> dict[str, JsonValue]:
         entry["vouchers"] = sorted(decision.vouchers)
     if decision.grant is not None:
         entry["grant"] = _grant_terms_json(decision.grant)
+    if decision.not_before is not None:
+        entry["not_before"] = microseconds(decision.not_before)
     return entry
 
 
@@ -263,6 +265,7 @@ def decision_of(entry: dict[str, Any]) -> Decision:
         "at": instant(entry["at"]),
         "vouchers": frozenset(entry.get("vouchers", ())),
         "grant": None if granted is None else GrantTerms(**granted),
+        "not_before": optional_instant(entry.get("not_before")),
     }
     return Decision(**{**entry, **typed})
 

@@ -8,8 +8,9 @@ from datetime import datetime
 from sqlite3 import Connection
 
 from host_agent.errors import TargetChangedError
+from host_agent.operations.catalogue import Operation
 from host_agent.requests.grant import Grant
-from host_agent.requests.model import Request
+from host_agent.requests.model import Denials, Request
 from host_agent.store import codec, grants
 
 
@@ -25,6 +26,48 @@ class AskContext:
     refusals: int
     others: list[Request]
     grants: list[Grant]
+
+
+_DENIALS = """
+SELECT json_extract(decisions, '$[#-1].not_before') AS not_before,
+    json_extract(decisions, '$[#-1].reason') AS words, finished_at
+FROM requests
+WHERE operation = :operation AND resource IS :resource AND finished_at >= :since
+    AND state = 'denied' AND owner = :owner AND request_key = :key
+    AND finished_at > coalesce(
+        (SELECT released_at FROM releases WHERE caller = requests.caller), -4611686018427387904)
+ORDER BY finished_at
+"""
+
+
+def denials(
+    connection: Connection,
+    owner: str,
+    operation: Operation,
+    *,
+    counted_since: datetime,
+    held_since: datetime,
+) -> Denials:
+    """Return how the same act was denied to `owner`, whichever of its callers asked.
+
+    `times` counts from `counted_since` on; `until` is of every denial from `held_since` on. A
+    release of the caller that asked forgets those before it.
+    """
+    keys = {
+        "operation": operation.name,
+        "resource": operation.resource,
+        "key": codec.request_key(operation.name, operation.params.canonical()),
+        "owner": owner,
+        "since": codec.microseconds(min(counted_since, held_since)),
+    }
+    found = connection.execute(_DENIALS, keys).fetchall()
+    counted = [row for row in found if row["finished_at"] >= codec.microseconds(counted_since)]
+    until = [row["not_before"] for row in found if row["not_before"] is not None]
+    return Denials(
+        times=len(counted),
+        until=codec.instant(max(until)) if until else None,
+        words=found[-1]["words"] if found else None,
+    )
 
 
 _RELEASE = """
@@ -52,15 +95,17 @@ def ask_context(
     *,
     refused_since: datetime,
     denied_since: datetime,
+    held_since: datetime,
     now: datetime,
 ) -> AskContext:
     """Return what decides about one more ask of `caller` for `operation`, in one look.
 
-    A release forgets the refusals and denials before it.
+    A denial counts from `denied_since` on, or from `held_since` on if it says not before a time
+    that is to come. A release forgets the refusals and denials before it.
     """
     return AskContext(
         refusals=_refusals(connection, caller, refused_since),
-        others=_others(connection, caller, denied_since, operation),
+        others=_others(connection, caller, operation, denied_since, held_since, now),
         grants=grants.live_of(connection, caller, operation, now),
     )
 
@@ -95,7 +140,8 @@ def _refusals(connection: Connection, caller: str, since: datetime) -> int:
 _OTHERS = """
 SELECT * FROM requests
 WHERE caller = :caller AND operation != :operation AND state = 'denied'
-    AND finished_at >= :since
+    AND finished_at >= :held_since
+    AND (finished_at >= :since OR json_extract(decisions, '$[#-1].not_before') > :now)
     AND finished_at >
         coalesce((SELECT released_at FROM releases WHERE caller = :caller), -4611686018427387904)
 UNION ALL
@@ -108,11 +154,18 @@ WHERE caller = :caller AND finished_at IS NULL AND state = 'pending' AND operati
 
 
 def _others(
-    connection: Connection, caller: str, denied_since: datetime, operation: str
+    connection: Connection,
+    caller: str,
+    operation: str,
+    denied_since: datetime,
+    held_since: datetime,
+    now: datetime,
 ) -> list[Request]:
     keys = {
         "caller": caller,
         "since": codec.microseconds(denied_since),
+        "held_since": codec.microseconds(min(denied_since, held_since)),
+        "now": codec.microseconds(now),
         "operation": operation,
     }
     found = sorted(connection.execute(_OTHERS, keys), key=lambda row: row["sequence"])

@@ -227,6 +227,7 @@ class RequestStore:
     asked_before = _reading(requests.asked_before)
     newest_time = _reading(requests.newest_time)
     ask_context = _reading(refusals.ask_context)
+    denials = _reading(refusals.denials)
     release = _writing(refusals.release)
 
     # -- answers ----------------------------------------------------------------------------------

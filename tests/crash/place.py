@@ -43,6 +43,7 @@ decisions_per_second = 100000
 decision_burst = 100000
 held_off_after = 1000000
 [approvals]
+denial_cooldowns_seconds = []
 ttl_seconds = 86400
 max_pending = 10000
 max_pending_per_caller = 10000

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -636,6 +637,29 @@ def test_deny_and_cancel(agent: Counterpart, run: CommandLine) -> None:
     assert agent.seen[-1].body is None
     assert json.loads(run.out)["state"] == "cancelled"
     assert agent.bench.host.changes == []
+
+
+@pytest.mark.parametrize("said", ["2h", "2099-11-20T22:00:00+00:00"])
+def test_a_denial_may_say_when_to_ask_again(
+    agent: Counterpart, run: CommandLine, said: str
+) -> None:
+    decision = {**answers.decision("deny", reason="later"), "not_before": "2099-11-20T22:00:00Z"}
+    agent.say("GET", REQUEST, view())
+    agent.say("POST", f"{REQUEST}/decision", view(state="denied", decisions=[decision]))
+
+    assert run("requests", "deny", REQUEST_ID, "--reason", "later", "--not-before", said) == 0
+    assert "not before 2099-11-20 22:00 UTC" in run.out
+    sent = datetime.fromisoformat(agent.seen[-1].body["not_before"])
+    soon = timedelta(minutes=110) < sent - datetime.now(UTC) < timedelta(minutes=130)
+    assert soon if said == "2h" else sent == datetime.fromisoformat(said)
+
+
+@pytest.mark.parametrize("said", ["2", "h", "noon", "2026-11-20T22:00:00", "0h", "99999h"])
+def test_what_is_no_time_is_refused_before_anything_is_sent(
+    agent: Counterpart, run: CommandLine, said: str
+) -> None:
+    assert run("requests", "deny", REQUEST_ID, "--not-before", said) == 64
+    assert agent.seen == []
 
 
 # -- watch --------------------------------------------------------------------------------------

@@ -319,6 +319,7 @@ class Workbench:
             reason=named.pop("reason", None),
             channel="http",
             grant=named.pop("grant", None),
+            not_before=named.pop("not_before", None),
         )
 
     # -- what came of it --------------------------------------------------------------------------
@@ -387,6 +388,7 @@ def configuration(
     identities: str = IDENTITIES,
     limits: str = "",
     approvals: str = "",
+    cooldowns: str = "[]",
     execution: str = "",
     people: str = "",
     git: str = f"""
@@ -409,6 +411,7 @@ branches = ["main", "topic"]
 [limits]
 {limits}
 [approvals]
+denial_cooldowns_seconds = {cooldowns}
 {approvals}
 [server]
 certificate = "pki/server.crt"

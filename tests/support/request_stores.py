@@ -59,7 +59,7 @@ def a_prompt(
 async def refusals(store: RequestStore, caller: str, since: datetime) -> int:
     """Return how many of the caller's requests came to nothing since then."""
     context = await store.ask_context(
-        caller, "git.log", refused_since=since, denied_since=since, now=since
+        caller, "git.log", refused_since=since, denied_since=since, held_since=since, now=since
     )
     return context.refusals
 
@@ -67,6 +67,11 @@ async def refusals(store: RequestStore, caller: str, since: datetime) -> int:
 async def others(store: RequestStore, denied_since: datetime, *, but: str) -> list[Request]:
     """Return what waits of librarian's operations, or was denied since, but for one of them."""
     context = await store.ask_context(
-        "librarian", but, refused_since=denied_since, denied_since=denied_since, now=denied_since
+        "librarian",
+        but,
+        refused_since=denied_since,
+        denied_since=denied_since,
+        held_since=denied_since,
+        now=denied_since,
     )
     return context.others

@@ -32,6 +32,7 @@ async def bridged_decision(services: Services, request: AgentRequest) -> Request
         digest=said.digest,
         reason=said.reason,
         grant=bodies.terms_of(said.grant),
+        not_before=said.not_before,
     )
 
 

@@ -121,6 +121,7 @@ async def decide(services: Services, request: AgentRequest, request_id: str) -> 
         reason=decision.reason,
         channel="http",
         grant=bodies.terms_of(decision.grant),
+        not_before=decision.not_before,
     )
 
 

@@ -25,6 +25,9 @@ class ProblemBody(WireModel):
 
     outcome: Outcome | SkipJsonSchema[None] = None
     request: RequestView | SkipJsonSchema[None] = None
+    decision_reason: str | SkipJsonSchema[None] = Field(
+        default=None, description="What the person who denied the same wrote."
+    )
     type: Annotated[str, one_of("ProblemType")]
     title: str
     status: int

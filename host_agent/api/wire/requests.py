@@ -41,6 +41,9 @@ class DecisionView(WireModel):
     channel: str
     at: Instant
     reason: str | None
+    not_before: Instant | SkipJsonSchema[None] = Field(
+        default=None, description="Of a denial: people are not asked for the same before."
+    )
 
 
 class HistoryView(WireModel):

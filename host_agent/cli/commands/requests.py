@@ -6,7 +6,7 @@ import re
 import sys
 import termios
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from host_agent.cli import connection_settings, granting
@@ -35,7 +35,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_list(verbs)
     _add_show(verbs)
     _add_approve(verbs)
-    _add_ending(verbs, "deny", "deny a request", _deny)
+    denying = _add_ending(verbs, "deny", "deny a request", _deny)
+    denying.add_argument(
+        "--not-before",
+        type=_not_before,
+        metavar="TIME",
+        help="people are not asked for the same before: 30m, 2h, 1d from now, or RFC 3339 with its"
+        " offset; at most a week away",
+    )
     _add_ending(verbs, "cancel", "withdraw a request of your own", _cancel)
     _add_watch(verbs)
 
@@ -89,11 +96,12 @@ def _add_ending(
     verb: str,
     meaning: str,
     function: Callable[[argparse.Namespace], int],
-) -> None:
+) -> argparse.ArgumentParser:
     parser = verbs.add_parser(verb, help=meaning)
     _add_id(parser)
     _add_reason(parser)
     _finish(parser, function)
+    return parser
 
 
 def _add_watch(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -141,6 +149,20 @@ def _digest(text: str) -> str:
         return text
     message = "a digest is sha256: and 64 hexadecimal digits"
     raise argparse.ArgumentTypeError(message)
+
+
+def _not_before(text: str) -> timedelta | datetime:
+    if found := re.fullmatch(r"([1-9][0-9]{0,3})([mhd])", text, re.ASCII):
+        return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    with contextlib.suppress(ValueError):
+        instant = datetime.fromisoformat(text)
+        if instant.tzinfo is not None:
+            return instant
+    message = "a time is 30m, 2h or 1d, or 2026-11-20T18:00:00+00:00"
+    raise argparse.ArgumentTypeError(message)
+
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def _count(text: str) -> int:
@@ -272,7 +294,11 @@ def _answer(prompt: str) -> str:
 def _deny(args: argparse.Namespace) -> int:
     with connection_settings.connect(args) as client:
         view = client.request(args.id)
-        return _decided(client.deny(view.request_id, args.reason), as_json=args.json)
+        until = args.not_before
+        if isinstance(until, timedelta):
+            until = datetime.now(UTC) + until
+        denied = client.deny(view.request_id, args.reason, not_before=until)
+        return _decided(denied, as_json=args.json)
 
 
 def _cancel(args: argparse.Namespace) -> int:

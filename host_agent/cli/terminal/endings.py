@@ -97,4 +97,5 @@ def denied_by(view: "RequestView") -> str:
     last = denials[-1]
     who = render.visible(last.owner or last.approver or "somebody", limit=64)
     said = f": {render.words(last.reason, limit=_WORDS_LIMIT)}" if last.reason else ""
-    return f"denied by {who}{said}"
+    until = f"; not before {last.not_before:%Y-%m-%d %H:%M} UTC" if last.not_before else ""
+    return f"denied by {who}{said}{until}"

@@ -5,6 +5,7 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -345,3 +346,25 @@ def test_a_denial_need_not_repeat_the_digest() -> None:
     assert parse_decision(b'{"decision":"deny"}') == DecisionBody(decision="deny")
     approval = parse_decision(json.dumps({"decision": "approve", "digest": GOOD_DIGEST}).encode())
     assert approval.digest == GOOD_DIGEST
+
+
+SOON = "2026-11-20T22:00:00+01:00"
+
+
+def test_a_denial_may_say_when_to_ask_again() -> None:
+    said = parse_decision(json.dumps({"decision": "deny", "not_before": SOON}).encode())
+    assert said.not_before == datetime(2026, 11, 20, 21, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("not_before", [1, "tomorrow", "2026-11-20T22:00:00", True, [SOON]])
+def test_what_is_no_instant_is_no_time_to_ask_again(not_before: object) -> None:
+    with pytest.raises(MalformedRequestError) as caught:
+        parse_decision(json.dumps({"decision": "deny", "not_before": not_before}).encode())
+    assert [fault.pointer for fault in caught.value.recovery.faults] == ["/not_before"]
+
+
+def test_an_approval_says_nothing_of_when_to_ask_again() -> None:
+    digest = "sha256:" + "ab" * 32
+    body = {"decision": "approve", "digest": digest, "not_before": SOON}
+    with pytest.raises(InvalidParameterError, match="only a denial"):
+        parse_decision(json.dumps(body).encode())

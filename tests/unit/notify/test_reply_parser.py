@@ -1,5 +1,7 @@
 """What people type: three verbs, a code, and nothing that merely looks like them."""
 
+from datetime import time, timedelta
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -93,6 +95,35 @@ def test_chatter(text: str) -> None:
 )
 def test_nothing_is_folded_into_a_verb_or_a_code(text: str) -> None:
     assert read(text) in (Chatter(), Unclear())
+
+
+@pytest.mark.parametrize(
+    ("words", "wait", "reason"),
+    [
+        ("2h", timedelta(hours=2), None),
+        ("30m not now", timedelta(minutes=30), "not now"),
+        ("1 d: busy", timedelta(days=1), "busy"),
+        ("45 MIN", timedelta(minutes=45), None),
+        ("not before 18:00", time(18), None),
+        ("Until 9:05Z, we deploy", time(9, 5), "we deploy"),
+        ("until 23:59 UTC", time(23, 59), None),
+        ("2hours", None, "2hours"),
+        ("0h", None, "0h"),
+        ("99999h", None, "99999h"),
+        ("2h-long outage", None, "2h-long outage"),
+        ("2", None, "2"),
+        ("not before noon", None, "not before noon"),
+        ("until 24:00", None, "until 24:00"),
+        ("until 18:00:30", None, "until 18:00:30"),
+        ("\N{ARABIC-INDIC DIGIT TWO}h", None, "\N{ARABIC-INDIC DIGIT TWO}h"),
+        ("why? 2h", None, "why? 2h"),
+    ],
+)
+def test_how_long_to_wait_stands_first(
+    words: str, wait: timedelta | time | None, reason: str | None
+) -> None:
+    assert read(f"DENY {CODE} {words}") == Denial(CODE, reason, wait)
+    assert read(f"DENY {words}") == Denial(None, reason, wait)
 
 
 def test_a_consent_that_is_too_long_to_be_seen_whole_is_none() -> None:

@@ -112,6 +112,37 @@ async def test_a_code_denies_with_a_reason(bench: Workbench, chat: Chat) -> None
     assert bench.host.changes == []
 
 
+@pytest.mark.parametrize(
+    ("words", "hours"), [("2h we deploy", 2), ("99d", 7 * 24), ("until 20:30", 23.5)]
+)
+async def test_a_denial_says_when_to_ask_again(
+    bench: Workbench, chat: Chat, words: str, hours: float
+) -> None:
+    request = await bench.held()
+    code = await chat.code(request)
+    await chat.deliver(request)
+    now = bench.clock.now()
+    assert now.hour == 22
+    answer = await chat.say(f"DENY {code} {words}")
+    decided = await bench.request(request.id)
+    assert decided.decisions[-1].not_before is not None
+    if words.startswith("until"):
+        assert decided.decisions[-1].not_before == now.replace(
+            hour=20, minute=30, second=0, microsecond=0
+        ) + timedelta(days=1)
+    else:
+        assert decided.decisions[-1].not_before == now + timedelta(hours=hours)
+    assert "Nobody is asked for it again before 2026-" in str(answer)
+
+
+async def test_an_answer_to_a_prompt_says_when_to_ask_again(bench: Workbench, chat: Chat) -> None:
+    request = await bench.held()
+    await chat.deliver(request)
+    assert "before 2026-11-20 22:30 UTC" in str(await chat.react("100", text="DENY until 22:30"))
+    assert "before" not in str(await chat.say("hello"))
+    assert (await bench.request(request.id)).decisions[-1].not_before is not None
+
+
 async def test_an_answer_to_a_prompt_denies_without_a_code(bench: Workbench, chat: Chat) -> None:
     request = await bench.held()
     await chat.deliver(request)
