@@ -5,8 +5,8 @@ matches() { # NAME PATTERN, as a whole; 1: it does not, 2: the pattern is none
 }
 root_names=() root_decisions=()
 read_root_list() { # the list, once; whatever is wrong with it, nothing is allowed
-  local file=$here/allowed facts word rest version=''
-  local -r owner=$([[ -n $caller ]] || printf '(%s)|' "$EUID")0
+  local file=$here/allowed facts word rest version='' owner=0
+  [[ -n $caller ]] || owner="($EUID)|0"
   [[ -f $file && ! -L $file && -r $file ]] ||
     die 77 "there is no list of root's; \`host-agent root render\`"
   facts=$(/usr/bin/stat --format='%u %a' -- "$file")
