@@ -89,7 +89,7 @@ class SystemClock:
 
 def rfc3339(instant: datetime) -> str:
     """Return `instant` as RFC 3339 in UTC with microseconds and `Z`."""
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{instant.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def span(seconds: float) -> str:

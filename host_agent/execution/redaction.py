@@ -142,6 +142,8 @@ def redact(text: str) -> str:
     Long text is searched in pieces that end with a line, so that a thread that does it lets others
     run in between; a private key is never divided.
     """
+    if not text:  # most errors
+        return text
     if len(text) <= _PIECE_CHARACTERS:
         return _redact_piece(text)
     return "".join(_redact_piece(piece) for piece in _pieces(text))
