@@ -30,23 +30,36 @@ _INTERPRETERS = re.compile(
     re.ASCII,
 )
 _LAUNCHERS = names(
-    ". alias at batch bpftrace busybox bwrap capsh cgexec chroot chrt chronic coproc"
-    " crontab daemonize dbus-run-session entr eval expect fakeroot firejail flock gdb"
+    ". alias at aws-vault batch bpftrace busybox bwrap caffeinate capsh cgexec chpst chroot chrt"
+    " chronic concurrently coproc crontab daemonize dbus-run-session direnv doppler dotenv"
+    " dumb-init entr envdir eval expect faketime fakeroot firejail flock gdb gosu logsave nix-shell"
+    " nodemon proxychains proxychains4 s6-setuidgid setlock softlimit su-exec tini torsocks"
     " gnome-terminal hyperfine ifne ltrace mosh nsenter numactl parallel perf prlimit proot"
     " rlwrap rsh run-parts screen script setarch setpriv sg sshpass ssh start-stop-daemon"
-    " strace systemd-inhibit systemd-run taskset tmux toybox trap unbuffer unshare valgrind"
-    " watch watchexec xterm xvfb-run ex ed vi vim nvim emacs rsync scp sftp"
+    " strace systemd-inhibit systemd-cat systemd-run taskset tmux toybox trap unbuffer unshare"
+    " valgrind watch watchexec xterm xvfb-run ex ed vi vim nvim emacs rsync scp sftp"
 )
 """Programs and shell words that run a command among their own words, in ways of their own."""
 
 _CODE = re.compile(r"-[ceErp].*|-[A-Za-z0-9]+[ceErp]|--(?:eval|print|execute)\b.*", re.DOTALL)
 _SCRIPT = re.compile(r"[^-].*\.(?:py|pl|rb|js|mjs|cjs|ts|php|lua|tcl)", re.DOTALL)
 _AWKS = names("awk gawk mawk nawk busybox-awk")
-_FINDERS = {
+_BY_OPTION = {
     "find": frozenset(["-exec", "-execdir", "-ok", "-okdir"]),
     "fd": frozenset(["-x", "--exec", "-X", "--exec-batch"]),
     "fdfind": frozenset(["-x", "--exec", "-X", "--exec-batch"]),
+    "tar": names("--to-command --checkpoint-action -I --use-compress-program -F --info-script"),
+    "man": names("-P --pager"),
+    "sort": names("--compress-program"),
+    "split": names("--filter"),
+    "zip": names("-TT"),
 }
+"""Programs that run a command where they have one of these options."""
+
+_ENVIRONMENTS = names("asdf bundle conda mamba mise npm npx pipenv pnpm poetry pyenv rbenv uv yarn")
+"""Programs that run one of their first words, among much else; tests they run by other names."""
+
+_FIRST_WORDS = 4
 _PREFIXES = {
     "env": options("-i --ignore-environment -", "-u --unset"),
     "nohup": options(),
@@ -74,11 +87,18 @@ _PREFIXES = {
 """Programs that run the words after their own options, and those options."""
 
 _HARMLESS = re.compile(
-    r"(?:DEBIAN_FRONTEND|NEEDRESTART_\w+|APT_LISTCHANGES_FRONTEND|SYSTEMD_(?:PAGER|COLORS|LESS)|PAGER"
-    r"|LC_\w+|LANG|LANGUAGE|TERM|TZ|NO_COLOR|GIT_(?:PAGER|TERMINAL_PROMPT|OPTIONAL_LOCKS))=",
-    re.ASCII,
+    r"(?:DEBIAN_FRONTEND|NEEDRESTART_\w+|APT_LISTCHANGES_FRONTEND|SYSTEMD_(?:COLORS|LESS)|LC_\w+"
+    r"|LANG|LANGUAGE|TERM|TZ|NO_COLOR|GIT_(?:TERMINAL_PROMPT|OPTIONAL_LOCKS))=.*"
+    r"|(?:SYSTEMD_|GIT_)?PAGER=(?:cat|less|''|\"\")?",
+    re.ASCII | re.DOTALL,
 )
 """Assignments that do not change what a privileged program does to the host."""
+
+_RUN_BY_OTHERS = re.compile(
+    r"\w*(?:PAGER|EDITOR|VISUAL|BROWSER|COMMAND|LESSOPEN|LESSCLOSE|ASKPASS|_SSH|SHELL|_ENV)\w*=",
+    re.ASCII,
+)
+"""Assignments of commands that other programs run."""
 
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=", re.ASCII)
 _DEEPEST = 8
@@ -111,9 +131,15 @@ def _of_text(text: str, directory: str, settings: HookSettings) -> CommandDenial
 def _of_words(
     text: str, simple: SimpleCommand, directory: str, settings: HookSettings, depth: int
 ) -> CommandDenial | None:
-    way = _Way(is_changed=not all(_HARMLESS.match(word.raw) for word in simple.assignments))
+    way = _Way(is_changed=not all(_HARMLESS.fullmatch(word.raw) for word in simple.assignments))
     words: Sequence[ShellWord] = simple.words
     elevator = ""
+    for word in (*simple.assignments, *words):
+        if _RUN_BY_OTHERS.match(word.raw):
+            value = word.text.partition("=")[2]
+            denial = _of_text(value, directory, settings)
+            if denial is not None:
+                return denial
     while words:
         first = words[0]
         if not first.is_literal or not first.text.isascii() or not depth:
@@ -184,7 +210,7 @@ def _behind(name: str, words: Sequence[ShellWord]) -> tuple[Sequence[ShellWord],
         at += 1
     is_changed = False
     while name in ("env", "sudo") and at < len(words) and _ASSIGNMENT.match(words[at].raw):
-        is_changed = is_changed or not _HARMLESS.match(words[at].raw)
+        is_changed = is_changed or not _HARMLESS.fullmatch(words[at].raw)
         at += 1
     return words[at:], is_changed
 
@@ -266,8 +292,12 @@ def _runs_others(name: str, words: Sequence[ShellWord]) -> bool:
     """Return whether a program runs a command that its own words have."""
     if name in _LAUNCHERS or name in _SHELLS or name == "source":
         return True
-    if name in _FINDERS:
-        return any(word.text in _FINDERS[name] for word in words)
+    if name in _BY_OPTION:
+        return any(word.text.partition("=")[0] in _BY_OPTION[name] for word in words)
+    if name in _ENVIRONMENTS:
+        first = [basename(word.text) for word in words[:_FIRST_WORDS]]
+        named = {*PROGRAMS, *ELEVATORS} - {"service"}
+        return first[:1] != ["test"] and bool(named & set(first))
     if name in _AWKS:
         return any("system" in word.text or "|" in word.text for word in words)
     if _INTERPRETERS.fullmatch(name):
@@ -310,7 +340,7 @@ def _found(
     at = 0
     while at < len(words):
         at += 1
-        if words[at - 1].text not in _FINDERS["find"]:
+        if words[at - 1].text not in _BY_OPTION["find"]:
             continue
         end = next((n for n in range(at, len(words)) if words[n].text in (";", "+")), len(words))
         inner = SimpleCommand((), tuple(words[at:end]))
