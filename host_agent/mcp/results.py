@@ -19,8 +19,8 @@ def result_of(answer: ToolAnswer | RequestView) -> CallToolResult:
 
 
 def tool_of(declaration: ToolDeclaration) -> Tool:
-    """Return a tool as it is listed."""
-    is_read = declaration.is_read
+    """Return a tool as it is listed. Hints that say what is so without them are left out."""
+    is_read, is_repeatable = declaration.is_read, declaration.is_repeatable
     return Tool(
         name=declaration.name,
         description=declaration.description,
@@ -28,8 +28,8 @@ def tool_of(declaration: ToolDeclaration) -> Tool:
         output_schema=declaration.output_schema,
         annotations=ToolAnnotations(
             read_only_hint=is_read,
-            destructive_hint=declaration.effect == "destroy",
-            idempotent_hint=declaration.is_repeatable,
+            destructive_hint=None if is_read else declaration.effect == "destroy",
+            idempotent_hint=True if is_repeatable and not is_read else None,
             open_world_hint=False,
         ),
     )

@@ -22,15 +22,7 @@ STATUS, CANCEL, REQUESTS = "request_status", "request_cancel", "my_requests"
 
 ToolSchema = dict[str, JsonValue]
 
-_OUTPUT: ToolSchema = {
-    "type": "object",
-    "properties": {
-        "state": {"type": "string"},
-        "message": {"type": "string"},
-        "request_id": {"type": "string"},
-    },
-    "required": ["state", "message"],
-}
+_OUTPUT: ToolSchema = {"type": "object", "required": ["state", "message"]}
 """Small, because every tool has it; docs/reference/mcp.md has the other members."""
 _REQUEST_ID: ToolSchema = {"type": "string", "description": "As an earlier answer gave it."}
 
@@ -55,14 +47,8 @@ class ToolDeclaration:
         return self.effect == "read"
 
     def params(self, arguments: Mapping[str, JsonValue]) -> tuple[dict[str, JsonValue], JsonValue]:
-        """Return the operation's parameters and the reason that `arguments` mean.
-
-        A parameter that can be one value only need not be given.
-        """
-        properties = _object(self.input_schema.get("properties"))
-        schemas = {name: _object(schema) for name, schema in properties.items()}
-        fixed = {name: schema["const"] for name, schema in schemas.items() if "const" in schema}
-        given = {**fixed, **arguments}
+        """Return the operation's parameters and the reason that `arguments` mean."""
+        given = dict(arguments)
         return given, given.pop(REASON, None) if self.takes_reason else None
 
 

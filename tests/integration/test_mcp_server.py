@@ -48,7 +48,7 @@ async def test_the_tools_are_what_the_certificate_may_ask_for(visit: Visit, era:
     assert set(listed) == asked_for | {tools.STATUS, tools.CANCEL, tools.REQUESTS}
     hints = {name: tool.annotations for name, tool in listed.items()}
     for name, (is_read, is_destructive) in {
-        "git_status": (True, False),
+        "git_status": (True, None),
         "git_pull": (False, False),
         "git_reset": (False, True),
     }.items():
