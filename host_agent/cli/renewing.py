@@ -18,11 +18,13 @@ from host_agent.cli import connection_settings
 from host_agent.cli.connection_settings import ConnectionSettings
 from host_agent.cli.terminal import render
 from host_agent.errors import (
+    EX_CONFIG,
     EX_NOPERM,
     EX_OK,
     EX_TEMPFAIL,
     EX_UNAVAILABLE,
     CertificateRefusedError,
+    ConfigurationError,
     ConnectionFailedError,
     InvalidAnswerError,
     ProblemError,
@@ -82,10 +84,31 @@ def _renew(args: argparse.Namespace) -> int:
         return attempt(settings, now=datetime.now(UTC), due_part=DUE_PART + spread)
 
     if args.daemon:
-        return keep(step, _tell, time.sleep, random.SystemRandom().uniform)
+        return keep(lasting(step), _tell, time.sleep, random.SystemRandom().uniform)
     done = step()
     _tell(done)
     return done.status
+
+
+def lasting(step: Callable[[], RenewalStep]) -> Callable[[], RenewalStep]:
+    """Return `step` for a program that stays: once it has worked, a bad file or a full disk passes.
+
+    What is wrong from the first is told at once, by the error itself.
+    """
+    has_worked = False
+
+    def taken() -> RenewalStep:
+        nonlocal has_worked
+        try:
+            done = step()
+        except ConfigurationError as error:
+            if not has_worked:
+                raise
+            return RenewalStep(status=EX_CONFIG, sentence="; ".join(error.faults))
+        has_worked = True
+        return done
+
+    return taken
 
 
 def keep(
@@ -179,10 +202,10 @@ def _exchange(settings: ConnectionSettings, place: PairPlace, pair: ClientPair) 
     try:
         with Client(url=settings.url, cert=staged.cert, key=staged.key, ca=settings.ca) as client:
             client.whoami()  # the agent lets the new one in, or the old one stays
-        place.commit()
     except BaseException:
         place.discard()
         raise
+    place.commit()
     ends = place.read().certificate.not_valid_after
     life = ends - datetime.now(UTC)
     return RenewalStep(

@@ -114,23 +114,30 @@ class PairPlace:
         return ClientPair(certificate=parse_peer_certificate(der), key=key)
 
     def recover(self) -> bool:
-        """Finish a replacement that was cut off; return whether one was.
+        """Finish a replacement that was cut off, or take it back; return whether one was.
 
         Raises:
             ConfigurationError: the files cannot be written.
         """
-        staged = self.staged
-        if self.is_one_file or not staged.cert.exists() or staged.key.exists():
-            self.discard()
-            return False
-        with suppress(ConfigurationError):
-            PairPlace(cert=staged.cert, key=self.key).read()
+        staged, kept = self.staged, PairPlace(cert=self.cert, key=self._kept)
+        is_cut_off = not self.is_one_file and not self.is_pair()
+        if is_cut_off and PairPlace(cert=staged.cert, key=self.key).is_pair():
             self._rename(staged.cert, self.cert)
             self.waiting.unlink(missing_ok=True)
-            self.discard()
-            return True
+        elif is_cut_off and kept.is_pair():
+            self._rename(self._kept, self.key)
+        else:
+            is_cut_off = False
         self.discard()
-        return False
+        return is_cut_off
+
+    def is_pair(self) -> bool:
+        """Return whether certificate and key can be read, and belong together."""
+        try:
+            self.read()
+        except (ConfigurationError, InvalidIdentityError):
+            return False
+        return True
 
     def next_key(self, common_name: str) -> NextKey:
         """Return the key that waits, made and on disk if there was none: asking again is the same.
@@ -189,22 +196,29 @@ class PairPlace:
         Raises:
             ConfigurationError: it cannot be; the old pair is still there.
         """
-        staged = self.staged
-        if self.is_one_file:
-            self._rename(staged.key, self.key)
-        else:
-            try:
-                self._kept.hardlink_to(self.key)
-            except OSError as error:
-                raise ConfigurationError([_refused(self.key, error)]) from error
-            self._rename(staged.key, self.key)
-            try:
-                self._rename(staged.cert, self.cert)
-            except ConfigurationError:
-                self._rename(self._kept, self.key)  # needs no room on the disk
-                raise
-            self._kept.unlink(missing_ok=True)
+        try:
+            if self.is_one_file:
+                self._rename(self.staged.key, self.key)
+            else:
+                self._replace_both()
+        except ConfigurationError:
+            self.discard()
+            raise
         self.waiting.unlink(missing_ok=True)
+
+    def _replace_both(self) -> None:
+        """Replace the key, then the certificate; cut off in between, `recover` goes on."""
+        try:
+            self._kept.hardlink_to(self.key)
+        except OSError as error:
+            raise ConfigurationError([_refused(self.key, error)]) from error
+        self._rename(self.staged.key, self.key)
+        try:
+            self._rename(self.staged.cert, self.cert)
+        except ConfigurationError:
+            self._rename(self._kept, self.key)  # needs no room on the disk
+            raise
+        self._kept.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Leave the old pair, and remove what was staged."""

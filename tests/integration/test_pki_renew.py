@@ -407,12 +407,8 @@ def test_cut_off_between_the_two_renames_the_next_run_does_the_second(
 
     with monkeypatch.context() as patched:
         patched.setattr(PairPlace, "_rename", killed)
-        patched.setattr(PairPlace, "discard", lambda _self: None)
-        place = PairPlace.of(settings.cert, settings.key)
-        pem = (ground.issued / f"{ground.entry('cut').stem}.crt").read_bytes()
-        place.stage(pem, place.next_key("cut").key)
         with pytest.raises(KilledError):
-            place.commit()
+            renewing.attempt(settings, now=NOW)
     with pytest.raises(ConfigurationError, match="is not the key"):
         serial(settings)
     assert ground.renew(settings) == 0

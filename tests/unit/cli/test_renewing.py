@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from host_agent.cli.renewing import RenewalStep, keep
+from host_agent.cli.renewing import RenewalStep, keep, lasting
+from host_agent.errors import ConfigurationError
 
 DONE = RenewalStep(status=0, sentence="renewed", seconds=3600)
 WAITING = RenewalStep(status=75, sentence="waits", seconds=600)
@@ -51,3 +52,28 @@ def test_every_pause_is_spread(edge: float) -> None:
 
     keep(lambda: next(steps), lambda _step: None, slept.append, uniform)
     assert slept == [600 * edge]
+
+
+def test_a_full_disk_is_outlasted_and_what_is_wrong_from_the_first_is_not() -> None:
+    full = ConfigurationError(["own.key cannot be replaced: no space left on device"])
+    coming: list[RenewalStep | ConfigurationError] = [full, WAITING, full, full, DONE, FINAL]
+
+    def step() -> RenewalStep:
+        done = coming.pop(0)
+        if isinstance(done, ConfigurationError):
+            raise done
+        return done
+
+    with pytest.raises(ConfigurationError):
+        keep(lasting(step), lambda _step: None, lambda _pause: None, lambda low, _high: low)
+    told: list[str] = []
+    slept: list[float] = []
+    status = keep(
+        lasting(step),
+        lambda done: told.append(done.sentence),
+        slept.append,
+        lambda low, high: (low + high) / 2,
+    )
+    assert status == 77
+    assert told == ["waits", full.faults[0], "renewed", "revoked"]
+    assert slept == [600, 60, 120, 3600]

@@ -129,3 +129,22 @@ def test_an_authority_of_the_same_name_is_another_one(tmp_path: Path) -> None:
     )
     assert first.subject == second.subject
     assert first.public_key() != second.public_key()
+
+
+def test_where_the_new_certificate_is_lost_between_the_renames_the_old_key_comes_back(
+    tmp_path: Path,
+) -> None:
+    ca = made(tmp_path / "ca")
+    authority.issue(ca, common_name="deployer", usage=Usage.CLIENT, now=NOW)
+    place = PairPlace.of(ca / "deployer.crt", ca / "deployer.key")
+    before = content(ca)
+    kept = ca / ".deployer.key.old"
+    kept.hardlink_to(ca / "deployer.key")
+    place.next_key("deployer")
+    (ca / "deployer.key").unlink()
+    (ca / "deployer.key").write_bytes(place.waiting.read_bytes())
+    place.waiting.unlink()
+    assert place.recover()
+    assert content(ca) == before
+    assert not place.recover()
+    assert content(ca) == before
