@@ -25,6 +25,7 @@ from host_agent.errors import (
 from host_agent.text import SHOWN_ID
 
 _DETAIL_LIMIT = 1000
+_WORDS_LIMIT = 300
 
 
 def end(error: BaseException, *, as_json: bool) -> int:
@@ -47,6 +48,8 @@ def _end_problem(problem: ProblemError, *, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(render.json_text(problem.body) + "\n")
     _say(f"{problem.detail}{_hint(problem)} ({problem.code})")
+    if isinstance(said := problem.body.get("decision_reason"), str):
+        render.warn(f"Who denied it said: {render.words(said, limit=_WORDS_LIMIT)}")
     for fault in _told_apart(problem):
         _say(f"{fault.place.value} {fault.pointer}: {fault.message}")
     return exit_status(problem.code)

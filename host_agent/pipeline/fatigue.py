@@ -115,10 +115,10 @@ async def held_off_act(
     denied, now = await denials_of(context, principal.owner, operation), context.clock.now()
     if denied.until is None or denied.until <= now:
         return None
-    times = "once" if denied.times == 1 else f"{denied.times} times"
+    often = "" if denied.times < 2 else f" {denied.times} times within a day"
     message = (
-        f"This was denied, {times} within a day; nothing was run. People are not asked for it again"
-        f" before {rfc3339(denied.until)}."
+        f"This was denied{often}; nothing was run. People are not asked for it again before"
+        f" {rfc3339(denied.until)}."
     )
     words = {} if denied.words is None else {"decision_reason": denied.words}
     left = (denied.until - now).total_seconds()
@@ -167,6 +167,7 @@ def _is_equivalent(context: Context, operation: Operation, request: Request) -> 
 
 
 def _refusal(request: Request, now: datetime, cooldown_seconds: int) -> PolicyDeniedError:
+    said = request.denial_words
     if request.state is State.PENDING:
         message = (
             f"An equivalent act of yours, {request.operation}, is waiting for a person; nothing was"
@@ -182,7 +183,10 @@ def _refusal(request: Request, now: datetime, cooldown_seconds: int) -> PolicyDe
         ends += [said.not_before for said in request.decisions if said.not_before is not None]
         recovery = again_after((max(ends) - now).total_seconds())
     return PolicyDeniedError(
-        message, recovery=recovery, about={"cause": f"equivalent to request {request.id}"}
+        message,
+        recovery=recovery,
+        members={} if said is None else {"decision_reason": said},
+        about={"cause": f"equivalent to request {request.id}"},
     )
 
 

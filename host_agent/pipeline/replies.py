@@ -292,7 +292,8 @@ class Replies:
             await self._refused(approver, verb, error, request_id)
             latest = await self._context.store.get(request_id) or request
             return _refusal(error, latest, approver.owner)
-        return f"{_done(decided, verb)}{_told_until(not_before)}"
+        until = None if not_before is None else decided.decisions[-1].not_before
+        return f"{_done(decided, verb)}{_told_until(until)}"
 
     async def _refused(
         self, approver: ApproverIdentity, verb: Verb, error: HostAgentError, request_id: str | None

@@ -131,3 +131,16 @@ def test_several_faults_are_a_line_each_and_escaped(capsys: pytest.CaptureFixtur
     assert "body /params/a: Too long.\n" in said
     assert "\x1b" not in said
     assert len(said.splitlines()) == 3
+
+
+def test_what_who_denied_said_is_told_bounded_and_escaped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for said in ('not "now"\x1b[2J' + "x" * 1000, 5):
+        body = {"decision_reason": said}
+        error = errors.ProblemError(code="x:y", status=429, detail="No.", body=body)
+        exit_status.end(error, as_json=False)
+        told = capsys.readouterr().err
+        assert ("Who denied it said: \"not 'now'\\u{1b}[2J" in told) is isinstance(said, str)
+        assert "\x1b" not in told
+        assert len(told) < 600

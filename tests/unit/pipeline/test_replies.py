@@ -135,6 +135,14 @@ async def test_a_denial_says_when_to_ask_again(
     assert "Nobody is asked for it again before 2026-" in str(answer)
 
 
+async def test_who_is_told_when_hears_of_the_longer_cooldown(bench: Workbench, chat: Chat) -> None:
+    bench.reconfigure(cooldowns="[7200]", people=PEOPLE)
+    request = await bench.held()
+    code = await chat.code(request)
+    await chat.deliver(request)
+    assert "before 2026-11-21 00:00 UTC" in str(await chat.say(f"DENY {code} 5m"))
+
+
 async def test_an_answer_to_a_prompt_says_when_to_ask_again(bench: Workbench, chat: Chat) -> None:
     request = await bench.held()
     await chat.deliver(request)
