@@ -25,7 +25,7 @@ from host_agent.config.channels.registry import CHANNELS as DECLARED
 from host_agent.errors import BY_CODE
 from host_agent.http.refusals import TlsRejection
 from host_agent.operations import CATALOGUE
-from host_agent.requests.model import State, Verb
+from host_agent.requests.model import TRANSITIONS, State, Verb
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of `Metrics.render`."""
@@ -34,9 +34,7 @@ UNKNOWN = "unknown"
 OTHER = "other"
 """Stands for a value outside every other closed set."""
 
-OUTCOMES = frozenset(
-    state.value for state in (State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.UNKNOWN)
-)
+OUTCOMES = frozenset(state.value for state in TRANSITIONS[State.RUNNING])
 DECISIONS = frozenset(verb.value for verb in Verb)
 NOTIFIED_CHANNELS = frozenset(DECLARED)
 CHANNELS = NOTIFIED_CHANNELS | {"http"}

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from host_agent.notify.prompts import Prompt, clipped, short_id, title_of
 from host_agent.requests.facts import RequestFacts
 from host_agent.requests.model import Request, State, Verb
+from host_agent.requests.state import NOTHING_RAN
 from host_agent.text import cut, name, value
 
 _MAX_WORDS = 300
@@ -24,7 +25,6 @@ _SEEN: Mapping[bool, str] = {
     True: ", verified.",
     False: ", NOT VERIFIED: the probe did not see the effect.",
 }
-_NOTHING_RAN = frozenset({State.DENIED, State.EXPIRED, State.CANCELLED})
 
 
 def render_outcome(facts: RequestFacts, *, max_characters: int) -> Prompt:
@@ -48,7 +48,7 @@ def _ran(request: Request) -> Iterator[str]:
         seen = None if outcome is None else outcome.get("verified")
         yield _SEEN[seen] if isinstance(seen, bool) else ", not probed."
         return
-    if request.state in _NOTHING_RAN or (outcome is None and request.state is State.FAILED):
+    if request.state in NOTHING_RAN or (outcome is None and request.state is State.FAILED):
         yield "; nothing was run."
     elif request.state is State.UNKNOWN:
         yield "; whether it ran to its end is not known: look at the host."
@@ -56,7 +56,7 @@ def _ran(request: Request) -> Iterator[str]:
         yield f"; exit status {value(outcome.get('exit_code'))}."
     else:
         yield "."
-    if problem is not None and request.state not in _NOTHING_RAN:
+    if problem is not None and request.state not in NOTHING_RAN:
         yield f" {cut(problem.detail, _MAX_WORDS)}"
 
 

@@ -27,6 +27,8 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 }
 LIVE: Final[frozenset[State]] = frozenset({State.PENDING, State.APPROVED, State.RUNNING})
 """States in which an identical ask attaches."""
+NOTHING_RAN: Final[frozenset[State]] = TRANSITIONS[State.PENDING] - LIVE
+"""Ends before which nothing was run, for certain: one that failed may have been."""
 
 
 class Verb(StrEnum):

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from host_agent.cli.terminal import render
+from host_agent.requests.state import LIVE, NOTHING_RAN, State
 from host_agent.text import SHOWN_ID
 
 if TYPE_CHECKING:
@@ -10,10 +11,9 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 5
 """So long an approval waits to see how the run ends."""
-UNDER_WAY = frozenset({"approved", "running"})
+UNDER_WAY: frozenset[str] = LIVE - {State.PENDING}
 _NAME_LIMIT = 200
 _WORDS_LIMIT = 300
-_NOTHING_RAN = frozenset({"denied", "expired", "cancelled"})
 _ENDS = {
     "failed": "failed",
     "timed_out": "ended at its limit",
@@ -63,7 +63,7 @@ def line(view: "RequestView") -> str:
         return f"{denied_by(view)}; nothing ran"
     ended = _ENDS.get(view.state, render.visible(view.state))
     problem = view.problem
-    if problem is None or view.state in _NOTHING_RAN:
+    if problem is None or view.state in NOTHING_RAN:
         return f"{ended}: {what}" if view.state == "failed" else f"{what}: {ended}"
     detail = render.visible(problem.detail, limit=1000).removesuffix(".")
     return f"{ended}: {what}: {detail}. ({render.visible(problem.code, limit=64)})"
