@@ -19,6 +19,8 @@ from host_agent.api.wire.model import VOCABULARY, WireModel, models_below, name_
 from host_agent.api.wire.operations import Held
 from host_agent.api.wire.problems import ProblemBody
 from host_agent.audit.record import Event
+from host_agent.config.models import Server
+from host_agent.config.values import split_bind
 from host_agent.errors import BY_CODE, FaultPlace, RecoveryKind
 from host_agent.identity.registry import Autonomy, Role
 from host_agent.operations.catalogue import Catalogue, Effect, OperationSpec, PreviewAccuracy
@@ -47,6 +49,16 @@ def document(catalogue: Catalogue) -> Schema:
             "version": host_agent.__version__,
             "description": "Typed, approved and audited operations on one host, over mutual TLS.",
         },
+        "servers": [
+            {
+                "url": "https://{host}:{port}",
+                "description": "An agent; the port is that of `server.bind`.",
+                "variables": {
+                    "host": {"default": "localhost"},
+                    "port": {"default": str(split_bind(Server.model_fields["bind"].default)[1])},
+                },
+            }
+        ],
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -173,12 +185,17 @@ def _answers() -> Schema:
 def _bodies(catalogue: Catalogue) -> Schema:
     models = {route.body for route in ROUTES if isinstance(route.body, type)} | {OlderAsk}
     schemas = _shared({model: model.__name__ for model in sorted(models, key=str)})
-    asks = []
+    asks: dict[str, Schema] = {}
     for spec in catalogue:
         schemas |= _hoisted(f"{spec.name}.params", spec.parameters)
         schemas[spec.name] = _typed_ask(spec)
-        asks.append(_ref(spec.name))
-    schemas["Ask"] = {"oneOf": [*asks, _ref("OlderAsk")]}
+        asks[spec.name] = _ref(spec.name)
+    mapping = {name: found["$ref"] for name, found in asks.items()}
+    schemas["TypedAsk"] = {
+        "oneOf": list(asks.values()),
+        "discriminator": {"propertyName": "operation", "mapping": mapping},
+    }
+    schemas["Ask"] = {"anyOf": [_ref("TypedAsk"), _ref("OlderAsk")]}
     return schemas
 
 

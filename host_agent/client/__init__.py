@@ -9,7 +9,15 @@ is not this service's) and `ConfigurationError` (certificate files that cannot b
 from host_agent.api.wire.dry_run import DryRun
 from host_agent.api.wire.events import EventView, MissedEvents
 from host_agent.api.wire.host import Readiness
-from host_agent.api.wire.operations import Held, OperationInfo, Outcome, PreviewView, Ran
+from host_agent.api.wire.operations import (
+    ApprovalsNeeded,
+    Held,
+    OperationCase,
+    OperationInfo,
+    Outcome,
+    PreviewView,
+    Ran,
+)
 from host_agent.api.wire.people import (
     ApproverView,
     ContactView,
@@ -26,6 +34,13 @@ from host_agent.api.wire.requests import (
     RequestProblem,
     RequestView,
 )
+from host_agent.api.wire.tools import (
+    REASON,
+    ToolForm,
+    takes_reason,
+    tool_description,
+    tool_input,
+)
 from host_agent.client.events import AgentEvent
 from host_agent.client.transport import AsyncClient, Client
 from host_agent.errors import (
@@ -40,7 +55,9 @@ from host_agent.errors import (
 )
 
 __all__ = [
+    "REASON",
     "AgentEvent",
+    "ApprovalsNeeded",
     "ApprovalsView",
     "ApproverView",
     "AsyncClient",
@@ -60,6 +77,7 @@ __all__ = [
     "HistoryView",
     "InvalidAnswerError",
     "MissedEvents",
+    "OperationCase",
     "OperationInfo",
     "Outcome",
     "OwnIdentity",
@@ -72,4 +90,8 @@ __all__ = [
     "RequestPage",
     "RequestProblem",
     "RequestView",
+    "ToolForm",
+    "takes_reason",
+    "tool_description",
+    "tool_input",
 ]

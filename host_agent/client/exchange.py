@@ -28,9 +28,11 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from host_agent.api.wire.dry_run import DryRun
 from host_agent.api.wire.host import Health, Readiness
+from host_agent.api.wire.model import Json
 from host_agent.api.wire.operations import Held, OperationInfo, OperationList, Ran
 from host_agent.api.wire.people import GrantBody, OwnIdentity
 from host_agent.api.wire.requests import RequestPage, RequestView
+from host_agent.api.wire.tools import ToolList
 from host_agent.errors import (
     CertificateRefusedError,
     ConnectionFailedError,
@@ -137,6 +139,10 @@ class Protocol:
     def operations(self) -> Steps[tuple[OperationInfo, ...]]:
         """Ask for the catalogue."""
         return OperationList.parse((yield from self.read("/host/operations"))).operations
+
+    def tools(self, form: str) -> Steps[tuple[Json, ...]]:
+        """Ask for the same as tools."""
+        return ToolList.parse((yield from self.read(f"/host/operations?format={form}"))).tools
 
     def requests(
         self, state: str | None, limit: int | None, cursor: str | None

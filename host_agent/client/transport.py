@@ -18,9 +18,11 @@ from pydantic import JsonValue
 
 from host_agent.api.wire.dry_run import DryRun
 from host_agent.api.wire.host import Health, Readiness
+from host_agent.api.wire.model import Json
 from host_agent.api.wire.operations import Held, OperationInfo, Ran
 from host_agent.api.wire.people import GrantBody, OwnIdentity
 from host_agent.api.wire.requests import RequestPage, RequestView
+from host_agent.api.wire.tools import ToolForm
 from host_agent.client.connection import (
     ClientFiles,
     Received,
@@ -179,6 +181,10 @@ class Client(_ClientSettings):
     def operations(self) -> tuple[OperationInfo, ...]:
         """Return what this certificate may ask for."""
         return self._run(self._protocol.operations())
+
+    def tools(self, form: ToolForm) -> tuple[Json, ...]:
+        """Return the same as tools, as the API that `form` names takes them."""
+        return self._run(self._protocol.tools(form))
 
     def requests(
         self, *, state: str | None = None, limit: int | None = None, cursor: str | None = None
@@ -391,6 +397,10 @@ class AsyncClient(_ClientSettings):
     async def operations(self) -> tuple[OperationInfo, ...]:
         """Return what this certificate may ask for."""
         return await self._run(self._protocol.operations())
+
+    async def tools(self, form: ToolForm) -> tuple[Json, ...]:
+        """Return the same as tools, as the API that `form` names takes them."""
+        return await self._run(self._protocol.tools(form))
 
     async def requests(
         self, *, state: str | None = None, limit: int | None = None, cursor: str | None = None

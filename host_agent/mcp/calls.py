@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pydantic import JsonValue
 
 from host_agent.client import (
+    REASON,
     AsyncClient,
     ConnectionFailedError,
     Held,
@@ -94,7 +95,7 @@ class ToolCalls:
         params, reason = tool.params(dict(arguments))
         if reason is not None and not isinstance(reason, str):
             return answers.own_refusal(
-                "request:invalid-parameter", "A reason is a string.", pointer=f"/{tools.REASON}"
+                "request:invalid-parameter", "A reason is a string.", pointer=f"/{REASON}"
             )
         ends_at = time.monotonic() + wait
         try:
@@ -150,7 +151,7 @@ class ToolCalls:
         return await self._followed(view.request_id, wait) or view
 
     async def _cancelled(self, arguments: Arguments) -> ToolAnswer:
-        reason = _text(arguments, tools.REASON) if tools.REASON in arguments else None
+        reason = _text(arguments, REASON) if REASON in arguments else None
         view = await self._client.request(_text(arguments, "request_id"))
         return answers.withdrawn(await self._client.cancel(view.request_id, reason))
 

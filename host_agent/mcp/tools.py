@@ -5,18 +5,21 @@ verdicts come from there; nothing is listed here that is declared elsewhere.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
-from host_agent.client import OperationInfo
+from host_agent.client import (
+    REASON,
+    OperationInfo,
+    takes_reason,
+    tool_description,
+    tool_input,
+)
 from host_agent.mcp import LONGEST_WAIT_SECONDS
 
 LISTED_REQUESTS = 20
-REASON = "reason"
-MAX_REASON_CHARACTERS = 2000
-MAX_DESCRIPTION_CHARACTERS = 700
 
 STATUS, CANCEL, REQUESTS = "request_status", "request_cancel", "my_requests"
 
@@ -54,7 +57,7 @@ class ToolDeclaration:
 
 _REASON: ToolSchema = {
     "type": "string",
-    "maxLength": MAX_REASON_CHARACTERS,
+    "maxLength": 2000,
     "description": "Why, for the people who decide.",
 }
 
@@ -67,77 +70,15 @@ def declarations(infos: Iterable[OperationInfo]) -> tuple[ToolDeclaration, ...]:
 def _declared(info: OperationInfo) -> ToolDeclaration | None:
     if info.verdict == "deny":
         return None
-    is_taken = REASON in _object(info.parameters.get("properties"))
-    takes_reason = info.effect != "read" and not is_taken
     return ToolDeclaration(
-        name=tool_name(info),
-        description=" ".join(filter(None, _sentences(info)))[:MAX_DESCRIPTION_CHARACTERS],
+        name=info.tool,
+        description=tool_description(info),
         effect=info.effect,
-        input_schema=_with_reason(info) if takes_reason else _input_schema(info),
+        input_schema=copy.deepcopy(tool_input(info)),
         operation=info.name,
-        takes_reason=takes_reason,
+        takes_reason=takes_reason(info),
         is_repeatable=info.effect == "read",
     )
-
-
-def tool_name(info: OperationInfo) -> str:
-    """Return the name of an operation among tools; the one place where a dot is mapped."""
-    told = info.body.get("tool")
-    return told if isinstance(told, str) else info.name.replace(".", "_")
-
-
-def _sentences(info: OperationInfo) -> Iterator[str]:
-    yield info.summary
-    yield {
-        "read": "Changes nothing.",
-        "change": "Changes the host.",
-        "destroy": "Destroys something on the host.",
-    }.get(info.effect, "")
-    yield from _case_words(info) or [_VERDICTS.get(info.verdict, "")]
-    undo = info.body.get("undo")
-    if isinstance(undo, str) and undo:
-        yield f"Undo: {undo}."
-
-
-_VERDICTS = {
-    "allow": "Runs at once.",
-    "ask": "A person has to approve each call.",
-    "depends": "Whether a person has to approve depends on the parameters.",
-}
-
-
-def _case_words(info: OperationInfo) -> list[str]:
-    cases = info.body.get("cases")
-    found = [_object(case) for case in cases] if isinstance(cases, list) else []
-    words: list[str] = []
-    for case in found:
-        about = case.get("values") or case.get("patterns")
-        named = ", ".join(map(str, about)) if isinstance(about, list) else ""
-        said = str(case.get("words", ""))
-        line = f"{named}: {said}" if named and len(found) > 1 else said
-        if line and line not in words:
-            words.append(line)
-    return words
-
-
-def _input_schema(info: OperationInfo) -> ToolSchema:
-    """Return the operation's parameters; their `properties` have every value that is let through.
-
-    `oneOf`, which says which of them go together, is left out: not every client takes it here.
-    """
-    schema = copy.deepcopy(dict(info.parameters))
-    schema.pop("oneOf", None)
-    return {"type": "object", "properties": {}, **schema}
-
-
-def _with_reason(info: OperationInfo) -> ToolSchema:
-    schema = _input_schema(info)
-    schema["properties"] = {**_object(schema["properties"]), REASON: dict(_REASON)}
-    cases = info.body.get("cases")
-    if isinstance(cases, list) and cases and all(_object(c).get("reason_needed") for c in cases):
-        required = schema.get("required")
-        schema["required"] = [*(required if isinstance(required, list) else []), REASON]
-    return schema
 
 
 def request_tools() -> tuple[ToolDeclaration, ...]:

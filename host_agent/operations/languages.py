@@ -108,6 +108,7 @@ def alternatives(expression: Expression, limit: int) -> tuple[Expression, ...]:
 
 
 _PRINTABLE: Final = frozenset(map(chr, range(0x20, 0x7F)))
+_WORD: Final = frozenset(one for one in _PRINTABLE if one.isalnum()) | {"_"}
 
 
 def _class(members: frozenset[str]) -> str:
@@ -116,9 +117,14 @@ def _class(members: frozenset[str]) -> str:
         return f"\\{character}" if character in r"^$\.*+?()[]{}|" else character
     if members == _PRINTABLE:
         return "."
-    is_most = len(members) > len(_PRINTABLE) // 2
+    return min(f"[{_listed(members)}]", f"[^{_listed(_PRINTABLE - members)}]", key=len)
+
+
+def _listed(members: frozenset[str]) -> str:
     text = ""
-    characters = sorted(_PRINTABLE - members if is_most else members)
+    if members >= _WORD:
+        text, members = r"\w", members - _WORD
+    characters = sorted(members)
     while characters:
         run = [characters.pop(0)]
         while characters and run[0].isalnum() and _follows(run[-1], characters[0]):
@@ -126,7 +132,7 @@ def _class(members: frozenset[str]) -> str:
         ends = (run[0], run[-1]) if len(run) > 2 else tuple(run)
         joint = "-" if len(run) > 2 else ""
         text += joint.join(f"\\{one}" if one in r"\[]^-" else one for one in ends)
-    return f"[^{text}]" if is_most else f"[{text}]"
+    return text
 
 
 def _follows(one: str, other: str) -> bool:

@@ -96,11 +96,10 @@ def _words(case: Case) -> str:
     if not isinstance(verdict, Ask):
         return f"It runs at once.{reason}"
     terms = verdict.terms
-    who = "A person" if terms.approvals == 1 else f"{terms.approvals} different people"
-    which = f"with the role {terms.approver_role}"
-    if terms.approvers is not None:
-        which += ", of those whom the rule names,"
-    return f"{who} {which} must say yes before it runs.{reason}"
+    role = terms.approver_role
+    who = f"An {role}" if terms.approvals == 1 else f"{terms.approvals} different {role}s"
+    which = "" if terms.approvers is None else ", of those whom the rule names,"
+    return f"{who}{which} must say yes first.{reason}"
 
 
 # -- schemas ---------------------------------------------------------------------------------------
@@ -114,6 +113,8 @@ def _parameters(offer: Offer) -> Schema:
     properties = schema.get("properties", {})
     for name, limit in _joined(offer.limits).items():
         properties[name] = _limited(properties[name], limit)
+    if offer.one is not None:
+        properties[offer.spec.parameters.positional[0]] = {"type": "string", "const": offer.one}
     if len(offer.limits) > 1 and any(len(limits) > 1 for limits in offer.limits):
         schema["oneOf"] = [
             {"properties": {name: _limited({}, limit) for name, limit in limits.items()}}
@@ -145,7 +146,7 @@ def _limited(schema: Schema, limit: Names | Mapping[str, Names]) -> Schema:
             "additionalProperties": False,
         }
     if limit.values and not limit.patterns:
-        return {**about, "type": "string", "enum": list(limit.values)}
+        return {"type": "string", "enum": list(limit.values)}  # which says it all
     if pattern := limit.as_pattern:
         return {**about, "type": "string", "pattern": pattern}
     return schema

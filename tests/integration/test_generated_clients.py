@@ -34,8 +34,8 @@ import json, ssl, sys
 from agent_client import Client
 from agent_client.api.default import operations, show, submit
 from agent_client.models import (
-    Done, GitPull, GitPullParams, GitStatus, GitStatusParams, Held, Problem, Ran, Request, State,
-    Verdict
+    Done, GitPull, GitPullParams, GitStatus, GitStatusParams, Held, OperationList, OperationsFormat,
+    Problem, Ran, Request, State, ToolList, Verdict,
 )
 
 url, repository, ca, *leaves = sys.argv[1:]
@@ -71,9 +71,11 @@ refused = submit.sync_detailed(client=watcher, body=pull)
 assert refused.status_code == 403 and isinstance(refused.parsed, Problem), refused
 
 listed = operations.sync(client=deployer)
-assert not isinstance(listed, Problem) and listed is not None
+assert isinstance(listed, OperationList), listed
 assert {one.verdict for one in listed.operations} <= set(Verdict)
 assert all(one.summary for one in listed.operations)
+tools = operations.sync(client=deployer, format_=OperationsFormat.MCP)
+assert isinstance(tools, ToolList) and len(tools.tools) == len(listed.operations), tools
 codes = [ran.status_code, held.status_code, refused.status_code]
 print(json.dumps({"statuses": codes, "code": str(refused.parsed.code)}))
 """

@@ -203,6 +203,8 @@ def values(schema: object) -> Iterator[str]:
         for key, value in schema.items():
             if key == "enum" and isinstance(value, list):
                 yield from map(str, value)
+            elif key == "const":
+                yield str(value)
             else:
                 yield from values(value)
     elif isinstance(schema, list):

@@ -17,8 +17,9 @@ from host_agent.api.request import AgentRequest, rendered
 from host_agent.api.route import Route, Services
 from host_agent.api.wire.dry_run import DryRun
 from host_agent.api.wire.operations import OperationList, Ran
+from host_agent.api.wire.tools import TOOL_FORMS, ToolList
 from host_agent.canonical import JsonValue
-from host_agent.errors import FaultPlace, MalformedRequestError, correct
+from host_agent.errors import FaultPlace, MalformedRequestError, correct, invalid_in_query
 from host_agent.identity.registry import Role
 from host_agent.operations.catalogue import Catalogue
 from host_agent.pipeline.responses import Failed
@@ -58,9 +59,16 @@ async def zfs_destroy(services: Services, request: AgentRequest) -> Response:
     return await _ask(services, request, partial(read_zfs, "destroy", bodies.OlderZfsDestroy))
 
 
-async def operations(services: Services, request: AgentRequest) -> OperationList:
-    """Tell what can be asked for."""
-    return services.pipeline.operations(request.principal)
+async def operations(services: Services, request: AgentRequest) -> OperationList | ToolList:
+    """Tell what can be asked for, as operations or as tools."""
+    found = services.pipeline.operations(request.principal)
+    asked = request.parameters.get("format")
+    if asked is None:
+        return found
+    for form, render_tool in TOOL_FORMS.items():
+        if form == asked:
+            return ToolList(tools=tuple(map(render_tool, found.operations)))
+    raise invalid_in_query("format", f"one of {', '.join(TOOL_FORMS)}.")
 
 
 async def _ask(
@@ -150,8 +158,10 @@ ROUTES: tuple[Route[Any], ...] = (
         rule="/host/operations",
         handler=operations,
         answer=OperationList,
-        summary="What can be asked for, with parameters and what policy says of it to this"
-        " identity.",
+        or_else=ToolList,
+        query={"format": {"type": "string", "enum": list(TOOL_FORMS)}},
+        summary="What this identity can ask for, with its own values and what policy says; with"
+        " `format`, as tools.",
     ),
     Route(
         rule="/zfs/list",

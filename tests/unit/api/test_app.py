@@ -575,6 +575,23 @@ async def test_health_ready_and_operations(door: Api) -> None:
     }
     rows = (await door("GET", "/host/operations")).json["operations"]
     assert {row["name"].partition(".")[0] for row in rows} == {"git"}
+    assert {row["tool"] for row in rows} > {"git_status", "git_pull"}
+
+
+@pytest.mark.parametrize("form", ["mcp", "openai", "anthropic"])
+async def test_what_can_be_asked_for_is_told_as_tools(door: Api, form: str) -> None:
+    rows = (await door("GET", "/host/operations")).json["operations"]
+    made = (await door("GET", f"/host/operations?format={form}")).json
+    assert set(made) == {"tools"}
+    names = [tool.get("function", tool)["name"] for tool in made["tools"]]
+    assert names == [row["tool"] for row in rows]
+
+
+@pytest.mark.parametrize("query", ["format=gpt", "format=", "format=mcp&format=mcp", "form=mcp"])
+async def test_another_form_of_tools_is_refused(door: Api, query: str) -> None:
+    reply = await door("GET", f"/host/operations?{query}")
+    assert (reply.status, reply.code) == (400, "request:invalid-parameter")
+    assert "tools" not in reply.json
 
 
 async def test_a_broken_store_is_503(door: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,10 +53,26 @@ def test_every_route_of_the_application_is_described_and_no_other() -> None:
 
 def test_every_operation_can_be_asked_for() -> None:
     described = document(CATALOGUE)
-    asks = described["components"]["schemas"]["Ask"]["oneOf"]
-    names = {ask["$ref"].rpartition("/")[2] for ask in asks}
-    assert names == {spec.name for spec in CATALOGUE} | {"OlderAsk"}
+    typed = described["components"]["schemas"]["TypedAsk"]
+    names = {ask["$ref"].rpartition("/")[2] for ask in typed["oneOf"]}
+    assert names == {spec.name for spec in CATALOGUE}
+    told = typed["discriminator"]
+    assert told["propertyName"] == "operation"
+    assert {name: ref.rpartition("/")[2] for name, ref in told["mapping"].items()} == {
+        name: name for name in names
+    }
+    forms = described["components"]["schemas"]["Ask"]["anyOf"]
+    assert [form["$ref"].rpartition("/")[2] for form in forms] == ["TypedAsk", "OlderAsk"]
     assert described["components"]["schemas"]["git.status"]["additionalProperties"] is False
+
+
+def test_the_document_says_where_an_agent_is() -> None:
+    (server,) = document(CATALOGUE)["servers"]
+    assert server["url"].format(host="web-1", port=8443) == "https://web-1:8443"
+    assert {name: value["default"] for name, value in server["variables"].items()} == {
+        "host": "localhost",
+        "port": "8443",
+    }
 
 
 def test_every_status_of_a_route_is_described() -> None:
