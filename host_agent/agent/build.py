@@ -73,7 +73,6 @@ def make_revocation(config: Config, previous: Revocation | None, now: datetime) 
 
 
 def make_runner(config: Config) -> Runner:
-    """Return the configured runner."""
     execution = config.execution
     kind = SudoRunner if execution.runner is RunnerKind.SUDO else UnsafeDirectRunner
     return kind(execution.wrapper_dir, execution.timeout_seconds, execution.max_output_bytes)

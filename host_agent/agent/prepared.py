@@ -52,7 +52,6 @@ class Prepared:
 
     @property
     def config(self) -> Config:
-        """The configuration."""
         return self.snapshot.config
 
 

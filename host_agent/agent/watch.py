@@ -61,7 +61,6 @@ class Watch:
             await asyncio.sleep(PURGE_SECONDS)
 
     async def look(self) -> None:
-        """Look once."""
         self._audit.reopen()  # a removed or renamed file is noticed also when nothing is written
         await self._look_at_revocation()
         if self._may_have_gone:

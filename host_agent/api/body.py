@@ -142,7 +142,6 @@ class OlderZfsDestroy(_Body):
 
 
 def terms_of(grant: GrantBody | None) -> GrantTerms | None:
-    """Return the terms that a body grants."""
     return None if grant is None else GrantTerms(**grant.model_dump())
 
 

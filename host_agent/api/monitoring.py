@@ -75,7 +75,6 @@ class MonitoringListener:
 
     @property
     def port(self) -> int:
-        """Return the port that is listened on."""
         return self._port
 
     async def close(self) -> None:

@@ -45,7 +45,6 @@ class Plan:
         self.results.append(self._head.sequence)
 
     def data(self) -> bytes:
-        """Return the bytes of the write."""
         if self._data is None:
             self._data = b"".join(self._pieces)
         return self._data

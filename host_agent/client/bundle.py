@@ -102,7 +102,6 @@ class Bundle:
             raise BundleError(message) from None
 
     def encode(self) -> bytes:
-        """Return the file."""
         urls = "".join(f'  "{url}",\n' for url in self.urls)
         return (
             f"# host-agent bundle: how {self.cn} reaches {self.host}. SECRET: it holds a private"

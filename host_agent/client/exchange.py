@@ -109,7 +109,6 @@ class Protocol:
         params: Mapping[str, JsonValue],
         reason: str | None,
     ) -> Steps[Ran | Held]:
-        """Ask for `operation`."""
         call = Call(
             method="POST",
             target="/host/op",
@@ -147,7 +146,6 @@ class Protocol:
     def requests(
         self, state: str | None, limit: int | None, cursor: str | None
     ) -> Steps[RequestPage]:
-        """Ask for one page of requests."""
         query = {"state": state, "limit": limit, "cursor": cursor}
         given = {key: value for key, value in query.items() if value is not None}
         target = f"/requests?{urlencode(given)}" if given else "/requests"
@@ -350,7 +348,6 @@ def refused_stream(reply: Reply) -> ProblemError | InvalidAnswerError:
 def problem_from(
     status: int, body: Mapping[str, JsonValue], retry_after_seconds: float | None = None
 ) -> ProblemError | InvalidAnswerError:
-    """Return the error that a problem body stands for."""
     code, detail = body.get("code"), body.get("detail")
     if status < 400 or not isinstance(code, str):
         return InvalidAnswerError(

@@ -123,7 +123,6 @@ class Client(_ClientSettings):
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
         for http in (self._http, *self._left):
             http.close()
 
@@ -352,7 +351,6 @@ class AsyncClient(_ClientSettings):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections."""
         for http in (self._http, *self._left):
             await http.aclose()
 

@@ -50,7 +50,6 @@ class Parsed(NamedTuple):
     operands: tuple[str, ...]
 
     def has(self, *names: str) -> bool:
-        """Return whether one of the options is there."""
         return any(name in self.given for name in names)
 
 

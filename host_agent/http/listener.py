@@ -115,7 +115,6 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """Return the port that is listened on."""
         if self._socket is None:
             message = "the listener is not started"
             raise RuntimeError(message)

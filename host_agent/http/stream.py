@@ -99,7 +99,6 @@ class TlsStream(asyncio.BufferedProtocol):
 
     @property
     def tls(self) -> TlsSession:
-        """Return the TLS session."""
         return self._tls
 
     @property

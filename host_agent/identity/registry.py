@@ -61,9 +61,7 @@ class Identity(Protocol):
         ...
 
     @property
-    def roles(self) -> Iterable[Role]:
-        """Its roles."""
-        ...
+    def roles(self) -> Iterable[Role]: ...
 
     @property
     def autonomy(self) -> Autonomy:

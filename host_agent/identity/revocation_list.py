@@ -81,7 +81,6 @@ class RevocationList:
         return not self.points or not self.points.isdisjoint(credential.points)
 
     def is_revoked(self, serial: int) -> bool:
-        """Return whether `serial` is on the list."""
         return serial in self.serials
 
     def is_of_the_scope_of(self, other: "RevocationList") -> bool:

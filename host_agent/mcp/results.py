@@ -9,7 +9,6 @@ from host_agent.mcp.tools import ToolDeclaration
 
 
 def result_of(answer: ToolAnswer | RequestView) -> CallToolResult:
-    """Return the result of a call."""
     told = answers.of_request(answer) if isinstance(answer, RequestView) else answer
     return CallToolResult(
         content=[TextContent(text=told.text)],

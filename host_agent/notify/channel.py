@@ -49,7 +49,6 @@ class Message:
 
     @property
     def request(self) -> Request:
-        """Return the request that it is about."""
         return self.facts.request
 
 

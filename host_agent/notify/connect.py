@@ -148,11 +148,9 @@ class ClosingStream(httpcore.AsyncNetworkStream):
         self._stream = stream
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return the next bytes."""
         return await self._stream.read(max_bytes, timeout)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send `buffer`."""
         await self._stream.write(buffer, timeout)
 
     async def aclose(self) -> None:

@@ -1,6 +1,7 @@
 """What people read once a request that they were asked about has ended: two lines. Pure."""
 
 from collections.abc import Iterator, Mapping
+from typing import assert_never
 
 from host_agent.notify.prompts import Prompt, clipped, short_id, title_of
 from host_agent.requests.facts import RequestFacts
@@ -61,13 +62,20 @@ def _ran(request: Request) -> Iterator[str]:
 
 
 def _decided(request: Request) -> Iterator[str]:
-    yes = [decision for decision in request.decisions if decision.decision is Verb.APPROVE]
-    no = [decision for decision in request.decisions if decision.decision is Verb.DENY]
+    yes: list[str] = []
+    no: list[str] = []
+    for decision in request.decisions:
+        match decision.decision:
+            case Verb.APPROVE:
+                yes.append(name(decision.owner))
+            case Verb.DENY:
+                said = f", {cut(decision.reason, _MAX_WORDS)}" if decision.reason else ""
+                no.append(f"No: {name(decision.owner)}{said}.")
+            case _:
+                assert_never(decision.decision)
     if yes:
-        yield f"Yes: {', '.join(name(decision.owner) for decision in yes[:_MAX_NAMES])}."
-    for decision in no[:_MAX_NAMES]:
-        said = f", {cut(decision.reason, _MAX_WORDS)}" if decision.reason else ""
-        yield f"No: {name(decision.owner)}{said}."
+        yield f"Yes: {', '.join(yes[:_MAX_NAMES])}."
+    yield from no[:_MAX_NAMES]
     if not request.decisions:
         yield "Nobody decided."
     yield f"Request {short_id(request)}"

@@ -51,9 +51,7 @@ class AuditPort(Protocol):
         ...
 
     @property
-    def sequence(self) -> int:
-        """Return the newest sequence."""
-        ...
+    def sequence(self) -> int: ...
 
     async def append(self, event: Event, **fields: Any) -> int:
         """Write one record and return its sequence.

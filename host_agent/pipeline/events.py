@@ -148,7 +148,6 @@ class Events:
         return reader, missed
 
     def end(self, reader: Reader) -> None:
-        """Forget a reader."""
         self._readers.discard(reader)
 
     def wake_all(self) -> None:

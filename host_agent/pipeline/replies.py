@@ -307,11 +307,15 @@ class Replies:
 
     async def _strange(self, reply: ChannelReply, words: Words) -> None:
         """Write down that somebody tried to decide whom nobody has enrolled. They hear nothing."""
-        verb = Verb.APPROVE if isinstance(words, Confirm) else Verb.DENY
-        if not isinstance(words, Confirm | Denial) or words.code is None:
-            return
+        match words:
+            case Confirm(code=code):
+                verb = Verb.APPROVE
+            case Denial(code=str(code)):
+                verb = Verb.DENY
+            case _:
+                return
         who: dict[str, JsonValue] = {"channel": reply.channel}
-        found = await self._context.store.code(codes.hash_code(words.code))
+        found = await self._context.store.code(codes.hash_code(code))
         request_id = None if found is None else found.request_id
         await self._record(reply.channel, who, verb.value, UnknownIdentityError.code, request_id)
 

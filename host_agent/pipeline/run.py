@@ -55,7 +55,6 @@ class Run:
         return self.snapshot is earlier.snapshot or self.verdict == earlier.verdict
 
     def audit_fields(self) -> dict[str, JsonValue]:
-        """Return the audit fields that name it."""
         return audit_fields(
             request_id=self.request_id,
             caller=self.principal.cn,

@@ -28,7 +28,6 @@ _SEES_ALL = frozenset({Role.APPROVER, Role.ADMIN})
 
 
 def facts_of(context: Context, request: Request, before: AskedBefore = NEVER) -> RequestFacts:
-    """Return the facts of a request."""
     spec = context.catalogue.find(request.operation)
     return derive(
         request,

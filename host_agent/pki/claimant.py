@@ -90,7 +90,6 @@ def _content(element: bytes) -> bytes:
 
 
 def _element(tag: int, content: bytes) -> bytes:
-    """Return one DER element."""
     length = len(content)
     if length < 0x80:
         return bytes((tag, length)) + content

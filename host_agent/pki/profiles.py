@@ -49,7 +49,6 @@ class KeyPair:
     private_key: PrivateKey
 
     def certificate_pem(self) -> bytes:
-        """Return the certificate as PEM."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def key_pem(self) -> bytes:

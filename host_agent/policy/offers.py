@@ -57,7 +57,6 @@ class Names:
 
     @classmethod
     def joined(cls, parts: Iterable["Names"]) -> "Names":
-        """Return the names of all parts."""
         found = tuple(parts)
         if Names() in found:
             return cls()

@@ -68,7 +68,6 @@ class _Matcher:
 
     @classmethod
     def of(cls, rule: Rule) -> "_Matcher":
-        """Return the matcher of `rule`."""
         wide = {name.removesuffix(".*") for name in rule.operations if name.endswith(".*")}
         patterns = rule.resources
         return cls(

@@ -104,7 +104,6 @@ _STATE = "SELECT state, version FROM requests WHERE id = :id"
 
 
 def stored_state(connection: Connection, request_id: str) -> tuple[State, int] | None:
-    """Return the state and version that are stored for a request."""
     row = connection.execute(_STATE, {"id": request_id}).fetchone()
     return None if row is None else (State(row["state"]), row["version"])
 

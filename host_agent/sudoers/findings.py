@@ -89,7 +89,7 @@ def allowed(grant: UserSpec) -> tuple[CommandSpec, ...]:
 
 
 class _Judge:
-    """One entry, as it is for one user."""
+    """One entry of sudoers, resolved for one user."""
 
     def __init__(
         self, audience: Audience, subject: Subject, host: Host, grant: UserSpec, how: Fit

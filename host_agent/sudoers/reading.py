@@ -195,7 +195,6 @@ class FrameSource:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Return the files that it has."""
         return tuple(self._files)
 
     def file(self, path: str) -> SudoersFile:

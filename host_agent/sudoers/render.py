@@ -35,7 +35,7 @@ _PATH = re.compile(r"(?:/[A-Za-z0-9._+@-]+)+", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class RenderedLine:
-    """One line: which wrapper, as whom."""
+    """One line of sudoers: a wrapper, and the user that it may be run as."""
 
     path: str
     run_as: str

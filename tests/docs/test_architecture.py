@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ def modules() -> Iterator[Path]:
     yield from sorted(PACKAGE.rglob("*.py"))
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Return what a module imports at run time, as dotted module names."""
     found: set[str] = set()
@@ -456,3 +458,57 @@ ENUM = "class A(StrEnum):\n    X = 'x'\n    Y = 'y'\n"
 )
 def test_a_lax_match_is_found(text: str, is_lax: bool) -> None:
     assert bool(lax([("enum.py", ENUM), ("text.py", text)])) is is_lax
+
+
+# -- docstrings -----------------------------------------------------------------------------------
+
+EMPTY_WORDS = frozenset(
+    {
+        *("a", "an", "by", "for", "in", "is", "are", "it", "its", "of", "return", "that", "the"),
+        *("this", "to", "what", "whether", "which", "with", "yield"),
+    }
+)
+
+
+def stem(word: str) -> str:
+    return re.sub("(ing|ed|es|s)$", "", word.lower()) or word
+
+
+def says_nothing(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Return whether a docstring of one line has no word that name and types do not have."""
+    text = ast.get_docstring(function) or ""
+    if not text or "\n" in text:
+        return False
+    declared = [function.name, ast.unparse(function.args)]
+    declared += [ast.unparse(function.returns)] if function.returns else []
+    known = {stem(word) for one in declared for word in re.findall("[A-Z]?[a-z0-9]+", one)}
+    words = {word for word in re.findall("[A-Za-z]+", text) if word.lower() not in EMPTY_WORDS}
+    return {stem(word) for word in words} <= known
+
+
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def test_a_docstring_says_what_name_and_types_do_not() -> None:
+    empty = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}"
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, FUNCTIONS) and says_nothing(node)
+    ]
+    assert empty == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_empty"),
+    [
+        ("def hash_of(data: bytes) -> str:\n '''Return the hash of the data.'''", True),
+        ("def hash_of(data: bytes) -> str:\n '''Return the SHA-256 of the data.'''", False),
+        ("def hash_of(data: bytes) -> str:\n '''Return the hash.\n\n Of all data.'''", False),
+        ("def hash_of(data: bytes) -> str: ...", False),
+    ],
+)
+def test_a_docstring_that_says_nothing_is_found(text: str, is_empty: bool) -> None:
+    (function,) = ast.parse(text).body
+    assert isinstance(function, FUNCTIONS)
+    assert says_nothing(function) is is_empty

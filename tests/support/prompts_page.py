@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 
 from host_agent.cli.terminal import endings, listing, render, request_fields
 from host_agent.cli.watch import screen
-from host_agent.cli.watch.model import Desk
+from host_agent.cli.watch.model import WatchState
 from host_agent.client import RequestView
 from host_agent.notify.outcomes import render_outcome
 from host_agent.notify.prompts import Prompt, how_over, render_prompt
@@ -133,7 +133,7 @@ def _terminal(cases: Sequence[PromptCase]) -> Iterable[str]:
 
 def _watched(views: Sequence[RequestView]) -> list[str]:
     ordered = tuple(listing.ordered(views))
-    desk = Desk(views=ordered, selected=ordered[0].request_id)
+    desk = WatchState(views=ordered, selected=ordered[0].request_id)
     drawn = screen.draw(desk, _console(io.StringIO()), now=NOW, trouble="", is_live=True)
     return screen.plain(drawn.lines)
 

@@ -17,17 +17,14 @@ from host_agent.policy.limits import Limits
 
 
 async def sudoers(services: Services, _request: AgentRequest) -> SudoersReport:
-    """Tell what sudo grants."""
     return await services.sudoers()
 
 
 async def warn_permissions(services: Services, _request: AgentRequest) -> SudoersReport:
-    """Tell the same."""
     return await services.sudoers()
 
 
 async def whoami(services: Services, request: AgentRequest) -> OwnIdentity:
-    """Tell who asks."""
     return services.pipeline.whoami(request.principal)
 
 
@@ -40,18 +37,15 @@ async def renew(services: Services, request: AgentRequest) -> RenewalAnswer:
 
 
 async def health(_services: Services, _request: AgentRequest) -> Health:
-    """Tell that the agent lives."""
     return HEALTH
 
 
 async def ready(services: Services, request: AgentRequest) -> Readiness | Response:
-    """Tell the state of each part."""
     parts = await services.ready()
     return parts if parts.is_ready else rendered(render_unready(parts, request.exchange_id))
 
 
 async def openapi(services: Services, _request: AgentRequest) -> Response:
-    """Describe the interface."""
     return Response(services.document(), 200, content_type=JSON)
 
 

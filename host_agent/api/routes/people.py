@@ -22,12 +22,10 @@ async def enrol(services: Services, request: AgentRequest, owner: str) -> Enrolm
 
 
 async def grants(services: Services, request: AgentRequest) -> GrantList:
-    """Show what was granted."""
     return await services.pipeline.grants.list_grants(request.principal)
 
 
 async def revoke_grant(services: Services, request: AgentRequest, grant_id: str) -> GrantView:
-    """End a grant."""
     await request.read_nothing()
     return await services.pipeline.grants.revoke_grant(request.principal, grant_id)
 

@@ -21,8 +21,8 @@ from host_agent.cli.watch.model import (
     Act,
     Approve,
     DenialKey,
-    Desk,
     Quit,
+    WatchState,
     arrived,
     drawn,
     interrupted,
@@ -82,7 +82,7 @@ class Watching:
         self._client = client
         self._interval_seconds = interval_seconds
         self._now = now
-        self._desk = Desk()
+        self._desk = WatchState()
         self._typed: list[bytes] = []
         self._keys = keys.Keys()
         self._trouble = ""

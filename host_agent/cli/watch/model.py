@@ -62,12 +62,13 @@ class OpenQuestion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
+class WatchState:
     """The requests that wait, and how far the person is.
 
     `scroll` is the first line shown of the selected one, and `is_read` whether its last was shown.
-    `is_deaf`: a question went away under somebody who was typing, so keys mean nothing until they
-    say that they have seen it. `is_strange`: the selected request took the place of another.
+    `needs_acknowledgement`: a question went away under somebody who was typing, so keys mean
+    nothing until they say that they have seen it. `selection_moved`: the selected request took the
+    place of another.
     """
 
     views: tuple[RequestView, ...] = ()
@@ -76,12 +77,11 @@ class Desk:
     is_read: bool = False
     question: OpenQuestion | None = None
     notice: str = ""
-    is_deaf: bool = False
-    is_strange: bool = False
+    needs_acknowledgement: bool = False
+    selection_moved: bool = False
 
     @property
     def view(self) -> RequestView | None:
-        """Return the selected request."""
         return next((view for view in self.views if view.request_id == self.selected), None)
 
     @property
@@ -104,7 +104,6 @@ def subject(view: RequestView) -> str:
 
 
 def asked(question: OpenQuestion) -> str:
-    """Return the question as it is shown."""
     what = f"{subject(question.view)} ({render.visible(question.view.request_id[:SHOWN_ID])})"
     if question.words is None:
         return f"approve {what}? y/N"
@@ -114,7 +113,7 @@ def asked(question: OpenQuestion) -> str:
 # -- what comes from outside ----------------------------------------------------------------------
 
 
-def arrived(desk: Desk, views: tuple[RequestView, ...]) -> Desk:
+def arrived(desk: WatchState, views: tuple[RequestView, ...]) -> WatchState:
     """Return the desk with the requests that wait now; who reads stays with the same one."""
     before = desk.view
     newest = {view.request_id: view for view in views}
@@ -126,34 +125,34 @@ def arrived(desk: Desk, views: tuple[RequestView, ...]) -> Desk:
     if before is None or before.request_id not in newest:
         place = min(desk.index, len(views) - 1)
         chosen = views[place].request_id if views else None
-        is_strange = chosen is not None and desk.selected is not None
-        notice = fresh.notice or (MOVED if is_strange else "")
+        selection_moved = chosen is not None and desk.selected is not None
+        notice = fresh.notice or (MOVED if selection_moved else "")
         fresh = replace(fresh, selected=chosen, scroll=0, is_read=False)
-        return replace(fresh, is_strange=is_strange, notice=notice)
+        return replace(fresh, selection_moved=selection_moved, notice=notice)
     if _shown(newest[before.request_id]) != _shown(before):
         return replace(fresh, scroll=0, is_read=False)
     return fresh
 
 
-def interrupted(desk: Desk, why: str) -> Desk:
+def interrupted(desk: WatchState, why: str) -> WatchState:
     """Return the desk without its question, if there was one: what is typed on is no answer."""
     if desk.question is None:
         return desk
-    return replace(desk, question=None, is_deaf=True, notice=f"{why}: {GO_ON}")
+    return replace(desk, question=None, needs_acknowledgement=True, notice=f"{why}: {GO_ON}")
 
 
 def _shown(view: RequestView) -> dict[str, JsonValue]:
     return {name: value for name, value in view.body.items() if name not in _MOVING}
 
 
-def passed(desk: Desk, now: datetime) -> Desk:
+def passed(desk: WatchState, now: datetime) -> WatchState:
     """Return the desk as time has passed: a question that can no longer be answered is gone."""
     if desk.question is not None and is_late(desk.question.view, now):
         return interrupted(desk, TOO_LATE)
     return desk
 
 
-def drawn(desk: Desk, *, scroll: int, is_end_shown: bool) -> Desk:
+def drawn(desk: WatchState, *, scroll: int, is_end_shown: bool) -> WatchState:
     """Return the desk after it was drawn, from line `scroll` of the selected request on."""
     return replace(desk, scroll=scroll, is_read=desk.is_read or is_end_shown)
 
@@ -161,10 +160,12 @@ def drawn(desk: Desk, *, scroll: int, is_end_shown: bool) -> Desk:
 # -- keys -----------------------------------------------------------------------------------------
 
 
-def press(desk: Desk, key: str, now: datetime, *, page: int = 5) -> tuple[Desk, Act | None]:
+def press(
+    desk: WatchState, key: str, now: datetime, *, page: int = 5
+) -> tuple[WatchState, Act | None]:
     """Return the desk after one key, and what is to be done. `page` is the lines of a page."""
     desk = passed(desk, now)
-    if desk.is_deaf:
+    if desk.needs_acknowledgement:
         return _hear_again(desk, key)
     desk = replace(desk, notice="")
     if desk.question is None:
@@ -174,16 +175,16 @@ def press(desk: Desk, key: str, now: datetime, *, page: int = 5) -> tuple[Desk, 
     return _explain(desk, desk.question.view, desk.question.words, key)
 
 
-def _hear_again(desk: Desk, key: str) -> tuple[Desk, Act | None]:
+def _hear_again(desk: WatchState, key: str) -> tuple[WatchState, Act | None]:
     """Take keys that nobody types in the middle of words; the others were for what is gone."""
     if key == keys.END:
         return desk, Quit()
     if key in (keys.ENTER, keys.ESCAPE):
-        return replace(desk, is_deaf=False, notice=""), None
+        return replace(desk, needs_acknowledgement=False, notice=""), None
     return desk, None
 
 
-def _browse(desk: Desk, key: str, now: datetime, page: int) -> tuple[Desk, Act | None]:
+def _browse(desk: WatchState, key: str, now: datetime, page: int) -> tuple[WatchState, Act | None]:
     match key:
         case "q" | keys.END:
             return desk, Quit()
@@ -192,7 +193,7 @@ def _browse(desk: Desk, key: str, now: datetime, page: int) -> tuple[Desk, Act |
         case "k" | keys.UP:
             return _select(desk, desk.index - 1), None
         case " " | keys.PAGE_DOWN:
-            return replace(desk, scroll=desk.scroll + max(page, 1), is_strange=False), None
+            return replace(desk, scroll=desk.scroll + max(page, 1), selection_moved=False), None
         case "b" | keys.PAGE_UP:
             return replace(desk, scroll=max(desk.scroll - max(page, 1), 0)), None
         case "a" | "d":
@@ -201,20 +202,20 @@ def _browse(desk: Desk, key: str, now: datetime, page: int) -> tuple[Desk, Act |
             return desk, None
 
 
-def _select(desk: Desk, index: int) -> Desk:
+def _select(desk: WatchState, index: int) -> WatchState:
     if not desk.views:
         return desk
     chosen = desk.views[min(max(index, 0), len(desk.views) - 1)].request_id
     if chosen == desk.selected:
-        return replace(desk, is_strange=False)
-    return replace(desk, selected=chosen, scroll=0, is_read=False, is_strange=False)
+        return replace(desk, selection_moved=False)
+    return replace(desk, selected=chosen, scroll=0, is_read=False, selection_moved=False)
 
 
-def _ask(desk: Desk, key: str, now: datetime) -> Desk:
+def _ask(desk: WatchState, key: str, now: datetime) -> WatchState:
     view = desk.view
     if view is None:
         return desk
-    if desk.is_strange:
+    if desk.selection_moved:
         return replace(desk, notice=MOVED)
     if is_late(view, now):
         return replace(desk, notice=TOO_LATE)
@@ -225,13 +226,15 @@ def _ask(desk: Desk, key: str, now: datetime) -> Desk:
     return replace(desk, question=OpenQuestion(view=view))
 
 
-def _confirm(desk: Desk, view: RequestView, key: str) -> tuple[Desk, Act | None]:
+def _confirm(desk: WatchState, view: RequestView, key: str) -> tuple[WatchState, Act | None]:
     if key in ("y", "Y") and view.digest is not None:
         return replace(desk, question=None), Approve(view=view, digest=view.digest)
     return replace(desk, question=None, notice="not approved; it stays as it was"), None
 
 
-def _explain(desk: Desk, view: RequestView, words: str, key: str) -> tuple[Desk, Act | None]:
+def _explain(
+    desk: WatchState, view: RequestView, words: str, key: str
+) -> tuple[WatchState, Act | None]:
     away = replace(desk, question=None, notice="not denied; it stays as it was")
     if key == keys.ENTER and words.strip():
         return replace(desk, question=None), DenialKey(view=view, reason=words.strip())

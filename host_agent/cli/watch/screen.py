@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from host_agent.cli.terminal import listing, render, request_fields
 from host_agent.cli.watch import model
-from host_agent.cli.watch.model import Desk
+from host_agent.cli.watch.model import WatchState
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +40,9 @@ class Drawing:
     fits: bool = True
 
 
-def draw(desk: Desk, console: "Console", *, now: datetime, trouble: str, is_live: bool) -> Drawing:
+def draw(
+    desk: WatchState, console: "Console", *, now: datetime, trouble: str, is_live: bool
+) -> Drawing:
     """Return the screen for `desk`, exactly as large as the terminal."""
     width, height = console.size
     if width < MIN_COLUMNS or height < MIN_LINES:
@@ -66,13 +68,13 @@ def draw(desk: Desk, console: "Console", *, now: datetime, trouble: str, is_live
     )
 
 
-def _header(desk: Desk, now: datetime, *, is_live: bool) -> str:
+def _header(desk: WatchState, now: datetime, *, is_live: bool) -> str:
     many = listing.headline(desk.views) if desk.views else NONE_WAIT
     state = "live" if is_live else "asking again and again"
     return f"{many}  {now.strftime('%H:%M:%SZ')}  {state}"
 
 
-def _list(desk: Desk, console: "Console", now: datetime) -> "list[list[Segment]]":
+def _list(desk: WatchState, console: "Console", now: datetime) -> "list[list[Segment]]":
     if not desk.views:
         return []
     first = max(min(desk.index - MOST_ROWS // 2, len(desk.views) - MOST_ROWS), 0)
@@ -95,7 +97,7 @@ def _list(desk: Desk, console: "Console", now: datetime) -> "list[list[Segment]]
     return lines
 
 
-def _details(desk: Desk, console: "Console", now: datetime) -> "list[list[Segment]]":
+def _details(desk: WatchState, console: "Console", now: datetime) -> "list[list[Segment]]":
     view = desk.view
     if view is None:
         return []
@@ -104,7 +106,7 @@ def _details(desk: Desk, console: "Console", now: datetime) -> "list[list[Segmen
     return console.render_lines(table, options, pad=False)
 
 
-def _foot(desk: Desk, console: "Console", trouble: str) -> "list[list[Segment]]":
+def _foot(desk: WatchState, console: "Console", trouble: str) -> "list[list[Segment]]":
     if desk.question is not None:
         lines = _folded(console, model.asked(desk.question), "bold")
         if len(lines) > MOST_FOOT_LINES:  # the beginning says what it is, the end what to type

@@ -55,7 +55,6 @@ class ConfiguredChannels(ChannelTable):
         return tuple(section.name for section in self.sections)
 
     def section(self, kind: type[_Section]) -> _Section | None:
-        """Return the section of this kind, where it is configured."""
         return next((found for found in self.sections if isinstance(found, kind)), None)
 
 

@@ -10,27 +10,21 @@ from typing import Protocol
 class Accounts(Protocol):
     """Knows users and groups by name."""
 
-    def uid(self, user: str) -> int | None:
-        """Return the number of `user`, or None where there is none."""
-        ...
+    def uid(self, user: str) -> int | None: ...
 
-    def gid(self, group: str) -> int | None:
-        """Return the number of `group`, or None where there is none."""
-        ...
+    def gid(self, group: str) -> int | None: ...
 
 
 class HostAccounts:
     """The running host's accounts, wherever it has them from."""
 
     def uid(self, user: str) -> int | None:
-        """Return the number of `user`, or None where there is none."""
         try:
             return pwd.getpwnam(user).pw_uid
         except KeyError:
             return None
 
     def gid(self, group: str) -> int | None:
-        """Return the number of `group`, or None where there is none."""
         try:
             return grp.getgrnam(group).gr_gid
         except KeyError:
@@ -44,11 +38,9 @@ class FileAccounts:
         self._root = root
 
     def uid(self, user: str) -> int | None:
-        """Return the number of `user`, or None where there is none."""
         return next(_numbers(self._root / "etc/passwd", user), None)
 
     def gid(self, group: str) -> int | None:
-        """Return the number of `group`, or None where there is none."""
         return next(_numbers(self._root / "etc/group", group), None)
 
 

@@ -62,5 +62,5 @@ def foreign(found: Found, *, uid: int, gid: int) -> str | None:
 
 
 def may_remove(found: Found | None, recorded: str) -> bool:
-    """Return whether what is there is what was put there, so that it may go."""
+    """Return whether a file is unchanged since it was installed, and may be removed."""
     return found is not None and found.digest == recorded

@@ -159,7 +159,6 @@ class First:
 
 
 def identity(cn: str, *, is_approver: bool) -> str:
-    """Return the table of one identity."""
     head = f'[[identities]]\ncn = "{cn}"\nowner = "{cn}"\n'
     if is_approver:
         return f'{head}roles = ["approver"]\n'
@@ -168,7 +167,6 @@ def identity(cn: str, *, is_approver: bool) -> str:
 
 
 def _is_own(address: str) -> bool:
-    """Return whether this host has an address."""
     family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:

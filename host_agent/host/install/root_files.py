@@ -125,12 +125,10 @@ class RootFiles:
     # -- putting it there -------------------------------------------------------------------------
 
     def put_allowed(self) -> None:
-        """Put the list of what is allowed there."""
         put = self._work.replace if self._is_shown else self._work.file
         put(self._allowed(), self._report)
 
     def put_protected(self) -> None:
-        """Put the list of what is protected there."""
         self._work.file(self._protected(), self._report)
 
     def put_commands(self) -> None:

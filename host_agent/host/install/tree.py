@@ -220,7 +220,7 @@ def _attributes(status: os.stat_result) -> Attributes:
 
 
 def _quietly(act: Callable[[], None]) -> Callable[[], None]:
-    """Return `act`, content if what it removes is not there."""
+    """Return `act` for an undo: a file that is gone already is no error."""
 
     def quiet() -> None:
         with suppress(FileNotFoundError):

@@ -107,7 +107,6 @@ class InstallReport:
     later: list[str] = field(default_factory=list)
 
     def add(self, kind: FileKind, what: str) -> None:
-        """Add a line."""
         self.changes.append(FileChange(kind=kind, what=what))
 
     @property

@@ -47,7 +47,6 @@ class ClaudeCode(AgentHost):
         return self.directory / "settings.json"
 
     def hook_files(self) -> Sequence[SettingsFile]:
-        """Return the settings."""
         known = {} if _is_too_old(installed_version()) else {"onFailure": "block"}
         return [
             JsonItem(

@@ -275,7 +275,6 @@ class DatasetFacts:
         return cls(tuple((name, value) for name, _, value in lines))
 
     def all(self, name: str) -> tuple[str, ...]:
-        """Return every value of `name`."""
         return tuple(value for key, value in self.pairs if key == name)
 
     def one(self, name: str, form: str = r"[0-9]{1,20}") -> str:

@@ -52,7 +52,6 @@ def preview_snapshot(facts: DatasetFacts) -> Preview:
 
 
 def preview_hold(facts: DatasetFacts) -> Preview:
-    """Return what a hold does."""
     return Preview(
         accuracy=PreviewAccuracy.EXACT,
         summary="It cannot be destroyed until it is released.",
