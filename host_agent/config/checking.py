@@ -20,7 +20,13 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, ValidationError
 
 from host_agent.config.channels.declaration import FileMark
-from host_agent.config.models import DEFAULT_WRAPPER_DIR, SQLITE_PREFIX, Config, RunnerKind
+from host_agent.config.models import (
+    DEFAULT_STORE_URL,
+    DEFAULT_WRAPPER_DIR,
+    SQLITE_PREFIX,
+    Config,
+    RunnerKind,
+)
 from host_agent.config.people import channel_files, people_faults, plugin_fault, secret_files
 from host_agent.errors import ConfigurationError
 from host_agent.identity.registry import Role
@@ -216,7 +222,7 @@ def _append_only_faults(table: Table) -> Iterator[tuple[Key, str]]:
     if _table(table.get("execution")).get("runner") == RunnerKind.DIRECT:
         yield ("audit", "append_only"), "needs runner `sudo`: root's wrapper begins each file"
     path = PurePosixPath(_text(audit.get("path")) or "state/audit.jsonl")
-    url = _text(_table(table.get("store")).get("url")) or f"{SQLITE_PREFIX}state/host-agent.db"
+    url = _text(_table(table.get("store")).get("url")) or DEFAULT_STORE_URL
     store = PurePosixPath(url.removeprefix(SQLITE_PREFIX))
     if _KEPT_NAME.fullmatch(path.name) is None:
         yield ("audit", "path"), "has to end as in `audit.jsonl` where root keeps the log"

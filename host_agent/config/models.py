@@ -44,6 +44,7 @@ from host_agent.operations import CATALOGUE
 from host_agent.operations.section import Fingerprint, ListedPattern, Section
 
 SQLITE_PREFIX = "sqlite:///"
+DEFAULT_STORE_URL = f"{SQLITE_PREFIX}state/host-agent.db"
 DEFAULT_WRAPPER_DIR = "/usr/local/lib/host-agent"
 
 
@@ -142,7 +143,7 @@ class Store(_Table):
     """The durable queue of requests."""
 
     url: str = Field(
-        default="sqlite:///state/host-agent.db",
+        default=DEFAULT_STORE_URL,
         validate_default=True,
         description="`sqlite:///` and the path of the database file.",
     )
