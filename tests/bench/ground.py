@@ -50,7 +50,6 @@ asks_per_second = 1000000
 ask_burst = 1000000
 
 [approvals]
-denial_cooldowns_seconds = []
 max_pending = 100000
 max_pending_per_caller = 100000
 """
