@@ -23,7 +23,7 @@ from host_agent.integration.toml_text import TomlTextError
 class HookReadiness:
     """Whether the host calls the hook before each command.
 
-    - `is_installed`: the host's settings have it, and the program that they name is there.
+    - `is_installed`: the host's settings have it as this program writes it, and it can be run.
     - `is_trusted`: whether a person has said that it may run; None where the host does not ask.
     - `called_at`: when the host last called it since it was put there; None where it has not.
     - `obstacles`: what keeps the host from calling it, or from heeding it, in sentences.
@@ -139,10 +139,13 @@ def readiness(host: AgentHost) -> HookReadiness:
         ConfigurationError: its settings cannot be read.
     """
     state = host.state()
-    is_there = state.command is not None and os.access(host.program, os.X_OK)
+    is_current = state.command == host.command()
+    is_there = is_current and os.access(host.program, os.X_OK)
     called_at = _called_at(host.name) if is_there else None
     obstacles = list(state.obstacles) if state.command is not None else []
-    if state.command is not None and not is_there:
+    if state.command is not None and not is_current:
+        obstacles.append("The settings have another command than this program would write.")
+    elif state.command is not None and not is_there:
         obstacles.append(f"{host.program} cannot be run.")
     found = HookReadiness(
         is_installed=is_there,

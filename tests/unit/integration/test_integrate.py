@@ -473,6 +473,16 @@ def test_a_program_that_is_gone_is_told(home: Path) -> None:
     assert "cannot be run" in ready.obstacles[0]
 
 
+@pytest.mark.parametrize("name", HOSTS)
+def test_the_hook_of_another_installation_is_not_taken_for_this_one(name: str, home: Path) -> None:
+    found = host(name, home)
+    put(found)
+    called(name)
+    other = type(found)(found.directory, "/bin/sh")
+    assert not readiness(other).is_installed
+    assert not readiness(other).is_ready
+
+
 def test_claude_code_with_hooks_off_or_too_old_is_told(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
