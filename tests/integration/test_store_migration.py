@@ -2,10 +2,11 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,9 +32,16 @@ DONE = replace(
 STORED = (a_request(0), DENIED, DONE, approved(a_request(3)))
 
 
+def as_named_before(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row under the names that the columns had in the first step."""
+    named = dict(row)
+    named["wish"] = named.pop("request_key")
+    return named
+
+
 def put_rows(connection: sqlite3.Connection) -> None:
     for request in STORED:
-        row = codec.request_row(request)
+        row = as_named_before(codec.request_row(request))
         del row["issued"]
         names = ", ".join(row)
         marks = ", ".join(f":{name}" for name in row)
@@ -185,8 +193,11 @@ def contents(looker: sqlite3.Connection) -> dict[str, list[tuple[object, ...]]]:
 
 
 def put_everything(looker: sqlite3.Connection) -> None:
+    # What inserts knows the column by its name of the second step.
+    looker.execute("ALTER TABLE requests RENAME COLUMN wish TO request_key")
     for request in STORED:
         admission.insert(looker, request)
+    looker.execute("ALTER TABLE requests RENAME COLUMN request_key TO wish")
     values = {
         "live": STORED[0].id,
         "done": DONE.id,
