@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -77,6 +78,19 @@ def refused(
     rendered = render(error, "x-1")
     fields = {name.decode(): value.decode() for name, value in rendered.headers}
     return Answer(status=rendered.status, content=rendered.body, headers=fields)
+
+
+class RunningClock(HeldClock):
+    """The machine's own clock, where a workbench has one that is held."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def wall(self) -> datetime:
+        return self.now()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
 
 
 class Counterpart:
@@ -150,7 +164,7 @@ class Counterpart:
     async def _serve(self) -> None:
         self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
         try:
-            clock = HeldClock(datetime.now(UTC))
+            clock = RunningClock()
             async with api(self._directory, clock=clock, **self._configured) as self._api:
                 await self._listen(self._api.app)
         finally:
