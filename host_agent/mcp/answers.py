@@ -5,11 +5,12 @@ wrote is in one member, `host_text`, between marks (`marks`); everything else is
 escaped.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from host_agent.client import Held, Outcome, PreviewView, Ran, RequestView
 from host_agent.errors import (
@@ -288,9 +289,11 @@ def rows(views: list[RequestView], *, has_more: bool) -> ToolAnswer:
 def refused(problem: ProblemError) -> ToolAnswer:
     """Return the answer for a problem; where the host ran something, its words are marked."""
     body = problem.body
-    found = _object(body.get("outcome"))
-    outcome = Outcome.model_validate(found) if found else None
-    has_run = outcome is not None
+    outcome: Outcome | None = None
+    if "outcome" in body:
+        with contextlib.suppress(ValidationError):  # of another version: the rest is told
+            outcome = Outcome.model_validate(body["outcome"])
+    has_run = "outcome" in body
     detail = visible(problem.detail)
     request = _object(body.get("request")).get("request_id")
     return ToolAnswer(

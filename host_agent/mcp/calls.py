@@ -7,6 +7,8 @@ and read anew where a name is not in it.
 
 import asyncio
 import contextlib
+import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -24,10 +26,11 @@ from host_agent.client import (
 from host_agent.mcp import LONGEST_WAIT_SECONDS, WAIT_SECONDS, answers, tools
 from host_agent.mcp.answers import ToolAnswer
 from host_agent.mcp.tools import ToolDeclaration
+from host_agent.text import ID
 
 GRACE_SECONDS = 5.0
 """For the exchange around what is waited for."""
-POLICY = "policy:"
+POLICY, INVALID = "policy:", "request:invalid-parameter"
 
 Arguments = Mapping[str, JsonValue]
 
@@ -65,6 +68,8 @@ class ToolCalls:
         """
         wait = self.wait_seconds if wait_seconds is None else wait_seconds
         tool: ToolDeclaration | None = None
+        if not _is_json(arguments):
+            return answers.own_refusal(INVALID, "JSON has no such number.", pointer="")
         try:
             tool = await self._tool(name)
             if tool is None:
@@ -94,9 +99,7 @@ class ToolCalls:
     ) -> ToolAnswer | RequestView:
         params, reason = tool.params(dict(arguments))
         if reason is not None and not isinstance(reason, str):
-            return answers.own_refusal(
-                "request:invalid-parameter", "A reason is a string.", pointer=f"/{REASON}"
-            )
+            return answers.own_refusal(INVALID, "A reason is a string.", pointer=f"/{REASON}")
         ends_at = time.monotonic() + wait
         try:
             async with asyncio.timeout(max(wait, GRACE_SECONDS)):
@@ -137,10 +140,10 @@ class ToolCalls:
         try:
             return await follow[name](arguments)
         except _ArgumentError as error:
-            return answers.own_refusal("request:invalid-parameter", str(error), pointer=error.name)
+            return answers.own_refusal(INVALID, str(error), pointer=error.name)
 
     async def _status(self, arguments: Arguments) -> RequestView:
-        request_id = _text(arguments, "request_id")
+        request_id = _request_id(arguments)
         longest = LONGEST_WAIT_SECONDS
         wait = arguments.get("wait_seconds", self.wait_seconds)
         if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait <= longest:
@@ -152,7 +155,7 @@ class ToolCalls:
 
     async def _cancelled(self, arguments: Arguments) -> ToolAnswer:
         reason = _text(arguments, REASON) if REASON in arguments else None
-        view = await self._client.request(_text(arguments, "request_id"))
+        view = await self._client.request(_request_id(arguments))
         return answers.withdrawn(await self._client.cancel(view.request_id, reason))
 
     async def _listed(self, arguments: Arguments) -> ToolAnswer:
@@ -181,6 +184,22 @@ def _text(arguments: Arguments, name: str) -> str:
     value = arguments.get(name)
     if not isinstance(value, str) or not value:
         raise _ArgumentError(name, "is a string.")
+    return value
+
+
+def _is_json(arguments: Arguments) -> bool:
+    """Return whether JSON has all of it: infinite numbers and NaN come through some parsers."""
+    try:
+        json.dumps(arguments, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _request_id(arguments: Arguments) -> str:
+    value = _text(arguments, "request_id")
+    if re.fullmatch(ID, value) is None:
+        raise _ArgumentError("request_id", "is 1 to 64 letters, digits, `_` and `-`.")
     return value
 
 

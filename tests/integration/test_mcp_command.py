@@ -1,6 +1,8 @@
 """`host-agent mcp` as a command: which host it serves, and how it ends."""
 
+import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from host_agent.__main__ import main
 from host_agent.errors import EX_CONFIG, EX_OK, EX_USAGE
 from tests.support.certificates import make_pki
 from tests.support.mcp_client import Bare
+from tests.support.patience import PATIENCE
 from tests.support.site import make_site
 from tests.support.visit import Visit, visited
 
@@ -60,6 +63,18 @@ async def test_it_ends_well_where_its_input_ends(visit: Visit, tmp_path: Path) -
         assert server.process.stdin is not None
         server.process.stdin.close()
         assert await server.process.wait() == EX_OK
+
+
+async def test_an_interrupt_ends_it_at_once_though_its_input_is_open(
+    visit: Visit, tmp_path: Path
+) -> None:
+    write_hosts(tmp_path / "home", visit)
+    async with Bare.started([*WORDS, "--host", "here"], environment(tmp_path / "home")) as server:
+        held = await server.call("git_pull", visit.site.pull())
+        server.process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(PATIENCE):
+            assert await server.process.wait() == -signal.SIGINT
+    assert (await visit.look(held)).json()["state"] == "pending"
 
 
 @pytest.mark.parametrize("wait", ["51", "-1", "1.5", "x", "", "0x1"])

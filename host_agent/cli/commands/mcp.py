@@ -1,6 +1,7 @@
 """`host-agent mcp`: an MCP server for one agent program, over standard input and output."""
 
 import argparse
+import signal
 
 from host_agent.cli import connection_settings
 from host_agent.errors import EX_OK, ConfigurationError
@@ -53,5 +54,7 @@ def run(args: argparse.Namespace) -> int:
         async with client:
             await HostServer(client, ToolCalls(client, wait_seconds=args.wait)).run()
 
+    # A thread waits for input and nothing wakes it. An end at once loses nothing: nothing is kept.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     asyncio.run(serve())
     return EX_OK

@@ -182,6 +182,13 @@ def test_a_refusal_has_code_sentence_and_recovery_on_one_line() -> None:
     }
 
 
+def test_an_outcome_of_another_version_is_passed_over_and_the_rest_is_marked() -> None:
+    told = answers.refused(problem("host:failed", outcome={"exit_code": "many"}))
+    assert told.members["state"] == "failed"
+    assert "| this time." in host_text(told)
+    assert "this time" not in outside_marks(told)
+
+
 def test_pointers_lead_into_the_arguments_of_the_tool() -> None:
     faults = [
         {"pointer": "/params/dataset", "message": "m", "place": "body"},
