@@ -197,7 +197,7 @@ def _decided(rule: Rule, taken: tuple[Rule, ...], resource: Allowed) -> Names | 
     try:
         return _matched(rule, taken, resource)
     except (LanguageTooLargeError, ValueError):  # what is not known is not told
-        return Names(patterns=rule.resources or ())
+        return Names()
 
 
 def _covers(rule: Rule, resource: str) -> bool:

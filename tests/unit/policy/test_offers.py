@@ -263,6 +263,11 @@ def test_what_cannot_be_compared_is_not_told() -> None:
     assert "(a|b)" not in json.dumps(told.as_json())
     by_rule = [rule("deny", ["apt.*"], resources=[large]), rule("allow", ["apt.*"])]
     assert "(a|b)" not in json.dumps(only("apt.install", by_rule, packages=["[ab]*"]).as_json())
+    named = [
+        rule("deny", ["apt.*"], resources=[large]),
+        rule("allow", ["apt.*"], resources=["a.*"]),
+    ]
+    assert "a.*" not in json.dumps(only("apt.install", named, packages=["[ab]*"]).as_json())
     looking = {**APP, "branches": ["(?!x).*"]}
     branch = member(only("git.switch", FREE, repositories=[looking]), "branch")
     assert branch["pattern"] == "^(?:(?!x).*)$"
