@@ -78,8 +78,9 @@ def plant(app: Checkout, name: bytes) -> None:
     app.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{stand_in.decode()}")
     index = app.path / ".git" / "index"
     content = index.read_bytes()
-    assert content.count(stand_in + b"\0") == 1
-    content = content.replace(stand_in + b"\0", name + b"\0")[:-20]
+    listed, planted = (len(name).to_bytes(2) + one + b"\0" for one in (stand_in, name))
+    assert content.count(listed) == 1
+    content = content.replace(listed, planted)[:-20]
     index.write_bytes(content + hashlib.sha1(content, usedforsecurity=False).digest())
 
 

@@ -103,6 +103,7 @@ async def test_h4_requests_grants_and_streams_of_the_old_authority_end(
     alice = new.client("alice")
     seen = (await visit.who("alice", alice).get(f"/requests/{mine['request_id']}")).json()
     assert seen["state"] == ("cancelled" if is_replaced else "pending")
+    visit.site.repository.push_elsewhere("later.txt")
     again = await ask(visit, deployer, "git.pull", **pull)
     assert again.status_code == (202 if is_replaced else 200)
     if is_replaced:

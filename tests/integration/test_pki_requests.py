@@ -46,7 +46,7 @@ def test_a_key_is_made_here_and_certified_there(
     told = capsys.readouterr().out
     assert hashed in told
     assert "a client's certificate for 90 days" in told
-    assert let_in(ca, "deployer") is None
+    assert let_in(ca, "deployer", now=wall_clock()) is None
     assert not (ca / "deployer.key").exists()
 
 

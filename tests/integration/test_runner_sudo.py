@@ -64,7 +64,7 @@ async def test_sudos_refusal_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert str(tmp_path / "probe") in detail
     assert "alice" in detail
     assert "a password is required" in detail
-    assert "host-agent sudoers check" in detail
+    assert "compares what sudo grants with what the agent needs" in detail
     assert "\x1b" not in detail
 
 
