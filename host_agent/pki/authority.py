@@ -47,7 +47,7 @@ from host_agent.pki.profiles import (
     new_crl,
     new_leaf,
 )
-from host_agent.pki.request import checked_key
+from host_agent.pki.request import certified_key
 
 DEFAULT_NAME = "host-agent CA"
 CA_DAYS = 3650
@@ -379,7 +379,7 @@ def describe(certificate: x509.Certificate, *, common_name: str, usage: Usage, n
         not_valid_before=certificate.not_valid_before_utc,
         not_valid_after=certificate.not_valid_after_utc,
         name=name,
-        key=key_hash(checked_key(certificate.public_key())),
+        key=key_hash(certified_key(certificate)),
     )
 
 

@@ -13,7 +13,7 @@ from host_agent.identity import files
 from host_agent.pki.door import load_certificates
 from host_agent.pki.profiles import key_hash
 from host_agent.pki.renewal import MAX_ENTRY_BYTES, Renewal, RenewalEntry
-from host_agent.pki.request import checked_key
+from host_agent.pki.request import certified_key
 
 INBOX = "renewals"
 """The directory of waiting renewals, beside the store."""
@@ -46,7 +46,7 @@ class Mailbox:
         name = _name(renewal)
         try:
             data = files.read_plain(self.issued / f"{name}.crt", limit=MAX_ENTRY_BYTES)
-            key = key_hash(checked_key(load_certificates(data)[0].public_key()))
+            key = key_hash(certified_key(load_certificates(data)[0]))
         except ValueError:
             return None
         if key != renewal.key:

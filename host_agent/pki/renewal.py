@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from host_agent.identity.certificate import PeerCertificate, parse_peer_certificate
 from host_agent.pki.door import load_certificates
 from host_agent.pki.profiles import key_hash
-from host_agent.pki.request import SigningRequest, checked_key, read_request
+from host_agent.pki.request import SigningRequest, certified_key, read_request
 
 CONTEXT = b"certificate renewal 1 of host-agent\n"
 MAX_PROOF_BYTES = 2048
@@ -69,7 +69,7 @@ def read_renewal(old: bytes, request_pem: bytes, proof: bytes) -> Renewal:
         InvalidIdentityError: `old` is of a shape that no identity has.
     """
     peer, request = parse_peer_certificate(old), read_request(request_pem)
-    old_key = checked_key(x509.load_der_x509_certificate(old).public_key())
+    old_key = certified_key(x509.load_der_x509_certificate(old))
     try:
         _verify(old_key, proof, _message(old, request.der))
     except (InvalidSignature, UnsupportedAlgorithm, ValueError) as error:

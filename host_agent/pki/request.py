@@ -125,6 +125,19 @@ def _left_out(request: x509.CertificateSigningRequest) -> list[str]:
     return found
 
 
+def certified_key(certificate: x509.Certificate) -> PublicKey:
+    """Return the key of a certificate, of whoever made it.
+
+    Raises:
+        ValueError: it cannot be read, or is not of a kind that is certified.
+    """
+    try:
+        return checked_key(certificate.public_key())
+    except UnsupportedAlgorithm as error:
+        message = "its key is of a kind that is not known here"
+        raise ValueError(message) from error
+
+
 def checked_key(key: object) -> PublicKey:
     """Return `key` if it is of a kind that is certified.
 

@@ -28,7 +28,7 @@ from host_agent.pki.door import load_certificates
 from host_agent.pki.index import Issued
 from host_agent.pki.profiles import BACKDATED, Usage, key_hash, sign_leaf
 from host_agent.pki.renewal import Renewal
-from host_agent.pki.request import SigningRequest, checked_key
+from host_agent.pki.request import SigningRequest, certified_key
 
 FIRST_PART = 0.5
 """The part of its life that a certificate has behind it before it is renewed: earlier is refused,
@@ -98,7 +98,7 @@ def require_new_key(opened: OpenedAuthority, request: SigningRequest) -> None:
         ValueError: it has.
     """
     key = key_hash(request.public_key)
-    own = key_hash(checked_key(opened.ca.certificate.public_key()))
+    own = key_hash(certified_key(opened.ca.certificate))
     if key == own or any(entry.key == key for entry in opened.index.certificates):
         message = "its key has a certificate already; make a new key with the request"
         raise ValueError(message)

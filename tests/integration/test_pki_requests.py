@@ -15,7 +15,13 @@ from host_agent.pki import authority
 from host_agent.pki.profiles import Usage
 from tests.support.certificates import wall_clock
 from tests.support.patience import PATIENCE
-from tests.unit.pki.test_signing import content, entry, let_in
+from tests.unit.pki.test_signing import (
+    certificate_of,
+    content,
+    entry,
+    let_in,
+    of_an_unknown_curve,
+)
 
 BEGAN = wall_clock() - timedelta(days=60)
 
@@ -170,11 +176,14 @@ def test_what_has_come_in_is_signed_and_the_rest_is_named(
     os.mkfifo(inbox / f"{6:064x}.json")
     (inbox / f"{7:064x}.json").mkdir()
     (inbox / f"{8:064x}.json").write_bytes(kept)
+    unknown = of_an_unknown_curve(certificate_of(ca, "alice")).decode()
+    odd = entry(ca, "alice").model_copy(update={"certificate": unknown})
+    (inbox / f"{9:064x}.json").write_bytes(odd.encode())
     alices.write_bytes(kept.replace(b"BEGIN CERTIFICATE REQUEST", b"BEGIN CERTIFICATE REPEAT"))
     (inbox / "../x.json").write_bytes(kept)
     assert pki(*command) == 1
     err = capsys.readouterr().err
-    assert err.count("is not renewed") == 10
+    assert err.count("is not renewed") == 11
     assert "of root" not in err
     assert (content(ca), content(out)) == before
 

@@ -65,6 +65,15 @@ def certificate_of(directory: Path, name: str) -> x509.Certificate:
     return load_certificates((directory / f"{name}.crt").read_bytes())[0]
 
 
+def of_an_unknown_curve(certificate: x509.Certificate) -> bytes:
+    """Return `certificate` with a key on a curve that does not exist, PEM; its signature is bad."""
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    known, unknown = (bytes.fromhex(f"06082a8648ce3d0301{end}") for end in ("07", "7f"))
+    assert known in der
+    body = base64.encodebytes(der.replace(known, unknown))
+    return b"-----BEGIN CERTIFICATE-----\n" + body + b"-----END CERTIFICATE-----\n"
+
+
 def let_in(directory: Path, name: str, *, now: datetime = NOW) -> str | None:
     crt, ca, crl = ((directory / one).read_bytes() for one in (f"{name}.crt", "ca.crt", "ca.crl"))
     return reason_against(crt, ca, crl, now=now)
@@ -411,6 +420,7 @@ def test_a_renewal_is_of_the_certificate_whose_key_has_signed_it(ca: Path) -> No
     request = new_request(new_key(), "deployer")
     good = entry(ca, request=request)
     alices = entry(ca, "alice")
+    unknown = of_an_unknown_curve(certificate_of(ca, "deployer")).decode()
     for bad, reason in (
         (entry(ca, request=request, signer=key_of(ca, "alice")), "not signed by the key"),
         (entry(ca, request=request, signer=new_key()), "not signed by the key"),
@@ -421,6 +431,7 @@ def test_a_renewal_is_of_the_certificate_whose_key_has_signed_it(ca: Path) -> No
         (good.model_copy(update={"proof": ""}), "not signed by the key"),
         (good.model_copy(update={"proof": "?"}), "not base64"),
         (good.model_copy(update={"certificate": "none"}), "not a certificate"),
+        (good.model_copy(update={"certificate": unknown}), "not known here"),
         (entry(ca, request=new_request(new_key(), "alice")), "another common name"),
         (entry(ca, request=made_by(new_key(), name=x509.Name([]))), "another common name"),
         (entry(ca, request=made_by(key_of(ca, "deployer"), name=subject("deployer"))), "same key"),
