@@ -184,7 +184,7 @@ def _exchange(settings: ConnectionSettings, place: PairPlace, pair: ClientPair) 
     from host_agent.client.renewal import renewal
 
     own = pair.certificate
-    waiting = place.next_key(own.common_name)
+    waiting = place.next_key(own)
     request = x509.load_pem_x509_csr(waiting.request)
     proof = prove(pair.key, certificate_der=own.der, request_der=request.public_bytes(Encoding.DER))
     told = (waiting.request.decode("ascii"), base64.b64encode(proof).decode("ascii"))
@@ -202,6 +202,10 @@ def _exchange(settings: ConnectionSettings, place: PairPlace, pair: ClientPair) 
     try:
         with Client(url=settings.url, cert=staged.cert, key=staged.key, ca=settings.ca) as client:
             client.whoami()  # the agent lets the new one in, or the old one stays
+    except (CertificateRefusedError, ProblemError) as error:
+        place.discard()
+        sentence = f"the host does not let the new certificate in, and the old one serves: {error}"
+        return RenewalStep(status=EX_NOPERM, sentence=sentence)
     except BaseException:
         place.discard()
         raise

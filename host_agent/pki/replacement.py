@@ -2,9 +2,11 @@
 
 In one file, as `login` stores them, it is one rename. In two files everything is written beside
 them first, so that a full disk changes nothing, and then two renames follow, the key's first; cut
-off between these, `recover` does the second one. The old key stays until the new one serves.
+off between these, `recover` does the second one. The old key stays until the new one serves, and
+nothing is removed while certificate and key do not belong together.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +27,7 @@ from host_agent.pki.door import load_certificates, load_private_key
 from host_agent.pki.profiles import PrivateKey, key_hash
 from host_agent.pki.renewal import RenewingKey
 from host_agent.pki.request import (
+    certified_key,
     checked_key,
     key_pem,
     new_key,
@@ -104,8 +107,8 @@ class PairPlace:
         try:
             certificate = load_certificates(files.read_plain(self.cert))[0]
             key = cast("RenewingKey", load_private_key(files.read_plain(self.key)))
-            shown, own = certificate.public_key(), key.public_key()
-            is_own = key_hash(checked_key(shown)) == key_hash(checked_key(own))
+            shown, own = certified_key(certificate), checked_key(key.public_key())
+            is_own = key_hash(shown) == key_hash(own)
         except ValueError as error:
             raise ConfigurationError([_naming(self.cert, error)]) from error
         if not is_own:
@@ -119,17 +122,28 @@ class PairPlace:
         Raises:
             ConfigurationError: the files cannot be written.
         """
-        staged, kept = self.staged, PairPlace(cert=self.cert, key=self._kept)
-        is_cut_off = not self.is_one_file and not self.is_pair()
-        if is_cut_off and PairPlace(cert=staged.cert, key=self.key).is_pair():
-            self._rename(staged.cert, self.cert)
-            self.waiting.unlink(missing_ok=True)
-        elif is_cut_off and kept.is_pair():
-            self._rename(self._kept, self.key)
-        else:
-            is_cut_off = False
-        self.discard()
+        is_cut_off = not self.is_pair() and not self.is_one_file and self._mend()
+        if is_cut_off or self.is_pair():
+            self.discard()
         return is_cut_off
+
+    def _mend(self) -> bool:
+        """Put back what makes a pair with what is there; return whether there was something.
+
+        A power cut may keep the later of two renames and lose the earlier one.
+        """
+        staged = self.staged
+        for source, target, found in (
+            (staged.cert, self.cert, PairPlace(cert=staged.cert, key=self.key)),
+            (staged.key, self.key, PairPlace(cert=self.cert, key=staged.key)),
+            (self._kept, self.key, PairPlace(cert=self.cert, key=self._kept)),
+        ):
+            if found.is_pair():
+                self._rename(source, target)
+                if source != self._kept:
+                    self.waiting.unlink(missing_ok=True)
+                return True
+        return False
 
     def is_pair(self) -> bool:
         """Return whether certificate and key can be read, and belong together."""
@@ -139,15 +153,20 @@ class PairPlace:
             return False
         return True
 
-    def next_key(self, common_name: str) -> NextKey:
+    def next_key(self, own: PeerCertificate) -> NextKey:
         """Return the key that waits, made and on disk if there was none: asking again is the same.
+
+        One that waits in the place of another certificate than `own` is of no use any more: that
+        renewal is over, or nobody can ask for it. A new one takes its place.
 
         Raises:
             ConfigurationError: it cannot be read or written.
         """
+        renews = f"renews {own.fingerprint}\n".encode()
+        self._forget_another(renews)
         if not self.waiting.exists():
             key = new_key()
-            content = key_pem(key) + new_request(key, common_name)
+            content = renews + key_pem(key) + new_request(key, own.common_name)
             try:
                 files.create(self.waiting, content, mode=files.PRIVATE)
                 files.sync_directory(self.waiting.parent)
@@ -156,16 +175,25 @@ class PairPlace:
         try:
             data = files.read_plain(self.waiting)
             at = data.index(b"-----BEGIN CERTIFICATE REQUEST-----")
-            loaded, request = load_private_key(data[:at]), data[at:]
+            loaded, request = load_private_key(data[len(renews) : at]), data[at:]
             asked = read_request(request)
         except ValueError as error:
             fault = f"{self.waiting} cannot be used: {error}; remove it to begin anew"
             raise ConfigurationError([fault]) from error
-        is_same = asked.common_name == common_name and asked.public_key == loaded.public_key()
+        is_same = asked.common_name == own.common_name and asked.public_key == loaded.public_key()
         if not isinstance(loaded, ec.EllipticCurvePrivateKey) or not is_same:
             fault = f"{self.waiting} is of another certificate; remove it to begin anew"
             raise ConfigurationError([fault])
         return NextKey(key=loaded, request=request)
+
+    def _forget_another(self, renews: bytes) -> None:
+        try:
+            if self.waiting.exists() and not files.read_plain(self.waiting).startswith(renews):
+                self.waiting.unlink()
+        except OSError as error:
+            raise ConfigurationError([_refused(self.waiting, error)]) from error
+        except ValueError:  # damaged
+            return
 
     # -- the replacement --------------------------------------------------------------------------
 
@@ -202,7 +230,8 @@ class PairPlace:
             else:
                 self._replace_both()
         except ConfigurationError:
-            self.discard()
+            with suppress(ConfigurationError):
+                self.recover()
             raise
         self.waiting.unlink(missing_ok=True)
 
@@ -229,9 +258,10 @@ class PairPlace:
     def _rename(self, source: Path, target: Path) -> None:
         try:
             source.replace(target)
-            files.sync_directory(target.parent)
         except OSError as error:
             raise ConfigurationError([_refused(target, error)]) from error
+        with suppress(OSError):  # it is renamed: going on is right, and `recover` knows either end
+            files.sync_directory(target.parent)
 
 
 def fault_of(pem: bytes, key: PrivateKey, old: PeerCertificate, authorities: bytes) -> str | None:
@@ -242,9 +272,10 @@ def fault_of(pem: bytes, key: PrivateKey, old: PeerCertificate, authorities: byt
     try:
         certificate = load_certificates(pem)[0]
         peer = parse_peer_certificate(certificate.public_bytes(serialization.Encoding.DER))
+        public_key = certified_key(certificate)
     except (ValueError, InvalidIdentityError) as error:
         return str(error)
-    if certificate.public_key() != key.public_key():
+    if public_key != key.public_key():
         return "it is for another key"
     if peer.common_name != old.common_name:
         return "it has another common name"
@@ -268,12 +299,27 @@ def _is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) ->
 
 
 def _write_like(model: Path, path: Path, data: bytes) -> None:
-    """Write a new file with the owner and the mode of `model`."""
+    """Write a new file with the owner and the mode of `model`, readable to no other group.
+
+    Where this user may not give it that group, the file's own group may no more than everybody.
+    """
     found = model.stat()
-    mode = found.st_mode & 0o777
-    files.create(path, data, mode=mode)
-    if os.geteuid() == 0 and (found.st_uid, found.st_gid) != (0, 0):
-        os.chown(path, found.st_uid, found.st_gid, follow_symlinks=False)
+    files.create(path, data, mode=files.PRIVATE)
+    descriptor = files.open_plain(path)
+    try:
+        made, mode = os.fstat(descriptor), found.st_mode & 0o777
+        if made.st_nlink != 1:  # somebody else works here: it may be any file by now
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), str(path))
+        if (made.st_uid, made.st_gid) != (found.st_uid, found.st_gid):
+            try:
+                owner = found.st_uid if os.geteuid() == 0 else -1
+                os.fchown(descriptor, owner, found.st_gid)
+            except PermissionError:
+                mode &= ~0o070 | (mode & 0o007) << 3
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _naming(path: Path, error: ValueError) -> str:

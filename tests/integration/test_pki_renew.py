@@ -454,7 +454,7 @@ def test_a_new_certificate_that_is_not_let_in_leaves_the_old_one(
     place = PairPlace.of(settings.cert, settings.key)
     new_settings = ground.settings(probe)
     new_settings.cert.write_bytes(pem)
-    key = place.next_key("many").key.private_bytes(
+    key = place.next_key(place.read().certificate).key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
@@ -463,6 +463,8 @@ def test_a_new_certificate_that_is_not_let_in_leaves_the_old_one(
     wait_until_revoked(new_settings)
     capsys.readouterr()
     assert ground.renew(settings) == 77
+    assert "does not let the new certificate in" in capsys.readouterr().err
+    assert not renewing.attempt(settings, now=NOW).is_final
     assert content(tmp_path / "many") == before
     assert is_let_in(settings) == "many"
 
@@ -475,7 +477,8 @@ def test_what_another_authority_has_made_is_not_taken(
     assert ground.renew(settings) == 75
     other = tmp_path / "other"
     authority.init(other, name="another CA", now=NOW)
-    waiting = PairPlace.of(settings.cert, settings.key).next_key("foreign")
+    pair = PairPlace.of(settings.cert, settings.key)
+    waiting = pair.next_key(pair.read().certificate)
     request = read_request(waiting.request)
     sign(other, request, common_name="foreign", usage=Usage.CLIENT, now=NOW)
     place = ground.issued / f"{ground.entry('foreign').stem}.crt"
