@@ -17,8 +17,8 @@ CHANNELS: Mapping[str, type[ChannelSection]] = {
     for declared in (SignalSection, WebhookSection, NtfySection, AppriseSection, MatrixSection)
 }
 """Every channel by its name. What asks for channels elsewhere asks here."""
-RELAYED = next(name for name, declared in CHANNELS.items() if declared.is_relayed)
-"""The one channel whose answers come through bridges."""
+(RELAYED,) = (name for name, declared in CHANNELS.items() if declared.is_relayed)
+"""The one channel whose answers come through bridges; a second one has no place to be named."""
 
 _Section = TypeVar("_Section", bound=ChannelSection)
 
