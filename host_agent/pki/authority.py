@@ -183,14 +183,30 @@ def revoke(
     return fresh
 
 
-def sign_crl(directory: Path, *, days: int = CRL_DAYS, now: datetime) -> int:
+def sign_crl(
+    directory: Path, *, days: int = CRL_DAYS, now: datetime, publish: Path | None = None
+) -> int:
     """Sign the CRL again, to be renewed within `days`, and return its number.
 
+    It is put in the place of `publish` too, before another command may sign a newer one: what a
+    person revokes and copies meanwhile is not undone.
+
     Raises:
-        ConfigurationError: the directory holds no usable CA, or cannot be written.
+        ConfigurationError: the directory holds no usable CA, or cannot be written, or `publish`.
     """
     with open_authority(directory) as opened:
-        return _sign(opened, opened.index, days=days, now=now)
+        number = _sign(opened, opened.index, days=days, now=now)
+        if publish is not None:
+            _publish(files.read_plain(directory / CRL), publish)
+    return number
+
+
+def _publish(crl: bytes, place: Path) -> None:
+    try:
+        files.replace(place, crl, mode=files.PUBLIC)
+    except OSError as error:
+        reason = (error.strerror or "input/output error").lower()
+        raise ConfigurationError([f"{place} cannot be written: {reason}"]) from error
 
 
 def list_issued(directory: Path) -> Sequence[Issued]:
@@ -348,14 +364,33 @@ def _sign(opened: OpenedAuthority, index: Index, *, days: int, now: datetime) ->
     return number
 
 
+def is_revoked(opened: OpenedAuthority, entry: Issued) -> bool:
+    """Return whether a certificate is revoked, by the index or by the CRL that lies there."""
+    if entry.revoked_at is not None:
+        return True
+    try:
+        crl = _own_crl(opened)
+    except (ValueError, x509.InvalidVersion):
+        return False
+    return (
+        crl is not None and crl.get_revoked_certificate_by_serial_number(entry.serial) is not None
+    )
+
+
+def _own_crl(opened: OpenedAuthority) -> x509.CertificateRevocationList | None:
+    """Return the CRL that lies there; None where it is of another authority."""
+    crl = x509.load_pem_x509_crl(files.read_plain(opened.directory / CRL))
+    return crl if crl.is_signature_valid(opened.ca.private_key.public_key()) else None
+
+
 def _published(opened: OpenedAuthority) -> _Published:
     """Return what the CRL that lies there says; an older index may have been restored since.
 
     A missing, damaged or foreign one says nothing: it is about to be signed anew.
     """
     try:
-        crl = x509.load_pem_x509_crl(files.read_plain(opened.directory / CRL))
-        if not crl.is_signature_valid(opened.ca.private_key.public_key()):
+        crl = _own_crl(opened)
+        if crl is None:
             return _Published()
         number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         revoked = tuple(

@@ -19,6 +19,7 @@ from host_agent.pki.authority import (
     days_within,
     describe,
     general_names,
+    is_revoked,
     require_file_name,
     require_names,
     store,
@@ -120,7 +121,7 @@ def renew(directory: Path, renewal: Renewal, *, now: datetime) -> Renewed:
         if any(entry.key != renewal.key for entry in made):
             message = "it was renewed already, for another key; revoke both if that was not you"
             raise RenewalRefusedError(message)
-        if any(entry.revoked_at is not None for entry in made):
+        if any(is_revoked(opened, entry) for entry in made):
             message = "what it was renewed by is revoked"
             raise RenewalRefusedError(message)
         for entry in made:
@@ -162,7 +163,7 @@ def _own_entry(opened: OpenedAuthority, peer: PeerCertificate) -> Issued:
     else:
         message = "its certificate is not in this authority's index"
         raise RenewalRefusedError(message)
-    if entry.revoked_at is not None:
+    if is_revoked(opened, entry):
         message = "its certificate is revoked"
         raise RenewalRefusedError(message)
     if entry.usage is not Usage.CLIENT:

@@ -14,7 +14,6 @@ from host_agent.cli import bundling, renewals, renewing, requesting
 from host_agent.cli.terminal import render
 from host_agent.clock import rfc3339
 from host_agent.errors import EX_DATAERR, EX_NOPERM, EX_OK, ConfigurationError, UsageError
-from host_agent.identity import files
 from host_agent.identity.files import read_linked, read_plain
 from host_agent.pki import authority
 from host_agent.pki.door import load_certificates
@@ -108,20 +107,11 @@ def _revoke(args: argparse.Namespace) -> int:
 
 
 def _crl(args: argparse.Namespace) -> int:
-    number = authority.sign_crl(args.dir, days=args.days, now=_now())
+    number = authority.sign_crl(args.dir, days=args.days, now=_now(), publish=args.publish)
     _tell(f"signed {args.dir / 'ca.crl'}, number {number}, good for {args.days} days")
     if args.publish is not None:
-        _publish(args.dir / "ca.crl", args.publish)
         _tell(f"put it in the place of {args.publish}")
     return EX_OK
-
-
-def _publish(crl: Path, place: Path) -> None:
-    try:
-        files.replace(place, read_plain(crl), mode=files.PUBLIC)
-    except OSError as error:
-        reason = (error.strerror or "input/output error").lower()
-        raise ConfigurationError([f"{place} cannot be written: {reason}"]) from error
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import base64
 import errno
+import fcntl
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -526,3 +527,53 @@ def test_a_proof_is_bounded(ca: Path) -> None:
     with pytest.raises(ValueError, match="not signed by the key"):
         read_renewal(old, good.request.encode(), decoded(good.proof) + b"\0" * 4096)
     assert read_renewal(old, good.request.encode(), decoded(good.proof)).old.common_name
+
+
+def test_what_the_list_alone_says_is_revoked_is_not_renewed(ca: Path) -> None:
+    """An older index was restored: the list that lies there is newer."""
+    issued(ca)
+    issued(ca, "alice")
+    kept, asked = (ca / "index.json").read_bytes(), renewal(ca)
+    list_before = (ca / "ca.crl").read_bytes()
+    authority.revoke(ca, common_name="deployer", now=NOW)
+    (ca / "index.json").write_bytes(kept)
+    before = content(ca)
+    with pytest.raises(RenewalRefusedError, match="is revoked"):
+        renew(ca, asked, now=NOW)
+    assert content(ca) == before
+    assert renew(ca, renewal(ca, "alice"), now=NOW).is_fresh
+    foreign = ca.with_name("foreign")
+    authority.init(foreign, now=BEGAN)
+    for no_list_of_ours in (b"damaged", (foreign / "ca.crl").read_bytes(), list_before):
+        (ca / "ca.crl").write_bytes(no_list_of_ours)
+        renew(ca, asked, now=NOW)
+
+
+def test_a_list_is_published_before_a_newer_one_can_be_signed(
+    ca: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a person revokes and copies meanwhile would be undone by the older list."""
+    place, replace = ca.parent / "served.crl", files.replace
+    is_held: list[bool] = []
+
+    def seen(path: Path, data: bytes, *, mode: int) -> None:
+        if path == place:
+            is_held.append(is_locked(ca))
+        replace(path, data, mode=mode)
+
+    monkeypatch.setattr(files, "replace", seen)
+    authority.sign_crl(ca, now=NOW, publish=place)
+    assert is_held == [True]
+    assert not is_locked(ca)
+    assert place.read_bytes() == (ca / "ca.crl").read_bytes()
+
+
+def is_locked(directory: Path) -> bool:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
