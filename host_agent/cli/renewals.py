@@ -1,9 +1,10 @@
 """`host-agent pki renewals`: the authority's side of renewals, for a timer."""
 
 import argparse
+import heapq
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from host_agent.pki.renewal import MAX_ENTRY_BYTES, Renewal, RenewalEntry
 from host_agent.pki.signing import RenewalRefusedError, renew
 
 MAX_ENTRIES = 10_000
+MAX_TOLD = 20
+"""So many refusals are told one by one: who writes into the inbox does not fill the journal."""
 ENTRY = re.compile(r"[0-9a-f]{64}\.json", re.ASCII)
 """The file of a renewal: the fingerprint of the certificate that is renewed."""
 
@@ -48,16 +51,17 @@ def _renewals(args: argparse.Namespace) -> int:
     Raises:
         ConfigurationError: a directory cannot be used.
     """
-    status, now = EX_OK, datetime.now(UTC)
+    refused, now = 0, datetime.now(UTC)
     for path in _entries(args.inbox):
         place = args.issued / f"{path.stem}.crt"
         try:
             renewal = _read(path)
             renewed = renew(args.dir, renewal, now=now)
         except (ValueError, InvalidIdentityError) as error:
-            said = error.detail if isinstance(error, InvalidIdentityError) else str(error)
-            render.warn(render.visible(f"{path.name} is not renewed: {said}"))
-            status = EX_FAILED
+            refused += 1
+            if refused <= MAX_TOLD:
+                said = error.detail if isinstance(error, InvalidIdentityError) else str(error)
+                render.warn(render.visible(f"{path.name} is not renewed: {said}"))
             continue
         if _put(place, renewed.certificate):
             issued = renewed.issued
@@ -66,17 +70,20 @@ def _renewals(args: argparse.Namespace) -> int:
                 f" {issued.not_valid_after:%Y-%m-%d}"
             )
             sys.stdout.write(render.visible(line) + "\n")
-    return status
+    if refused > MAX_TOLD:
+        render.warn(f"{refused - MAX_TOLD} more are not renewed")
+    return EX_FAILED if refused else EX_OK
 
 
-def _entries(inbox: Path) -> Iterator[Path]:
+def _entries(inbox: Path) -> list[Path]:
+    """Return the first entries; a directory of any size takes no more memory than those."""
     try:
-        found = sorted(path for path in inbox.iterdir() if ENTRY.fullmatch(path.name))
+        found = (path for path in inbox.iterdir() if ENTRY.fullmatch(path.name))
+        return heapq.nsmallest(MAX_ENTRIES, found)
     except FileNotFoundError:
-        return
+        return []
     except OSError as error:
         raise ConfigurationError([f"{inbox} cannot be read: {error.strerror}"]) from error
-    yield from found[:MAX_ENTRIES]
 
 
 def _read(path: Path) -> Renewal:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from host_agent.__main__ import main
+from host_agent.cli import renewals
 from host_agent.pki import authority
 from host_agent.pki.profiles import Usage
 from tests.support.certificates import wall_clock
@@ -190,6 +191,29 @@ def test_what_has_come_in_is_signed_and_the_rest_is_named(
     alices.write_bytes(kept)
     assert pki(*command) == 1
     assert (out / f"{alices.stem}.crt").is_file()
+
+
+def test_an_inbox_that_somebody_fills_fills_no_journal(
+    tmp_path: Path, ca: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "issued"
+    out.mkdir()
+    authority.issue(ca, common_name="deployer", usage=Usage.CLIENT, now=BEGAN)
+    good = put(ca, inbox, "deployer")
+    for number in range(renewals.MAX_TOLD + 3):
+        (inbox / f"{number:064x}.json").write_bytes(b"{}")
+    command = ("renewals", "--dir", ca, "--inbox", inbox, "--issued", out)
+    with monkeypatch.context() as patched:
+        patched.setattr(renewals, "MAX_ENTRIES", renewals.MAX_TOLD)
+        assert pki(*command) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == renewals.MAX_TOLD
+    assert content(out) == {}
+    assert pki(*command) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == renewals.MAX_TOLD + 1
+    assert "3 more are not renewed" in told[-1]
+    assert list(content(out)) == [f"{good.stem}.crt"]
 
 
 def test_a_directory_that_cannot_be_used_is_a_configuration_fault(
