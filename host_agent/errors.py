@@ -386,7 +386,7 @@ class RenewalNotOfferedError(IdentityError):
 
 
 class RenewalConflictError(IdentityError):
-    """The certificate was renewed for another key already, or too many renewals wait."""
+    """The certificate was renewed for another key already."""
 
     code = "renewal:conflict"
     status = HTTPStatus.CONFLICT

@@ -27,6 +27,8 @@ from host_agent.pki.mailbox import INBOX, Mailbox, MailboxFullError, OtherKeyErr
 from host_agent.pki.renewal import Renewal, RenewalEntry
 
 _log = logging.getLogger("host_agent.agent")
+FULL_RETRY_SECONDS = 3600
+"""Room comes when the authority signs: no program gives up for good before."""
 
 
 class Renewals:
@@ -43,9 +45,9 @@ class Renewals:
         Raises:
             RenewalNotOfferedError: no directory is configured, or the identity is pinned.
             InvalidParameterError: request or proof are not good for this certificate.
-            RenewalConflictError: it was renewed for another key, or too many wait.
+            RenewalConflictError: it was renewed for another key.
             AuditUnavailableError: it could not be recorded; nothing was stored.
-            AdapterUnavailableError: it could not be stored.
+            AdapterUnavailableError: it could not be stored, or too many wait.
         """
         mailbox = self._mailbox(principal)
         entry = _entry(peer, request, proof)
@@ -57,6 +59,7 @@ class Renewals:
                 await asyncio.to_thread(mailbox.forget, renewal)
                 return RenewalAnswer(state="signed", certificate=certificate.decode("ascii"))
             if not await asyncio.to_thread(mailbox.is_waiting, renewal, entry):
+                await asyncio.to_thread(mailbox.require_room, renewal)
                 await self._record(Event.RENEWAL_ASKED, principal, renewal)
                 await asyncio.to_thread(mailbox.put, renewal, entry)
         except OtherKeyError as error:
@@ -64,7 +67,9 @@ class Renewals:
             raise RenewalConflictError(message) from error
         except MailboxFullError as error:
             message = "Too many renewals wait for the authority."
-            raise RenewalConflictError(message) from error
+            raise AdapterUnavailableError(
+                message, retry_after_seconds=FULL_RETRY_SECONDS
+            ) from error
         except OSError as error:
             _log.error("a renewal cannot be stored: %s", error.strerror)
             message = "The renewal cannot be stored on this host now."

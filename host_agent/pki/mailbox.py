@@ -62,16 +62,24 @@ class Mailbox:
         except (ValueError, InvalidIdentityError):
             return False
 
-    def put(self, renewal: Renewal, entry: RenewalEntry) -> None:
-        """Let a renewal wait, in the place of another one of the same certificate.
+    def require_room(self, renewal: Renewal) -> None:
+        """Make room for a renewal where there is none, by what has waited for too long.
 
         Raises:
             MailboxFullError: there is no room.
-            OSError: it cannot be written.
+            OSError: the inbox cannot be used.
         """
         self.inbox.mkdir(mode=0o700, exist_ok=True)
         if not self._path(renewal).exists():
             self._make_room()
+
+    def put(self, renewal: Renewal, entry: RenewalEntry) -> None:
+        """Let a renewal wait, in the place of another one of the same certificate.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self.inbox.mkdir(mode=0o700, exist_ok=True)
         files.replace(self._path(renewal), entry.encode(), mode=files.PRIVATE)
 
     def forget(self, renewal: Renewal) -> None:

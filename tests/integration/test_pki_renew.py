@@ -26,6 +26,7 @@ from host_agent.errors import CertificateRefusedError, ConfigurationError, Probl
 from host_agent.identity import files
 from host_agent.pki import authority
 from host_agent.pki.door import load_certificates
+from host_agent.pki.mailbox import MAX_WAITING
 from host_agent.pki.profiles import Usage
 from host_agent.pki.profiles import subject as name_of
 from host_agent.pki.renewal import prove
@@ -42,7 +43,7 @@ DAY = timedelta(days=1)
 BEGAN = NOW - 61 * DAY
 NAMES = (
     *("story", "apart", "picks", "revoked", "ended", "young", "pinned", "forger", "victim"),
-    *("greedy", "racer", "full", "cut", "undone", "unlisted", "wrong", "many", "foreign"),
+    *("greedy", "racer", "full", "cut", "undone", "unlisted", "wrong", "many", "foreign", "crowd"),
 )
 
 
@@ -491,6 +492,28 @@ def test_what_another_authority_has_made_is_not_taken(
     assert ground.renew(settings) == 75
     assert ground.sign() == 0
     assert ground.renew(settings) == 0
+
+
+def test_where_too_many_wait_it_is_tried_again_and_nothing_is_recorded(
+    ground: Ground, tmp_path: Path
+) -> None:
+    settings = ground.place(tmp_path / "crowd", "crowd")
+    ground.inbox.mkdir(exist_ok=True)
+    crowd = [ground.inbox / f"{number:064x}.json" for number in range(MAX_WAITING)]
+    for path in crowd:
+        path.touch()
+    try:
+        step = renewing.attempt(settings, now=NOW)
+    finally:
+        for path in crowd:
+            path.unlink()
+    assert (step.status, step.is_final) == (69, False)
+    assert "Too many renewals wait" in step.sentence
+    assert not ground.entry("crowd").exists()
+    assert ground.records("renewal.asked", "crowd") == []
+    assert ground.renew(settings) == 75
+    assert ground.entry("crowd").exists()
+    assert len(ground.records("renewal.asked", "crowd")) == 1
 
 
 def test_a_host_that_takes_none_says_so(tmp_path: Path) -> None:
