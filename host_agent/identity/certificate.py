@@ -19,6 +19,7 @@ from host_agent.identity.registry import is_common_name
 
 _UNREADABLE = (
     ValueError,
+    TypeError,  # a name as a BIT STRING
     x509.InvalidVersion,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,

@@ -272,15 +272,14 @@ def fault_of(pem: bytes, key: PrivateKey, old: PeerCertificate, authorities: byt
     try:
         certificate = load_certificates(pem)[0]
         peer = parse_peer_certificate(certificate.public_bytes(serialization.Encoding.DER))
-        public_key = certified_key(certificate)
-    except (ValueError, InvalidIdentityError) as error:
+        public_key, issuer = certified_key(certificate), certificate.issuer
+    except (ValueError, TypeError, InvalidIdentityError) as error:
         return str(error)
     if public_key != key.public_key():
         return "it is for another key"
     if peer.common_name != old.common_name:
         return "it has another common name"
-    issuer = x509.load_der_x509_certificate(old.der).issuer
-    if certificate.issuer != issuer:
+    if issuer != x509.load_der_x509_certificate(old.der).issuer:
         return "it is of another authority"
     known = [one for one in load_certificates(authorities) if one.subject == issuer]
     if known and not any(_is_signed_by(certificate, one) for one in known):

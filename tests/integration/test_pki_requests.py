@@ -19,6 +19,7 @@ from tests.support.patience import PATIENCE
 from tests.unit.pki.test_signing import (
     certificate_of,
     content,
+    encoded,
     entry,
     let_in,
     of_an_unknown_curve,
@@ -178,13 +179,15 @@ def test_what_has_come_in_is_signed_and_the_rest_is_named(
     (inbox / f"{7:064x}.json").mkdir()
     (inbox / f"{8:064x}.json").write_bytes(kept)
     unknown = of_an_unknown_curve(certificate_of(ca, "alice")).decode()
-    odd = entry(ca, "alice").model_copy(update={"certificate": unknown})
-    (inbox / f"{9:064x}.json").write_bytes(odd.encode())
+    no_text = encoded(certificate_of(ca, "alice"), b"\x0c\x05alice", b"\x03\x05\0lice").decode()
+    for number, odd in ((9, unknown), (10, no_text)):
+        told = entry(ca, "alice").model_copy(update={"certificate": odd})
+        (inbox / f"{number:064x}.json").write_bytes(told.encode())
     alices.write_bytes(kept.replace(b"BEGIN CERTIFICATE REQUEST", b"BEGIN CERTIFICATE REPEAT"))
     (inbox / "../x.json").write_bytes(kept)
     assert pki(*command) == 1
     err = capsys.readouterr().err
-    assert err.count("is not renewed") == 11
+    assert err.count("is not renewed") == 12
     assert "of root" not in err
     assert (content(ca), content(out)) == before
 

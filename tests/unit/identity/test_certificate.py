@@ -64,6 +64,14 @@ def test_bytes_that_are_no_certificate_are_refused(data: bytes) -> None:
 
 
 @pytest.mark.promise("c14")
+def test_a_name_that_is_no_text_is_refused() -> None:
+    name = b"\x0c\x09librarian"
+    assert name in _GOOD_DER
+    with pytest.raises(InvalidIdentityError, match="cannot be read"):
+        parse_peer_certificate(_GOOD_DER.replace(name, b"\x03\x09\0ibrarian"))
+
+
+@pytest.mark.promise("c14")
 def test_oversized_certificate_is_refused() -> None:
     blob = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"x" * 70_000)
     leaf = PKI.client(extra=[blob])

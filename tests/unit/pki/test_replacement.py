@@ -19,7 +19,7 @@ from host_agent.pki.replacement import PairPlace, fault_of
 from host_agent.pki.request import key_pem, new_key, new_request, read_request
 from host_agent.pki.signing import sign
 from tests.support.certificates import wall_clock
-from tests.unit.pki.test_signing import certificate_of, content, of_an_unknown_curve
+from tests.unit.pki.test_signing import certificate_of, content, encoded, of_an_unknown_curve
 
 NOW = wall_clock()
 DAY = timedelta(days=1)
@@ -282,9 +282,11 @@ def test_a_key_is_never_for_a_group_that_the_old_one_was_not_for(
     assert place.staged.key.stat().st_mode & 0o777 == mode
 
 
-def test_a_certificate_whose_key_nobody_knows_is_no_renewal(tmp_path: Path) -> None:
+def test_a_certificate_whose_key_or_issuer_nobody_can_read_is_no_renewal(tmp_path: Path) -> None:
     ca = made(tmp_path / "ca")
     authority.issue(ca, common_name="deployer", usage=Usage.CLIENT, now=NOW)
     old, key = peer(ca, "deployer"), new_key()
-    pem = of_an_unknown_curve(certificate_of(ca, "deployer"))
-    assert "not known here" in (fault_of(pem, key, old, b"") or "")
+    certificate = certificate_of(ca, "deployer")
+    assert "not known here" in (fault_of(of_an_unknown_curve(certificate), key, old, b"") or "")
+    no_name = encoded(certificate, b"\x0c\x06the CA", b"\x03\x06\0he CA")
+    assert "BitString" in (fault_of(no_name, key, old, b"") or "")

@@ -68,10 +68,15 @@ def certificate_of(directory: Path, name: str) -> x509.Certificate:
 
 def of_an_unknown_curve(certificate: x509.Certificate) -> bytes:
     """Return `certificate` with a key on a curve that does not exist, PEM; its signature is bad."""
-    der = certificate.public_bytes(serialization.Encoding.DER)
     known, unknown = (bytes.fromhex(f"06082a8648ce3d0301{end}") for end in ("07", "7f"))
+    return encoded(certificate, known, unknown)
+
+
+def encoded(certificate: x509.Certificate, known: bytes, other: bytes) -> bytes:
+    """Return `certificate` with `other` in the place of `known` in its DER, as PEM."""
+    der = certificate.public_bytes(serialization.Encoding.DER)
     assert known in der
-    body = base64.encodebytes(der.replace(known, unknown))
+    body = base64.encodebytes(der.replace(known, other))
     return b"-----BEGIN CERTIFICATE-----\n" + body + b"-----END CERTIFICATE-----\n"
 
 
