@@ -113,6 +113,20 @@ def write_index(directory: Path, index: Index) -> None:
     files.replace(directory / INDEX, encode(index), mode=files.PRIVATE)
 
 
+def read_certificate(directory: Path) -> x509.Certificate:
+    """Return the CA's certificate, which never changes: no lock is needed.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    path = directory / CERTIFICATE
+    try:
+        return x509.load_pem_x509_certificate(files.read_plain(path))
+    except (ValueError, x509.InvalidVersion) as error:
+        reason = str(error) if str(path) in str(error) else f"{path} is damaged"
+        raise ConfigurationError([reason]) from error
+
+
 def _read_ca(directory: Path) -> KeyPair:
     try:
         certificate = x509.load_pem_x509_certificate(files.read_plain(directory / CERTIFICATE))

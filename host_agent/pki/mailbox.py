@@ -5,6 +5,7 @@ agent only hands it on. No key of the authority is ever here.
 """
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,8 @@ INBOX = "renewals"
 """The directory of waiting renewals, beside the store."""
 MAX_WAITING = 1000
 FORGOTTEN_SECONDS = 30 * 86_400
-"""After so long a renewal that nobody has signed makes room for others."""
+"""After so long a renewal that nobody has signed is gone at the next one that comes: refused ones,
+and those of certificates that have ended, do not fail every run of the authority for good."""
 
 
 class OtherKeyError(Exception):
@@ -63,7 +65,7 @@ class Mailbox:
             return False
 
     def require_room(self, renewal: Renewal) -> None:
-        """Make room for a renewal where there is none, by what has waited for too long.
+        """See that there is room for a renewal, once what has waited for too long is gone.
 
         Raises:
             MailboxFullError: there is no room.
@@ -101,14 +103,14 @@ class Mailbox:
         return self.inbox / f"{_name(renewal)}.json"
 
     def _make_room(self) -> None:
-        waiting = list(self.inbox.iterdir())
-        if len(waiting) < MAX_WAITING:
-            return
-        limit = time.time() - FORGOTTEN_SECONDS
-        old = [path for path in waiting if path.lstat().st_mtime < limit]
-        for path in old:
-            path.unlink(missing_ok=True)
-        if not old:
+        waiting, limit = 0, time.time() - FORGOTTEN_SECONDS
+        for path in self.inbox.iterdir():
+            with suppress(FileNotFoundError):  # delivered meanwhile
+                if path.lstat().st_mtime < limit:
+                    path.unlink()
+                else:
+                    waiting += 1
+        if waiting >= MAX_WAITING:
             raise MailboxFullError
 
 

@@ -24,7 +24,7 @@ from host_agent.pki.authority import (
     require_names,
     store,
 )
-from host_agent.pki.directory import OpenedAuthority, open_authority
+from host_agent.pki.directory import OpenedAuthority, open_authority, read_certificate
 from host_agent.pki.door import load_certificates
 from host_agent.pki.index import Issued
 from host_agent.pki.profiles import BACKDATED, Usage, key_hash, sign_leaf
@@ -115,6 +115,7 @@ def renew(directory: Path, renewal: Renewal, *, now: datetime) -> Renewed:
             not begun, too young, or was renewed for another key; or the new key has a certificate.
         ConfigurationError: the directory holds no usable CA, or cannot be written.
     """
+    _require_signed_by(read_certificate(directory), renewal.old)
     with open_authority(directory) as opened:
         old = _own_entry(opened, renewal.old)
         made = [entry for entry in opened.index.certificates if entry.renews == old.serial]
@@ -149,14 +150,18 @@ def renew(directory: Path, renewal: Renewal, *, now: datetime) -> Renewed:
     return Renewed(certificate=written, issued=issued, is_fresh=True)
 
 
-def _own_entry(opened: OpenedAuthority, peer: PeerCertificate) -> Issued:
-    """Return what the index has of a certificate, once this authority's signature is on it."""
+def _require_signed_by(ca: x509.Certificate, peer: PeerCertificate) -> None:
+    """Refuse what others have made before anything is locked: they can make any number."""
     certificate = x509.load_der_x509_certificate(peer.der)
     try:
-        certificate.verify_directly_issued_by(opened.ca.certificate)
+        certificate.verify_directly_issued_by(ca)
     except (ValueError, TypeError, InvalidSignature) as error:
         message = "its certificate is not of this authority"
         raise RenewalRefusedError(message) from error
+
+
+def _own_entry(opened: OpenedAuthority, peer: PeerCertificate) -> Issued:
+    """Return what the index has of a certificate that this authority has signed."""
     for entry in opened.index.certificates:
         if (entry.serial, entry.fingerprint) == (peer.serial, peer.fingerprint):
             break

@@ -582,3 +582,18 @@ def is_locked(directory: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def test_what_others_have_made_keeps_nobody_off_the_authority(ca: Path) -> None:
+    """Whoever writes into the inbox can make any number of certificates."""
+    asked = of_a_foreign_authority(ca)
+    issued(ca)
+    own = renewal(ca)
+    (ca / "index.json").write_bytes(b"damaged")  # nobody comes as far as that
+    with pytest.raises(RenewalRefusedError, match="not of this authority"):
+        renew(ca, asked, now=NOW)
+    with pytest.raises(ConfigurationError, match="damaged"):
+        renew(ca, own, now=NOW)
+    (ca / "ca.crt").write_bytes(b"damaged")
+    with pytest.raises(ConfigurationError, match=r"ca\.crt is damaged"):
+        renew(ca, asked, now=NOW)
