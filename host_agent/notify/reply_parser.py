@@ -170,10 +170,13 @@ def _split(text: str) -> tuple[str | None, str]:
 def _is_likely_code(typed: str) -> bool:
     """Return whether text in the form of a code is one rather than the first words of a reason.
 
-    People type a code in one piece or in even ones, and older codes may have no digit.
+    People type a code in one piece or in even ones, and older codes may have no digit. The digit of
+    a time that stands first makes no code of the words behind it.
     """
-    pieces = re.split("[ -]+", typed.strip(" -"))
-    return len({len(piece) for piece in pieces}) == 1 or any(map(str.isdigit, typed))
+    bare = typed.strip(" -")
+    if len({len(piece) for piece in re.split("[ -]+", bare)}) == 1:
+        return True
+    return any(map(str.isdigit, bare)) and _SPAN.match(bare) is None
 
 
 def _reason(text: str) -> str | None:

@@ -146,7 +146,30 @@ def test_the_first_words_of_a_reason_are_no_code(reason: str) -> None:
     assert read(f"DENY {reason}") == Denial(None, reason)
 
 
-@pytest.mark.parametrize("typed", ["ABCDE-FGH23-456789", "ABCD EFGH JKLM NPQR", "abcdefghjklmnpqr"])
+@pytest.mark.parametrize(
+    ("words", "hours", "reason"),
+    [
+        ("2h the backup needs rest", 2, "the backup needs rest"),
+        ("3d we are at sea then", 72, "we are at sea then"),
+        ("2 h the data team has it", 2, "the data team has it"),
+    ],
+)
+def test_the_words_after_a_time_are_no_code(words: str, hours: int, reason: str) -> None:
+    """With the time's digit they have the length of one, and the denial would be lost."""
+    assert read(f"DENY {words}") == Denial(None, reason, timedelta(hours=hours))
+    assert read(f"DENY {CODE} {words}") == Denial(CODE, reason, timedelta(hours=hours))
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "ABCDE-FGH23-456789",
+        "ABCD EFGH JKLM NPQR",
+        "abcdefghjklmnpqr",
+        "2HAB CDEF GHJK LMNP",
+        "2H-ABCDEF-GHJKLMNP",
+    ],
+)
 def test_a_denial_takes_codes_in_pieces(typed: str) -> None:
     assert read(f"DENY {typed} no") == Denial(codes.normalise(typed), "no")
 
