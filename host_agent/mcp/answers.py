@@ -14,10 +14,15 @@ from pydantic import JsonValue, ValidationError
 
 from host_agent.client import Held, Outcome, PreviewView, Ran, RequestView
 from host_agent.errors import (
+    BY_CODE,
     CertificateRefusedError,
     ConnectionFailedError,
+    HostError,
     InvalidAnswerError,
+    PolicyDeniedError,
     ProblemError,
+    ProtectedError,
+    TargetChangedError,
 )
 from host_agent.mcp.marks import as_line, marked
 from host_agent.text import visible
@@ -286,25 +291,31 @@ def rows(views: list[RequestView], *, has_more: bool) -> ToolAnswer:
 # -- it was refused -------------------------------------------------------------------------------
 
 
+_QUOTING = (HostError, PolicyDeniedError, ProtectedError, TargetChangedError)
+"""Errors that may repeat a wrapper's sentence, which names what it found on the host."""
+
+
 def refused(problem: ProblemError) -> ToolAnswer:
-    """Return the answer for a problem; where the host ran something, its words are marked."""
-    body = problem.body
+    """Return the answer for a problem; what the host or a person may have said in it is marked."""
+    body, code = problem.body, problem.code
     outcome: Outcome | None = None
     if "outcome" in body:
         with contextlib.suppress(ValidationError):  # of another version: the rest is told
             outcome = Outcome.model_validate(body["outcome"])
     has_run = "outcome" in body
-    detail = visible(problem.detail)
+    is_quoting = has_run or issubclass(BY_CODE.get(code, HostError), _QUOTING)
+    title = str(body.get("title", "The command failed"))
+    quoted = (problem.detail,) if is_quoting else ()
     request = _object(body.get("request")).get("request_id")
     return ToolAnswer(
         members=_present(
             state="failed" if has_run else "refused",
-            message=str(body.get("title", "The command failed")) if has_run else detail,
-            code=problem.code,
+            message=visible(title if is_quoting else problem.detail),
+            code=code,
             recovery=_recovery(body),
             request_id=request if isinstance(request, str) else None,
             **_outcome_members(outcome),
-            host_text=_host_text(outcome, problem.detail) if has_run else "",
+            host_text=_host_text(outcome, *quoted, *_lines(body.get("decision_reason"))),
         ),
         is_error=True,
     )

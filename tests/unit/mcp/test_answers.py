@@ -172,14 +172,44 @@ def test_what_was_withdrawn_is_no_error_of_who_withdrew_it() -> None:
 
 
 def test_a_refusal_has_code_sentence_and_recovery_on_one_line() -> None:
-    told = answers.refused(problem("policy:denied", recovery={"kind": "never"}))
+    told = answers.refused(problem("policy:no-rule", recovery={"kind": "never"}))
     assert told.is_error
     assert told.members == {
         "state": "refused",
         "message": "Not\\u{a}this time.",
-        "code": "policy:denied",
+        "code": "policy:no-rule",
         "recovery": {"kind": "never"},
     }
+
+
+@pytest.mark.promise("c48")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "host:failed",
+        "host:not-found",
+        "host:sudo-refused",
+        "adapter:unavailable",
+        "approval:target-changed",
+        "policy:denied",
+        "policy:protected",
+        "newer:than-this",
+    ],
+)
+def test_a_look_at_the_host_that_fails_is_told_between_marks(code: str) -> None:
+    """A wrapper names what it found, such as a key of a configuration that anybody wrote."""
+    body = {**bodies.problem("host:failed", EVIL), "title": "It failed", "code": code}
+    told = answers.refused(ProblemError(code=code, status=403, detail=EVIL, body=body))
+    assert (told.members["state"], told.members["message"]) == ("refused", "It failed")
+    assert "zfs_destroy" in host_text(told)
+    assert "zfs_destroy" not in outside_marks(told)
+
+
+def test_the_words_of_an_earlier_denial_are_told_with_a_refusal() -> None:
+    told = answers.refused(problem("approval:held-off", decision_reason=EVIL))
+    assert told.members["message"] == "Not\\u{a}this time."
+    assert "zfs_destroy" in host_text(told)
+    assert "zfs_destroy" not in outside_marks(told)
 
 
 def test_an_outcome_of_another_version_is_passed_over_and_the_rest_is_marked() -> None:
