@@ -100,6 +100,10 @@ class ToolCalls:
         params, reason = tool.params(dict(arguments))
         if reason is not None and not isinstance(reason, str):
             return answers.own_refusal(INVALID, "A reason is a string.", pointer=f"/{REASON}")
+        for name, value in tool.fixed.items():
+            if params.get(name, value) != value:
+                words = f"{name} is {value!a} in this tool; another has a tool of its own."
+                return answers.own_refusal(INVALID, words, pointer=f"/{name}")
         ends_at = time.monotonic() + wait
         try:
             async with asyncio.timeout(max(wait, GRACE_SECONDS)):
@@ -114,7 +118,10 @@ class ToolCalls:
     async def _followed(self, request_id: str, seconds: float) -> RequestView | None:
         """Return a held request after at most `seconds`; None where that cannot be seen now."""
         wait = max(0.0, seconds)
-        with contextlib.suppress(TimeoutError, ConnectionFailedError):  # it is held all the same
+        # Whatever becomes of the look, it is held all the same.
+        with contextlib.suppress(
+            TimeoutError, ConnectionFailedError, InvalidAnswerError, ProblemError
+        ):
             async with asyncio.timeout(wait + GRACE_SECONDS):
                 return await self._client.follow(request_id, wait)
         return None

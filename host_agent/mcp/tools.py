@@ -49,6 +49,13 @@ class ToolDeclaration:
         """Return whether it changes nothing, on the host or in the queue."""
         return self.effect == "read"
 
+    @property
+    def fixed(self) -> Mapping[str, JsonValue]:
+        """Return the parameters that have one value in this tool, which people let run for that."""
+        properties = _object(self.input_schema.get("properties"))
+        found = {name: _object(schema) for name, schema in properties.items()}
+        return {name: schema["const"] for name, schema in found.items() if "const" in schema}
+
     def params(self, arguments: Mapping[str, JsonValue]) -> tuple[dict[str, JsonValue], JsonValue]:
         """Return the operation's parameters and the reason that `arguments` mean."""
         given = dict(arguments)

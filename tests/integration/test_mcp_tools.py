@@ -3,13 +3,21 @@
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
+from unittest.mock import AsyncMock
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 from mcp import Client
 from pydantic import JsonValue
 
+from host_agent.client import (
+    ConnectionFailedError,
+    InvalidAnswerError,
+    ProblemError,
+    RequestView,
+)
 from host_agent.mcp import tools
+from host_agent.mcp.answers import ToolAnswer
 from host_agent.mcp.calls import ToolCalls
 from host_agent.mcp.results import tool_of
 from host_agent.mcp.server import HostServer
@@ -74,6 +82,54 @@ async def test_a_registered_command_is_a_tool_of_its_own(simulation: Simulation)
                 assert members(refused)["code"] in {"policy:denied", "request:invalid-parameter"}
             mine = members(await client.call_tool(tools.REQUESTS, {}))
     assert len(mine["requests"]) == 1
+
+
+async def test_a_tool_of_one_command_asks_for_no_other(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People let a tool run by its name: what it does must be what it is called."""
+    greet: dict[str, JsonValue] = {"name": "greet", "arguments": {"whom": "ann"}}
+    async with simulation.client("deployer") as api:
+        (info,) = [info for info in await api.operations() if info.tool == "exec_run_greet"]
+        properties = info.parameters["properties"]
+        assert isinstance(properties, dict)
+        assert properties["name"] == {"type": "string", "const": "greet"}
+        named = {"properties": {**properties, "name": {"const": "wave"}}}
+        parameters = {**info.parameters, **named}
+        wave = info.model_copy(update={"tool": "exec_run_wave", "parameters": parameters})
+        monkeypatch.setattr(api, "operations", AsyncMock(return_value=(info, wave)))
+        calls = ToolCalls(api, wait_seconds=0)
+        refused = await calls.call("exec_run_wave", greet)
+        assert isinstance(refused, ToolAnswer)
+        assert (refused.is_error, refused.members["code"]) == (True, "request:invalid-parameter")
+        assert (await api.requests()).requests == ()
+        held = await calls.call("exec_run_greet", greet)
+        assert isinstance(held, RequestView)
+        assert (held.operation, held.state) == ("exec.run", "pending")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ProblemError(code="rate:limited", status=429, detail="Slower.", body={}),
+        InvalidAnswerError("What?"),
+        ConnectionFailedError("Gone."),
+    ],
+)
+async def test_what_is_held_is_told_as_held_though_it_cannot_be_looked_at(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    pull = {"repository": "/srv/app", "remote": "origin", "branch": "main"}
+    async with simulation.client("deployer") as api:
+        monkeypatch.setattr(api, "follow", AsyncMock(side_effect=error))
+        told = await ToolCalls(api).call("git_pull", pull)
+        assert isinstance(told, ToolAnswer)
+        assert (told.is_error, told.members["state"]) == (False, "pending")
+        (request,) = (await api.requests()).requests
+        assert told.members["request_id"] == request.request_id
+        refused = await ToolCalls(api).call("git_pull", {**pull, "branch": "nowhere"})
+    assert isinstance(refused, ToolAnswer)
+    assert refused.is_error
 
 
 FAULTS: Sequence[tuple[Mapping[str, JsonValue], set[str]]] = (
