@@ -27,6 +27,7 @@ from host_agent.errors import (
     ConfigurationError,
     ConnectionFailedError,
     InvalidAnswerError,
+    InvalidIdentityError,
     ProblemError,
 )
 from host_agent.identity.files import read_linked
@@ -101,10 +102,11 @@ def lasting(step: Callable[[], RenewalStep]) -> Callable[[], RenewalStep]:
         nonlocal has_worked
         try:
             done = step()
-        except ConfigurationError as error:
+        except (ConfigurationError, InvalidIdentityError) as error:
             if not has_worked:
                 raise
-            return RenewalStep(status=EX_CONFIG, sentence="; ".join(error.faults))
+            faults = error.faults if isinstance(error, ConfigurationError) else [error.detail]
+            return RenewalStep(status=EX_CONFIG, sentence="; ".join(faults))
         has_worked = True
         return done
 

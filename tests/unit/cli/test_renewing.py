@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from host_agent.cli.renewing import RenewalStep, keep, lasting
-from host_agent.errors import ConfigurationError
+from host_agent.errors import ConfigurationError, InvalidIdentityError
 
 DONE = RenewalStep(status=0, sentence="renewed", seconds=3600)
 WAITING = RenewalStep(status=75, sentence="waits", seconds=600)
@@ -56,16 +56,18 @@ def test_every_pause_is_spread(edge: float) -> None:
 
 def test_a_full_disk_is_outlasted_and_what_is_wrong_from_the_first_is_not() -> None:
     full = ConfigurationError(["own.key cannot be replaced: no space left on device"])
-    coming: list[RenewalStep | ConfigurationError] = [full, WAITING, full, full, DONE, FINAL]
+    copied = InvalidIdentityError("it is a server's")
+    coming: list[RenewalStep | Exception] = [full, copied, WAITING, full, full, DONE, copied, FINAL]
 
     def step() -> RenewalStep:
         done = coming.pop(0)
-        if isinstance(done, ConfigurationError):
+        if isinstance(done, Exception):
             raise done
         return done
 
-    with pytest.raises(ConfigurationError):
-        keep(lasting(step), lambda _step: None, lambda _pause: None, lambda low, _high: low)
+    for wrong in (ConfigurationError, InvalidIdentityError):
+        with pytest.raises(wrong):
+            keep(lasting(step), lambda _step: None, lambda _pause: None, lambda low, _high: low)
     told: list[str] = []
     slept: list[float] = []
     status = keep(
@@ -75,5 +77,5 @@ def test_a_full_disk_is_outlasted_and_what_is_wrong_from_the_first_is_not() -> N
         lambda low, high: (low + high) / 2,
     )
     assert status == 77
-    assert told == ["waits", full.faults[0], "renewed", "revoked"]
-    assert slept == [600, 60, 120, 3600]
+    assert told == ["waits", full.faults[0], "renewed", copied.detail, "revoked"]
+    assert slept == [600, 60, 120, 3600, 60]
