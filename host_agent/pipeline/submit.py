@@ -249,6 +249,7 @@ class Submissions:
         """Run it with a durable row, so that a crash leaves `unknown`."""
         # The turn may have come after another change: this look is the one that is bound.
         inspection = await look_in_turn(self._context, run)
+        run = judge_again(self._context, run)  # it may have looked for long
         if isinstance(run.verdict, Ask):
             live = await live_request(self._context, run, inspection)
             if live is not None:

@@ -115,6 +115,24 @@ async def test_rules_that_change_while_it_looks_count(bench: Workbench) -> None:
     assert "operation.unchanged" not in bench.events()
 
 
+async def test_rules_that_change_while_a_grant_is_looked_at_count(bench: Workbench) -> None:
+    await bench.decide(await bench.held(), grant=GrantTerms(count=1))
+    await bench.settle()
+    found(bench.host, target=bench.host.head)
+    before = list(bench.host.changes)
+
+    def change(_verb: str) -> None:
+        bench.host.before = None
+        bench.reconfigure(rules=DENIED)
+
+    bench.host.before = change
+    with pytest.raises(PolicyDeniedError):
+        await bench.ask()
+    assert "operation.unchanged" not in bench.events()
+    assert bench.host.changes == before
+    assert (await bench.store.grants())[0].used == 0
+
+
 async def test_what_is_allowed_runs_all_the_same(tmp_path: Path) -> None:
     free = RULES.replace('"git.switch"]\nverdict = "ask"', '"git.switch"]\nverdict = "allow"')
     async with opened(tmp_path, rules=free) as bench:
