@@ -233,7 +233,7 @@ def _failed(view: RequestView) -> ToolAnswer:
             message=_ended_words(view),
             **_request_members(view),
             code=code,
-            recovery=_recovery(problem) or _RECOVERY_BY_STATE.get(view.state),
+            recovery=_recovery(problem, is_marked=True) or _RECOVERY_BY_STATE.get(view.state),
             **_outcome_members(view.outcome),
             host_text=_host_text(view.outcome, *_lines(detail), *_lines(words)),
         ),
@@ -312,7 +312,7 @@ def refused(problem: ProblemError) -> ToolAnswer:
             state="failed" if has_run else "refused",
             message=visible(title if is_quoting else problem.detail),
             code=code,
-            recovery=_recovery(body),
+            recovery=_recovery(body, is_marked=is_quoting),
             request_id=request if isinstance(request, str) else None,
             **_outcome_members(outcome),
             host_text=_host_text(outcome, *quoted, *_lines(body.get("decision_reason"))),
@@ -321,19 +321,27 @@ def refused(problem: ProblemError) -> ToolAnswer:
     )
 
 
-def _recovery(problem: Mapping[str, JsonValue]) -> JsonValue:
-    """Return what to do next; its pointers lead into the tool's arguments."""
+def _recovery(problem: Mapping[str, JsonValue], *, is_marked: bool) -> JsonValue:
+    """Return what to do next; its pointers lead into the tool's arguments.
+
+    A fault does not repeat a detail that `is_marked`.
+    """
     recovery = problem.get("recovery")
     if not isinstance(recovery, dict) or not isinstance(faults := recovery.get("faults"), list):
         return recovery
-    return {**recovery, "faults": [_into_arguments(fault) for fault in faults]}
+    told = problem.get("detail") if is_marked else None
+    return {**recovery, "faults": [_into_arguments(fault, told) for fault in faults]}
 
 
-def _into_arguments(fault: JsonValue) -> JsonValue:
-    pointer = _object(fault).get("pointer")
-    if not isinstance(pointer, str):
+def _into_arguments(fault: JsonValue, told: JsonValue) -> JsonValue:
+    if not isinstance(fault, dict):
         return fault
-    return {**_object(fault), "pointer": pointer.removeprefix("/params")}
+    members = dict(fault)
+    if told is not None and fault.get("message") == told:
+        del members["message"]
+    if isinstance(pointer := fault.get("pointer"), str):
+        members["pointer"] = pointer.removeprefix("/params")
+    return members
 
 
 def unanswered(error: Exception, *, may_have_run: bool) -> ToolAnswer:

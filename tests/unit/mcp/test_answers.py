@@ -198,11 +198,18 @@ def test_a_refusal_has_code_sentence_and_recovery_on_one_line() -> None:
 )
 def test_a_look_at_the_host_that_fails_is_told_between_marks(code: str) -> None:
     """A wrapper names what it found, such as a key of a configuration that anybody wrote."""
-    body = {**bodies.problem("host:failed", EVIL), "title": "It failed", "code": code}
-    told = answers.refused(ProblemError(code=code, status=403, detail=EVIL, body=body))
-    assert (told.members["state"], told.members["message"]) == ("refused", "It failed")
-    assert "zfs_destroy" in host_text(told)
-    assert "zfs_destroy" not in outside_marks(told)
+    fault = {"pointer": "/params", "message": EVIL, "place": "body"}
+    other = {"pointer": "/params/ref", "message": "m", "place": "body"}
+    recovery = {"kind": "change_parameters", "faults": [fault, other]}
+    why = {"code": code, "detail": EVIL, "recovery": recovery}
+    body = {**bodies.problem("host:failed", EVIL), **why, "title": "It failed"}
+    refused = answers.refused(ProblemError(code=code, status=403, detail=EVIL, body=body))
+    assert (refused.members["state"], refused.members["message"]) == ("refused", "It failed")
+    for told in (refused, answers.of_request(view(state="failed", problem=why))):
+        assert "zfs_destroy" in host_text(told)
+        assert "zfs_destroy" not in outside_marks(told)
+        mended: Any = told.members["recovery"]
+        assert mended["faults"] == [{"pointer": "", "place": "body"}, {**other, "pointer": "/ref"}]
 
 
 def test_the_words_of_an_earlier_denial_are_told_with_a_refusal() -> None:
