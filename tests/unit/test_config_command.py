@@ -58,7 +58,8 @@ def test_the_effective_policy_is_shown(config: Path, capsys: pytest.CaptureFixtu
     assert ["librarian", "allow", "git.status,", "git.log", "looking", "is", "free"] in lines
     assert any(line[:3] == ["librarian", "ask", "git.switch"] for line in lines)
     assert any(line[:3] == ["librarian", "depends", "git.pull"] for line in lines)
-    assert any(line[:2] == ["watcher", "deny"] and "git.pull," in line for line in lines)
+    (denied,) = (line for line in lines if line[:2] == ["watcher", "deny"])
+    assert "git.pull," in denied
     assert "warning: execution.runner: direct" in shown.err
 
 
