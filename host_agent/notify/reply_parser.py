@@ -135,9 +135,11 @@ def _denial(rest: str) -> Denial:
 
 _SPAN = re.compile(r"([1-9][0-9]{0,3}) ?(m|min|h|d)(?![\w-])", re.ASCII | re.IGNORECASE)
 _TIME = re.compile(
-    r"(?:not before|until) ([01]?[0-9]|2[0-3]):([0-5][0-9])(?: ?(?:z|utc))?(?![\w:-])",
+    r"(?:not before|until) ([01]?[0-9]|2[0-3]):([0-5][0-9])(?: ?(?:z|utc))?"
+    r"(?![\w:+-]|\.[0-9]| ?[ap]\.?m\b| ?(?:utc|gmt)? ?[+-][0-9])",
     re.ASCII | re.IGNORECASE,
 )
+"""A time in UTC; one with another offset, or of half a day, stands for none."""
 _UNITS = {"m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
 
 
