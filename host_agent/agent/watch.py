@@ -14,6 +14,7 @@ from host_agent.clock import SystemClock
 from host_agent.errors import HostAgentError, StoreUnavailableError
 from host_agent.identity.revocation import Revocation
 from host_agent.pipeline import Pipeline
+from host_agent.pipeline.fatigue import LONGEST_NOT_BEFORE
 
 WATCH_SECONDS = 1.0
 """How often the revocation list, the audit file and the clock are looked at."""
@@ -55,10 +56,19 @@ class Watch:
     async def purge_forever(self) -> None:
         """Remove finished requests past their retention every hour, until cancelled."""
         while True:
-            retained = timedelta(days=self._context.snapshot.config.audit.retain_days)
             with contextlib.suppress(StoreUnavailableError):
-                await self._context.store.purge(self._context.clock.now() - retained)
+                await self.purge()
             await asyncio.sleep(PURGE_SECONDS)
+
+    async def purge(self) -> None:
+        """Remove finished requests past their retention, and none whose denial may still hold.
+
+        Raises:
+            StoreUnavailableError: nothing is removed.
+        """
+        retained = timedelta(days=self._context.snapshot.config.audit.retain_days)
+        kept = max(retained, LONGEST_NOT_BEFORE)
+        await self._context.store.purge(self._context.clock.now() - kept)
 
     async def look(self) -> None:
         self._audit.reopen()  # a removed or renamed file is noticed also when nothing is written

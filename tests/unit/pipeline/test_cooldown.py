@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from host_agent.agent.watch import Watch
 from host_agent.audit.record import Event
 from host_agent.clock import rfc3339
 from host_agent.errors import HeldOffError, InvalidParameterError, PolicyDeniedError
@@ -125,6 +126,19 @@ async def test_the_longest_time_counts_for_all_of_it(bench: Workbench) -> None:
     await held_off(bench, seconds=24 * 3600)
     bench.clock.advance(days=1)
     assert (await bench.ask()).status == 202
+
+
+async def test_a_denial_is_kept_for_as_long_as_it_may_hold(tmp_path: Path) -> None:
+    short = "[audit]\nretain_days = 1"
+    async with opened(tmp_path, cooldowns=STEPS, approvals=short) as bench:
+        watch = Watch(bench.pipeline, bench.audit)
+        request = await denied(bench, not_before=bench.clock.now() + timedelta(days=7))
+        bench.clock.advance(days=6)
+        await watch.purge()
+        await held_off(bench, seconds=24 * 3600)
+        bench.clock.advance(days=1, seconds=1)
+        await watch.purge()
+        assert await bench.store.get(request.id) is None
 
 
 async def test_another_caller_of_the_same_owner_is_held_off_too(bench: Workbench) -> None:
