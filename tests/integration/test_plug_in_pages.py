@@ -16,7 +16,7 @@ from tests.support.pages import REPOSITORY
 from tests.support.patience import PATIENCE
 from tests.support.registries import cached
 from tests.support.simulated import Simulated
-from tests.support.walkthrough import blocks, steps
+from tests.support.walkthrough import blocks, in_order, steps
 
 HOW_TO = REPOSITORY / "docs/how-to"
 ANSIBLE_PARTS = ("ansible-core==2.19.14",)
@@ -192,12 +192,6 @@ def test_a_task_that_reads_is_ok_and_shows_what_it_read(ansible: Path, tmp_path:
 
 
 # -- curl
-
-
-def in_order(text: str, printed: str) -> bool:
-    """Return whether `printed` has the parts of a page's line, which `...` stands between."""
-    parts = [re.escape(part) for part in text.strip().split("...")]
-    return re.search(".*".join(parts), printed, re.DOTALL) is not None
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")

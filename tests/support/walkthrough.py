@@ -93,6 +93,12 @@ def steps(block: Block) -> Iterator[Step]:
         yield Step(command=command.rstrip("\n"), output=output)
 
 
+def in_order(said: str, printed: str) -> bool:
+    """Return whether `printed` has the parts of what a page says, which `...` stands between."""
+    parts = [re.escape(part) for part in said.strip().split("...")]
+    return re.search(".*".join(parts), printed, re.DOTALL) is not None
+
+
 @dataclass
 class Walk:
     """One walk in `directory`; `words` are the page's words and what they are here.
