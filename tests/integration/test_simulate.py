@@ -22,28 +22,12 @@ from host_agent.errors import ConfigurationError, ConnectionFailedError
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Effect, Invocation, RunAs
 from host_agent.simulation.host import SimulatedHost
-from host_agent.simulation.script import Script, ScriptedAnswer, parse_answer
+from host_agent.simulation.script import Script, ScriptedAnswer
 from host_agent.simulation.simulation import Simulation
 from tests.support.patience import PATIENCE
+from tests.support.simulated_host import APP, PULL, READS, script, seen
 
-APP: Mapping[str, JsonValue] = {"repository": "/srv/app"}
-PULL: Mapping[str, JsonValue] = {**APP, "remote": "origin", "branch": "main"}
 TEMPLATE = "local:vztmpl/debian-12.tar.zst"
-READS: Sequence[tuple[str, Mapping[str, JsonValue]]] = (
-    ("git.status", APP),
-    ("git.log", {**APP, "ref": "origin/main"}),
-    ("git.diff", {"repository": "/srv/site"}),
-    ("zfs.list", {"types": ["snapshot"]}),
-    ("zfs.get", {"dataset": "tank/media", "properties": ["used", "compression"]}),
-    ("systemd.status", {"unit": "web.service"}),
-    ("systemd.logs", {"unit": "web.service", "since": "2026-01-01T00:00:00Z"}),
-    ("systemd.list", {"pattern": "w*"}),
-    ("pct.list", {}),
-    ("pct.status", {"vmid": "102"}),
-    ("pct.config", {"vmid": "102"}),
-    ("apt.list", {"state": "upgradable"}),
-    ("apt.show", {"package": "web-tool"}),
-)
 CHANGES: Sequence[tuple[str, Mapping[str, JsonValue]]] = (
     ("git.fetch", {**APP, "remote": "origin"}),
     ("git.pull", PULL),
@@ -80,10 +64,6 @@ BEFORE: Mapping[str, Sequence[Asked]] = {
 """What has to be done first."""
 
 
-def script(*answers: str) -> Script:
-    return Script(tuple(parse_answer(answer, after=0) for answer in answers))
-
-
 @pytest.fixture
 async def simulation(request: pytest.FixtureRequest) -> AsyncIterator[Simulation]:
     answers: Sequence[str] = getattr(request, "param", ["*=approve"])
@@ -95,13 +75,6 @@ async def ended(
     client: AsyncClient, operation: str, params: Mapping[str, JsonValue]
 ) -> Ran | RequestView:
     return await client.submit(operation, params, reason="a test", wait=PATIENCE)
-
-
-async def seen(simulation: Simulation) -> list[JsonValue]:
-    """Return what every read of the host says, but for what time alone changes."""
-    async with simulation.client("watcher") as client:
-        answers = [await client.submit(operation, params) for operation, params in READS]
-    return [answer.outcome.data for answer in answers if isinstance(answer, Ran)]
 
 
 def test_there_is_a_stand_in_and_a_case_for_every_operation() -> None:
