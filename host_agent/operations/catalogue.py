@@ -326,6 +326,16 @@ class Operation:
         return self.spec.name
 
     @property
+    def only_name(self) -> str | None:
+        """Return the parameter of the resource, where nothing else that was given is a text.
+
+        What the host does not know can then be nothing else.
+        """
+        given = self.params.model_fields_set
+        texts = [name for name in given if isinstance(getattr(self.params, name), str)]
+        return texts[0] if texts == list(self.params.positional[:1]) else None
+
+    @property
     def effect(self) -> Effect:
         """Return what it does to the host."""
         return self.spec.effect

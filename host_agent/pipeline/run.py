@@ -13,9 +13,11 @@ from host_agent.audit.record import Event
 from host_agent.canonical import JsonValue
 from host_agent.errors import (
     HostAgentError,
+    HostNotFoundError,
     HostTimedOutError,
     InternalError,
     InvalidOutputError,
+    correct,
 )
 from host_agent.execution.redaction import LARGE_CHARACTERS, redact_output
 from host_agent.identity.registry import Principal
@@ -89,7 +91,7 @@ async def inspect(context: Context, run: Run) -> Inspection | None:
         message = "The state of the resource could not be read in time; try again later."
         raise HostTimedOutError(message)
     if output.exit_code != 0:
-        raise spec.failure(params, output)
+        raise _failure(run.operation, output)
     if spec.guard is not None:
         spec.guard(params, context.snapshot.section(spec), output)
     return spec.parse_inspection(params, output)
@@ -183,7 +185,7 @@ def _conclude(run: Run, output: Output, *, verified: bool | None) -> Run:
         error = HostTimedOutError(message)
     elif output.exit_code != 0:
         state = State.FAILED
-        error = spec.failure(run.operation.params, output)
+        error = _failure(run.operation, output)
     elif spec.parse is not None and not output.truncated:
         try:
             data = spec.parse(run.operation.params, output)
@@ -191,6 +193,15 @@ def _conclude(run: Run, output: Output, *, verified: bool | None) -> Run:
             state, error = State.FAILED, unreadable
     outcome = outcome_json(output, data=data, verified=verified)
     return replace(run, state=state, outcome=outcome, error=error)
+
+
+def _failure(operation: Operation, output: Output) -> HostAgentError:
+    """Return the error of an ending; where one parameter alone can be what is missing, at that."""
+    error = operation.spec.failure(operation.params, output)
+    name = operation.only_name
+    if isinstance(error, HostNotFoundError) and name is not None:
+        return error.amended(recovery=correct(error.detail, "params", name))
+    return error
 
 
 def outcome_json(output: Output, *, data: JsonValue, verified: bool | None) -> dict[str, JsonValue]:

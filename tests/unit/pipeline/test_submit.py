@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from host_agent.audit.record import Event
+from host_agent.canonical import JsonValue
 from host_agent.errors import (
     AdapterUnavailableError,
     AuditUnavailableError,
@@ -453,6 +454,23 @@ async def test_a_wrapper_that_is_gone_is_unavailable(bench: Workbench) -> None:
 async def test_what_does_not_exist_is_refused_and_never_held(bench: Workbench) -> None:
     bench.host.answers["inspect-pull"] = output(exit_code=66, stderr="host-agent: no branch\n")
     await refused(bench, HostNotFoundError)
+
+
+async def test_what_is_missing_is_pointed_at_where_it_can_be_nothing_else(bench: Workbench) -> None:
+    gone = output(exit_code=66, stderr="host-agent: gone\n")
+    for verb in ("status", "log", "inspect-pull"):
+        bench.host.answers[verb] = gone
+    asked: list[tuple[str, Mapping[str, JsonValue], str]] = [
+        ("git.status", STATUS, "/params/repository"),
+        ("git.log", {**STATUS, "limit": 3}, "/params/repository"),
+        ("git.log", {**STATUS, "ref": "v1"}, "/params"),
+        ("git.pull", PULL, "/params"),
+    ]
+    for operation, params, pointer in asked:
+        with pytest.raises(HostNotFoundError) as caught:
+            await bench.ask(operation, params)
+        (fault,) = caught.value.recovery.faults
+        assert (fault.pointer, fault.message) == (pointer, caught.value.detail)
 
 
 async def test_a_state_that_cannot_be_read_in_time_is_refused(bench: Workbench) -> None:
