@@ -27,7 +27,7 @@ from host_agent.simulation.simulation import Simulation, SkippingClock
 from tests.support.agent_loop import MAX_ASKS, AgentLoop, End, Task
 from tests.support.mcp_client import MODERN, members
 from tests.support.patience import PATIENCE
-from tests.support.simulated_host import APP, PULL, script, seen
+from tests.support.simulated_host import APP, PULL, READS, script, seen
 from tests.support.visit import until
 
 CALLER = "deployer"
@@ -261,7 +261,6 @@ NAMED = Task(
     arguments={"vmid": "102", "name": "1st", "colour": "red"},
     further={"/name": ["first"]},
 )
-GREETING: dict[str, JsonValue] = {"name": "hello", "arguments": {"whom": "ANN"}}
 
 
 @pytest.mark.parametrize("checks_first", [True, False])
@@ -280,12 +279,12 @@ async def test_it_mends_an_argument_of_a_command(checks_first: bool) -> None:
     async with staged("*=approve", checks_first=checks_first) as scene:
         greet = Task(
             tool="exec_run_greet",
-            arguments={**GREETING, "name": "greet"},
+            arguments={"arguments": {"whom": "ANN"}},
             further={"/arguments/whom": ["Ann!", "ann"]},
         )
         assert await scene.loop.do(greet) is End.DONE
-        assert scene.loop.steps[-2][1]["arguments"] == {"whom": "ann"}
-        refused = {} if checks_first else {"request.refused": 1}
+        assert scene.loop.steps[-2][1] == {"name": "greet", "arguments": {"whom": "ann"}}
+        refused = {} if checks_first else {"request.refused": 2}
         assert scene.asks() == {**refused, "request.held": 1}
 
 
@@ -330,6 +329,15 @@ async def test_a_value_that_nobody_knows_is_given_up_and_nothing_moves() -> None
         assert await scene.loop.do(Task(tool="zfs_format", arguments={})) is End.GIVEN_UP
         assert scene.asks() == {"request.refused": 1}
         assert scene.runs() == 0
+        assert await seen(scene.simulation) == before
+
+
+async def test_what_the_host_cannot_do_is_left_to_a_person_after_one_ask() -> None:
+    async with staged("*=approve") as scene:
+        before = await seen(scene.simulation)
+        running = Task(tool="pct_start", arguments={"vmid": "102"})
+        assert await scene.loop.do(running) is End.FOR_A_PERSON
+        assert scene.asks() == {"request.refused": 1}
         assert await seen(scene.simulation) == before
 
 
@@ -530,4 +538,7 @@ async def test_a_target_that_never_stands_still_is_given_up_and_nothing_runs() -
         assert scene.loop.told["code"] == "approval:target-changed"
         assert scene.asks() == {"request.held": MAX_ASKS}
         assert scene.runs() == 0
-        assert len(before) == len(await seen(scene.simulation))
+        after = await seen(scene.simulation)
+        assert len(after) == len(READS)
+        for (operation, _), was, now in zip(READS, before, after, strict=True):
+            assert was == now or operation.startswith("systemd."), operation
