@@ -19,7 +19,10 @@ from tests.support.simulated import Simulated
 from tests.support.walkthrough import blocks, in_order, steps
 
 HOW_TO = REPOSITORY / "docs/how-to"
-ANSIBLE_PARTS = ("ansible-core==2.19.14",)
+# 2.19 is made for Python 3.11 to 3.13, 2.20 for 3.12 to 3.14.
+ANSIBLE_PARTS = (
+    "ansible-core==2.20.10" if sys.version_info >= (3, 12) else "ansible-core==2.19.14",
+)
 Done = subprocess.CompletedProcess[str]
 
 
