@@ -7,9 +7,10 @@ asked of it like of anybody.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
-from host_agent.client import AsyncClient
+from host_agent.client import AsyncClient, RequestView
 from host_agent.errors import ConnectionFailedError, ProblemError
 from host_agent.simulation.script import AnswerKind, Script, ScriptedAnswer
 
@@ -35,6 +36,7 @@ class ScriptedApprover:
         self._script = script
         self._expire = expire
         self._answered: set[str] = set()
+        self._exchanges: set[asyncio.Task[RequestView]] = set()
         self.listens = asyncio.Event()
 
     async def answer_forever(self) -> None:
@@ -50,13 +52,24 @@ class ScriptedApprover:
                         self._answered.add(request_id)
                         answers.create_task(self._answer(request_id))
 
+    async def settle(self) -> None:
+        """Wait until what was on its way when this was cancelled has been answered."""
+        await asyncio.gather(*self._exchanges, return_exceptions=True)
+
+    async def _exchange(self, steps: Coroutine[Any, Any, RequestView]) -> RequestView:
+        """Take `steps` to their end, cancelled or not: half a handshake leaves its socket open."""
+        exchange = asyncio.create_task(steps)
+        self._exchanges.add(exchange)
+        exchange.add_done_callback(self._exchanges.discard)
+        return await asyncio.shield(exchange)
+
     def _turned(self, is_open: bool) -> None:  # noqa: FBT001 - as the client calls it
         if is_open:
             self.listens.set()
 
     async def _answer(self, request_id: str) -> None:
         try:
-            request = await self._client.request(request_id)
+            request = await self._exchange(self._client.request(request_id))
             answer = self._script.answer(request_id, request.operation, request.resource)
             if answer is None:
                 return
@@ -69,9 +82,9 @@ class ScriptedApprover:
     async def _give(self, request_id: str, digest: str, answer: ScriptedAnswer) -> None:
         match answer.answer:
             case AnswerKind.APPROVE:
-                await self._client.approve(request_id, digest, answer.words)
+                await self._exchange(self._client.approve(request_id, digest, answer.words))
             case AnswerKind.DENY:
-                await self._client.deny(request_id, answer.words)
+                await self._exchange(self._client.deny(request_id, answer.words))
             case AnswerKind.EXPIRE:
                 await self._expire(request_id)
             case AnswerKind.LEAVE:

@@ -89,7 +89,7 @@ class Simulation:
             client = await self._exits.enter_async_context(self.client(name))
             approver = ScriptedApprover(name, client, self._script, self._expire)
             task = asyncio.create_task(approver.answer_forever(), name=f"approver {name}")
-            self._exits.push_async_callback(_ended, task)
+            self._exits.push_async_callback(_ended, task, approver)
             await _first(task, asyncio.create_task(approver.listens.wait()))
 
     @property
@@ -124,7 +124,8 @@ async def _first(approver: "asyncio.Task[None]", ready: "asyncio.Task[bool]") ->
         ready.cancel()
 
 
-async def _ended(task: "asyncio.Task[None]") -> None:
+async def _ended(task: "asyncio.Task[None]", approver: ScriptedApprover) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+    await approver.settle()
