@@ -22,7 +22,7 @@ from host_agent.errors import ConfigurationError, ConnectionFailedError
 from host_agent.operations import CATALOGUE
 from host_agent.operations.catalogue import Effect, Invocation, RunAs
 from host_agent.simulation.host import SimulatedHost
-from host_agent.simulation.script import Script, ScriptedAnswer
+from host_agent.simulation.script import AnswerKind, Script, ScriptedAnswer
 from host_agent.simulation.simulation import Simulation
 from tests.support.patience import PATIENCE
 from tests.support.simulated_host import APP, PULL, READS, script, seen
@@ -206,6 +206,30 @@ def _switch_arguments(host: SimulatedHost) -> tuple[str, ...]:
     facts = dict(line.split(" ", 1) for line in told.splitlines())
     hold = f"{facts['repository']},{facts['git_directory']}"
     return ("switch", "/srv/app", hold, facts["head"], facts["head_ref"], "topic", facts["target"])
+
+
+@pytest.mark.parametrize("after", [0, 3600])
+async def test_an_end_waits_for_the_yes_that_is_on_its_way_and_for_no_later_one(
+    monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    begun, states = asyncio.Event(), list[str]()
+    decide = AsyncClient.approve
+
+    async def observed(self: AsyncClient, request_id: str, *terms: Any) -> RequestView:
+        begun.set()
+        view = await decide(self, request_id, *terms)
+        states.append(view.state)
+        return view
+
+    monkeypatch.setattr(AsyncClient, "approve", observed)
+    answer = ScriptedAnswer(answer=AnswerKind.APPROVE, after=after)
+    async with Simulation(Script((answer,))) as simulation, simulation.client("deployer") as client:
+        await client.submit("git.pull", PULL, reason="a test")
+        if not after:
+            async with asyncio.timeout(PATIENCE):
+                await begun.wait()
+    assert begun.is_set() == (not after)
+    assert bool(states) == (not after)
 
 
 async def test_the_log_is_whole_and_everything_is_gone_afterwards() -> None:
