@@ -112,6 +112,7 @@ def test_an_interrupt_at_the_question_approves_nothing(
 ) -> None:
     with Terminal(["requests", "approve", REQUEST_ID], environ=environ) as terminal:
         terminal.read_until("Type yes to approve: ")
+        terminal.wait_for_a_read()
         terminal.type("\x03")
         assert terminal.end() == 130
         assert "Traceback" not in terminal.text

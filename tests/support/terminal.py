@@ -11,6 +11,7 @@ import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -75,6 +76,16 @@ class Terminal:
             if not self._read():
                 message = f"the command ended without {words!r}: {self.text!r}"
                 raise AssertionError(message)
+
+    def wait_for_a_read(self) -> None:
+        """Wait until the command sleeps in the kernel, as it does once it reads what is typed.
+
+        Python looks at a signal that comes between a question and its read only after the read.
+        """
+        state = Path(f"/proc/{self._process.pid}/stat")
+        while state.read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "S":
+            assert time.monotonic() < self._deadline, "the command never sleeps"
+            time.sleep(0.01)
 
     def type(self, text: str) -> None:
         os.write(self._leader, text.encode())
