@@ -31,15 +31,11 @@ class ClaudeCode(AgentHost):
     """The settings of one person, for all projects."""
 
     name: ClassVar[str] = "claude-code"
+    directory_variable: ClassVar[str] = "CLAUDE_CONFIG_DIR"
+    directory_name: ClassVar[str] = ".claude"
     next_step: ClassVar[str] = (
         "Start Claude Code anew and have it run any command, such as `true`; then look again."
     )
-
-    @staticmethod
-    def default_directory(home: Path, environment: dict[str, str]) -> Path:
-        """Return `$CLAUDE_CONFIG_DIR`, or `.claude` of the home directory."""
-        given = environment.get("CLAUDE_CONFIG_DIR", "")
-        return Path(given) if given.startswith("/") else home / ".claude"
 
     @property
     def settings(self) -> Path:

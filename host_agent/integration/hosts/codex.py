@@ -33,16 +33,12 @@ class Codex(AgentHost):
     """The settings of one person, for all projects."""
 
     name: ClassVar[str] = "codex"
+    directory_variable: ClassVar[str] = "CODEX_HOME"
+    directory_name: ClassVar[str] = ".codex"
     next_step: ClassVar[str] = (
         "Start Codex, type /hooks, look at the hook and trust it; then have it run any command,"
         " such as `true`, and look again."
     )
-
-    @staticmethod
-    def default_directory(home: Path, environment: dict[str, str]) -> Path:
-        """Return `$CODEX_HOME`, or `.codex` of the home directory."""
-        given = environment.get("CODEX_HOME", "")
-        return Path(given) if given.startswith("/") else home / ".codex"
 
     @property
     def hooks(self) -> Path:

@@ -36,10 +36,16 @@ class AgentHost(ABC):
     next_step: ClassVar[str]
     """What a person does so that the host calls the hook for the first time."""
 
-    @staticmethod
-    @abstractmethod
-    def default_directory(home: Path, environment: dict[str, str]) -> Path:
+    directory_variable: ClassVar[str]
+    """The environment variable that names the directory; only an absolute path counts."""
+    directory_name: ClassVar[str]
+    """The directory below a person's home where the variable does not."""
+
+    @classmethod
+    def default_directory(cls, home: Path, environment: dict[str, str]) -> Path:
         """Return where the host has its settings."""
+        given = environment.get(cls.directory_variable, "")
+        return Path(given) if given.startswith("/") else home / cls.directory_name
 
     @abstractmethod
     def hook_files(self) -> Sequence[SettingsFile]:

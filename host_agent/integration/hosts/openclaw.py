@@ -33,16 +33,12 @@ class OpenClaw(AgentHost):
     """The settings of one gateway."""
 
     name: ClassVar[str] = "openclaw"
+    directory_variable: ClassVar[str] = "OPENCLAW_STATE_DIR"
+    directory_name: ClassVar[str] = ".openclaw"
     next_step: ClassVar[str] = (
         "Restart the gateway (`openclaw gateway restart`) and have the agent run any command, such"
         " as `true`; then look again."
     )
-
-    @staticmethod
-    def default_directory(home: Path, environment: dict[str, str]) -> Path:
-        """Return `$OPENCLAW_STATE_DIR`, or `.openclaw` of the home directory."""
-        given = environment.get("OPENCLAW_STATE_DIR", "")
-        return Path(given) if given.startswith("/") else home / ".openclaw"
 
     @property
     def settings(self) -> Path:
